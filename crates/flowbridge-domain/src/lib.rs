@@ -6,6 +6,8 @@
 
 pub mod bank;
 pub mod id;
+pub mod ledger;
 pub mod money;
 pub mod party;
+pub mod payment;
 pub mod time;

@@ -238,7 +238,8 @@ mod tests {
 
     fn check(text: &str, currency: &str, expected: Result<i128, &str>) {
         let currency = Currency::parse(currency).unwrap();
-        let read = Money::parse_decimal(text, currency).map(Money::minor_units).map_err(|error| error.to_string());
+        let read =
+            Money::parse_decimal(text, currency).map(Money::minor_units).map_err(|error| error.to_string());
         assert_eq!(read, expected.map_err(str::to_owned), "{text} {currency}");
     }
 

@@ -15,12 +15,16 @@ impl Iban {
         }
         match text.parse::<iban::Iban>() {
             Ok(iban) => Ok(Self(iban.electronic_str().to_owned())),
-            Err(iban::ParseIbanError::InvalidBaseIban { source: iban::ParseBaseIbanError::InvalidChecksum }) => {
-                Err(PartyError::IbanCheckDigits)
-            }
+            Err(iban::ParseIbanError::InvalidBaseIban {
+                source: iban::ParseBaseIbanError::InvalidChecksum,
+            }) => Err(PartyError::IbanCheckDigits),
             Err(iban::ParseIbanError::UnknownCountry(_)) => Err(PartyError::Iban("its country issues none")),
-            Err(iban::ParseIbanError::InvalidBaseIban { .. }) => Err(PartyError::Iban("not the form of an IBAN")),
-            Err(iban::ParseIbanError::InvalidBban(_)) => Err(PartyError::Iban("not its country's length or structure")),
+            Err(iban::ParseIbanError::InvalidBaseIban { .. }) => {
+                Err(PartyError::Iban("not the form of an IBAN"))
+            }
+            Err(iban::ParseIbanError::InvalidBban(_)) => {
+                Err(PartyError::Iban("not its country's length or structure"))
+            }
         }
     }
 
@@ -61,7 +65,9 @@ impl Bic {
                 Ok(Self(text.to_owned()))
             }
             bytes @ [_, _, _, _, c1, c2, ..]
-                if bytes.len() == 11 && alphanumeric(bytes) && [*c1, *c2].iter().all(u8::is_ascii_uppercase) =>
+                if bytes.len() == 11
+                    && alphanumeric(bytes)
+                    && [*c1, *c2].iter().all(u8::is_ascii_uppercase) =>
             {
                 Ok(Self(text.to_owned()))
             }
@@ -200,7 +206,9 @@ mod tests {
         assert_eq!(iban.as_str(), "CH9300762011623852957");
         assert_eq!(format!("{iban:?}"), "CH93…57", "debug output never shows a whole IBAN");
         assert_eq!(Iban::parse("CH9300762011623852958"), Err(PartyError::IbanCheckDigits));
-        for wrong in ["", "CH", "CH930076201162385295", "XX9300762011623852957", "25-9034-2", &"1".repeat(1000)] {
+        for wrong in
+            ["", "CH", "CH930076201162385295", "XX9300762011623852957", "25-9034-2", &"1".repeat(1000)]
+        {
             assert!(Iban::parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -215,7 +223,9 @@ mod tests {
         assert_eq!(Lei::parse("529900T8BM49AURSDO56"), Err(PartyError::Lei));
         let address = EvmAddress::parse("0x00000000219ab540356cBB839Cbe05303d7705Fa").unwrap();
         assert_eq!(address.to_string(), "0x00000000219ab540356cbb839cbe05303d7705fa");
-        for wrong in ["0x", "00000000219ab540356cBB839Cbe05303d7705Fa00", &format!("0x{}", "0".repeat(40)), "0x+1"] {
+        for wrong in
+            ["0x", "00000000219ab540356cBB839Cbe05303d7705Fa00", &format!("0x{}", "0".repeat(40)), "0x+1"]
+        {
             assert!(EvmAddress::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,0 +1,385 @@
+//! Where a payment goes: the second half of a decision.
+//!
+//! Three directions serve every state. [`forward`] reads from the legs how far the payment is and asks for what is next;
+//! [`cancel`] turns it round and asks the chain to close it; [`wind_down`] follows once the chain has closed it (or
+//! can never open it) and gives back what the bank holds. Each state's function says which events lead in which direction.
+
+use super::legs::{Learned, NotLearned, release_due};
+use super::{
+    ChainLeg, ChainLog, Decision, Effect, EndReason, Event, Funding, HoldLeg, Initiation, Legs, Payment,
+    Payout, PayoutLeg, Progress, Rejected, ReviewReason, State, Step, Terms,
+};
+use crate::bank::{BankStep, HoldMode, ReasonCode};
+use crate::ledger::{HoldMovement, LedgerHold};
+use crate::time::Timestamp;
+
+/// What a newly accepted payment is, reserves and asks for. The caller has checked limits and covers the hold.
+pub fn accept(terms: &Terms) -> Step {
+    let next = Progress { state: State::Accepted, legs: Legs::NEW };
+    Step {
+        next,
+        entered: vec![State::Accepted],
+        entries: vec![],
+        hold: next.legs.ledger_hold(terms, HoldMovement::Place),
+        effects: vec![Effect::InitiateOnChain],
+        suspends_debtor: false,
+    }
+}
+
+/// Decides what one event does to one payment at `now`. Pure: no clock, no I/O.
+pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rejected> {
+    let Payment { terms, progress } = payment;
+    let mut legs = progress.legs;
+    let (learned, direction) = match legs.learn(terms, event) {
+        Ok(learned) => (learned, after_fact(progress.state, terms, &legs, event)),
+        Err(NotLearned::NoFact) => {
+            (Learned::default(), on_request(progress.state, terms, &legs, event, now)?)
+        }
+        Err(NotLearned::Repeat) => return Err(Rejected::Repeat),
+        Err(NotLearned::Contradiction) if progress.state == CONTRADICTION => return Err(Rejected::Repeat),
+        Err(NotLearned::Contradiction) => {
+            legs = progress.legs;
+            (Learned::default(), Direction::Stay(CONTRADICTION))
+        }
+    };
+
+    let mut travel = Travel { terms, from: progress.state, legs, now, effects: vec![], released: None };
+    let route = match direction {
+        Direction::Stay(state) => vec![state],
+        Direction::Forward => travel.forward(),
+        Direction::Cancel(reason) => travel.cancel(reason),
+        Direction::WindDown(reason) => travel.wind_down(reason),
+    };
+    let state = route.last().copied().unwrap_or(progress.state);
+    let entered: Vec<State> = route.into_iter().filter(|entered| *entered != progress.state).collect();
+    Ok(Step {
+        next: Progress { state, legs: travel.legs },
+        suspends_debtor: entered.contains(&State::UnderReview(ReviewReason::CaptureFailed)),
+        entered,
+        entries: learned.entries,
+        hold: learned.hold.or(travel.released),
+        effects: travel.effects,
+    })
+}
+
+const CONTRADICTION: State = State::UnderReview(ReviewReason::Contradiction);
+const FUNDS_MOVED: State = State::UnderReview(ReviewReason::FundsMovedWithoutSettlement);
+
+/// Where the next state comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// The state is this one.
+    Stay(State),
+    /// Wherever the legs say.
+    Forward,
+    /// Undo it, chain first.
+    Cancel(EndReason),
+    /// The chain is done with it: undo the rest.
+    WindDown(EndReason),
+}
+
+/// A leg has moved: what does that mean in this state?
+fn after_fact(state: State, terms: &Terms, legs: &Legs, event: Event) -> Direction {
+    match state {
+        State::Accepted | State::Initiated | State::Held | State::Settled => on_the_way(terms, legs, event),
+        State::Cancelling(reason) => match event {
+            // The chain decides races.
+            Event::Chain(ChainLog::Settled) => Direction::Forward,
+            Event::Chain(ChainLog::Initiated) => Direction::Cancel(reason),
+            // A release is only asked for once the chain is done with the payment.
+            Event::Released => Direction::WindDown(reason),
+            Event::Chain(_)
+            | Event::ChainRemoved(_)
+            | Event::HoldPlaced { .. }
+            | Event::HoldDeclined(_)
+            | Event::HoldExpired
+            | Event::Captured
+            | Event::CaptureDeclined(_)
+            | Event::Credited
+            | Event::CreditDeclined(_)
+            | Event::CancelRequested { .. }
+            | Event::InitiateWindowClosed
+            | Event::SettleWindowClosing
+            | Event::InitiationRefused(_)
+            | Event::Reviewed(_) => {
+                if legs.chain == ChainLeg::Closed {
+                    Direction::WindDown(reason)
+                } else {
+                    Direction::Stay(state)
+                }
+            }
+        },
+        // A reorganisation below a completed payment is sent again by itself; only its loss is for a person.
+        State::Completed if matches!(event, Event::Chain(ChainLog::Cancelled | ChainLog::Reclaimed)) => {
+            Direction::Stay(FUNDS_MOVED)
+        }
+        State::Failed(_) if matches!(event, Event::Chain(ChainLog::Settled)) => {
+            Direction::Stay(CONTRADICTION)
+        }
+        // After a reorganisation an initiation is seen again; the first time, a failed payment can have none.
+        State::Failed(_) if event == Event::Chain(ChainLog::Initiated) && legs.round == 0 => {
+            Direction::Stay(CONTRADICTION)
+        }
+        State::Completed | State::Failed(_) => Direction::Stay(state),
+        State::UnderReview(_) => Direction::Stay(state),
+    }
+}
+
+fn on_the_way(terms: &Terms, legs: &Legs, event: Event) -> Direction {
+    match event {
+        Event::HoldPlaced { until } if until < terms.hold_until => Direction::Cancel(EndReason::HoldTooShort),
+        Event::HoldDeclined(code) => Direction::Cancel(EndReason::HoldDeclined(code)),
+        Event::HoldExpired => Direction::Cancel(EndReason::HoldExpired),
+        Event::CaptureDeclined(_) if legs.chain == ChainLeg::Settled => Direction::Forward,
+        Event::CaptureDeclined(code) => Direction::Cancel(EndReason::HoldDeclined(code)),
+        Event::Chain(ChainLog::InitiationSetAside(why)) => Direction::WindDown(EndReason::SetAside(why)),
+        Event::Chain(ChainLog::SettlementSetAside(_)) => {
+            Direction::Stay(State::UnderReview(ReviewReason::CreditorBlocked))
+        }
+        Event::Chain(ChainLog::Cancelled) => Direction::WindDown(EndReason::Expired),
+        Event::Chain(ChainLog::Reclaimed) => Direction::WindDown(EndReason::Reclaimed),
+        Event::Chain(
+            ChainLog::Initiated
+            | ChainLog::Settled
+            | ChainLog::RedemptionBurned
+            | ChainLog::RedemptionReleased,
+        )
+        | Event::ChainRemoved(_)
+        | Event::HoldPlaced { .. }
+        | Event::Captured
+        | Event::Released
+        | Event::Credited
+        | Event::CreditDeclined(_)
+        | Event::CancelRequested { .. }
+        | Event::InitiateWindowClosed
+        | Event::SettleWindowClosing
+        | Event::InitiationRefused(_)
+        | Event::Reviewed(_) => Direction::Forward,
+    }
+}
+
+/// A wish, a timer or a decision: may it be followed in this state?
+fn on_request(
+    state: State,
+    terms: &Terms,
+    legs: &Legs,
+    event: Event,
+    now: Timestamp,
+) -> Result<Direction, Rejected> {
+    let waits_for_chain = legs.chain == ChainLeg::Unused;
+    match (event, state) {
+        (Event::CancelRequested { initiation }, State::Accepted) => Ok(match initiation {
+            Initiation::NeverSigned if waits_for_chain => Direction::WindDown(EndReason::Revoked),
+            Initiation::NeverSigned | Initiation::MaybeSigned => Direction::Cancel(EndReason::Revoked),
+        }),
+        (
+            Event::CancelRequested { .. },
+            State::Initiated | State::Held | State::UnderReview(ReviewReason::CreditorBlocked),
+        ) => Ok(Direction::Cancel(EndReason::Revoked)),
+        (Event::SettleWindowClosing, _) if now < terms.settle_before => Err(Rejected::NotApplicable),
+        (
+            Event::SettleWindowClosing,
+            State::Accepted
+            | State::Initiated
+            | State::Held
+            | State::UnderReview(ReviewReason::CreditorBlocked),
+        ) => Ok(Direction::Cancel(EndReason::Expired)),
+        (Event::CancelRequested { .. } | Event::SettleWindowClosing, State::Cancelling(_)) => {
+            Err(Rejected::Repeat)
+        }
+        (Event::InitiateWindowClosed, State::Accepted) if waits_for_chain => {
+            Ok(Direction::WindDown(EndReason::NotInitiated))
+        }
+        (Event::InitiationRefused(why), State::Accepted) if waits_for_chain => {
+            Ok(Direction::WindDown(EndReason::SetAside(why)))
+        }
+        (Event::InitiateWindowClosed | Event::InitiationRefused(_), State::Cancelling(reason))
+            if waits_for_chain =>
+        {
+            Ok(Direction::WindDown(reason))
+        }
+        (Event::Reviewed(decision), State::UnderReview(_)) => Ok(match decision {
+            Decision::Resume => Direction::Forward,
+            Decision::Cancel => Direction::Cancel(EndReason::Reviewed),
+            Decision::CloseCompleted => Direction::Stay(State::Completed),
+            Decision::CloseFailed => Direction::Stay(State::Failed(EndReason::Reviewed)),
+        }),
+        (Event::Reviewed(_), _) => Err(Rejected::NotApplicable),
+        (
+            Event::CancelRequested { .. }
+            | Event::SettleWindowClosing
+            | Event::InitiateWindowClosed
+            | Event::InitiationRefused(_),
+            State::Accepted
+            | State::Initiated
+            | State::Held
+            | State::Settled
+            | State::Cancelling(_)
+            | State::Completed
+            | State::Failed(_)
+            | State::UnderReview(_),
+        ) => Err(Rejected::TooLate),
+        (
+            Event::Chain(_)
+            | Event::ChainRemoved(_)
+            | Event::HoldPlaced { .. }
+            | Event::HoldDeclined(_)
+            | Event::HoldExpired
+            | Event::Captured
+            | Event::CaptureDeclined(_)
+            | Event::Released
+            | Event::Credited
+            | Event::CreditDeclined(_),
+            _,
+        ) => Err(Rejected::NotApplicable),
+    }
+}
+
+/// A payment on its way to its next state: the legs as they change, and what is asked for on the way. Each direction returns
+/// the states passed through, the last of which is where the payment stands.
+struct Travel<'a> {
+    terms: &'a Terms,
+    from: State,
+    legs: Legs,
+    now: Timestamp,
+    effects: Vec<Effect>,
+    /// Reserved tokens that no chain log gives back, because the payment never came to the chain.
+    released: Option<LedgerHold>,
+}
+
+impl Travel<'_> {
+    fn forward(&mut self) -> Vec<State> {
+        match self.legs.chain {
+            ChainLeg::Unused => vec![State::Accepted],
+            ChainLeg::Open => self.secure_funds(),
+            ChainLeg::Settled => self.pay_out(),
+            ChainLeg::Closed => match self.legs.payout {
+                PayoutLeg::Burned | PayoutLeg::Released => vec![State::Completed],
+                PayoutLeg::NotDue
+                | PayoutLeg::CreditAsked
+                | PayoutLeg::BurnAsked
+                | PayoutLeg::ReleaseAsked => self.wind_down(EndReason::Reviewed),
+            },
+        }
+    }
+
+    /// Open on chain: the debtor's funds have to be certain before we settle.
+    fn secure_funds(&mut self) -> Vec<State> {
+        if self.terms.funding == Funding::Token {
+            return self.settle();
+        }
+        let confirm_only = self.terms.hold_mode == HoldMode::ConfirmOnly;
+        match self.legs.hold {
+            HoldLeg::NotAsked => {
+                self.legs.hold = HoldLeg::Asked;
+                self.effects.push(Effect::Bank(BankStep::PlaceHold));
+                vec![State::Initiated]
+            }
+            HoldLeg::Asked => vec![State::Initiated],
+            HoldLeg::Placed if confirm_only => {
+                self.legs.hold = HoldLeg::CaptureAsked;
+                self.effects.push(Effect::Bank(BankStep::Capture));
+                vec![State::Initiated]
+            }
+            HoldLeg::CaptureAsked if confirm_only => vec![State::Initiated],
+            // Captured or about to be: a reorganisation took the settlement back, and it is sent again.
+            HoldLeg::Placed | HoldLeg::CaptureAsked | HoldLeg::Captured => self.settle(),
+            HoldLeg::Declined | HoldLeg::CaptureDeclined => {
+                self.cancel(EndReason::HoldDeclined(ReasonCode::NOT_SPECIFIED))
+            }
+            HoldLeg::ReleaseAsked { .. } | HoldLeg::Released => self.cancel(EndReason::HoldExpired),
+        }
+    }
+
+    fn settle(&mut self) -> Vec<State> {
+        if self.now >= self.terms.settle_before {
+            return self.cancel(EndReason::Expired);
+        }
+        if self.from == State::Held {
+            return vec![State::Held];
+        }
+        self.effects.push(Effect::SettleOnChain);
+        if self.from == State::Accepted { vec![State::Initiated, State::Held] } else { vec![State::Held] }
+    }
+
+    /// Settled on chain: take the debtor's money, pay the creditor's bank if that is where it goes.
+    fn pay_out(&mut self) -> Vec<State> {
+        if self.terms.funding == Funding::Bank {
+            match self.legs.hold {
+                HoldLeg::Captured => {}
+                HoldLeg::Placed => {
+                    self.legs.hold = HoldLeg::CaptureAsked;
+                    self.effects.push(Effect::Bank(BankStep::Capture));
+                    return vec![State::Settled];
+                }
+                HoldLeg::CaptureAsked => return vec![State::Settled],
+                HoldLeg::CaptureDeclined => {
+                    return vec![State::Settled, State::UnderReview(ReviewReason::CaptureFailed)];
+                }
+                HoldLeg::NotAsked
+                | HoldLeg::Asked
+                | HoldLeg::Declined
+                | HoldLeg::ReleaseAsked { .. }
+                | HoldLeg::Released => return vec![State::Settled, CONTRADICTION],
+            }
+        }
+        if self.terms.payout == Payout::Token {
+            return vec![State::Settled, State::Completed];
+        }
+        match self.legs.payout {
+            PayoutLeg::NotDue => {
+                self.legs.payout = PayoutLeg::CreditAsked;
+                self.effects.push(Effect::Bank(BankStep::Credit));
+            }
+            PayoutLeg::BurnAsked => self.effects.push(Effect::BurnRedeemed),
+            PayoutLeg::ReleaseAsked => self.effects.push(Effect::ReleaseRedemption),
+            PayoutLeg::CreditAsked | PayoutLeg::Burned | PayoutLeg::Released => {}
+        }
+        vec![State::Settled]
+    }
+
+    fn cancel(&mut self, reason: EndReason) -> Vec<State> {
+        match self.legs.chain {
+            // It may still be initiated: then it is cancelled; or its window closes: then it is over.
+            ChainLeg::Unused => vec![State::Cancelling(reason)],
+            ChainLeg::Open => {
+                self.effects.push(Effect::CancelOnChain);
+                vec![State::Cancelling(reason)]
+            }
+            ChainLeg::Settled => self.pay_out(),
+            ChainLeg::Closed => self.wind_down(reason),
+        }
+    }
+
+    fn wind_down(&mut self, reason: EndReason) -> Vec<State> {
+        match self.legs.chain {
+            ChainLeg::Unused | ChainLeg::Closed => {}
+            ChainLeg::Open | ChainLeg::Settled => return self.cancel(reason),
+        }
+        let confirm_only = self.terms.hold_mode == HoldMode::ConfirmOnly;
+        match self.legs.hold {
+            HoldLeg::CaptureAsked if confirm_only => return vec![State::Cancelling(reason)],
+            HoldLeg::Captured if confirm_only => {}
+            HoldLeg::CaptureAsked | HoldLeg::Captured => return vec![FUNDS_MOVED],
+            HoldLeg::ReleaseAsked { .. } => return vec![State::Cancelling(reason)],
+            HoldLeg::NotAsked
+            | HoldLeg::Asked
+            | HoldLeg::Placed
+            | HoldLeg::Declined
+            | HoldLeg::CaptureDeclined
+            | HoldLeg::Released => {}
+        }
+        if self.legs.payout != PayoutLeg::NotDue {
+            return vec![FUNDS_MOVED];
+        }
+        if let Some(asked) = release_due(self.terms, self.legs.hold) {
+            self.legs.hold = asked;
+            self.effects.push(Effect::Bank(BankStep::Release));
+            return vec![State::Cancelling(reason)];
+        }
+        if self.legs.chain == ChainLeg::Unused {
+            self.released = self.legs.ledger_hold(self.terms, HoldMovement::Release);
+        }
+        vec![State::Failed(reason)]
+    }
+}
