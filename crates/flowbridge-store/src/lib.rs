@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The truth: PostgreSQL, and the only SQL of FlowBridge.
+//!
+//! Every function here takes a *slice* of work and runs a constant number of statements for it, never one per item. What
+//! belongs together (new states, journal entries, events, effects, the consumed offset) is written in one transaction,
+//! and nothing slow ever happens inside one. Every statement is a named constant in its module's `statements!` block; a test
+//! prepares all of them against a migrated database and compares their types with the committed list.
+
+pub mod db;
+pub mod effect;
+pub mod event_log;
+pub mod ledger;
+pub mod lifecycle;
+pub mod observation;
+pub mod payment;
+mod sql;
+pub mod wake;
+
+pub use db::{Db, DbSettings, StoreError, Tx};

@@ -1,0 +1,300 @@
+//! Connections, transactions, migrations, and what a failure means for the caller.
+//!
+//! Each role has a pool of its own size. Time-outs are everywhere: on connecting, on waiting for a connection, on a
+//! statement, on a lock, on an idle transaction and on a peer that has vanished (`tcp_user_timeout`), because a query on a
+//! dead connection otherwise hangs for a quarter of an hour.
+
+use crate::sql::Statement;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, NoTls, Row};
+
+mod embedded {
+    refinery::embed_migrations!("../../migrations");
+}
+
+/// How to reach the database. Durations and sizes are limits.
+#[derive(Debug, Clone)]
+pub struct DbSettings {
+    /// A `postgresql://` URL or a `key=value` string; may name several hosts for failover.
+    pub url: String,
+    /// Connections of this process at most.
+    pub pool_size_max: usize,
+    /// How long a caller waits for a free connection before it gets [`StoreError::Busy`].
+    pub pool_wait_max: Duration,
+    /// How long one statement may run.
+    pub statement_timeout: Duration,
+    /// How long a statement may wait for a lock.
+    pub lock_timeout: Duration,
+}
+
+impl DbSettings {
+    /// The defaults of `config/default.toml` for this database.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            pool_size_max: 8,
+            pool_wait_max: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(10),
+            lock_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool,
+    config: Config,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// Prepares a pool; connects when first used.
+    pub fn new(settings: &DbSettings) -> Result<Self, StoreError> {
+        let mut config: Config =
+            settings.url.parse().map_err(|error| StoreError::Settings(format!("database URL: {error}")))?;
+        config.application_name("flowbridge");
+        config.connect_timeout(Duration::from_secs(3));
+        config.tcp_user_timeout(Duration::from_secs(5));
+        config.keepalives_idle(Duration::from_secs(10));
+        config.options(format!(
+            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={}",
+            settings.statement_timeout.as_millis(),
+            settings.lock_timeout.as_millis(),
+            settings.statement_timeout.as_millis(),
+        ));
+        let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, manager))
+            .max_size(settings.pool_size_max)
+            .wait_timeout(Some(settings.pool_wait_max))
+            .create_timeout(Some(Duration::from_secs(5)))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::Settings(error.to_string()))?;
+        Ok(Self { pool, config })
+    }
+
+    /// Brings the schema up to date and prepares the partitions of the days around `today_micros`. Safe to run at the same
+    /// time from several processes: they take turns.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut config = self.config.clone();
+        config.options("-c statement_timeout=0 -c lock_timeout=60000");
+        let (mut client, connection) = config.connect(NoTls).await?;
+        let connection = tokio::spawn(connection);
+        // A session lock: released when the connection closes, whatever happens in between.
+        client.execute("select pg_advisory_lock(4661001)", &[]).await?;
+        let migrated = embedded::migrations::runner().run_async(&mut client).await;
+        let prepared = match &migrated {
+            Ok(_) => client.execute(ENSURE_PARTITIONS, &[]).await.map(|_| ()),
+            Err(_) => Ok(()),
+        };
+        drop(client);
+        // The connection ends with its client; how it ended changes nothing for what was committed.
+        drop(connection.await);
+        migrated.map_err(|error| StoreError::Migration(error.to_string()))?;
+        Ok(prepared?)
+    }
+
+    /// Prepares the partitions of the coming days. Run daily; a day that was missed still has the default partition.
+    pub async fn ensure_partitions(&self) -> Result<(), StoreError> {
+        self.connection().await?.execute(ENSURE_PARTITIONS, &[]).await?;
+        Ok(())
+    }
+
+    /// Begins a transaction.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        let connection = self.connection().await?;
+        connection.batch_execute("begin").await?;
+        Ok(Tx { connection: Some(connection) })
+    }
+
+    /// Runs one statement outside a transaction of the caller's.
+    pub(crate) async fn query(
+        &self,
+        statement: Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let connection = self.connection().await?;
+        let prepared = connection.prepare_cached(statement.sql).await?;
+        Ok(connection.query(&prepared, params).await?)
+    }
+
+    /// Is the database there? For readiness checks.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.connection().await?.execute("select 1", &[]).await?;
+        Ok(())
+    }
+
+    /// How many connections are open, and how many callers wait for one.
+    pub fn pool_use(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size, status.waiting)
+    }
+
+    async fn connection(&self) -> Result<Object, StoreError> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Timeout(_) => StoreError::Busy,
+            PoolError::Backend(error) => error.into(),
+            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                StoreError::Settings(error.to_string())
+            }
+        })
+    }
+}
+
+const ENSURE_PARTITIONS: &str = "select ensure_daily_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 7)";
+
+/// A transaction. Dropped without [`Tx::commit`], it is rolled back with its connection.
+#[derive(Debug)]
+pub struct Tx {
+    connection: Option<Object>,
+}
+
+impl Tx {
+    /// Makes it so. After an error here the outcome is not known: ask before doing it again.
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.end("commit").await
+    }
+
+    /// Undoes it and gives the connection back.
+    pub async fn rollback(mut self) -> Result<(), StoreError> {
+        self.end("rollback").await
+    }
+
+    async fn end(&mut self, how: &str) -> Result<(), StoreError> {
+        let connection = self.connection.take().ok_or(StoreError::Lost)?;
+        if let Err(error) = connection.batch_execute(how).await {
+            // A connection that could not end its transaction is not given back.
+            drop(Object::take(connection));
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn query(
+        &self,
+        statement: Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let connection = self.connection.as_ref().ok_or(StoreError::Lost)?;
+        let prepared = connection.prepare_cached(statement.sql).await?;
+        Ok(connection.query(&prepared, params).await?)
+    }
+
+    pub(crate) async fn execute(
+        &self,
+        statement: Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, StoreError> {
+        let connection = self.connection.as_ref().ok_or(StoreError::Lost)?;
+        let prepared = connection.prepare_cached(statement.sql).await?;
+        Ok(connection.execute(&prepared, params).await?)
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // Nobody can wait here, so the connection is closed instead of reused; the server rolls back.
+            drop(Object::take(connection));
+        }
+    }
+}
+
+/// What went wrong, by what the caller should do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached or gave up on the statement: try again later. A commit may have happened.
+    #[error("the database is not available")]
+    Unavailable(#[source] tokio_postgres::Error),
+    /// Every connection is taken: shed load, or try again.
+    #[error("every database connection is taken")]
+    Busy,
+    /// Another worker was faster, or a lock was not to be had in time: run the same work again.
+    #[error("the database asks to try again")]
+    TryAgain(#[source] tokio_postgres::Error),
+    /// The lease that this work was done under belongs to somebody else now: drop the work.
+    #[error("the lease on this work was lost")]
+    Lost,
+    /// A rule of the schema forbids it.
+    #[error("the database refuses it: {constraint}")]
+    Refused {
+        /// The constraint's name, or the message of the rule.
+        constraint: String,
+        /// The error itself.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// What was read is not what we write: stop this unit of work and raise an alarm.
+    #[error("the database holds what FlowBridge does not write: {0}")]
+    Corrupt(String),
+    /// A statement or its types are wrong: a bug of ours.
+    #[error("a statement failed")]
+    Bug(#[source] tokio_postgres::Error),
+    /// The settings do not describe a database.
+    #[error("{0}")]
+    Settings(String),
+    /// The schema could not be brought up to date.
+    #[error("migration failed: {0}")]
+    Migration(String),
+}
+
+impl StoreError {
+    /// May the same work simply be tried again?
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Busy | Self::TryAgain(_))
+    }
+
+    /// The name of the unique or check constraint that was hit, if that is what happened.
+    pub fn constraint(&self) -> Option<&str> {
+        if let Self::Refused { constraint, .. } = self { Some(constraint) } else { None }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            return if error.is_closed() || error.source_is_io() {
+                Self::Unavailable(error)
+            } else {
+                Self::Bug(error)
+            };
+        };
+        match db.code() {
+            &SqlState::T_R_SERIALIZATION_FAILURE
+            | &SqlState::T_R_DEADLOCK_DETECTED
+            | &SqlState::LOCK_NOT_AVAILABLE => Self::TryAgain(error),
+            &SqlState::UNIQUE_VIOLATION
+            | &SqlState::CHECK_VIOLATION
+            | &SqlState::FOREIGN_KEY_VIOLATION
+            | &SqlState::NOT_NULL_VIOLATION
+            | &SqlState::RESTRICT_VIOLATION => {
+                let constraint = db.constraint().unwrap_or_else(|| db.message()).to_owned();
+                Self::Refused { constraint, source: error }
+            }
+            code if matches!(code.code().get(..2), Some("08" | "53" | "57" | "58")) => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Bug(error),
+        }
+    }
+}
+
+/// Whether an error without a server's answer came from the connection.
+trait SourceIsIo {
+    fn source_is_io(&self) -> bool;
+}
+
+impl SourceIsIo for tokio_postgres::Error {
+    fn source_is_io(&self) -> bool {
+        std::error::Error::source(self).is_some_and(|source| source.is::<std::io::Error>())
+    }
+}

@@ -1,0 +1,238 @@
+//! Effects: rows that say what to ask the outside for. Claimed in slices under a lease, acted on, recorded.
+//!
+//! A claim carries a fence: a worker that lost its lease finds its fence outdated and records nothing. An effect is inserted
+//! with the step that asks for it, under payment and kind, so that it exists once however often it is asked for.
+
+use crate::db::{Db, StoreError, Tx};
+use crate::sql::{At, columns, statements};
+use flowbridge_domain::bank::BankStep;
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::payment::{Effect, Terms};
+use flowbridge_domain::time::Timestamp;
+use std::time::Duration;
+use uuid::Uuid;
+
+statements! {
+    // What was set aside or refused may be asked for again (a wallet is no longer frozen); the rest is asked for once.
+    INSERT = "insert into effect (payment_id, kind, lane, bank_code, next_attempt_at, state_since, traceparent)
+        select new.payment_id, new.kind, new.lane, new.bank_code, new.next_attempt_at, $7, new.traceparent
+            from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
+                as new (payment_id, kind, lane, bank_code, next_attempt_at, traceparent)
+        on conflict (payment_id, kind) do update
+            set state = 'ready', attempts = 0, next_attempt_at = excluded.next_attempt_at,
+                fence = effect.fence + 1, outcome = null, state_since = excluded.state_since
+            where effect.state = 'refused'";
+
+    // Takes back what no worker has begun; says which it was in time for.
+    REVOKE = "update effect set state = 'revoked', state_since = $3
+        where payment_id = any($1) and kind = $2 and state = 'ready' and attempts = 0
+        returning payment_id";
+
+    CLAIM_BANK = "update effect set state = 'claimed', attempts = effect.attempts + 1, fence = effect.fence + 1,
+            lease_owner = $3, lease_until = $5,
+            state_since = case when effect.state = 'claimed' then effect.state_since else $4 end
+        from (
+            select payment_id, kind, state, attempts from effect
+                where lane = 'bank' and bank_code = $1 and next_attempt_at <= $4
+                    and (state in ('ready', 'unknown') or state = 'claimed' and lease_until <= $4)
+                order by next_attempt_at limit $2
+                for update skip locked
+        ) due
+        where effect.payment_id = due.payment_id and effect.kind = due.kind
+        returning effect.payment_id, effect.kind, effect.attempts, effect.fence, effect.reference, effect.traceparent,
+            due.state as state_before, effect.next_attempt_at, effect.state_since";
+
+    // A row whose fence has moved on is somebody else's: it is left alone, and the caller is told by its absence.
+    FINISH = "update effect set state = new.state, reference = coalesce(new.reference, effect.reference),
+            outcome = new.outcome, booked_at = new.booked_at, next_attempt_at = new.next_attempt_at,
+            lease_owner = null, lease_until = null, state_since = $8
+        from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $9::timestamptz[])
+            as new (payment_id, kind, fence, state, reference, outcome, next_attempt_at, booked_at)
+        where effect.payment_id = new.payment_id and effect.kind = new.kind and effect.fence = new.fence
+            and effect.state = 'claimed'
+        returning effect.payment_id, effect.kind";
+}
+
+/// An effect to insert.
+#[derive(Debug, Clone)]
+pub(crate) struct NewEffect {
+    pub(crate) payment_id: PaymentId,
+    pub(crate) effect: Effect,
+    pub(crate) bank_code: Option<String>,
+    pub(crate) not_before: Timestamp,
+    pub(crate) traceparent: String,
+}
+
+impl NewEffect {
+    /// The effect that a step of this payment asks for.
+    pub(crate) fn of(terms: &Terms, effect: Effect, traceparent: &str, now: Timestamp) -> Self {
+        let bank = match effect {
+            Effect::Bank(BankStep::PlaceHold | BankStep::Capture | BankStep::Release) => {
+                Some(&terms.debtor.bank)
+            }
+            Effect::Bank(BankStep::Credit) => Some(&terms.creditor.bank),
+            Effect::InitiateOnChain
+            | Effect::SettleOnChain
+            | Effect::CancelOnChain
+            | Effect::BurnRedeemed
+            | Effect::ReleaseRedemption => None,
+        };
+        Self {
+            payment_id: terms.id,
+            effect,
+            bank_code: bank.map(|bank| bank.as_str().to_owned()),
+            not_before: if effect == Effect::InitiateOnChain { terms.execute_at.max(now) } else { now },
+            traceparent: traceparent.to_owned(),
+        }
+    }
+}
+
+/// Inserts effects; one that exists is left as it is, unless it was refused and is now asked for anew.
+pub(crate) async fn insert(tx: &Tx, effects: &[NewEffect], now: Timestamp) -> Result<(), StoreError> {
+    if effects.is_empty() {
+        return Ok(());
+    }
+    let (ids, kinds, lanes, banks, due, traces) = columns!(
+        effects,
+        |effect| effect.payment_id.as_uuid(),
+        effect.effect.as_str(),
+        if effect.bank_code.is_some() { "bank" } else { "chain" },
+        effect.bank_code.as_deref(),
+        At(effect.not_before),
+        effect.traceparent.as_str()
+    );
+    tx.execute(INSERT, &[&ids, &kinds, &lanes, &banks, &due, &traces, &At(now)]).await?;
+    Ok(())
+}
+
+/// Takes back initiations that nobody has begun. What comes back was never signed and never will be.
+pub(crate) async fn revoke_initiation(
+    tx: &Tx,
+    payments: &[PaymentId],
+    now: Timestamp,
+) -> Result<Vec<PaymentId>, StoreError> {
+    let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
+    let rows = tx.query(REVOKE, &[&ids, &Effect::InitiateOnChain.as_str(), &At(now)]).await?;
+    rows.iter().map(|row| Ok(PaymentId::from_uuid(row.try_get(0)?))).collect()
+}
+
+/// A claimed bank effect.
+#[derive(Debug, Clone)]
+pub struct ClaimedBankEffect {
+    /// The payment.
+    pub payment_id: PaymentId,
+    /// What to ask the bank for.
+    pub step: BankStep,
+    /// How often it has been tried, this time included.
+    pub attempts: i32,
+    /// Proves, when recording, that the lease is still ours.
+    pub fence: i64,
+    /// What the bank called it, if it has answered before.
+    pub reference: Option<String>,
+    /// An earlier attempt may have reached the bank: ask before asking again.
+    pub may_have_run: bool,
+    /// Since when it waits.
+    pub state_since: Timestamp,
+    /// The trace it continues.
+    pub traceparent: String,
+}
+
+/// Claims up to `slice_max` due effects at one bank for `lease`.
+pub async fn claim_bank(
+    db: &Db,
+    bank_code: &str,
+    slice_max: i64,
+    owner: &str,
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Vec<ClaimedBankEffect>, StoreError> {
+    let rows =
+        db.query(CLAIM_BANK, &[&bank_code, &slice_max, &owner, &At(now), &At(now.plus(lease))]).await?;
+    rows.iter()
+        .map(|row| {
+            let kind: String = row.try_get("kind")?;
+            let Some(Effect::Bank(step)) = Effect::parse(&kind) else {
+                return Err(StoreError::Corrupt(format!("a bank effect of kind {kind}")));
+            };
+            let before: String = row.try_get("state_before")?;
+            Ok(ClaimedBankEffect {
+                payment_id: PaymentId::from_uuid(row.try_get("payment_id")?),
+                step,
+                attempts: row.try_get("attempts")?,
+                fence: row.try_get("fence")?,
+                reference: row.try_get("reference")?,
+                may_have_run: before != "ready",
+                state_since: row.try_get::<_, At>("state_since")?.0,
+                traceparent: row.try_get("traceparent")?,
+            })
+        })
+        .collect()
+}
+
+/// What became of a claimed effect.
+#[derive(Debug, Clone)]
+pub struct EffectResult {
+    /// The payment.
+    pub payment_id: PaymentId,
+    /// The effect.
+    pub effect: Effect,
+    /// The fence it was claimed with.
+    pub fence: i64,
+    /// Where it goes.
+    pub next: EffectNext,
+    /// What the outside calls it.
+    pub reference: Option<String>,
+    /// One word for timelines: `done`, `AM04`, `timeout`.
+    pub outcome: String,
+    /// When the outside booked it.
+    pub booked_at: Option<Timestamp>,
+}
+
+/// Where an effect goes after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffectNext {
+    /// Finished, one way or the other; the observation says which.
+    Done,
+    /// It certainly did not run: try again at the instant given.
+    Again(Timestamp),
+    /// It may have run: ask at the instant given.
+    Ask(Timestamp),
+}
+
+/// Records a slice of results in the caller's transaction, beside the observations they bring. Returns those that were
+/// still ours; the others were claimed by another worker meanwhile and must bring no observation.
+pub async fn finish(
+    tx: &Tx,
+    results: &[EffectResult],
+    now: Timestamp,
+) -> Result<Vec<(PaymentId, Effect)>, StoreError> {
+    let (ids, kinds, fences, states, references, outcomes, due, booked) = columns!(
+        results,
+        |result| result.payment_id.as_uuid(),
+        result.effect.as_str(),
+        result.fence,
+        match result.next {
+            EffectNext::Done => "done",
+            EffectNext::Again(_) => "ready",
+            EffectNext::Ask(_) => "unknown",
+        },
+        result.reference.as_deref(),
+        result.outcome.as_str(),
+        At(match result.next {
+            EffectNext::Done => now,
+            EffectNext::Again(at) | EffectNext::Ask(at) => at,
+        }),
+        result.booked_at.map(At)
+    );
+    let rows = tx
+        .query(FINISH, &[&ids, &kinds, &fences, &states, &references, &outcomes, &due, &At(now), &booked])
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let kind: String = row.try_get("kind")?;
+            let effect = Effect::parse(&kind)
+                .ok_or_else(|| StoreError::Corrupt(format!("an effect of kind {kind}")))?;
+            Ok((PaymentId::from_uuid(row.try_get("payment_id")?), effect))
+        })
+        .collect()
+}

@@ -1,0 +1,219 @@
+//! Carrying out decisions: the dull part around [`flowbridge_domain::payment::step`].
+//!
+//! A slice of occurrences is decided on payments that are locked together in the order of their ids, and all that follows
+//! (progress, journal entries, holds, events, effects) is written by a constant number of statements in the caller's
+//! transaction. Whether the occurrences came from the log, a timer or a client makes no difference here.
+
+use crate::db::{StoreError, Tx};
+use crate::effect::NewEffect;
+use crate::event_log::NewEvent;
+use crate::payment::StoredPayment;
+use crate::sql::{At, statements};
+use crate::{effect, event_log, ledger, payment};
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::payment::{
+    Event, Initiation, Kind, Payment, Progress, Rejected, State, Step, Terms, step,
+};
+use flowbridge_domain::time::Timestamp;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// The topic of what partners hear about.
+pub const PAYMENTS: &str = "payments";
+
+statements! {
+    RETURN_REFUND_QUOTA = "update payment set refunded = payment.refunded - back.amount
+        from (select of, sum(amount)::bigint as amount from unnest($1::uuid[], $2::bigint[]) as failed (of, amount) group by of) back
+        where payment.id = back.of";
+
+    SUSPEND = "update participant set status = 'suspended', status_reason = $2 where id = any($1) and status = 'active'";
+
+    SETTLE_DUE = "select id from payment
+        where settle_before <= $1
+            and (state in ('accepted', 'initiated', 'held') or (state = 'under_review' and reason = 'creditor_blocked'))
+        order by settle_before limit $2";
+
+    INITIATE_DUE = "select id from payment
+        where initiate_before <= $1 and chain_leg = 'unused' and state in ('accepted', 'cancelling')
+        order by initiate_before limit $2";
+}
+
+/// One thing that happened to one payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occurrence {
+    /// To which payment.
+    pub payment_id: PaymentId,
+    /// What.
+    pub event: Event,
+}
+
+/// What came of an occurrence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It changed the payment; these states were entered.
+    Applied {
+        /// In order; empty when only a leg moved.
+        entered: Vec<State>,
+    },
+    /// It changes nothing, and that is in order.
+    Rejected(Rejected),
+    /// There is no such payment: for the dead letters.
+    UnknownPayment,
+}
+
+/// Decides a slice in order and writes all that follows. One outcome per occurrence, in the same order.
+pub async fn apply(tx: &Tx, occurrences: &[Occurrence], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+    let ids: BTreeSet<PaymentId> = occurrences.iter().map(|occurrence| occurrence.payment_id).collect();
+    let locked = payment::lock(tx, &Vec::from_iter(ids)).await?;
+    let mut payments: BTreeMap<PaymentId, StoredPayment> =
+        locked.into_iter().map(|stored| (stored.payment.terms.id, stored)).collect();
+
+    let mut slice = Slice::default();
+    let outcomes = occurrences
+        .iter()
+        .map(|occurrence| match payments.get_mut(&occurrence.payment_id) {
+            None => Outcome::UnknownPayment,
+            Some(stored) => match step(&stored.payment, occurrence.event, now) {
+                Err(rejected) => Outcome::Rejected(rejected),
+                Ok(step) => {
+                    stored.payment.progress = step.next;
+                    let entered = step.entered.clone();
+                    slice.add(stored, step, now);
+                    Outcome::Applied { entered }
+                }
+            },
+        })
+        .collect();
+    slice.write(tx, now).await?;
+    Ok(outcomes)
+}
+
+/// Asks for payments to be undone, on behalf of their clients. What no worker has begun to initiate is taken back for good
+/// in the same transaction; the rest is for the chain to decide.
+pub async fn cancel(tx: &Tx, ids: &[PaymentId], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+    // Payments before effects, as everywhere, so that no two transactions wait for each other.
+    payment::lock(tx, ids).await?;
+    let never_signed = effect::revoke_initiation(tx, ids, now).await?;
+    let occurrences: Vec<Occurrence> = ids
+        .iter()
+        .map(|id| {
+            let initiation =
+                if never_signed.contains(id) { Initiation::NeverSigned } else { Initiation::MaybeSigned };
+            Occurrence { payment_id: *id, event: Event::CancelRequested { initiation } }
+        })
+        .collect();
+    apply(tx, &occurrences, now).await
+}
+
+/// Finds what time has overtaken: payments too near their expiry to be settled, and those whose initiation window the
+/// chain has closed for good (`finalized_time` is the time of the newest finalized block).
+pub async fn due(
+    tx: &Tx,
+    now: Timestamp,
+    finalized_time: Option<Timestamp>,
+    limit: i64,
+) -> Result<Vec<Occurrence>, StoreError> {
+    let mut due = Vec::new();
+    for row in tx.query(SETTLE_DUE, &[&At(now), &limit]).await? {
+        due.push(Occurrence {
+            payment_id: PaymentId::from_uuid(row.try_get(0)?),
+            event: Event::SettleWindowClosing,
+        });
+    }
+    if let Some(finalized_time) = finalized_time {
+        for row in tx.query(INITIATE_DUE, &[&At(finalized_time), &limit]).await? {
+            let payment_id = PaymentId::from_uuid(row.try_get(0)?);
+            due.push(Occurrence { payment_id, event: Event::InitiateWindowClosed });
+        }
+    }
+    Ok(due)
+}
+
+/// All that a slice of steps asks to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Slice {
+    progress: BTreeMap<PaymentId, Progress>,
+    entries: Vec<(Uuid, flowbridge_domain::ledger::JournalEntry)>,
+    holds: Vec<(Uuid, flowbridge_domain::ledger::LedgerHold)>,
+    events: Vec<NewEvent>,
+    effects: Vec<NewEffect>,
+    quota_back: Vec<(Uuid, i64)>,
+    suspended: BTreeSet<Uuid>,
+}
+
+impl Slice {
+    /// Adds one step of one payment, which already stands where the step led.
+    pub(crate) fn add(&mut self, stored: &StoredPayment, step: Step, now: Timestamp) {
+        let Payment { terms, .. } = &stored.payment;
+        let id = terms.id.as_uuid();
+        self.progress.insert(terms.id, step.next);
+        self.entries.extend(step.entries.into_iter().map(|entry| (id, entry)));
+        self.holds.extend(step.hold.map(|hold| (id, hold)));
+        self.effects.extend(
+            step.effects.into_iter().map(|effect| NewEffect::of(terms, effect, &stored.traceparent, now)),
+        );
+        for state in step.entered {
+            if let (State::Failed(_), Kind::Refund { of }) = (state, terms.kind) {
+                let amount = i64::try_from(terms.amount.minor_units()).unwrap_or(0);
+                self.quota_back.push((of.as_uuid(), amount));
+            }
+            self.events.push(NewEvent {
+                topic: PAYMENTS,
+                key: terms.id,
+                kind: format!("payment.{}", state.as_str()),
+                participants: Some((terms.debtor.participant, terms.creditor.participant)),
+                traceparent: stored.traceparent.clone(),
+                data: event_data(stored, state),
+            });
+        }
+        if step.suspends_debtor {
+            self.suspended.insert(terms.debtor.participant.as_uuid());
+        }
+    }
+
+    /// Writes everything but the progress of payments that are new.
+    pub(crate) async fn write(self, tx: &Tx, now: Timestamp) -> Result<(), StoreError> {
+        payment::save_progress(tx, &Vec::from_iter(self.progress), now).await?;
+        ledger::post(tx, &self.entries, &self.holds, now).await?;
+        effect::insert(tx, &self.effects, now).await?;
+        event_log::append(tx, &self.events, now).await?;
+        if !self.quota_back.is_empty() {
+            let (of, amounts): (Vec<Uuid>, Vec<i64>) = self.quota_back.into_iter().unzip();
+            tx.execute(RETURN_REFUND_QUOTA, &[&of, &amounts]).await?;
+        }
+        if !self.suspended.is_empty() {
+            let ids = Vec::from_iter(self.suspended);
+            tx.execute(SUSPEND, &[&ids, &"its bank declined to capture what was settled"]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What partners are told with each state: the payment as it is at that moment.
+fn event_data(stored: &StoredPayment, state: State) -> Value {
+    let Terms { id, number, kind, funding, payout, amount, fee, debtor, creditor, .. } =
+        &stored.payment.terms;
+    let money = |money: &flowbridge_domain::money::Money| json!({ "amount": i64::try_from(money.minor_units()).unwrap_or(i64::MAX), "currency": money.currency().code() });
+    let party = |party: &flowbridge_domain::payment::Party| json!({ "account_id": party.account.to_string(), "participant_id": party.participant.to_string() });
+    let refund_of = match kind {
+        Kind::Refund { of } => Some(of.to_string()),
+        Kind::Transfer | Kind::Issuance | Kind::Redemption => None,
+    };
+    json!({
+        "id": id.to_string(),
+        "number": number.0,
+        "kind": kind.as_str(),
+        "refund_of": refund_of,
+        "funding": funding.as_str(),
+        "payout": payout.as_str(),
+        "instructed_amount": money(amount),
+        "fee": money(fee),
+        "debtor": party(debtor),
+        "creditor": party(creditor),
+        "end_to_end_id": stored.end_to_end_id,
+        "uetr": stored.uetr.to_string(),
+        "state": state.as_str(),
+        "reason": state.reason(),
+    })
+}
