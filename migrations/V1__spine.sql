@@ -333,12 +333,14 @@ create table effect (
     kind             text not null,
     lane             text not null check (lane in ('chain', 'bank')),
     bank_code        text check ((bank_code is not null) = (lane = 'bank')),
-    state            text not null default 'ready' check (state in ('ready', 'claimed', 'sent', 'unknown', 'done', 'refused', 'revoked')),
+    state            text not null default 'ready' check (state in
+                         ('ready', 'claimed', 'sent', 'unknown', 'done', 'refused', 'revoked', 'escalated')),
     attempts         integer not null default 0,
     next_attempt_at  timestamptz not null,
     lease_owner      text,
     lease_until      timestamptz,
     fence            bigint not null default 0,
+    sent_at          timestamptz,                 -- noted before each call that may have an effect
     reference        text,
     outcome          text,
     booked_at        timestamptz,

@@ -7,8 +7,11 @@ use crate::db::{Db, StoreError, Tx};
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::bank::BankStep;
 use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::money::{Currency, Money};
+use flowbridge_domain::party::Iban;
 use flowbridge_domain::payment::{Effect, Terms};
 use flowbridge_domain::time::Timestamp;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -30,6 +33,7 @@ statements! {
 
     CLAIM_BANK = "update effect set state = 'claimed', attempts = effect.attempts + 1, fence = effect.fence + 1,
             lease_owner = $3, lease_until = $5,
+            sent_at = case when due.state = 'ready' then $4 else effect.sent_at end,
             state_since = case when effect.state = 'claimed' then effect.state_since else $4 end
         from (
             select payment_id, kind, state, attempts from effect
@@ -39,8 +43,19 @@ statements! {
                 for update skip locked
         ) due
         where effect.payment_id = due.payment_id and effect.kind = due.kind
-        returning effect.payment_id, effect.kind, effect.attempts, effect.fence, effect.reference, effect.traceparent,
-            due.state as state_before, effect.next_attempt_at, effect.state_since";
+        returning effect.payment_id, effect.kind, effect.attempts, effect.fence, effect.sent_at, effect.traceparent,
+            due.state as state_before";
+
+    // What a bank has to know of a payment. Joined by key, one look-up for the whole slice.
+    BANK_DETAILS = "select payment.id, payment.currency, payment.amount, payment.fee, payment.hold_until, payment.end_to_end_id,
+            payment.remittance_information, debtor.iban as debtor_iban, creditor.iban as creditor_iban
+        from payment
+            join account debtor on debtor.id = payment.debtor_account
+            join account creditor on creditor.id = payment.creditor_account
+        where payment.id = any($1)";
+
+    BANKS_WITH_WORK = "select distinct bank_code from effect
+        where lane = 'bank' and state in ('ready', 'claimed', 'unknown')";
 
     // A row whose fence has moved on is somebody else's: it is left alone, and the caller is told by its absence.
     FINISH = "update effect set state = new.state, reference = coalesce(new.reference, effect.reference),
@@ -127,12 +142,10 @@ pub struct ClaimedBankEffect {
     pub attempts: i32,
     /// Proves, when recording, that the lease is still ours.
     pub fence: i64,
-    /// What the bank called it, if it has answered before.
-    pub reference: Option<String>,
-    /// An earlier attempt may have reached the bank: ask before asking again.
+    /// When the last attempt that may have reached the bank began; this one, if it is the first.
+    pub sent_at: Timestamp,
+    /// An earlier attempt may have reached the bank: ask, before asking for it again.
     pub may_have_run: bool,
-    /// Since when it waits.
-    pub state_since: Timestamp,
     /// The trace it continues.
     pub traceparent: String,
 }
@@ -160,9 +173,8 @@ pub async fn claim_bank(
                 step,
                 attempts: row.try_get("attempts")?,
                 fence: row.try_get("fence")?,
-                reference: row.try_get("reference")?,
+                sent_at: row.try_get::<_, At>("sent_at")?.0,
                 may_have_run: before != "ready",
-                state_since: row.try_get::<_, At>("state_since")?.0,
                 traceparent: row.try_get("traceparent")?,
             })
         })
@@ -197,6 +209,79 @@ pub enum EffectNext {
     Again(Timestamp),
     /// It may have run: ask at the instant given.
     Ask(Timestamp),
+    /// Only a person can tell.
+    Escalated,
+}
+
+impl EffectNext {
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Again(_) => "ready",
+            Self::Ask(_) => "unknown",
+            Self::Escalated => "escalated",
+        }
+    }
+
+    const fn due(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Again(at) | Self::Ask(at) => at,
+            Self::Done | Self::Escalated => now,
+        }
+    }
+}
+
+/// What a bank has to know of a payment.
+#[derive(Clone)]
+pub struct BankDetails {
+    /// Where a hold is placed and captured.
+    pub debtor_iban: Iban,
+    /// Where a credit goes.
+    pub creditor_iban: Iban,
+    /// What the debtor pays.
+    pub amount: Money,
+    /// What the creditor gets.
+    pub net_amount: Money,
+    /// Until when a hold has to last.
+    pub hold_until: Timestamp,
+    /// The debtor's reference.
+    pub end_to_end_id: Option<String>,
+    /// What the debtor tells the creditor. Personal: never for a log.
+    pub remittance_information: Option<String>,
+}
+
+/// Reads the bank details of payments.
+pub async fn bank_details(
+    db: &Db,
+    payments: &[PaymentId],
+) -> Result<BTreeMap<PaymentId, BankDetails>, StoreError> {
+    let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
+    let rows = db.query(BANK_DETAILS, &[&ids]).await?;
+    rows.iter()
+        .map(|row| {
+            let id = PaymentId::from_uuid(row.try_get("id")?);
+            let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of payment {id}"));
+            let currency = Currency::parse(row.try_get("currency")?).map_err(|_| corrupt("currency"))?;
+            let amount = Money::new(row.try_get::<_, i64>("amount")?.into(), currency);
+            let fee = Money::new(row.try_get::<_, i64>("fee")?.into(), currency);
+            let details = BankDetails {
+                debtor_iban: Iban::parse(row.try_get("debtor_iban")?).map_err(|_| corrupt("IBAN"))?,
+                creditor_iban: Iban::parse(row.try_get("creditor_iban")?).map_err(|_| corrupt("IBAN"))?,
+                amount,
+                net_amount: amount.checked_sub(fee).map_err(|_| corrupt("fee"))?,
+                hold_until: row.try_get::<_, At>("hold_until")?.0,
+                end_to_end_id: row.try_get("end_to_end_id")?,
+                remittance_information: row.try_get("remittance_information")?,
+            };
+            Ok((id, details))
+        })
+        .collect()
+}
+
+/// The banks that some effect waits for.
+pub async fn banks_with_work(db: &Db) -> Result<Vec<String>, StoreError> {
+    let rows = db.query(BANKS_WITH_WORK, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// Records a slice of results in the caller's transaction, beside the observations they bring. Returns those that were
@@ -211,17 +296,10 @@ pub async fn finish(
         |result| result.payment_id.as_uuid(),
         result.effect.as_str(),
         result.fence,
-        match result.next {
-            EffectNext::Done => "done",
-            EffectNext::Again(_) => "ready",
-            EffectNext::Ask(_) => "unknown",
-        },
+        result.next.state(),
         result.reference.as_deref(),
         result.outcome.as_str(),
-        At(match result.next {
-            EffectNext::Done => now,
-            EffectNext::Again(at) | EffectNext::Ask(at) => at,
-        }),
+        At(result.next.due(now)),
         result.booked_at.map(At)
     );
     let rows = tx
