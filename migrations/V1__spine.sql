@@ -352,6 +352,19 @@ create index effect_due on effect (lane, bank_code, next_attempt_at)
     where state in ('ready', 'claimed', 'unknown');
 create index effect_sent on effect (lane, state_since) where state = 'sent';
 
+-- How far the chain is, as the watcher last saw it: the clock of everything that the contracts time.
+create table chain_head (
+    only_one          boolean primary key default true check (only_one),
+    chain_id          bigint not null,
+    latest_number     bigint not null,
+    latest_time       timestamptz not null,
+    safe_number       bigint not null,
+    safe_time         timestamptz not null,
+    finalized_number  bigint not null,
+    finalized_time    timestamptz not null,
+    seen_at           timestamptz not null
+);
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Partitions by day
 

@@ -232,7 +232,7 @@ impl EffectNext {
 }
 
 /// What a bank has to know of a payment.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct BankDetails {
     /// Where a hold is placed and captured.
     pub debtor_iban: Iban,
@@ -246,8 +246,18 @@ pub struct BankDetails {
     pub hold_until: Timestamp,
     /// The debtor's reference.
     pub end_to_end_id: Option<String>,
-    /// What the debtor tells the creditor. Personal: never for a log.
-    pub remittance_information: Option<String>,
+    /// What the debtor tells the creditor.
+    pub remittance_information: Option<Remittance>,
+}
+
+/// What the debtor tells the creditor: personal, so it has no debug output.
+#[derive(Clone)]
+pub struct Remittance(pub String);
+
+impl std::fmt::Debug for Remittance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// Reads the bank details of payments.
@@ -271,7 +281,9 @@ pub async fn bank_details(
                 net_amount: amount.checked_sub(fee).map_err(|_| corrupt("fee"))?,
                 hold_until: row.try_get::<_, At>("hold_until")?.0,
                 end_to_end_id: row.try_get("end_to_end_id")?,
-                remittance_information: row.try_get("remittance_information")?,
+                remittance_information: row
+                    .try_get::<_, Option<String>>("remittance_information")?
+                    .map(Remittance),
             };
             Ok((id, details))
         })

@@ -35,8 +35,9 @@ statements! {
         order by settle_before limit $2";
 
     INITIATE_DUE = "select id from payment
-        where initiate_before <= $1 and chain_leg = 'unused' and state in ('accepted', 'cancelling')
-        order by initiate_before limit $2";
+        where initiate_before <= (select finalized_time from chain_head)
+            and chain_leg = 'unused' and state in ('accepted', 'cancelling')
+        order by initiate_before limit $1";
 }
 
 /// One thing that happened to one payment.
@@ -107,24 +108,15 @@ pub async fn cancel(tx: &Tx, ids: &[PaymentId], now: Timestamp) -> Result<Vec<Ou
 }
 
 /// Finds what time has overtaken: payments too near their expiry to be settled, and those whose initiation window the
-/// chain has closed for good (`finalized_time` is the time of the newest finalized block).
-pub async fn due(
-    tx: &Tx,
-    now: Timestamp,
-    finalized_time: Option<Timestamp>,
-    limit: i64,
-) -> Result<Vec<Occurrence>, StoreError> {
+/// chain has closed for good, by the time of its newest finalized block.
+pub async fn due(tx: &Tx, now: Timestamp, limit: i64) -> Result<Vec<Occurrence>, StoreError> {
+    let settle = tx.query(SETTLE_DUE, &[&At(now), &limit]).await?;
+    let initiate = tx.query(INITIATE_DUE, &[&limit]).await?;
+    let overtaken = [(settle, Event::SettleWindowClosing), (initiate, Event::InitiateWindowClosed)];
     let mut due = Vec::new();
-    for row in tx.query(SETTLE_DUE, &[&At(now), &limit]).await? {
-        due.push(Occurrence {
-            payment_id: PaymentId::from_uuid(row.try_get(0)?),
-            event: Event::SettleWindowClosing,
-        });
-    }
-    if let Some(finalized_time) = finalized_time {
-        for row in tx.query(INITIATE_DUE, &[&At(finalized_time), &limit]).await? {
-            let payment_id = PaymentId::from_uuid(row.try_get(0)?);
-            due.push(Occurrence { payment_id, event: Event::InitiateWindowClosed });
+    for (rows, event) in overtaken {
+        for row in rows {
+            due.push(Occurrence { payment_id: PaymentId::from_uuid(row.try_get(0)?), event });
         }
     }
     Ok(due)

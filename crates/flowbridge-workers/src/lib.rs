@@ -1,1 +1,8 @@
-//! Placeholder.
+//! The roles that work in the background.
+//!
+//! Each is a loop that claims a slice of work under a lease, does what is slow outside any transaction, and records what
+//! came of it in one transaction. Only the [`orchestrator`] decides about payments; the others write down what they
+//! observed and let it decide. A loop that is told to stop finishes its slice, gives its leases back and ends.
+
+pub mod context;
+pub mod orchestrator;

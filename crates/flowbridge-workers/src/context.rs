@@ -1,0 +1,100 @@
+//! What every role is given, and the loop that all of them are.
+
+use flowbridge_domain::time::{Clock, Timestamp};
+use flowbridge_store::wake::{Wake, Work};
+use flowbridge_store::{Db, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What every role is given.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The role's own pool.
+    pub db: Db,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Bells between roles of one process.
+    pub wake: Wake,
+    /// This process, unlike any other: the owner of its leases.
+    pub instance: String,
+}
+
+impl Context {
+    /// The present instant.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// What a turn of a loop found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// There may be more: go on at once.
+    Busy,
+    /// Nothing to do: wait for the bell or the next poll.
+    Idle,
+}
+
+/// Turns until told to stop. An error is logged once, with its causes, and followed by a pause that doubles up to
+/// [`BACKOFF_MAX`]; work that was claimed comes back when its lease runs out.
+pub async fn run_loop<F>(
+    name: &'static str,
+    context: &Context,
+    bell: Work,
+    poll: Duration,
+    stop: &CancellationToken,
+    mut turn: F,
+) where
+    F: AsyncFnMut() -> Result<Turn, StoreError>,
+{
+    let mut failures = 0u32;
+    while !stop.is_cancelled() {
+        let pause = match turn().await {
+            Ok(Turn::Busy) => {
+                failures = 0;
+                continue;
+            }
+            Ok(Turn::Idle) => {
+                failures = 0;
+                poll
+            }
+            Err(StoreError::Lost) => {
+                tracing::warn!(worker = name, "lost a lease to another worker; dropped the slice");
+                poll
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                metrics::counter!("worker_errors_total", "worker" => name).increment(1);
+                tracing::error!(worker = name, failures, error = chain(&error), "the worker could not finish its turn");
+                backoff(failures)
+            }
+        };
+        tokio::select! {
+            () = context.wake.wait(bell, pause), if failures == 0 => {}
+            () = tokio::time::sleep(pause), if failures > 0 => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// The longest pause after failures.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// 50 ms, doubled with each failure, with up to half of it as jitter, so that workers do not return in step.
+fn backoff(failures: u32) -> Duration {
+    let base = Duration::from_millis(50).saturating_mul(1 << failures.min(7));
+    base.min(BACKOFF_MAX).mul_f64(0.75 + rand::random_range(0.0..0.5))
+}
+
+/// An error with all that caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

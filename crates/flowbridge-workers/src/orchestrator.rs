@@ -1,0 +1,296 @@
+//! The orchestrator: reads what chain and banks said, and what time has overtaken, and has the payments decide.
+//!
+//! It promises that each observation is taken into account exactly once, in order per payment: the offset moves in the
+//! transaction that holds what the observations caused, and only under the lease. What cannot be taken in is parked with
+//! its cause, its payment's later events queue up behind it, and everybody else's go on. A slice that the database
+//! refuses is cut in half until the one item at fault stands alone.
+
+use crate::context::{Context, Turn, chain, run_loop};
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::payment::State;
+use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader};
+use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
+use flowbridge_store::wake::Work;
+use flowbridge_store::{Db, StoreError, Tx, observation};
+use futures_util::future::try_join_all;
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The group whose offsets the orchestrator moves.
+pub const GROUP: &str = "orchestrator";
+
+/// Limits of the orchestrator.
+#[derive(Debug, Clone)]
+pub struct OrchestratorSettings {
+    /// Observations taken into one transaction at most.
+    pub slice_max: i64,
+    /// How often to look for work that nobody rang for.
+    pub poll: Duration,
+    /// How long a partition stays ours without renewal.
+    pub lease: Duration,
+    /// How often to look for payments that time has overtaken.
+    pub timer_interval: Duration,
+}
+
+impl Default for OrchestratorSettings {
+    fn default() -> Self {
+        Self {
+            slice_max: 1_000,
+            poll: Duration::from_millis(100),
+            lease: Duration::from_secs(5),
+            timer_interval: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Runs until told to stop.
+pub async fn run(context: Context, settings: OrchestratorSettings, stop: CancellationToken) {
+    tokio::join!(observe(&context, &settings, &stop), watch_the_time(&context, &settings, &stop));
+}
+
+async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &CancellationToken) {
+    let reader = Reader {
+        group: GROUP,
+        topics: &[observation::CHAIN, observation::BANK],
+        owner: context.instance.clone(),
+        lease: settings.lease,
+    };
+    let mut held: Vec<Held> = Vec::new();
+    let mut renew_at = context.now();
+    let mut registered = false;
+    run_loop("orchestrator", context, Work::Observations, settings.poll, stop, async || {
+        if !registered {
+            reader.register(&context.db).await?;
+            registered = true;
+        }
+        let now = context.now();
+        if now >= renew_at {
+            held = reader.renew(&context.db, now).await?;
+            renew_at = now.plus(settings.lease / 3);
+        }
+        let partitions: HashSet<i16> = held.iter().map(|held| held.partition).collect();
+        let turns = try_join_all(partitions.into_iter().map(|partition| {
+            let mine = held.iter().filter(|held| held.partition == partition).cloned().collect();
+            take_slice(context, &reader, mine, settings.slice_max)
+        }))
+        .await;
+        let turns = turns.inspect_err(|_| {
+            // Whatever failed, start again from what the database says.
+            renew_at = now;
+        })?;
+        let mut turn = Turn::Idle;
+        for moved in turns.into_iter().flatten() {
+            turn = Turn::Busy;
+            if let Some(place) =
+                held.iter_mut().find(|held| held.topic == moved.topic && held.partition == moved.partition)
+            {
+                place.offset = moved.offset;
+            }
+        }
+        Ok(turn)
+    })
+    .await;
+    if let Err(error) = reader.release(&context.db, &held, context.now()).await {
+        tracing::warn!(error = chain(&error), "could not give partitions back; they come free when their lease runs out");
+    }
+}
+
+/// Takes in one slice of one partition, all topics together. Returns what moved.
+async fn take_slice(
+    context: &Context,
+    reader: &Reader,
+    held: Vec<Held>,
+    slice_max: i64,
+) -> Result<Vec<Held>, StoreError> {
+    let mut moved = Vec::new();
+    let mut slice = Vec::new();
+    for held in held {
+        let events =
+            event_log::read_partition(&context.db, &held.topic, held.partition, held.offset, slice_max).await?;
+        if let Some(last) = events.last() {
+            moved.push((held, last.offset));
+            slice.extend(events);
+        }
+    }
+    if moved.is_empty() {
+        return Ok(vec![]);
+    }
+    match take_in(context, reader, &moved, &slice, &[]).await {
+        Ok(()) => {}
+        Err(error) if error.is_retryable() || matches!(error, StoreError::Lost) => return Err(error),
+        Err(error) => {
+            tracing::error!(events = slice.len(), error = chain(&error), "the database refused a slice; looking for the item at fault");
+            let at_fault = find_at_fault(context, &slice).await?;
+            take_in(context, reader, &moved, &slice, &at_fault).await?;
+        }
+    }
+    Ok(moved.into_iter().map(|(held, offset)| Held { offset, ..held }).collect())
+}
+
+/// One transaction: decide, write, park what has to be, move the offsets.
+async fn take_in(
+    context: &Context,
+    reader: &Reader,
+    moved: &[(Held, Offset)],
+    slice: &[LoggedEvent],
+    at_fault: &[(PaymentId, String)],
+) -> Result<(), StoreError> {
+    let now = context.now();
+    let tx = context.db.begin().await?;
+    let keys: Vec<PaymentId> = slice.iter().map(|event| event.key).collect();
+    let mut parked = reader.parked_keys(&tx, &keys).await?;
+    let mut letters: Vec<(&LoggedEvent, String)> = Vec::new();
+    let mut occurrences = Vec::new();
+    let mut sources = Vec::new();
+    for event in slice {
+        let cause = if parked.contains(&event.key) {
+            Some("an earlier event of this payment is parked".to_owned())
+        } else if let Some((_, cause)) = at_fault.iter().find(|(key, _)| *key == event.key) {
+            Some(cause.clone())
+        } else {
+            match observation::decode(&event.kind, &event.data) {
+                Some(decoded) => {
+                    occurrences.push(Occurrence { payment_id: event.key, event: decoded });
+                    sources.push(event);
+                    None
+                }
+                None => Some(format!("cannot be read as an observation: {}", event.kind)),
+            }
+        };
+        if let Some(cause) = cause {
+            parked.insert(event.key);
+            letters.push((event, cause));
+        }
+    }
+    let outcomes = lifecycle::apply(&tx, &occurrences, now).await?;
+    for (event, outcome) in sources.iter().zip(&outcomes) {
+        if *outcome == Outcome::UnknownPayment {
+            letters.push((event, "there is no such payment".to_owned()));
+        }
+    }
+    reader.park(&tx, &letters, now).await?;
+    for (held, offset) in moved {
+        reader.advance(&tx, held, *offset).await?;
+    }
+    tx.commit().await?;
+    announce(context, &sources.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), &outcomes);
+    for (event, cause) in letters {
+        metrics::counter!("dead_letters_total", "group" => GROUP).increment(1);
+        tracing::error!(payment.id = %event.key, event.kind = event.kind, cause, "parked an event; its payment waits for a person");
+    }
+    Ok(())
+}
+
+/// Tries halves in transactions that are rolled back, until the payments at fault stand alone.
+async fn find_at_fault(context: &Context, slice: &[LoggedEvent]) -> Result<Vec<(PaymentId, String)>, StoreError> {
+    let mut by_payment: Vec<PaymentId> = slice.iter().map(|event| event.key).collect();
+    by_payment.sort_unstable();
+    by_payment.dedup();
+    let mut at_fault = Vec::new();
+    let mut suspects = vec![by_payment];
+    while let Some(mut payments) = suspects.pop() {
+        let occurrences: Vec<Occurrence> = slice
+            .iter()
+            .filter(|event| payments.contains(&event.key))
+            .filter_map(|event| {
+                let decoded = observation::decode(&event.kind, &event.data)?;
+                Some(Occurrence { payment_id: event.key, event: decoded })
+            })
+            .collect();
+        let tx = context.db.begin().await?;
+        match lifecycle::apply(&tx, &occurrences, context.now()).await {
+            Ok(_) => tx.rollback().await?,
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => match payments.as_slice() {
+                [alone] => at_fault.push((*alone, chain(&error))),
+                _ => {
+                    let other = payments.split_off(payments.len() / 2);
+                    suspects.extend([payments, other]);
+                }
+            },
+        }
+    }
+    Ok(at_fault)
+}
+
+async fn watch_the_time(context: &Context, settings: &OrchestratorSettings, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        match timers(context, settings.slice_max).await {
+            Ok(Turn::Busy) => continue,
+            Ok(Turn::Idle) => {}
+            Err(error) => tracing::error!(error = chain(&error), "could not look for payments that are due"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(settings.timer_interval) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Tells payments what time has overtaken them.
+async fn timers(context: &Context, slice_max: i64) -> Result<Turn, StoreError> {
+    let now = context.now();
+    let tx = context.db.begin().await?;
+    let due = lifecycle::due(&tx, now, slice_max).await?;
+    if due.is_empty() {
+        tx.rollback().await?;
+        return Ok(Turn::Idle);
+    }
+    let outcomes = lifecycle::apply(&tx, &due, now).await?;
+    tx.commit().await?;
+    announce(context, &vec!["timer"; outcomes.len()], &outcomes);
+    // Rejections leave a payment due; going on at once would only find it again.
+    let applied = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied { .. }));
+    Ok(if applied { Turn::Busy } else { Turn::Idle })
+}
+
+/// Rings for those who have work now, and counts.
+fn announce(context: &Context, kinds: &[&str], outcomes: &[Outcome]) {
+    let mut entered_any = false;
+    for (kind, outcome) in kinds.iter().zip(outcomes) {
+        match outcome {
+            Outcome::Applied { entered } => {
+                for state in entered {
+                    entered_any = true;
+                    metrics::counter!("payments_total", "state" => state.as_str()).increment(1);
+                    if let State::UnderReview(reason) = state {
+                        tracing::warn!(reason = reason.as_str(), cause = kind, "a payment waits for a person");
+                    }
+                }
+            }
+            Outcome::Rejected(rejected) => {
+                metrics::counter!("observations_without_effect_total", "why" => rejected.to_string()).increment(1);
+            }
+            Outcome::UnknownPayment => {}
+        }
+    }
+    context.wake.ring(Work::ChainEffects);
+    context.wake.ring(Work::BankEffects);
+    if entered_any {
+        context.wake.ring(Work::PaymentEvents);
+    }
+}
+
+/// Takes the dead letters of a payment in again, in order, in one transaction. Those that fail stay where they are.
+pub async fn retry_letters(db: &Db, key: PaymentId, context: &Context) -> Result<usize, StoreError> {
+    let now = context.now();
+    let tx: Tx = db.begin().await?;
+    let letters = event_log::lock_letters(&tx, GROUP, key).await?;
+    let mut occurrences = Vec::new();
+    for (_, event) in &letters {
+        let Some(decoded) = observation::decode(&event.kind, &event.data) else {
+            return Err(StoreError::Corrupt(format!("event {} cannot be read as an observation", event.id)));
+        };
+        occurrences.push(Occurrence { payment_id: event.key, event: decoded });
+    }
+    let outcomes = lifecycle::apply(&tx, &occurrences, now).await?;
+    if outcomes.contains(&Outcome::UnknownPayment) {
+        return Err(StoreError::Corrupt(format!("there is no payment {key}")));
+    }
+    let ids: Vec<_> = letters.iter().map(|(id, _)| *id).collect();
+    event_log::resolve_letters(&tx, &ids, "retried", now).await?;
+    tx.commit().await?;
+    announce(context, &vec!["retry"; outcomes.len()], &outcomes);
+    Ok(letters.len())
+}
