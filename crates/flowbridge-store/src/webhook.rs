@@ -1,0 +1,879 @@
+//! Webhooks as rows: endpoints, and one delivery per event and endpoint until it was heard or given up.
+//!
+//! A delivery's id is made of its event and its endpoint, so that taking an event in again makes no second one. It is
+//! claimed under a lease and recorded under a fence like any other work for the outside; what is different is the choice of
+//! what to claim. Each endpoint is looked at on its own and for a few deliveries at a time, so that none waits for another's,
+//! and of one payment only the oldest event that is still open may go, so that a receiver never hears the end before the
+//! beginning. A claim whose lease runs out is claimed again: the receiver may hear it twice, under the same id.
+
+use crate::db::{Db, StoreError, Tx};
+use crate::event_log::{LoggedEvent, Offset};
+use crate::sql::{At, columns, statements};
+use flowbridge_domain::id::{DeliveryId, EventId, ParticipantId, PaymentId, WebhookEndpointId};
+use flowbridge_domain::time::Timestamp;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+statements! {
+    // The limit holds but for creations at the same instant; it guards against a runaway client, not to the row.
+    CREATE = concat!("insert into webhook_endpoint as endpoint (id, participant_id, url, event_kinds, hmac_key, ed25519_seed, created_at, updated_at)
+        select $1, $2, $3, $4, $5, $6, $7, $7
+            where (select count(*) from webhook_endpoint where participant_id = $2 and status <> 'deleted') < $8
+        returning ", endpoint_columns!());
+
+    LIST = concat!("select ", endpoint_columns!(), " from webhook_endpoint endpoint
+        where participant_id = $1 and status <> 'deleted' and ($2::uuid is null or id > $2) order by id limit $3");
+
+    GET = concat!("select ", endpoint_columns!(), " from webhook_endpoint endpoint
+        where participant_id = $1 and id = $2 and status <> 'deleted'");
+
+    UPDATE = concat!("update webhook_endpoint endpoint
+        set url = coalesce($3, url), event_kinds = coalesce($4, event_kinds), updated_at = $5
+        where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
+
+    ROTATE = concat!("update webhook_endpoint endpoint
+        set previous_hmac_key = hmac_key, previous_seed = ed25519_seed, previous_until = $5,
+            hmac_key = $3, ed25519_seed = $4, updated_at = $6
+        where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
+
+    // Enabling gives a fresh start: the streaks that led to disabling are forgotten.
+    SET_STATUS = concat!("update webhook_endpoint endpoint
+        set status = case when $3::text is null then 'active' else 'disabled' end, disabled_reason = $3,
+            failure_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null, updated_at = $4
+        where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
+
+    // The row stays for its deliveries' sake; what it knew of the partner goes.
+    DELETE = "update webhook_endpoint set status = 'deleted', disabled_reason = null, url = '', hmac_key = '', ed25519_seed = '',
+            previous_hmac_key = null, previous_seed = null, previous_until = null, updated_at = $3
+        where participant_id = $1 and id = $2 and status <> 'deleted'";
+
+    CANCEL_DELETED = "update webhook_delivery set state = 'cancelled', fence = fence + 1, state_since = $1
+        where id in (
+            select delivery.id from webhook_endpoint endpoint
+                join webhook_delivery delivery on delivery.endpoint_id = endpoint.id and delivery.state in ('pending', 'claimed')
+                where endpoint.status = 'deleted' limit $2)";
+
+    // With $9 it is for one endpoint, which asked to hear again what was given up or missed.
+    FAN_OUT = "insert into webhook_delivery
+            (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
+        select webhook_delivery_id(event.id, endpoint.id), endpoint.id, event.id, event.kind, event.key, event.xid, event.seq,
+                $8, $8, $8
+            from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[])
+                    as event (id, kind, key, debtor, creditor, xid, seq)
+                join webhook_endpoint endpoint on endpoint.participant_id in (event.debtor, event.creditor)
+            where endpoint.status = 'active'
+                and (endpoint.event_kinds = '{}' or event.kind = any(endpoint.event_kinds))
+                and ($9::uuid is null or endpoint.id = $9)
+        on conflict (id) do update
+            set state = 'pending', attempts = 0, next_attempt_at = excluded.next_attempt_at,
+                fence = webhook_delivery.fence + 1, state_since = excluded.state_since
+            where $9 is not null and webhook_delivery.state in ('exhausted', 'cancelled')";
+
+    // The best endpoints first: those that fail get what is left.
+    CLAIM = "with ready as (
+            select endpoint.id,
+                    case when endpoint.failure_streak >= $5 then 1 else $4 end - coalesce(busy.deliveries, 0) as room,
+                    endpoint.failure_streak
+                from webhook_endpoint endpoint
+                    left join unnest($6::uuid[], $7::bigint[]) as busy (id, deliveries) on busy.id = endpoint.id
+                where endpoint.status = 'active' and (endpoint.paused_until is null or endpoint.paused_until <= $1)
+        ), due as (
+            select oldest.id from ready, lateral (
+                select delivery.id from webhook_delivery delivery
+                    where delivery.endpoint_id = ready.id and delivery.state in ('pending', 'claimed')
+                        and delivery.next_attempt_at <= $1
+                        and not exists (
+                            select from webhook_delivery earlier
+                                where earlier.endpoint_id = delivery.endpoint_id and earlier.subject_id = delivery.subject_id
+                                    and earlier.state in ('pending', 'claimed')
+                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq))
+                    order by delivery.next_attempt_at limit greatest(ready.room, 0)
+                    for update skip locked
+            ) oldest
+                order by ready.failure_streak, ready.room desc limit $2
+        ), claimed as (
+            update webhook_delivery delivery
+                set state = 'claimed', attempts = attempts + 1, fence = fence + 1, next_attempt_at = $3,
+                    state_since = $1
+                from due where delivery.id = due.id
+                returning delivery.*
+        )
+        select claimed.id, claimed.endpoint_id, claimed.event_id, claimed.event_kind, claimed.subject_id, claimed.xid,
+                claimed.seq, claimed.attempts, claimed.fence, endpoint.url, endpoint.hmac_key, endpoint.ed25519_seed,
+                endpoint.failure_streak > 0 as endpoint_fails,
+                case when endpoint.previous_until > $1 then endpoint.previous_hmac_key end as previous_hmac_key,
+                case when endpoint.previous_until > $1 then endpoint.previous_seed end as previous_seed,
+                event.topic, event.traceparent, event.schema_version, event.data, event.recorded_at
+            from claimed
+                join webhook_endpoint endpoint on endpoint.id = claimed.endpoint_id
+                left join event on event.id = claimed.event_id";
+
+    // A row whose fence has moved on is somebody else's, or was cancelled: it is left alone.
+    RECORD = "update webhook_delivery delivery
+        set state = new.state, next_attempt_at = coalesce(new.next_attempt_at, delivery.next_attempt_at), state_since = $6,
+            attempt_log = (case when jsonb_array_length(attempt_log) >= $7 then attempt_log - 0 else attempt_log end)
+                || new.attempt
+        from unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::jsonb[])
+            as new (id, fence, state, next_attempt_at, attempt)
+        where delivery.id = new.id and delivery.fence = new.fence and delivery.state = 'claimed'
+        returning delivery.id";
+
+    LOCK_HEALTH = "select id, participant_id, failure_streak, exhausted_streak, failing_since, paused_until
+        from webhook_endpoint where id = any($1) and status = 'active' order by id for no key update";
+
+    SAVE_HEALTH = "update webhook_endpoint endpoint
+        set failure_streak = new.failure_streak, exhausted_streak = new.exhausted_streak, failing_since = new.failing_since,
+            paused_until = new.paused_until, disabled_reason = new.disabled_reason,
+            status = case when new.disabled_reason is null then 'active' else 'disabled' end, updated_at = $7
+        from unnest($1::uuid[], $2::integer[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::text[])
+            as new (id, failure_streak, exhausted_streak, failing_since, paused_until, disabled_reason)
+        where endpoint.id = new.id";
+
+    // Each state on its own, so that each is a walk down one index.
+    DELIVERIES = concat!("select newest.* from unnest($2::text[]) as wanted (state), lateral (
+            select ", delivery_columns!(), " from webhook_delivery delivery
+                where delivery.endpoint_id = $1 and delivery.state = wanted.state and ($3::uuid is null or delivery.id < $3)
+                order by delivery.id desc limit $4
+        ) newest order by newest.id desc limit $4");
+
+    DELIVERY = concat!("select ", delivery_columns!(), " from webhook_delivery delivery where id = $2 and endpoint_id = $1");
+
+    // A delivery's id follows from its event and endpoint, so a payment's are found without an index of their own.
+    DELIVERIES_OF_PAYMENT = concat!("select ", delivery_columns!(), "
+        from event
+            join webhook_endpoint endpoint on endpoint.participant_id in (event.debtor_participant, event.creditor_participant)
+            join webhook_delivery delivery on delivery.id = webhook_delivery_id(event.id, endpoint.id)
+        where event.key = $1 and event.topic = 'payments' and ($2::uuid is null or endpoint.participant_id = $2)
+        order by delivery.xid, delivery.seq, delivery.id limit $3");
+
+    REDELIVER = "update webhook_delivery delivery
+        set state = 'pending', attempts = 0, next_attempt_at = $4, fence = fence + 1, state_since = $4
+        from webhook_endpoint endpoint
+        where endpoint.participant_id = $1 and endpoint.id = $2 and endpoint.status = 'active'
+            and delivery.id = $3 and delivery.endpoint_id = $2 and delivery.state <> 'claimed'";
+
+    FIRST_SINCE = "select xid from event where id >= uuid_floor($1) order by id limit 1";
+
+    DEPTH = "select state, count(*) as deliveries from (
+            select state from webhook_delivery where state in ('pending', 'claimed') limit $1
+        ) open group by state";
+
+    OLDEST_PENDING = "select min(oldest.created_at) as created_at from webhook_endpoint endpoint, lateral (
+            select delivery.created_at from webhook_delivery delivery
+                where delivery.endpoint_id = endpoint.id and delivery.state = 'pending' order by delivery.id limit 1
+        ) oldest where endpoint.status = 'active'";
+
+    UNHEALTHY = "select count(*) filter (where status = 'active' and failure_streak > 0) as failing,
+            count(*) filter (where status = 'disabled') as disabled
+        from webhook_endpoint";
+}
+
+macro_rules! endpoint_columns {
+    () => {
+        "endpoint.id, endpoint.participant_id, endpoint.url, endpoint.event_kinds, endpoint.disabled_reason, \
+         endpoint.failure_streak, endpoint.failing_since, endpoint.paused_until, endpoint.previous_until, \
+         endpoint.created_at, endpoint.updated_at"
+    };
+}
+use endpoint_columns;
+
+macro_rules! delivery_columns {
+    () => {
+        "delivery.id, delivery.endpoint_id, delivery.event_id, delivery.event_kind, delivery.subject_id, delivery.state, \
+         delivery.attempts, delivery.next_attempt_at, delivery.attempt_log, delivery.created_at, delivery.state_since"
+    };
+}
+use delivery_columns;
+
+/// Attempts kept in the log of one delivery; older ones make room.
+pub const ATTEMPTS_KEPT_MAX: i32 = 20;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Endpoints
+
+/// What the deliveries to an endpoint are signed with. Never shown after its making, never logged.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningKeys {
+    /// The HMAC-SHA256 key of the `v1` signature.
+    pub hmac_key: Vec<u8>,
+    /// The Ed25519 seed of the `v1a` signature.
+    pub ed25519_seed: Vec<u8>,
+}
+
+impl fmt::Debug for SigningKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKeys(…)")
+    }
+}
+
+/// An endpoint to create. Its URL has been checked.
+#[derive(Debug, Clone)]
+pub struct NewEndpoint {
+    /// Its id.
+    pub id: WebhookEndpointId,
+    /// Whose it is.
+    pub participant: ParticipantId,
+    /// Where to post to.
+    pub url: String,
+    /// The kinds of events wanted; empty for all.
+    pub event_kinds: Vec<String>,
+    /// What to sign with.
+    pub keys: SigningKeys,
+}
+
+/// An endpoint as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: WebhookEndpointId,
+    /// Whose it is.
+    pub participant: ParticipantId,
+    /// Where we post to.
+    pub url: String,
+    /// The kinds of events wanted; empty for all.
+    pub event_kinds: Vec<String>,
+    /// Why nothing is sent to it; none while it is active.
+    pub disabled_reason: Option<String>,
+    /// Attempts since the last that succeeded.
+    pub failure_streak: i32,
+    /// When the first of them failed.
+    pub failing_since: Option<Timestamp>,
+    /// Nothing is sent before this instant.
+    pub paused_until: Option<Timestamp>,
+    /// Until when deliveries are signed with the keys before the last rotation too.
+    pub previous_keys_until: Option<Timestamp>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When anything about it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Endpoint {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: WebhookEndpointId::from_uuid(row.try_get("id")?),
+            participant: ParticipantId::from_uuid(row.try_get("participant_id")?),
+            url: row.try_get("url")?,
+            event_kinds: row.try_get("event_kinds")?,
+            disabled_reason: row.try_get("disabled_reason")?,
+            failure_streak: row.try_get("failure_streak")?,
+            failing_since: instant(row, "failing_since")?,
+            paused_until: instant(row, "paused_until")?,
+            previous_keys_until: instant(row, "previous_until")?,
+            created_at: row.try_get::<_, At>("created_at")?.0,
+            updated_at: row.try_get::<_, At>("updated_at")?.0,
+        })
+    }
+}
+
+fn instant(row: &Row, column: &str) -> Result<Option<Timestamp>, StoreError> {
+    Ok(row.try_get::<_, Option<At>>(column)?.map(|at| at.0))
+}
+
+fn one_endpoint(rows: &[Row]) -> Result<Option<Endpoint>, StoreError> {
+    rows.first().map(Endpoint::from_row).transpose()
+}
+
+/// Creates an endpoint. `None` when the participant has `endpoints_max` already.
+pub async fn create(
+    tx: &Tx,
+    new: &NewEndpoint,
+    endpoints_max: i64,
+    now: Timestamp,
+) -> Result<Option<Endpoint>, StoreError> {
+    let rows = tx
+        .query(
+            CREATE,
+            &[
+                &new.id.as_uuid(),
+                &new.participant.as_uuid(),
+                &new.url,
+                &new.event_kinds,
+                &new.keys.hmac_key,
+                &new.keys.ed25519_seed,
+                &At(now),
+                &endpoints_max,
+            ],
+        )
+        .await?;
+    one_endpoint(&rows)
+}
+
+/// A participant's endpoints after `after`, oldest first.
+pub async fn list(
+    db: &Db,
+    participant: ParticipantId,
+    after: Option<WebhookEndpointId>,
+    limit: i64,
+) -> Result<Vec<Endpoint>, StoreError> {
+    let after = after.map(|id| id.as_uuid());
+    db.query(LIST, &[&participant.as_uuid(), &after, &limit]).await?.iter().map(Endpoint::from_row).collect()
+}
+
+/// One endpoint of a participant.
+pub async fn get(
+    db: &Db,
+    participant: ParticipantId,
+    id: WebhookEndpointId,
+) -> Result<Option<Endpoint>, StoreError> {
+    one_endpoint(&db.query(GET, &[&participant.as_uuid(), &id.as_uuid()]).await?)
+}
+
+/// Changes where an endpoint is and what it hears; what is `None` stays.
+pub async fn update(
+    tx: &Tx,
+    participant: ParticipantId,
+    id: WebhookEndpointId,
+    url: Option<&str>,
+    event_kinds: Option<&[String]>,
+    now: Timestamp,
+) -> Result<Option<Endpoint>, StoreError> {
+    let rows =
+        tx.query(UPDATE, &[&participant.as_uuid(), &id.as_uuid(), &url, &event_kinds, &At(now)]).await?;
+    one_endpoint(&rows)
+}
+
+/// Gives an endpoint new keys; deliveries are signed with the old ones too until `previous_until`.
+pub async fn rotate_keys(
+    tx: &Tx,
+    participant: ParticipantId,
+    id: WebhookEndpointId,
+    keys: &SigningKeys,
+    previous_until: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Endpoint>, StoreError> {
+    let rows = tx
+        .query(
+            ROTATE,
+            &[
+                &participant.as_uuid(),
+                &id.as_uuid(),
+                &keys.hmac_key,
+                &keys.ed25519_seed,
+                &At(previous_until),
+                &At(now),
+            ],
+        )
+        .await?;
+    one_endpoint(&rows)
+}
+
+/// Disables an endpoint for a reason, or enables it (`None`). What is pending waits meanwhile; what happens meanwhile is not
+/// queued, and can be asked for by [`recover`].
+pub async fn set_disabled(
+    tx: &Tx,
+    participant: ParticipantId,
+    id: WebhookEndpointId,
+    reason: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<Endpoint>, StoreError> {
+    one_endpoint(&tx.query(SET_STATUS, &[&participant.as_uuid(), &id.as_uuid(), &reason, &At(now)]).await?)
+}
+
+/// Deletes an endpoint with its keys. Deliveries under way are the last; [`cancel_deleted`] drops the rest. Says whether it
+/// was there.
+pub async fn delete(
+    tx: &Tx,
+    participant: ParticipantId,
+    id: WebhookEndpointId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(tx.execute(DELETE, &[&participant.as_uuid(), &id.as_uuid(), &At(now)]).await? == 1)
+}
+
+/// Drops up to `limit` open deliveries to endpoints that are deleted. Returns how many.
+pub async fn cancel_deleted(db: &Db, limit: i64, now: Timestamp) -> Result<u64, StoreError> {
+    let tx = db.begin().await?;
+    let cancelled = tx.execute(CANCEL_DELETED, &[&At(now), &limit]).await?;
+    tx.commit().await?;
+    Ok(cancelled)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Fan-out and claims
+
+/// Makes the deliveries of a slice of events to all active endpoints of the institutions that may see them. Returns how
+/// many are new.
+pub async fn fan_out(tx: &Tx, events: &[LoggedEvent], now: Timestamp) -> Result<u64, StoreError> {
+    insert_deliveries(tx, events, None, now).await
+}
+
+async fn insert_deliveries(
+    tx: &Tx,
+    events: &[LoggedEvent],
+    only: Option<WebhookEndpointId>,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let (ids, kinds, keys, debtors, creditors, xids, seqs) = columns!(
+        events,
+        |event| event.id.as_uuid(),
+        event.kind.as_str(),
+        event.key.as_uuid(),
+        event.debtor_participant.map(|id| id.as_uuid()),
+        event.creditor_participant.map(|id| id.as_uuid()),
+        event.offset.xid,
+        event.offset.seq
+    );
+    let only = only.map(|id| id.as_uuid());
+    tx.execute(FAN_OUT, &[&ids, &kinds, &keys, &debtors, &creditors, &xids, &seqs, &At(now), &only]).await
+}
+
+/// What to claim.
+#[derive(Debug)]
+pub struct ClaimRequest<'a> {
+    /// Deliveries at most, over all endpoints.
+    pub slice_max: i64,
+    /// Deliveries to one endpoint at the same time.
+    pub in_flight_per_endpoint_max: i64,
+    /// From this many failures in a row, an endpoint gets one at a time.
+    pub failures_until_one_at_a_time: i32,
+    /// Deliveries that this worker has under way already, per endpoint.
+    pub in_flight: &'a BTreeMap<WebhookEndpointId, i64>,
+    /// How long the claims last.
+    pub lease: Duration,
+}
+
+/// A claimed delivery with all that sending it takes.
+#[derive(Debug, Clone)]
+pub struct ClaimedDelivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub endpoint: WebhookEndpointId,
+    /// The endpoint's address.
+    pub url: String,
+    /// Did the endpoint's last attempt fail?
+    pub endpoint_fails: bool,
+    /// What to sign with.
+    pub keys: SigningKeys,
+    /// What to sign with too, while a rotation lasts.
+    pub previous_keys: Option<SigningKeys>,
+    /// How often it has been tried, this time included.
+    pub attempts: i32,
+    /// Proves, when recording, that the claim is still ours.
+    pub fence: i64,
+    /// The event's id: the receiver's means to tell a repeat.
+    pub event_id: EventId,
+    /// Such as `payment.settled`.
+    pub event_kind: String,
+    /// The payment, or another thing that the event is about.
+    pub subject: PaymentId,
+    /// Where the event is in the log.
+    pub offset: Offset,
+    /// The event, unless it has left the log.
+    pub event: Option<DeliveredEvent>,
+}
+
+/// What an event says, for its delivery.
+#[derive(Debug, Clone)]
+pub struct DeliveredEvent {
+    /// The topic it is in.
+    pub topic: String,
+    /// The trace that it continues.
+    pub traceparent: String,
+    /// The version of `data`.
+    pub schema_version: i16,
+    /// What it says.
+    pub data: Value,
+    /// When it was written.
+    pub recorded_at: Timestamp,
+}
+
+/// Claims what is due: per endpoint the oldest, of each payment only the next.
+pub async fn claim(
+    db: &Db,
+    request: &ClaimRequest<'_>,
+    now: Timestamp,
+) -> Result<Vec<ClaimedDelivery>, StoreError> {
+    let (busy, deliveries): (Vec<Uuid>, Vec<i64>) =
+        request.in_flight.iter().map(|(endpoint, deliveries)| (endpoint.as_uuid(), *deliveries)).unzip();
+    let rows = db
+        .query(
+            CLAIM,
+            &[
+                &At(now),
+                &request.slice_max,
+                &At(now.plus(request.lease)),
+                &request.in_flight_per_endpoint_max,
+                &request.failures_until_one_at_a_time,
+                &busy,
+                &deliveries,
+            ],
+        )
+        .await?;
+    rows.iter().map(ClaimedDelivery::from_row).collect()
+}
+
+impl ClaimedDelivery {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let event = match row.try_get::<_, Option<String>>("topic")? {
+            None => None,
+            Some(topic) => Some(DeliveredEvent {
+                topic,
+                traceparent: row.try_get("traceparent")?,
+                schema_version: row.try_get("schema_version")?,
+                data: row.try_get("data")?,
+                recorded_at: row.try_get::<_, At>("recorded_at")?.0,
+            }),
+        };
+        let previous_keys = match (row.try_get("previous_hmac_key")?, row.try_get("previous_seed")?) {
+            (Some(hmac_key), Some(ed25519_seed)) => Some(SigningKeys { hmac_key, ed25519_seed }),
+            (None, _) | (_, None) => None,
+        };
+        Ok(Self {
+            id: DeliveryId::from_uuid(row.try_get("id")?),
+            endpoint: WebhookEndpointId::from_uuid(row.try_get("endpoint_id")?),
+            url: row.try_get("url")?,
+            endpoint_fails: row.try_get("endpoint_fails")?,
+            keys: SigningKeys {
+                hmac_key: row.try_get("hmac_key")?,
+                ed25519_seed: row.try_get("ed25519_seed")?,
+            },
+            previous_keys,
+            attempts: row.try_get("attempts")?,
+            fence: row.try_get("fence")?,
+            event_id: EventId::from_uuid(row.try_get("event_id")?),
+            event_kind: row.try_get("event_kind")?,
+            subject: PaymentId::from_uuid(row.try_get("subject_id")?),
+            offset: Offset { xid: row.try_get("xid")?, seq: row.try_get("seq")? },
+            event,
+        })
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Results
+
+/// One attempt to deliver, as the log of a delivery keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// When it began.
+    pub at: Timestamp,
+    /// The status that the receiver answered with, if it did.
+    pub status: Option<u16>,
+    /// Why it failed, in a word or two: `timeout`, `refused by the receiver`.
+    pub error: Option<String>,
+    /// How long it took.
+    pub latency_ms: i64,
+}
+
+impl Attempt {
+    fn to_json(&self) -> Value {
+        json!({ "at": self.at.as_micros(), "status": self.status, "error": self.error, "latency_ms": self.latency_ms })
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(Self {
+            at: Timestamp::from_micros(value.get("at")?.as_i64()?),
+            status: value.get("status")?.as_u64().and_then(|status| u16::try_from(status).ok()),
+            error: value.get("error")?.as_str().map(ToOwned::to_owned),
+            latency_ms: value.get("latency_ms")?.as_i64()?,
+        })
+    }
+}
+
+/// Where a delivery goes after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryNext {
+    /// The receiver has it.
+    Delivered,
+    /// Try again at this instant.
+    Again(Timestamp),
+    /// The schedule is used up.
+    Exhausted,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone)]
+pub struct DeliveryResult {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// The fence it was claimed with.
+    pub fence: i64,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Where the delivery goes.
+    pub next: DeliveryNext,
+}
+
+/// Records a slice of results. Returns those that were still ours; the others were claimed again or cancelled meanwhile.
+pub async fn record(
+    tx: &Tx,
+    results: &[DeliveryResult],
+    now: Timestamp,
+) -> Result<HashSet<DeliveryId>, StoreError> {
+    let (ids, fences, states, due, attempts) = columns!(
+        results,
+        |result| result.id.as_uuid(),
+        result.fence,
+        match result.next {
+            DeliveryNext::Delivered => "delivered",
+            DeliveryNext::Again(_) => "pending",
+            DeliveryNext::Exhausted => "exhausted",
+        },
+        match result.next {
+            DeliveryNext::Again(at) => Some(At(at)),
+            DeliveryNext::Delivered | DeliveryNext::Exhausted => None,
+        },
+        result.attempt.to_json()
+    );
+    let rows =
+        tx.query(RECORD, &[&ids, &fences, &states, &due, &attempts, &At(now), &ATTEMPTS_KEPT_MAX]).await?;
+    rows.iter().map(|row| Ok(DeliveryId::from_uuid(row.try_get(0)?))).collect()
+}
+
+/// How an endpoint fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// The endpoint.
+    pub id: WebhookEndpointId,
+    /// Whose it is.
+    pub participant: ParticipantId,
+    /// Attempts since the last that succeeded.
+    pub failure_streak: i32,
+    /// Deliveries given up since the last that succeeded.
+    pub exhausted_streak: i32,
+    /// When the first of them failed.
+    pub failing_since: Option<Timestamp>,
+    /// Nothing is sent before this instant.
+    pub paused_until: Option<Timestamp>,
+    /// Set to disable it.
+    pub disabled_reason: Option<String>,
+}
+
+/// Reads and locks the health of those of these endpoints that are active.
+pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<EndpointHealth>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(WebhookEndpointId::as_uuid).collect();
+    let rows = tx.query(LOCK_HEALTH, &[&ids]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(EndpointHealth {
+                id: WebhookEndpointId::from_uuid(row.try_get("id")?),
+                participant: ParticipantId::from_uuid(row.try_get("participant_id")?),
+                failure_streak: row.try_get("failure_streak")?,
+                exhausted_streak: row.try_get("exhausted_streak")?,
+                failing_since: instant(row, "failing_since")?,
+                paused_until: instant(row, "paused_until")?,
+                disabled_reason: None,
+            })
+        })
+        .collect()
+}
+
+/// Writes the health of endpoints that [`lock_health`] has locked; disables those that have a reason.
+pub async fn save_health(tx: &Tx, health: &[EndpointHealth], now: Timestamp) -> Result<(), StoreError> {
+    let (ids, failures, exhausted, since, paused, reasons) = columns!(
+        health,
+        |health| health.id.as_uuid(),
+        health.failure_streak,
+        health.exhausted_streak,
+        health.failing_since.map(At),
+        health.paused_until.map(At),
+        health.disabled_reason.as_deref()
+    );
+    tx.execute(SAVE_HEALTH, &[&ids, &failures, &exhausted, &since, &paused, &reasons, &At(now)]).await?;
+    Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What owners see and ask for
+
+/// Where a delivery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Waits for its first or next attempt.
+    Pending,
+    /// Is being sent.
+    Claimed,
+    /// The receiver has it.
+    Delivered,
+    /// Given up when its schedule was used up.
+    Exhausted,
+    /// Its endpoint was deleted first.
+    Cancelled,
+}
+
+impl DeliveryState {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Claimed, Self::Delivered, Self::Exhausted, Self::Cancelled];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Claimed => "claimed",
+            Self::Delivered => "delivered",
+            Self::Exhausted => "exhausted",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads its name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+/// A delivery as the owner of its endpoint sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub endpoint: WebhookEndpointId,
+    /// The event.
+    pub event_id: EventId,
+    /// Such as `payment.settled`.
+    pub event_kind: String,
+    /// The payment, or another thing that the event is about.
+    pub subject: PaymentId,
+    /// Where it is.
+    pub state: DeliveryState,
+    /// How often it was tried since it was last asked for.
+    pub attempts: i32,
+    /// When it is tried next, while it is pending.
+    pub next_attempt_at: Option<Timestamp>,
+    /// The latest attempts, oldest first.
+    pub attempt_log: Vec<Attempt>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Since when it is in its state.
+    pub state_since: Timestamp,
+}
+
+impl Delivery {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let id = DeliveryId::from_uuid(row.try_get("id")?);
+        let corrupt = |column: &str| StoreError::Corrupt(format!("{column} of delivery {id}"));
+        let state = DeliveryState::parse(row.try_get("state")?).ok_or_else(|| corrupt("state"))?;
+        let due = row.try_get::<_, At>("next_attempt_at")?.0;
+        let log: Value = row.try_get("attempt_log")?;
+        let attempt_log = log
+            .as_array()
+            .and_then(|attempts| attempts.iter().map(Attempt::from_json).collect())
+            .ok_or_else(|| corrupt("attempt_log"))?;
+        Ok(Self {
+            id,
+            endpoint: WebhookEndpointId::from_uuid(row.try_get("endpoint_id")?),
+            event_id: EventId::from_uuid(row.try_get("event_id")?),
+            event_kind: row.try_get("event_kind")?,
+            subject: PaymentId::from_uuid(row.try_get("subject_id")?),
+            state,
+            attempts: row.try_get("attempts")?,
+            next_attempt_at: (state == DeliveryState::Pending).then_some(due),
+            attempt_log,
+            created_at: row.try_get::<_, At>("created_at")?.0,
+            state_since: row.try_get::<_, At>("state_since")?.0,
+        })
+    }
+}
+
+fn deliveries_from(rows: &[Row]) -> Result<Vec<Delivery>, StoreError> {
+    rows.iter().map(Delivery::from_row).collect()
+}
+
+/// Deliveries to an endpoint in these states, newest event first, older than `before`. The caller has seen to it that the
+/// endpoint is the asker's ([`get`]).
+pub async fn deliveries(
+    db: &Db,
+    endpoint: WebhookEndpointId,
+    states: &[DeliveryState],
+    before: Option<DeliveryId>,
+    limit: i64,
+) -> Result<Vec<Delivery>, StoreError> {
+    let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+    let before = before.map(|id| id.as_uuid());
+    deliveries_from(&db.query(DELIVERIES, &[&endpoint.as_uuid(), &states, &before, &limit]).await?)
+}
+
+/// One delivery to an endpoint; the same holds as for [`deliveries`].
+pub async fn delivery(
+    db: &Db,
+    endpoint: WebhookEndpointId,
+    id: DeliveryId,
+) -> Result<Option<Delivery>, StoreError> {
+    let rows = db.query(DELIVERY, &[&endpoint.as_uuid(), &id.as_uuid()]).await?;
+    rows.first().map(Delivery::from_row).transpose()
+}
+
+/// The deliveries that a payment brought, in order: to one participant's endpoints, or to all.
+pub async fn deliveries_of_payment(
+    db: &Db,
+    payment: PaymentId,
+    participant: Option<ParticipantId>,
+    limit: i64,
+) -> Result<Vec<Delivery>, StoreError> {
+    let participant = participant.map(|id| id.as_uuid());
+    deliveries_from(&db.query(DELIVERIES_OF_PAYMENT, &[&payment.as_uuid(), &participant, &limit]).await?)
+}
+
+/// Sends a delivery again, whatever became of it, with its schedule from the start. `false` when there is none that can
+/// be: the endpoint is not active, or it is being sent at this moment.
+pub async fn redeliver(
+    tx: &Tx,
+    participant: ParticipantId,
+    endpoint: WebhookEndpointId,
+    id: DeliveryId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let changed = tx
+        .execute(REDELIVER, &[&participant.as_uuid(), &endpoint.as_uuid(), &id.as_uuid(), &At(now)])
+        .await?;
+    Ok(changed == 1)
+}
+
+/// Where to begin to look for what happened at or after an instant.
+pub async fn offset_since(db: &Db, since: Timestamp) -> Result<Offset, StoreError> {
+    // Ids tell the time of the process that wrote them; a minute covers what clocks differ by.
+    let rows = db.query(FIRST_SINCE, &[&At(since.minus(Duration::from_secs(60)))]).await?;
+    let Some(row) = rows.first() else { return Ok(Offset { xid: i64::MAX, seq: i64::MAX }) };
+    Ok(Offset { xid: row.try_get::<_, i64>("xid")?.saturating_sub(1), seq: i64::MAX })
+}
+
+/// Queues again, for one endpoint, those of these events that it wants and that were given up or never queued. Returns how
+/// many.
+pub async fn recover(
+    tx: &Tx,
+    endpoint: WebhookEndpointId,
+    events: &[LoggedEvent],
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    insert_deliveries(tx, events, Some(endpoint), now).await
+}
+
+/// The state of the queue, for metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueueState {
+    /// Open deliveries per state, counted to [`DEPTH_COUNTED_MAX`].
+    pub depth: BTreeMap<String, i64>,
+    /// When the oldest delivery was made that an active endpoint waits for.
+    pub oldest_pending: Option<Timestamp>,
+    /// Active endpoints whose last attempt failed.
+    pub endpoints_failing: i64,
+    /// Disabled endpoints.
+    pub endpoints_disabled: i64,
+}
+
+/// Where counting the queue stops.
+pub const DEPTH_COUNTED_MAX: i64 = 100_000;
+
+/// Reads the state of the queue.
+pub async fn queue_state(db: &Db) -> Result<QueueState, StoreError> {
+    let mut state = QueueState::default();
+    for row in db.query(DEPTH, &[&DEPTH_COUNTED_MAX]).await? {
+        state.depth.insert(row.try_get("state")?, row.try_get("deliveries")?);
+    }
+    if let Some(row) = db.query(OLDEST_PENDING, &[]).await?.first() {
+        state.oldest_pending = instant(row, "created_at")?;
+    }
+    if let Some(row) = db.query(UNHEALTHY, &[]).await?.first() {
+        state.endpoints_failing = row.try_get("failing")?;
+        state.endpoints_disabled = row.try_get("disabled")?;
+    }
+    Ok(state)
+}
