@@ -7,7 +7,7 @@
 //! beginning. A claim whose lease runs out is claimed again: the receiver may hear it twice, under the same id.
 
 use crate::db::{Db, StoreError, Tx};
-use crate::event_log::{LoggedEvent, Offset};
+use crate::event_log::{Held, Offset};
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{DeliveryId, EventId, ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
@@ -57,26 +57,63 @@ statements! {
                 join webhook_delivery delivery on delivery.endpoint_id = endpoint.id and delivery.state in ('pending', 'claimed')
                 where endpoint.status = 'deleted' limit $2)";
 
-    // With $9 it is for one endpoint, which asked to hear again what was given up or missed.
-    FAN_OUT = "insert into webhook_delivery
-            (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
-        select webhook_delivery_id(event.id, endpoint.id), endpoint.id, event.id, event.kind, event.key, event.xid, event.seq,
-                $8, $8, $8
-            from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[])
-                    as event (id, kind, key, debtor, creditor, xid, seq)
-                join webhook_endpoint endpoint on endpoint.participant_id in (event.debtor, event.creditor)
-            where endpoint.status = 'active'
-                and (endpoint.event_kinds = '{}' or event.kind = any(endpoint.event_kinds))
-                and ($9::uuid is null or endpoint.id = $9)
-        on conflict (id) do update
-            set state = 'pending', attempts = 0, next_attempt_at = excluded.next_attempt_at,
-                fence = webhook_delivery.fence + 1, state_since = excluded.state_since
-            where $9 is not null and webhook_delivery.state in ('exhausted', 'cancelled')";
+    // The offsets of the partitions held go in, those up to which the log was taken in come out.
+    FAN_OUT = "with slice as materialized (
+            select event.* from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[]) as held (topic, partition, xid, seq),
+                lateral (
+                    select event.id, event.topic, event.partition, event.xid, event.seq, event.kind, event.key,
+                            event.debtor_participant, event.creditor_participant
+                        from event
+                        where event.topic = held.topic and event.partition = held.partition
+                            and (event.xid, event.seq) > (held.xid, held.seq)
+                            and event.xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+                        order by event.xid, event.seq limit $5
+                ) event
+        ), made as (
+            insert into webhook_delivery
+                    (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
+                select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
+                        slice.seq, $6, $6, $6
+                    from slice join webhook_endpoint endpoint
+                        on endpoint.participant_id in (slice.debtor_participant, slice.creditor_participant)
+                    where endpoint.status = 'active'
+                        and (endpoint.event_kinds = '{}' or slice.kind = any(endpoint.event_kinds))
+                on conflict (id) do nothing
+                returning id
+        )
+        select distinct on (topic, partition) topic, partition, xid, seq, (select count(*) from made) as made
+            from slice order by topic, partition, xid desc, seq desc";
+
+    // What was given up or never queued is queued; what was delivered, or still is on its way, is left alone.
+    RECOVER = "with slice as materialized (
+            select * from (
+                (select id, xid, seq, kind, key from event
+                    where topic = 'payments' and debtor_participant = $1 and (xid, seq) > ($3, $4) order by xid, seq limit $5)
+                union
+                (select id, xid, seq, kind, key from event
+                    where topic = 'payments' and creditor_participant = $1 and (xid, seq) > ($3, $4) order by xid, seq limit $5)
+            ) event order by xid, seq limit $5
+        ), queued as (
+            insert into webhook_delivery
+                    (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
+                select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
+                        slice.seq, $6, $6, $6
+                    from slice join webhook_endpoint endpoint on endpoint.id = $2
+                    where endpoint.participant_id = $1 and endpoint.status = 'active'
+                        and (endpoint.event_kinds = '{}' or slice.kind = any(endpoint.event_kinds))
+                on conflict (id) do update
+                    set state = 'pending', attempts = 0, next_attempt_at = excluded.next_attempt_at,
+                        fence = webhook_delivery.fence + 1, state_since = excluded.state_since
+                    where webhook_delivery.state in ('exhausted', 'cancelled')
+                returning id
+        )
+        select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events
+            from slice order by xid desc, seq desc limit 1";
 
     // The best endpoints first: those that fail get what is left.
     CLAIM = "with ready as (
             select endpoint.id,
-                    case when endpoint.failure_streak >= $5 then 1 else $4 end - coalesce(busy.deliveries, 0) as room,
+                    case when endpoint.failure_streak >= $5 then 1 else $4::bigint end - coalesce(busy.deliveries, 0) as room,
                     endpoint.failure_streak
                 from webhook_endpoint endpoint
                     left join unnest($6::uuid[], $7::bigint[]) as busy (id, deliveries) on busy.id = endpoint.id
@@ -396,30 +433,35 @@ pub async fn cancel_deleted(db: &Db, limit: i64, now: Timestamp) -> Result<u64, 
 // ---------------------------------------------------------------------------------------------------------------------
 // Fan-out and claims
 
-/// Makes the deliveries of a slice of events to all active endpoints of the institutions that may see them. Returns how
-/// many are new.
-pub async fn fan_out(tx: &Tx, events: &[LoggedEvent], now: Timestamp) -> Result<u64, StoreError> {
-    insert_deliveries(tx, events, None, now).await
+/// What a turn of the fan-out did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FannedOut {
+    /// The partitions in which there was something, each with the offset up to which it has been taken in.
+    pub moved: Vec<(Held, Offset)>,
+    /// Deliveries made.
+    pub deliveries: i64,
 }
 
-async fn insert_deliveries(
+/// Takes in up to `slice_max` events of each partition held, in the caller's transaction, and makes a delivery of each to
+/// every active endpoint of the institutions that may see it. The caller moves the offsets in the same transaction.
+pub async fn fan_out(
     tx: &Tx,
-    events: &[LoggedEvent],
-    only: Option<WebhookEndpointId>,
+    held: &[Held],
+    slice_max: i64,
     now: Timestamp,
-) -> Result<u64, StoreError> {
-    let (ids, kinds, keys, debtors, creditors, xids, seqs) = columns!(
-        events,
-        |event| event.id.as_uuid(),
-        event.kind.as_str(),
-        event.key.as_uuid(),
-        event.debtor_participant.map(|id| id.as_uuid()),
-        event.creditor_participant.map(|id| id.as_uuid()),
-        event.offset.xid,
-        event.offset.seq
-    );
-    let only = only.map(|id| id.as_uuid());
-    tx.execute(FAN_OUT, &[&ids, &kinds, &keys, &debtors, &creditors, &xids, &seqs, &At(now), &only]).await
+) -> Result<FannedOut, StoreError> {
+    let (topics, partitions, xids, seqs) =
+        columns!(held, |held| held.topic.as_str(), held.partition, held.offset.xid, held.offset.seq);
+    let mut done = FannedOut::default();
+    for row in tx.query(FAN_OUT, &[&topics, &partitions, &xids, &seqs, &slice_max, &At(now)]).await? {
+        let topic: &str = row.try_get("topic")?;
+        let partition: i16 = row.try_get("partition")?;
+        let offset = Offset { xid: row.try_get("xid")?, seq: row.try_get("seq")? };
+        done.deliveries = row.try_get("made")?;
+        let place = held.iter().find(|held| held.topic == topic && held.partition == partition);
+        done.moved.extend(place.map(|held| (held.clone(), offset)));
+    }
+    Ok(done)
 }
 
 /// What to claim.
@@ -835,15 +877,35 @@ pub async fn offset_since(db: &Db, since: Timestamp) -> Result<Offset, StoreErro
     Ok(Offset { xid: row.try_get::<_, i64>("xid")?.saturating_sub(1), seq: i64::MAX })
 }
 
-/// Queues again, for one endpoint, those of these events that it wants and that were given up or never queued. Returns how
-/// many.
+/// What was queued again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// How many deliveries.
+    pub queued: i64,
+    /// Where to go on, when there may be more.
+    pub more_after: Option<Offset>,
+}
+
+/// Looks at up to `events_max` payment events after an offset, and queues for one endpoint those that it wants and that
+/// were given up or never queued.
 pub async fn recover(
     tx: &Tx,
+    participant: ParticipantId,
     endpoint: WebhookEndpointId,
-    events: &[LoggedEvent],
+    after: Offset,
+    events_max: i64,
     now: Timestamp,
-) -> Result<u64, StoreError> {
-    insert_deliveries(tx, events, Some(endpoint), now).await
+) -> Result<Recovered, StoreError> {
+    let rows = tx
+        .query(
+            RECOVER,
+            &[&participant.as_uuid(), &endpoint.as_uuid(), &after.xid, &after.seq, &events_max, &At(now)],
+        )
+        .await?;
+    let Some(row) = rows.first() else { return Ok(Recovered::default()) };
+    let last = Offset { xid: row.try_get("xid")?, seq: row.try_get("seq")? };
+    let full = row.try_get::<_, i64>("events")? >= events_max;
+    Ok(Recovered { queued: row.try_get("queued")?, more_after: full.then_some(last) })
 }
 
 /// The state of the queue, for metrics.
