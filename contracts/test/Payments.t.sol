@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Payment, Status} from "../src/Payment.sol";
+import {PaymentRouter} from "../src/PaymentRouter.sol";
+import {Authorization, SettlementManager} from "../src/SettlementManager.sol";
+import {TokenizedCash} from "../src/TokenizedCash.sol";
+import {Base} from "./Base.sol";
+
+/// @notice What a payment may and may not do on chain, one sentence a test.
+contract PaymentsTest is Base {
+    function setUp() public {
+        deploy();
+    }
+
+    function wallets() private view returns (uint256) {
+        return token.balanceOf(ALICE) + token.balanceOf(BOB) + token.balanceOf(CAROL) + token.balanceOf(HOUSE);
+    }
+
+    function test_bankFundedPaymentIsMintedToItsCreditorAtSettlement() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 250e6, BANK_TO_TOKEN));
+        batch[0].fee = 1e6;
+        initiate(batch);
+        requireStatus(batch[0], Status.Open, "initiated");
+        vm.assertEq(token.totalSupply(), 0, "nothing moves at initiation");
+        settle(batch, 1);
+        requireStatus(batch[0], Status.Settled, "settled");
+        vm.assertEq(token.balanceOf(BOB), 249e6, "the creditor gets the rest");
+        vm.assertEq(token.balanceOf(HOUSE), 1e6, "the house gets the fee");
+        requireConserved(wallets());
+    }
+
+    function test_tokenFundedPaymentIsEscrowedThenPaid() public {
+        fund(ALICE, 100e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 70e6, TOKEN_TO_TOKEN));
+        initiate(batch);
+        vm.assertEq(token.balanceOf(ALICE), 30e6, "escrowed at initiation");
+        requireConserved(wallets());
+        settle(batch, 1);
+        vm.assertEq(token.balanceOf(BOB), 70e6, "paid from escrow");
+        requireConserved(wallets());
+    }
+
+    function test_numberIsUsedOnceWhateverPathItComesBy() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 1e6, BANK_TO_TOKEN));
+        initiate(batch);
+        Payment[] memory again = new Payment[](2);
+        again[0] = payment(ALICE, BOB, 1e6, BANK_TO_TOKEN);
+        again[1] = batch[0];
+        again[1].amount = 2e6;
+        vm.expectRevert(abi.encodeWithSelector(PaymentRouter.PaymentRouter__NumberUsed.selector, batch[0].number));
+        initiate(again);
+        again[1] = again[0];
+        vm.expectRevert(abi.encodeWithSelector(PaymentRouter.PaymentRouter__NumberUsed.selector, again[0].number));
+        initiate(again);
+    }
+
+    function test_settlingTwiceSkipsTheSecondTime() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN));
+        initiate(batch);
+        settle(batch, 1);
+        settle(batch, 1);
+        vm.assertEq(token.balanceOf(BOB), 5e6, "paid once");
+    }
+
+    function test_cancelledIsNeverSettledAndSettledNeverCancelled() public {
+        Payment[] memory batch = new Payment[](2);
+        batch[0] = payment(ALICE, BOB, 5e6, BANK_TO_TOKEN);
+        batch[1] = payment(ALICE, BOB, 7e6, BANK_TO_TOKEN);
+        initiate(batch);
+        vm.prank(CANCELLER);
+        manager.cancelBatch(batch, picks(1));
+        settle(batch, 3);
+        requireStatus(batch[0], Status.Closed, "stays cancelled");
+        requireStatus(batch[1], Status.Settled, "its neighbour settles");
+        vm.prank(CANCELLER);
+        manager.cancelBatch(batch, picks(3));
+        requireStatus(batch[1], Status.Settled, "stays settled");
+        vm.assertEq(token.balanceOf(BOB), 7e6, "only the second is paid");
+    }
+
+    function test_settlesStrictlyBeforeExpiryAndExpiresFromItOn() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN));
+        initiate(batch);
+        vm.warp(batch[0].expiresAt - 1);
+        vm.expectPartialRevert(SettlementManager.SettlementManager__NotExpired.selector);
+        manager.expire(batch[0], none());
+        vm.warp(batch[0].expiresAt);
+        settle(batch, 1);
+        requireStatus(batch[0], Status.Open, "too late to settle");
+        manager.expire(batch[0], none());
+        requireStatus(batch[0], Status.Closed, "anyone may expire it");
+    }
+
+    function test_lastInstantBeforeExpirySettles() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN));
+        initiate(batch);
+        vm.warp(batch[0].expiresAt - 1);
+        settle(batch, 1);
+        requireStatus(batch[0], Status.Settled, "in time");
+    }
+
+    function test_initiationIsVoidFromItsDeadlineOn() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN));
+        vm.expectRevert(abi.encodeWithSelector(PaymentRouter.PaymentRouter__TooLate.selector, block.timestamp));
+        vm.prank(INITIATOR);
+        router.initiateBatch(batch, uint64(block.timestamp));
+    }
+
+    function test_debtorReclaimsAnExpiredEscrowEvenWhilePaused() public {
+        fund(ALICE, 10e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 10e6, TOKEN_TO_TOKEN));
+        initiate(batch);
+        vm.prank(GUARDIAN);
+        manager.pause();
+        vm.warp(batch[0].expiresAt);
+        vm.expectPartialRevert(SettlementManager.SettlementManager__NotDebtor.selector);
+        manager.reclaim(batch[0], none());
+        vm.prank(ALICE);
+        manager.reclaim(batch[0], none());
+        vm.assertEq(token.balanceOf(ALICE), 10e6, "all of it");
+        vm.expectPartialRevert(SettlementManager.SettlementManager__NotOpen.selector);
+        vm.prank(ALICE);
+        manager.reclaim(batch[0], none());
+        requireConserved(wallets());
+    }
+
+    function test_pauseStopsInitiationAndSettlementButNotCancellation() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN));
+        initiate(batch);
+        vm.prank(GUARDIAN);
+        manager.pause();
+        vm.prank(GUARDIAN);
+        router.pause();
+        vm.expectRevert(SettlementManager.SettlementManager__Paused.selector);
+        settle(batch, 1);
+        vm.expectRevert(PaymentRouter.PaymentRouter__Paused.selector);
+        initiate(one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN)));
+        vm.prank(CANCELLER);
+        manager.cancel(batch[0], none());
+        requireStatus(batch[0], Status.Closed, "cancelled while paused");
+    }
+
+    function test_unfundedItemIsSetAsideAndItsNeighboursGoOn() public {
+        fund(ALICE, 10e6);
+        Payment[] memory batch = new Payment[](4);
+        batch[0] = payment(ALICE, BOB, 6e6, TOKEN_TO_TOKEN);
+        batch[1] = payment(ALICE, BOB, 6e6, TOKEN_TO_TOKEN); // more than is left
+        batch[2] = payment(CAROL, BOB, 1e6, TOKEN_TO_TOKEN); // no allowance
+        batch[3] = payment(ALICE, BOB, 4e6, TOKEN_TO_TOKEN);
+        initiate(batch);
+        requireStatus(batch[0], Status.Open, "funded");
+        requireStatus(batch[1], Status.Closed, "not funded");
+        requireStatus(batch[2], Status.Closed, "not allowed");
+        requireStatus(batch[3], Status.Open, "funded");
+        requireConserved(wallets());
+    }
+
+    function test_frozenCreditorIsLeftOpenAndItsNeighboursSettle() public {
+        Payment[] memory batch = new Payment[](3);
+        batch[0] = payment(ALICE, BOB, 1e6, BANK_TO_TOKEN);
+        batch[1] = payment(ALICE, CAROL, 2e6, BANK_TO_TOKEN);
+        batch[2] = payment(ALICE, BOB, 4e6, BANK_TO_TOKEN);
+        initiate(batch);
+        vm.prank(COMPLIANCE);
+        token.freeze(CAROL);
+        settle(batch, 7);
+        vm.assertEq(token.balanceOf(BOB), 5e6, "the others are paid");
+        requireStatus(batch[1], Status.Open, "set aside, still cancellable");
+        vm.prank(COMPLIANCE);
+        token.unfreeze(CAROL);
+        settle(batch, 7);
+        vm.assertEq(token.balanceOf(CAROL), 2e6, "paid once it can receive");
+        vm.assertEq(token.balanceOf(BOB), 5e6, "and nobody twice");
+    }
+
+    function test_escrowOfAFrozenDebtorWaitsInQuarantine() public {
+        fund(ALICE, 3e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 3e6, TOKEN_TO_TOKEN));
+        initiate(batch);
+        vm.prank(COMPLIANCE);
+        token.freeze(ALICE);
+        vm.prank(CANCELLER);
+        manager.cancel(batch[0], none());
+        vm.assertEq(manager.quarantined(ALICE), 3e6, "kept for the debtor");
+        requireConserved(wallets());
+        vm.prank(COMPLIANCE);
+        manager.releaseQuarantine(ALICE, CAROL);
+        vm.assertEq(token.balanceOf(CAROL), 3e6, "released by compliance");
+        requireConserved(wallets());
+    }
+
+    function test_blockedHouseWalletDoesNotStopSettlement() public {
+        vm.prank(COMPLIANCE);
+        token.freeze(HOUSE);
+        Payment[] memory batch = one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN));
+        batch[0].fee = 2e6;
+        initiate(batch);
+        settle(batch, 1);
+        vm.assertEq(token.balanceOf(BOB), 3e6, "the creditor is paid");
+        vm.assertEq(manager.quarantined(HOUSE), 2e6, "the fee waits");
+        requireConserved(wallets());
+    }
+
+    function test_stragglerSettlesByProofOutOfItsBatch() public {
+        Payment[] memory batch = new Payment[](5);
+        for (uint128 i = 0; i < 5; ++i) {
+            batch[i] = payment(ALICE, BOB, 1e6 + i, BANK_TO_TOKEN);
+        }
+        initiate(batch);
+        settle(batch, 0x0f);
+        vm.prank(SETTLER);
+        manager.settle(batch[4], proofOf(batch, 4));
+        vm.assertEq(token.balanceOf(BOB), 5e6 + 10, "all five");
+        bytes32[] memory proof = proofOf(batch, 3);
+        batch[3].amount += 1;
+        vm.expectPartialRevert(SettlementManager.SettlementManager__UnknownBatch.selector);
+        vm.prank(SETTLER);
+        manager.settle(batch[3], proof);
+    }
+
+    function test_batchThatWasNotInitiatedSettlesNothing() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 1e6, BANK_TO_TOKEN));
+        vm.expectPartialRevert(SettlementManager.SettlementManager__UnknownBatch.selector);
+        settle(batch, 1);
+    }
+
+    function test_bankPayoutWaitsInRedemptionUntilBurned() public {
+        fund(ALICE, 8e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 8e6, TOKEN_TO_BANK));
+        batch[0].fee = 1e6;
+        initiate(batch);
+        settle(batch, 1);
+        vm.assertEq(token.balanceOf(BOB), 0, "never a wallet");
+        requireConserved(wallets());
+        vm.prank(SETTLER);
+        manager.burnRedeemedBatch(batch, picks(1));
+        vm.assertEq(token.totalSupply(), 1e6, "only the fee is left");
+        vm.prank(SETTLER);
+        manager.burnRedeemed(batch[0], none());
+        vm.prank(SETTLER);
+        manager.releaseRedemption(batch[0], none());
+        vm.assertEq(token.totalSupply(), 1e6, "burned once, never released");
+        requireConserved(wallets());
+    }
+
+    function test_declinedBankPayoutGoesToTheCreditorsWallet() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 8e6, BANK_TO_BANK));
+        initiate(batch);
+        settle(batch, 1);
+        vm.prank(SETTLER);
+        manager.releaseRedemption(batch[0], none());
+        vm.assertEq(token.balanceOf(BOB), 8e6, "released");
+        vm.prank(SETTLER);
+        manager.burnRedeemed(batch[0], none());
+        vm.assertEq(token.balanceOf(BOB), 8e6, "and not burned");
+        requireConserved(wallets());
+    }
+
+    function test_debtorsSignatureFundsAPaymentWithoutAllowance() public {
+        uint256 key = 0xD00D;
+        address dora = vm.addr(key);
+        address[] memory wallet = new address[](1);
+        wallet[0] = dora;
+        token.registerWallets(wallet);
+        token.mint(dora, 9e6);
+        Payment memory p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
+        Authorization memory a;
+        (a.validBefore, a.nonce) = (block.timestamp + 60, keccak256("nonce"));
+        bytes32 digest = keccak256(
+            abi.encodePacked(
+                hex"1901",
+                token.DOMAIN_SEPARATOR(),
+                keccak256(
+                    abi.encode(
+                        keccak256(
+                            "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+                        ),
+                        dora,
+                        address(manager),
+                        uint256(9e6),
+                        a.validAfter,
+                        a.validBefore,
+                        a.nonce
+                    )
+                )
+            )
+        );
+        (a.v, a.r, a.s) = vm.sign(key, digest);
+        vm.prank(INITIATOR);
+        router.initiateWithAuthorization(p, uint64(block.timestamp + 60), a);
+        requireStatus(p, Status.Open, "escrowed by signature");
+        Payment memory replay = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
+        token.mint(dora, 9e6);
+        vm.prank(INITIATOR);
+        router.initiateWithAuthorization(replay, uint64(block.timestamp + 60), a);
+        requireStatus(replay, Status.Closed, "a signature serves once");
+    }
+
+    function test_onlyTheRightRoleActs() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 1e6, BANK_TO_TOKEN));
+        bytes4 denied = bytes4(keccak256("AccessControlUnauthorizedAccount(address,bytes32)"));
+        vm.expectPartialRevert(denied);
+        vm.prank(SETTLER);
+        router.initiateBatch(batch, type(uint64).max);
+        initiate(batch);
+        vm.expectPartialRevert(denied);
+        vm.prank(INITIATOR);
+        manager.settleBatch(batch, picks(1));
+        vm.expectPartialRevert(denied);
+        vm.prank(SETTLER);
+        manager.cancelBatch(batch, picks(1));
+        vm.expectPartialRevert(PaymentRouter.PaymentRouter__OnlyManager.selector);
+        router.setStatusWord(0, 0);
+        vm.expectPartialRevert(SettlementManager.SettlementManager__OnlyRouter.selector);
+        manager.escrow(ALICE, 1);
+        vm.expectPartialRevert(TokenizedCash.TokenizedCash__NotMinter.selector);
+        vm.prank(ALICE);
+        token.mint(ALICE, 1);
+    }
+
+    function test_tokensMoveOnlyBetweenRegisteredWalletsInGoodStanding() public {
+        fund(ALICE, 5e6);
+        address stranger = address(0x57A);
+        vm.assertEq(token.detectTransferRestriction(ALICE, stranger, 1), 4, "the code says why");
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__TransferRestricted.selector, 4));
+        vm.prank(ALICE);
+        token.transfer(stranger, 1);
+        vm.prank(COMPLIANCE);
+        token.freeze(ALICE);
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__TransferRestricted.selector, 3));
+        vm.prank(ALICE);
+        token.transfer(BOB, 1);
+    }
+
+    function test_mintingBeyondTheAllowanceChangesNothing() public {
+        token.configureMinter(address(manager), 1e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 1e6 + 1, BANK_TO_TOKEN));
+        initiate(batch);
+        vm.expectRevert(
+            abi.encodeWithSelector(TokenizedCash.TokenizedCash__MintAllowanceExceeded.selector, 1e6, 1e6 + 1)
+        );
+        settle(batch, 1);
+        requireStatus(batch[0], Status.Open, "still open");
+    }
+
+    function testFuzz_anyPartOfABatchSettlesOnceInAnyOrder(uint256 first, uint256 second, uint8 size, uint8 terms) public {
+        uint256 count = 1 + size % 40;
+        terms = terms % 4;
+        fund(ALICE, 1e12);
+        uint256 minted = token.totalSupply();
+        Payment[] memory batch = new Payment[](count);
+        uint256 expected;
+        for (uint256 i = 0; i < count; ++i) {
+            nextNumber += uint64(i % 7 == 6 ? 200 : 0); // numbers may skip words
+            batch[i] = payment(ALICE, i % 3 == 0 ? CAROL : BOB, uint128(1 + i * i), terms);
+            if (((first | second) >> i) & 1 != 0) expected += batch[i].amount;
+        }
+        initiate(batch);
+        settle(batch, first);
+        settle(batch, second);
+        (, uint96 escrowed, uint96 redemption) = manager.held();
+        uint256 paid = token.balanceOf(BOB) + token.balanceOf(CAROL) + redemption;
+        vm.assertEq(paid, expected, "each picked payment is paid once");
+        if (terms & 1 == 0) vm.assertEq(token.totalSupply(), minted + expected, "minted for it");
+        else vm.assertEq(minted, token.balanceOf(ALICE) + escrowed + paid, "out of escrow");
+        requireConserved(wallets());
+    }
+
+    function testFuzz_everyLeafProvesItsPlace(uint8 size, uint8 which) public {
+        uint256 count = 1 + size % 60;
+        uint256 i = which % count;
+        Payment[] memory batch = new Payment[](count);
+        for (uint256 k = 0; k < count; ++k) {
+            batch[k] = payment(ALICE, BOB, uint128(1 + k), BANK_TO_TOKEN);
+        }
+        initiate(batch);
+        bytes32[] memory proof = proofOf(batch, i);
+        vm.prank(SETTLER);
+        manager.settle(batch[i], proof);
+        vm.assertEq(token.balanceOf(BOB), 1 + i, "paid by proof");
+    }
+}
