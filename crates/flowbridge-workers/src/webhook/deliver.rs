@@ -1,0 +1,497 @@
+//! The delivery loop: claim, send, record; over and over, with many deliveries under way at once.
+//!
+//! Sending happens in tasks of their own, so a receiver that takes its time holds up its own deliveries only, and no more of
+//! them than it may have at once. Results are recorded as they come in, all that have come together in one transaction. A
+//! result that could not be recorded is kept and tried again; if the process dies first, the lease runs out and the receiver
+//! hears the event again, under the same id.
+
+use super::health::{Answer, Patience, learn};
+use super::message::{self, WEBHOOKS};
+use super::signature;
+use super::target::{GuardedResolver, TargetPolicy};
+use crate::context::{Context, Turn, chain, run_loop};
+use flowbridge_domain::id::{ParticipantId, PaymentId, WebhookEndpointId};
+use flowbridge_domain::time::Timestamp;
+use flowbridge_store::StoreError;
+use flowbridge_store::event_log::{self, NewEvent};
+use flowbridge_store::wake::Work;
+use flowbridge_store::webhook::{
+    self as store, Attempt, ClaimRequest, ClaimedDelivery, DeliveryNext, DeliveryResult,
+};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, StatusCode};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// Limits and habits of the delivery loop.
+#[derive(Debug, Clone)]
+pub struct DeliverySettings {
+    /// Who we are in events: the CloudEvents `source`, our public URL.
+    pub source: String,
+    /// How long a receiver may take to answer.
+    pub timeout: Duration,
+    /// Deliveries under way at once, over all endpoints.
+    pub in_flight_max: usize,
+    /// Deliveries under way at once to one endpoint, in this process.
+    pub in_flight_per_endpoint_max: i64,
+    /// How long to wait before each attempt; the first wait is counted from the event. Its length is the number of attempts.
+    pub schedule: Vec<Duration>,
+    /// Each wait is prolonged by up to so many percent, by chance, so that retries do not come in step.
+    pub jitter_percent_max: u32,
+    /// When an endpoint is left alone.
+    pub patience: Patience,
+    /// Where deliveries may go.
+    pub targets: TargetPolicy,
+    /// How much of an answer is read, to be able to use its connection again. Nothing of it is kept.
+    pub response_bytes_max: usize,
+    /// How often to look for deliveries that nobody rang for.
+    pub poll: Duration,
+    /// How long deliveries under way may take to end when the process stops.
+    pub drain_max: Duration,
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        const HOUR: u64 = 3_600;
+        let schedule =
+            [0, 5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
+        Self {
+            source: "urn:flowbridge".to_owned(),
+            timeout: Duration::from_secs(15),
+            in_flight_max: 512,
+            in_flight_per_endpoint_max: 32,
+            schedule: schedule.map(Duration::from_secs).to_vec(),
+            jitter_percent_max: 20,
+            patience: Patience::default(),
+            targets: TargetPolicy::default(),
+            response_bytes_max: 64 * 1024,
+            poll: Duration::from_millis(200),
+            drain_max: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The settings cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+#[error("webhooks: the HTTP client cannot be set up")]
+pub struct ClientError(#[source] reqwest::Error);
+
+/// How much longer than the time-out a claim lasts.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// Sends deliveries, and keeps those that are under way.
+#[derive(Debug)]
+pub struct Deliverer {
+    context: Context,
+    sender: Arc<Sender>,
+    under_way: JoinSet<Sent>,
+    endpoints: HashMap<Id, WebhookEndpointId>,
+    unrecorded: Vec<Sent>,
+}
+
+/// What every attempt needs.
+#[derive(Debug)]
+struct Sender {
+    settings: DeliverySettings,
+    https: Client,
+    plain: Client,
+}
+
+/// An attempt that is over.
+#[derive(Debug)]
+struct Sent {
+    claimed: ClaimedDelivery,
+    attempt: Attempt,
+    answer: Answer,
+}
+
+impl Deliverer {
+    /// Prepares the HTTP clients.
+    pub fn new(context: Context, settings: DeliverySettings) -> Result<Self, ClientError> {
+        let policy = Arc::new(settings.targets.clone());
+        let client = |plain: bool| {
+            Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .https_only(!plain)
+                .timeout(settings.timeout)
+                .connect_timeout(settings.timeout.min(Duration::from_secs(5)))
+                .pool_idle_timeout(Duration::from_secs(30))
+                .pool_max_idle_per_host(usize::try_from(settings.in_flight_per_endpoint_max).unwrap_or(1))
+                .tcp_nodelay(true)
+                .user_agent(concat!("FlowBridge/", env!("CARGO_PKG_VERSION")))
+                .dns_resolver(Arc::new(GuardedResolver { policy: Arc::clone(&policy), plain }))
+                .build()
+                .map_err(ClientError)
+        };
+        let sender = Sender { https: client(false)?, plain: client(true)?, settings };
+        Ok(Self {
+            context,
+            sender: Arc::new(sender),
+            under_way: JoinSet::new(),
+            endpoints: HashMap::new(),
+            unrecorded: Vec::new(),
+        })
+    }
+
+    /// Runs until told to stop, then waits for what is under way.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let context = self.context.clone();
+        let poll = self.sender.settings.poll;
+        run_loop("webhooks.deliver", &context, Work::Deliveries, poll, &stop, async || {
+            self.turn(&stop).await
+        })
+        .await;
+        if tokio::time::timeout(self.sender.settings.drain_max, self.finish()).await.is_err() {
+            tracing::warn!(
+                deliveries = self.under_way.len(),
+                "stopped before every receiver had answered; they will hear again"
+            );
+        }
+    }
+
+    /// Sends everything that is due at this instant, and all that becomes due with it. For tests and tools.
+    pub async fn run_due(&mut self) -> Result<usize, StoreError> {
+        let mut sent = 0usize;
+        loop {
+            sent = sent.saturating_add(self.claim().await?);
+            let Some(first) = self.under_way.join_next_with_id().await else { return Ok(sent) };
+            self.collect(first);
+            self.record().await?;
+        }
+    }
+
+    async fn turn(&mut self, stop: &CancellationToken) -> Result<Turn, StoreError> {
+        self.claim().await?;
+        if self.under_way.is_empty() && self.unrecorded.is_empty() {
+            return Ok(Turn::Idle);
+        }
+        tokio::select! {
+            Some(first) = self.under_way.join_next_with_id() => self.collect(first),
+            () = self.context.wake.wait(Work::Deliveries, self.sender.settings.poll) => {}
+            () = stop.cancelled() => {}
+        }
+        self.record().await?;
+        Ok(Turn::Busy)
+    }
+
+    async fn finish(&mut self) {
+        while let Some(first) = self.under_way.join_next_with_id().await {
+            self.collect(first);
+            if let Err(error) = self.record().await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "could not record deliveries while stopping; their receivers will hear again"
+                );
+            }
+        }
+    }
+
+    /// Claims what is due, as far as there is room, and begins to send it.
+    async fn claim(&mut self) -> Result<usize, StoreError> {
+        let settings = &self.sender.settings;
+        let room = settings.in_flight_max.saturating_sub(self.under_way.len());
+        if room == 0 {
+            return Ok(0);
+        }
+        let mut in_flight: BTreeMap<WebhookEndpointId, i64> = BTreeMap::new();
+        for endpoint in self.endpoints.values() {
+            *in_flight.entry(*endpoint).or_default() += 1;
+        }
+        let request = ClaimRequest {
+            slice_max: i64::try_from(room).unwrap_or(i64::MAX),
+            in_flight_per_endpoint_max: settings.in_flight_per_endpoint_max,
+            failures_until_one_at_a_time: settings.patience.failures_until_pause,
+            in_flight: &in_flight,
+            lease: settings.timeout.saturating_add(LEASE_MARGIN),
+        };
+        let claimed = store::claim(&self.context.db, &request, self.context.now()).await?;
+        let count = claimed.len();
+        for claimed in claimed {
+            let endpoint = claimed.endpoint;
+            let sender = Arc::clone(&self.sender);
+            let context = self.context.clone();
+            let task = self.under_way.spawn(async move { sender.send(claimed, &context).await });
+            self.endpoints.insert(task.id(), endpoint);
+        }
+        Ok(count)
+    }
+
+    /// Takes this result, and all others that are there already.
+    fn collect(&mut self, first: Result<(Id, Sent), JoinError>) {
+        let mut next = Some(first);
+        while let Some(result) = next {
+            match result {
+                Ok((id, sent)) => {
+                    self.endpoints.remove(&id);
+                    self.unrecorded.push(sent);
+                }
+                Err(error) => {
+                    self.endpoints.remove(&error.id());
+                    tracing::error!(
+                        error = chain(&error),
+                        "a delivery ended without a result; it is sent again when its lease runs out"
+                    );
+                }
+            }
+            next = self.under_way.try_join_next_with_id();
+        }
+    }
+
+    /// Records all results that are in, in one transaction with what they mean for their endpoints.
+    async fn record(&mut self) -> Result<(), StoreError> {
+        if self.unrecorded.is_empty() {
+            return Ok(());
+        }
+        match self.write(&self.unrecorded).await {
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => {
+                // Trying the same again would fail the same: the leases run out, and the receivers hear again.
+                self.unrecorded.clear();
+                return Err(error);
+            }
+            Ok(()) => {}
+        }
+        for sent in self.unrecorded.drain(..) {
+            metrics::counter!("webhook_attempts_total", "outcome" => sent.answer.as_str()).increment(1);
+            metrics::histogram!("webhook_attempt_seconds", "outcome" => sent.answer.as_str())
+                .record(Duration::from_millis(sent.attempt.latency_ms.unsigned_abs()).as_secs_f64());
+        }
+        Ok(())
+    }
+
+    async fn write(&self, sent: &[Sent]) -> Result<(), StoreError> {
+        let settings = &self.sender.settings;
+        let now = self.context.now();
+        let results: Vec<DeliveryResult> = sent.iter().map(|sent| sent.result(settings, now)).collect();
+        let troubled: BTreeSet<WebhookEndpointId> = sent
+            .iter()
+            .filter(|sent| sent.answer != Answer::Delivered || sent.claimed.endpoint_fails)
+            .map(|sent| sent.claimed.endpoint)
+            .collect();
+
+        let tx = self.context.db.begin().await?;
+        let ours = store::record(&tx, &results, now).await?;
+        let mut disabled = Vec::new();
+        if !troubled.is_empty() {
+            let mut healths = store::lock_health(&tx, &Vec::from_iter(troubled)).await?;
+            for health in &mut healths {
+                let endpoint = health.id;
+                let mine = sent.iter().zip(&results).filter(|(sent, _)| sent.claimed.endpoint == endpoint);
+                for (sent, result) in mine.filter(|(_, result)| ours.contains(&result.id)) {
+                    let was_active = health.disabled_reason.is_none();
+                    learn(
+                        health,
+                        sent.answer,
+                        result.next == DeliveryNext::Exhausted,
+                        &settings.patience,
+                        now,
+                    );
+                    if let (true, Some(reason)) = (was_active, &health.disabled_reason) {
+                        disabled.push(disabled_event(&sent.claimed, health.participant, reason, now));
+                    }
+                }
+            }
+            store::save_health(&tx, &healths, now).await?;
+            event_log::append(&tx, &disabled, now).await?;
+        }
+        tx.commit().await?;
+
+        for result in results.iter().filter(|result| ours.contains(&result.id)) {
+            match result.next {
+                DeliveryNext::Delivered => {
+                    metrics::counter!("webhook_deliveries_total", "outcome" => "delivered").increment(1)
+                }
+                DeliveryNext::Exhausted => {
+                    metrics::counter!("webhook_deliveries_total", "outcome" => "exhausted").increment(1)
+                }
+                DeliveryNext::Again(_) => {}
+            }
+        }
+        for event in disabled {
+            let endpoint = WebhookEndpointId::from_uuid(event.key.as_uuid());
+            metrics::counter!("webhook_endpoints_disabled_total").increment(1);
+            tracing::warn!(webhook.endpoint = %endpoint, reason = %event.data["reason"], "disabled a webhook endpoint");
+            self.context.wake.ring(Work::PaymentEvents);
+        }
+        Ok(())
+    }
+}
+
+/// Tells the log, and with it the participant's other endpoints, that one was disabled.
+fn disabled_event(
+    last: &ClaimedDelivery,
+    participant: ParticipantId,
+    reason: &str,
+    now: Timestamp,
+) -> NewEvent {
+    NewEvent {
+        topic: WEBHOOKS,
+        // Keys of the log are UUIDs of payments everywhere else; here the endpoint's stands in the same place.
+        key: PaymentId::from_uuid(last.endpoint.as_uuid()),
+        kind: "webhook_endpoint.disabled".to_owned(),
+        participants: Some((participant, participant)),
+        traceparent: last.event.as_ref().map(|event| event.traceparent.clone()).unwrap_or_default(),
+        data: json!({
+            "id": last.endpoint.to_string(),
+            "reason": reason,
+            "disabled_at": message::rfc3339(now),
+        }),
+    }
+}
+
+impl Sent {
+    /// Where the delivery goes from here.
+    fn result(&self, settings: &DeliverySettings, now: Timestamp) -> DeliveryResult {
+        let next = match self.answer {
+            Answer::Delivered => DeliveryNext::Delivered,
+            Answer::Gone => DeliveryNext::Exhausted,
+            Answer::Failed | Answer::Throttled(_) => {
+                let made = usize::try_from(self.claimed.attempts).unwrap_or(usize::MAX);
+                match settings.schedule.get(made) {
+                    None => DeliveryNext::Exhausted,
+                    Some(wait) => {
+                        DeliveryNext::Again(now.plus(with_jitter(*wait, settings.jitter_percent_max)))
+                    }
+                }
+            }
+        };
+        DeliveryResult { id: self.claimed.id, fence: self.claimed.fence, attempt: self.attempt.clone(), next }
+    }
+}
+
+/// A wait, prolonged by chance.
+fn with_jitter(wait: Duration, percent_max: u32) -> Duration {
+    let thousandths = rand::random_range(0..=percent_max.saturating_mul(10));
+    wait.saturating_add(wait.saturating_mul(thousandths) / 1_000)
+}
+
+impl Sender {
+    /// Makes one attempt. Whatever happens is a result.
+    async fn send(&self, claimed: ClaimedDelivery, context: &Context) -> Sent {
+        let at = context.now();
+        let begun = tokio::time::Instant::now();
+        let (answer, status, error) = match self.post(&claimed, at).await {
+            Ok((status, headers)) => {
+                let answer = judge(status, &headers);
+                let error = (answer != Answer::Delivered).then(|| "refused by the receiver".to_owned());
+                (answer, Some(status.as_u16()), error)
+            }
+            Err(why) => (Answer::Failed, None, Some(why)),
+        };
+        let latency_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+        tracing::debug!(
+            webhook.delivery = %claimed.id, webhook.endpoint = %claimed.endpoint, payment.id = %claimed.subject,
+            event.id = %claimed.event_id, attempt = claimed.attempts, http.status = status, error, latency_ms,
+            "sent a webhook"
+        );
+        Sent { attempt: Attempt { at, status, error, latency_ms }, claimed, answer }
+    }
+
+    /// Posts the event. An error is a phrase for the owner of the endpoint, and tells nothing about our network.
+    async fn post(
+        &self,
+        claimed: &ClaimedDelivery,
+        at: Timestamp,
+    ) -> Result<(StatusCode, HeaderMap), String> {
+        let url = self.settings.targets.check(&claimed.url).map_err(|error| error.to_string())?;
+        let event = claimed.event.as_ref().ok_or("the event is no longer in the log")?;
+        let body = message::body(claimed, event, &self.settings.source).map_err(|error| error.to_string())?;
+        let id = message::webhook_id(claimed.event_id);
+        let timestamp = at.as_secs_down();
+        let signature =
+            signature::header(&claimed.keys, claimed.previous_keys.as_ref(), &id, timestamp, &body)?;
+        let client = if url.scheme() == "http" { &self.plain } else { &self.https };
+        let mut request = client
+            .post(url)
+            .header(CONTENT_TYPE, "application/cloudevents+json; charset=utf-8")
+            .header("webhook-id", id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", signature)
+            .body(body);
+        if let Some(traceparent) = message::child_traceparent(&event.traceparent, rand::random()) {
+            request = request.header("traceparent", traceparent);
+        }
+        let mut response = request.send().await.map_err(|error| describe(&error))?;
+        let answer = (response.status(), std::mem::take(response.headers_mut()));
+        let mut read = 0usize;
+        // An answer counts from its status on; the body is read so that the connection can be used again.
+        while let Ok(Some(bytes)) = response.chunk().await {
+            read = read.saturating_add(bytes.len());
+            if read > self.settings.response_bytes_max {
+                break;
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// What a status means. Redirects are refusals: a receiver that moved registers its new address.
+fn judge(status: StatusCode, headers: &HeaderMap) -> Answer {
+    match status.as_u16() {
+        200..=299 => Answer::Delivered,
+        410 => Answer::Gone,
+        429 | 502..=504 => {
+            let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            Answer::Throttled(seconds.map(Duration::from_secs))
+        }
+        _ => Answer::Failed,
+    }
+}
+
+fn describe(error: &reqwest::Error) -> String {
+    let refused = std::iter::successors(std::error::Error::source(error), |cause| cause.source())
+        .any(|cause| cause.is::<super::target::TargetError>());
+    let what = if refused {
+        "the name leads to an address that is not public"
+    } else if error.is_timeout() {
+        "no answer in time"
+    } else if error.is_connect() {
+        "could not connect"
+    } else {
+        "the connection broke off"
+    };
+    what.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_hundreds_count_as_delivered() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, "17".parse().unwrap());
+        let judged = |status| judge(StatusCode::from_u16(status).unwrap(), &headers);
+        for (status, answer) in [
+            (200, Answer::Delivered),
+            (204, Answer::Delivered),
+            (301, Answer::Failed),
+            (307, Answer::Failed),
+            (400, Answer::Failed),
+            (410, Answer::Gone),
+            (429, Answer::Throttled(Some(Duration::from_secs(17)))),
+            (500, Answer::Failed),
+            (502, Answer::Throttled(Some(Duration::from_secs(17)))),
+            (503, Answer::Throttled(Some(Duration::from_secs(17)))),
+            (504, Answer::Throttled(Some(Duration::from_secs(17)))),
+        ] {
+            assert_eq!(judged(status), answer, "{status}");
+        }
+    }
+
+    #[test]
+    fn jitter_prolongs_and_never_hurries() {
+        let wait = Duration::from_secs(100);
+        for _ in 0..1_000 {
+            let prolonged = with_jitter(wait, 20);
+            assert!(wait <= prolonged && prolonged <= Duration::from_secs(120), "{prolonged:?}");
+        }
+        assert_eq!(with_jitter(wait, 0), wait);
+    }
+}

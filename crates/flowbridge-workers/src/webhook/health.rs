@@ -1,0 +1,176 @@
+//! What an attempt means for its endpoint: a circuit breaker, and the end of patience.
+//!
+//! From a few failures in a row on, the endpoint is left alone for a pause that doubles, then tried with one delivery; the
+//! first success opens it again. A receiver that asks for a pause (429, 502, 503, 504, `Retry-After`) gets it. An endpoint
+//! is disabled when it says that it is gone (410), when deliveries in a row were given up, or when nothing has succeeded
+//! for days. Decided here, in memory, on rows that the caller has locked.
+
+use flowbridge_domain::time::Timestamp;
+use flowbridge_store::webhook::EndpointHealth;
+use std::time::Duration;
+
+/// When an endpoint is left alone, and when for good.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// From this many failures in a row on, one delivery at a time with pauses between.
+    pub failures_until_pause: i32,
+    /// The first pause; each further failure doubles it.
+    pub pause: Duration,
+    /// The longest pause, whoever asks for it.
+    pub pause_max: Duration,
+    /// Disable after this many deliveries in a row were given up.
+    pub exhausted_until_disabled: i32,
+    /// Disable when nothing has succeeded for so long.
+    pub failing_until_disabled: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            failures_until_pause: 5,
+            pause: Duration::from_secs(1),
+            pause_max: Duration::from_secs(3_600),
+            exhausted_until_disabled: 5,
+            failing_until_disabled: Duration::from_secs(5 * 24 * 3_600),
+        }
+    }
+}
+
+/// What the receiver made of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Taken: a status from 200 to 299.
+    Delivered,
+    /// Not taken, or no answer.
+    Failed,
+    /// Not taken now: a pause is asked for, of this length if it says so.
+    Throttled(Option<Duration>),
+    /// The endpoint is no more.
+    Gone,
+}
+
+impl Answer {
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Throttled(_) => "throttled",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// Changes an endpoint's health by one answer; `exhausted` when the delivery was given up with it.
+pub(crate) fn learn(
+    health: &mut EndpointHealth,
+    answer: Answer,
+    exhausted: bool,
+    patience: &Patience,
+    now: Timestamp,
+) {
+    let asked = match answer {
+        Answer::Delivered => {
+            health.failure_streak = 0;
+            health.exhausted_streak = 0;
+            health.failing_since = None;
+            health.paused_until = None;
+            return;
+        }
+        Answer::Gone => {
+            health.disabled_reason = Some("the receiver answered 410 Gone".to_owned());
+            None
+        }
+        Answer::Failed => None,
+        Answer::Throttled(asked) => Some(asked.unwrap_or(patience.pause)),
+    };
+    health.failure_streak = health.failure_streak.saturating_add(1);
+    let since = *health.failing_since.get_or_insert(now);
+    let pause = [asked, broken(health.failure_streak, patience)].into_iter().flatten().max();
+    if let Some(pause) = pause {
+        health.paused_until = health.paused_until.max(Some(now.plus(pause.min(patience.pause_max))));
+    }
+    if exhausted {
+        health.exhausted_streak = health.exhausted_streak.saturating_add(1);
+    }
+    if health.disabled_reason.is_none() {
+        health.disabled_reason = if health.exhausted_streak >= patience.exhausted_until_disabled {
+            Some(format!("{} deliveries in a row were given up", health.exhausted_streak))
+        } else if now.since(since) >= patience.failing_until_disabled {
+            Some(format!("every attempt has failed for {} hours", now.since(since).as_secs() / 3_600))
+        } else {
+            None
+        };
+    }
+}
+
+/// The breaker's pause after so many failures in a row.
+fn broken(streak: i32, patience: &Patience) -> Option<Duration> {
+    let beyond = u32::try_from(streak.saturating_sub(patience.failures_until_pause)).ok()?;
+    // Some minutes at most: what comes back is noticed soon.
+    Some(patience.pause.saturating_mul(1 << beyond.min(8)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowbridge_domain::id::{ParticipantId, WebhookEndpointId};
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn healthy() -> EndpointHealth {
+        EndpointHealth {
+            id: WebhookEndpointId::generate(NOW, [1; 10]),
+            participant: ParticipantId::generate(NOW, [2; 10]),
+            failure_streak: 0,
+            exhausted_streak: 0,
+            failing_since: None,
+            paused_until: None,
+            disabled_reason: None,
+        }
+    }
+
+    #[test]
+    fn pauses_begin_after_some_failures_double_and_end_with_a_success() {
+        let patience = Patience { failures_until_pause: 2, ..Patience::default() };
+        let mut health = healthy();
+        let pauses: Vec<_> = (0..4)
+            .map(|_| {
+                learn(&mut health, Answer::Failed, false, &patience, NOW);
+                health.paused_until.map(|until| until.since(NOW).as_secs())
+            })
+            .collect();
+        assert_eq!(pauses, [None, Some(1), Some(2), Some(4)]);
+        learn(&mut health, Answer::Delivered, false, &patience, NOW);
+        assert_eq!(health, healthy());
+    }
+
+    #[test]
+    fn a_receiver_gets_the_pause_it_asks_for_but_not_for_ever() {
+        let mut health = healthy();
+        let asks = |secs| Answer::Throttled(Some(Duration::from_secs(secs)));
+        learn(&mut health, asks(90), false, &Patience::default(), NOW);
+        assert_eq!(health.paused_until, Some(NOW.plus(Duration::from_secs(90))));
+        learn(&mut health, asks(1_000_000), false, &Patience::default(), NOW);
+        assert_eq!(health.paused_until, Some(NOW.plus(Patience::default().pause_max)));
+    }
+
+    #[test]
+    fn patience_ends_with_gone_with_deliveries_given_up_and_with_days_of_failure() {
+        let patience = Patience { exhausted_until_disabled: 2, ..Patience::default() };
+        let mut gone = healthy();
+        learn(&mut gone, Answer::Gone, false, &patience, NOW);
+        assert!(gone.disabled_reason.is_some());
+
+        let mut given_up = healthy();
+        learn(&mut given_up, Answer::Failed, true, &patience, NOW);
+        assert_eq!(given_up.disabled_reason, None);
+        learn(&mut given_up, Answer::Failed, true, &patience, NOW);
+        assert!(given_up.disabled_reason.is_some());
+
+        let mut failing = healthy();
+        learn(&mut failing, Answer::Failed, false, &patience, NOW);
+        learn(&mut failing, Answer::Failed, false, &patience, NOW.plus(patience.failing_until_disabled));
+        assert!(failing.disabled_reason.is_some());
+    }
+}
