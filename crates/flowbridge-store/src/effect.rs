@@ -54,8 +54,9 @@ statements! {
             join account creditor on creditor.id = payment.creditor_account
         where payment.id = any($1)";
 
-    BANKS_WITH_WORK = "select distinct bank_code from effect
-        where lane = 'bank' and state in ('ready', 'claimed', 'unknown')";
+    BANKS_WITH_WORK = "select code from bank where exists (
+            select from effect where lane = 'bank' and bank_code = bank.code and next_attempt_at <= $1
+                and (state in ('ready', 'unknown') or state = 'claimed' and lease_until <= $1))";
 
     // A row whose fence has moved on is somebody else's: it is left alone, and the caller is told by its absence.
     FINISH = "update effect set state = new.state, reference = coalesce(new.reference, effect.reference),
@@ -290,9 +291,9 @@ pub async fn bank_details(
         .collect()
 }
 
-/// The banks that some effect waits for.
-pub async fn banks_with_work(db: &Db) -> Result<Vec<String>, StoreError> {
-    let rows = db.query(BANKS_WITH_WORK, &[]).await?;
+/// The banks that some effect is due at.
+pub async fn banks_with_work(db: &Db, now: Timestamp) -> Result<Vec<String>, StoreError> {
+    let rows = db.query(BANKS_WITH_WORK, &[&At(now)]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 

@@ -66,7 +66,12 @@ pub async fn run_loop<F>(
             Err(error) => {
                 failures = failures.saturating_add(1);
                 metrics::counter!("worker_errors_total", "worker" => name).increment(1);
-                tracing::error!(worker = name, failures, error = chain(&error), "the worker could not finish its turn");
+                tracing::error!(
+                    worker = name,
+                    failures,
+                    error = chain(&error),
+                    "the worker could not finish its turn"
+                );
                 backoff(failures)
             }
         };

@@ -92,7 +92,10 @@ async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &Canc
     })
     .await;
     if let Err(error) = reader.release(&context.db, &held, context.now()).await {
-        tracing::warn!(error = chain(&error), "could not give partitions back; they come free when their lease runs out");
+        tracing::warn!(
+            error = chain(&error),
+            "could not give partitions back; they come free when their lease runs out"
+        );
     }
 }
 
@@ -107,7 +110,8 @@ async fn take_slice(
     let mut slice = Vec::new();
     for held in held {
         let events =
-            event_log::read_partition(&context.db, &held.topic, held.partition, held.offset, slice_max).await?;
+            event_log::read_partition(&context.db, &held.topic, held.partition, held.offset, slice_max)
+                .await?;
         if let Some(last) = events.last() {
             moved.push((held, last.offset));
             slice.extend(events);
@@ -120,7 +124,11 @@ async fn take_slice(
         Ok(()) => {}
         Err(error) if error.is_retryable() || matches!(error, StoreError::Lost) => return Err(error),
         Err(error) => {
-            tracing::error!(events = slice.len(), error = chain(&error), "the database refused a slice; looking for the item at fault");
+            tracing::error!(
+                events = slice.len(),
+                error = chain(&error),
+                "the database refused a slice; looking for the item at fault"
+            );
             let at_fault = find_at_fault(context, &slice).await?;
             take_in(context, reader, &moved, &slice, &at_fault).await?;
         }
@@ -183,7 +191,10 @@ async fn take_in(
 }
 
 /// Tries halves in transactions that are rolled back, until the payments at fault stand alone.
-async fn find_at_fault(context: &Context, slice: &[LoggedEvent]) -> Result<Vec<(PaymentId, String)>, StoreError> {
+async fn find_at_fault(
+    context: &Context,
+    slice: &[LoggedEvent],
+) -> Result<Vec<(PaymentId, String)>, StoreError> {
     let mut by_payment: Vec<PaymentId> = slice.iter().map(|event| event.key).collect();
     by_payment.sort_unstable();
     by_payment.dedup();
@@ -255,12 +266,17 @@ fn announce(context: &Context, kinds: &[&str], outcomes: &[Outcome]) {
                     entered_any = true;
                     metrics::counter!("payments_total", "state" => state.as_str()).increment(1);
                     if let State::UnderReview(reason) = state {
-                        tracing::warn!(reason = reason.as_str(), cause = kind, "a payment waits for a person");
+                        tracing::warn!(
+                            reason = reason.as_str(),
+                            cause = kind,
+                            "a payment waits for a person"
+                        );
                     }
                 }
             }
             Outcome::Rejected(rejected) => {
-                metrics::counter!("observations_without_effect_total", "why" => rejected.to_string()).increment(1);
+                metrics::counter!("observations_without_effect_total", "why" => rejected.to_string())
+                    .increment(1);
             }
             Outcome::UnknownPayment => {}
         }

@@ -1,0 +1,72 @@
+//! What is waiting, and since when: nothing may be stuck without being seen. And the little housekeeping that keeps tables small.
+
+use crate::db::{Db, StoreError};
+use crate::sql::{At, statements};
+use flowbridge_domain::time::Timestamp;
+use std::time::Duration;
+
+statements! {
+    OPEN_PAYMENTS = "select state, count(*) as waiting, min(state_since) as oldest from payment
+        where state not in ('completed', 'failed') group by state";
+
+    OPEN_EFFECTS = "select lane, kind, state, count(*) as waiting, min(state_since) as oldest from effect
+        where state in ('ready', 'claimed', 'sent', 'unknown', 'escalated') group by lane, kind, state";
+
+    OPEN_DEAD_LETTERS = "select consumer_group, count(*) as waiting, min(parked_at) as oldest from dead_letter
+        where resolved_at is null group by consumer_group";
+
+    LEDGER_IMBALANCE = "select coalesce(sum(abs(imbalance)), 0)::bigint as imbalance from (
+            select sum(posted_debits)::bigint - sum(posted_credits)::bigint as imbalance
+                from ledger_account group by currency) by_currency";
+
+    FORGET_ASSERTIONS = "delete from used_assertion where expires_at < $1";
+
+    FORGET_KEYS = "delete from idempotency_key where created_at < $1";
+}
+
+/// A kind of work that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What it is, such as `payment`, `effect` or `dead_letter`.
+    pub what: &'static str,
+    /// Which kind of it: a state, or `lane.kind.state`.
+    pub kind: String,
+    /// How many.
+    pub count: i64,
+    /// How long the oldest has waited.
+    pub oldest: Duration,
+}
+
+/// Everything that waits, and by how much the ledger is out of balance (always zero).
+pub async fn waiting(db: &Db, now: Timestamp) -> Result<(Vec<Waiting>, i64), StoreError> {
+    let mut found = Vec::new();
+    for (what, statement, columns) in [
+        ("payment", OPEN_PAYMENTS, &["state"][..]),
+        ("effect", OPEN_EFFECTS, &["lane", "kind", "state"][..]),
+        ("dead_letter", OPEN_DEAD_LETTERS, &["consumer_group"][..]),
+    ] {
+        for row in db.query(statement, &[]).await? {
+            let parts: Result<Vec<&str>, _> =
+                columns.iter().map(|column| row.try_get::<_, &str>(column)).collect();
+            found.push(Waiting {
+                what,
+                kind: parts?.join("."),
+                count: row.try_get("waiting")?,
+                oldest: now.since(row.try_get::<_, At>("oldest")?.0),
+            });
+        }
+    }
+    let imbalance = match db.query(LEDGER_IMBALANCE, &[]).await?.first() {
+        Some(row) => row.try_get("imbalance")?,
+        None => 0,
+    };
+    Ok((found, imbalance))
+}
+
+/// Prepares the coming days and forgets what has served its time.
+pub async fn keep_house(db: &Db, now: Timestamp, idempotency_kept: Duration) -> Result<(), StoreError> {
+    db.ensure_partitions().await?;
+    db.query(FORGET_ASSERTIONS, &[&At(now)]).await?;
+    db.query(FORGET_KEYS, &[&At(now.minus(idempotency_kept))]).await?;
+    Ok(())
+}

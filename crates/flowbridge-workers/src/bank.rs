@@ -1,0 +1,331 @@
+//! The bank worker: asks banks for what payments need, and writes down what they said.
+//!
+//! It promises that no operation is asked for twice while the first answer is unknown. A claim notes, durably and before the
+//! call, that the operation may be on its way; from then on the bank is asked what became of it, by its key, until it
+//! says so or its silence has become conclusive. An operation's outcome and the observation it brings are one transaction
+//! under the claim's fence: a worker that lost its lease records nothing.
+//!
+//! Each bank is served by tasks of its own, so one that takes thirty seconds to answer delays nobody else's payments.
+
+use crate::context::{Context, Turn, chain, run_loop};
+use flowbridge_bank::connector::{
+    Capabilities, Earlier, NextMove, Operation, OperationKind, Outcome, QueryOutcome,
+};
+use flowbridge_bank::personal::Personal;
+use flowbridge_bank::registry::BankDesk;
+use flowbridge_domain::bank::{BankStep, OperationKey};
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::party::BankCode;
+use flowbridge_domain::payment::{Effect, Event};
+use flowbridge_domain::time::Timestamp;
+use flowbridge_store::effect::{self, BankDetails, ClaimedBankEffect, EffectNext, EffectResult};
+use flowbridge_store::event_log::{self, NewEvent};
+use flowbridge_store::wake::Work;
+use flowbridge_store::{StoreError, observation};
+use serde_json::{Map, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Limits of the bank worker.
+#[derive(Debug, Clone)]
+pub struct BankWorkerSettings {
+    /// Operations of one call at most; a bank's own limit may be lower.
+    pub slice_max: usize,
+    /// Calls to one bank under way at the same time.
+    pub calls_per_bank_max: usize,
+    /// How long a claim lasts. Longer than a call may take.
+    pub lease: Duration,
+    /// How often to look for work that nobody rang for.
+    pub poll: Duration,
+    /// The first and the longest pause before a bank is asked again.
+    pub retry: (Duration, Duration),
+}
+
+impl Default for BankWorkerSettings {
+    fn default() -> Self {
+        Self {
+            slice_max: 500,
+            calls_per_bank_max: 4,
+            lease: Duration::from_secs(60),
+            poll: Duration::from_millis(100),
+            retry: (Duration::from_millis(200), Duration::from_secs(30)),
+        }
+    }
+}
+
+/// Runs until told to stop; calls under way are finished and recorded first. `banks` says what each can do.
+pub async fn run(
+    context: Context,
+    desk: Arc<dyn BankDesk>,
+    banks: BTreeMap<BankCode, Capabilities>,
+    settings: BankWorkerSettings,
+    stop: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let mut slots: HashMap<BankCode, Arc<Semaphore>> = HashMap::new();
+    run_loop("bank", &context, Work::BankEffects, settings.poll, &stop, async || {
+        let now = context.now();
+        let mut turn = Turn::Idle;
+        for bank in effect::banks_with_work(&context.db, now).await? {
+            let bank =
+                BankCode::parse(&bank).map_err(|_| StoreError::Corrupt(format!("bank code {bank}")))?;
+            let slot = slots
+                .entry(bank.clone())
+                .or_insert_with(|| Arc::new(Semaphore::new(settings.calls_per_bank_max)))
+                .clone();
+            let Ok(permit) = slot.try_acquire_owned() else { continue };
+            let Some(capabilities) = banks.get(&bank).copied() else {
+                tracing::warn!(
+                    bank = bank.as_str(),
+                    "no connector is configured for a bank that payments wait for"
+                );
+                continue;
+            };
+            let slice_max =
+                i64::try_from(settings.slice_max.min(capabilities.operations_max)).unwrap_or(i64::MAX);
+            let claimed = effect::claim_bank(
+                &context.db,
+                bank.as_str(),
+                slice_max,
+                &context.instance,
+                now,
+                settings.lease,
+            )
+            .await?;
+            if claimed.is_empty() {
+                continue;
+            }
+            turn = Turn::Busy;
+            let (context, desk, settings) = (context.clone(), desk.clone(), settings.clone());
+            tasks.spawn(async move {
+                let slice =
+                    Slice { context: &context, desk: &*desk, settings: &settings, bank, capabilities };
+                if let Err(error) = slice.serve(claimed).await {
+                    tracing::error!(
+                        error = chain(&error),
+                        "could not record what a bank said; it will be asked again"
+                    );
+                }
+                drop(permit);
+                // There may be more than this slice held.
+                context.wake.ring(Work::BankEffects);
+            });
+        }
+        Ok(turn)
+    })
+    .await;
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// A slice of claimed operations at one bank.
+struct Slice<'a> {
+    context: &'a Context,
+    desk: &'a dyn BankDesk,
+    settings: &'a BankWorkerSettings,
+    bank: BankCode,
+    capabilities: Capabilities,
+}
+
+impl Slice<'_> {
+    async fn serve(&self, claimed: Vec<ClaimedBankEffect>) -> Result<(), StoreError> {
+        let ids: Vec<PaymentId> = claimed.iter().map(|effect| effect.payment_id).collect();
+        let details = effect::bank_details(&self.context.db, &ids).await?;
+        let (to_ask, to_send): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|effect| effect.may_have_run);
+        let (asked, sent) = tokio::join!(self.ask(&to_ask), self.send(&to_send, &details));
+        let answers: Vec<_> = to_ask.into_iter().zip(asked).chain(to_send.into_iter().zip(sent)).collect();
+        self.record(answers).await
+    }
+
+    /// Asks what became of operations that may have reached the bank.
+    async fn ask(&self, effects: &[ClaimedBankEffect]) -> Vec<NextMove> {
+        if effects.is_empty() {
+            return vec![];
+        }
+        let keys: Vec<_> = effects.iter().map(|effect| (self.bank.clone(), key(effect))).collect();
+        let asked_at = self.context.now();
+        let outcomes = self.desk.query(&keys).await;
+        let silence =
+            || QueryOutcome::Unanswered { cause: "no answer for this operation".into(), retry_at: None };
+        effects
+            .iter()
+            .zip(outcomes.into_iter().chain(std::iter::repeat_with(silence)))
+            .map(|(effect, outcome)| outcome.next_move(&self.capabilities, effect.sent_at, asked_at))
+            .collect()
+    }
+
+    /// Sends operations that have certainly not reached the bank before.
+    async fn send(
+        &self,
+        effects: &[ClaimedBankEffect],
+        details: &BTreeMap<PaymentId, BankDetails>,
+    ) -> Vec<NextMove> {
+        let operations: Option<Vec<(BankCode, Operation)>> = effects
+            .iter()
+            .map(|effect| Some((self.bank.clone(), operation(effect, details.get(&effect.payment_id)?))))
+            .collect();
+        let Some(operations) = operations else {
+            return vec![
+                NextMove::Escalate("its payment or an account of it is missing".into());
+                effects.len()
+            ];
+        };
+        if operations.is_empty() {
+            return vec![];
+        }
+        let outcomes = self.desk.execute(&operations).await;
+        let silence = || Outcome::Unknown { cause: "no answer for this operation".into() };
+        operations
+            .iter()
+            .zip(outcomes.into_iter().chain(std::iter::repeat_with(silence)))
+            .map(|(_, outcome)| outcome.next_move(Earlier::NeverSent))
+            .collect()
+    }
+
+    /// One transaction: what became of the effects, and the observations that follow for those that were still ours.
+    async fn record(&self, answers: Vec<(ClaimedBankEffect, NextMove)>) -> Result<(), StoreError> {
+        let now = self.context.now();
+        let mut results = Vec::with_capacity(answers.len());
+        let mut observations = HashMap::new();
+        for (effect, next) in answers {
+            let (result, event) = self.judge(&effect, next, now);
+            if let Some(event) = event {
+                observations.insert((result.payment_id, result.effect), (event, effect.traceparent));
+            }
+            results.push(result);
+        }
+        let tx = self.context.db.begin().await?;
+        let ours = effect::finish(&tx, &results, now).await?;
+        let events: Vec<NewEvent> = ours
+            .iter()
+            .filter_map(|key| {
+                let (event, traceparent) = observations.remove(key)?;
+                let result = results.iter().find(|result| (result.payment_id, result.effect) == *key)?;
+                let (kind, data) = observation::encode(event, self.evidence(result))?;
+                Some(NewEvent {
+                    topic: observation::BANK,
+                    key: key.0,
+                    kind,
+                    participants: None,
+                    traceparent,
+                    data,
+                })
+            })
+            .collect();
+        event_log::append(&tx, &events, now).await?;
+        tx.commit().await?;
+        if ours.len() < results.len() {
+            tracing::warn!(
+                bank = self.bank.as_str(),
+                lost = results.len() - ours.len(),
+                "answers came after their lease; another worker asks again"
+            );
+        }
+        self.context.wake.ring(Work::Observations);
+        Ok(())
+    }
+
+    fn judge(
+        &self,
+        effect: &ClaimedBankEffect,
+        next: NextMove,
+        now: Timestamp,
+    ) -> (EffectResult, Option<Event>) {
+        let again_at = |at: Option<Timestamp>| at.unwrap_or(now).max(now.plus(self.pause(effect.attempts)));
+        let mut result = EffectResult {
+            payment_id: effect.payment_id,
+            effect: Effect::Bank(effect.step),
+            fence: effect.fence,
+            next: EffectNext::Done,
+            reference: None,
+            outcome: "done".into(),
+            booked_at: None,
+        };
+        let event = match next {
+            NextMove::RecordDone(receipt) => {
+                let until = receipt.hold_lasts_until();
+                result.reference = Some(receipt.reference);
+                result.booked_at = Some(receipt.booked_at);
+                Some(match effect.step {
+                    BankStep::PlaceHold => Event::HoldPlaced { until },
+                    BankStep::Capture => Event::Captured,
+                    BankStep::Release => Event::Released,
+                    BankStep::Credit => Event::Credited,
+                })
+            }
+            NextMove::RecordDeclined(decline) => {
+                result.outcome = decline.reason.to_string();
+                match effect.step {
+                    BankStep::PlaceHold => Some(Event::HoldDeclined(decline.reason)),
+                    BankStep::Capture => Some(Event::CaptureDeclined(decline.reason)),
+                    BankStep::Credit => Some(Event::CreditDeclined(decline.reason)),
+                    // A bank that will not let go of a hold has a reason that only a person can find.
+                    BankStep::Release => {
+                        result.next = EffectNext::Escalated;
+                        None
+                    }
+                }
+            }
+            NextMove::Query(at) => {
+                (result.next, result.outcome) = (EffectNext::Ask(again_at(at)), "unknown".into());
+                None
+            }
+            NextMove::Send(at) => {
+                // Conclusively absent is sent at once; turned away is sent when the bank may be ready.
+                let at = if effect.may_have_run && at.is_none() { now } else { again_at(at) };
+                (result.next, result.outcome) = (EffectNext::Again(at), "not_sent".into());
+                None
+            }
+            NextMove::Escalate(why) => {
+                (result.next, result.outcome) = (EffectNext::Escalated, why);
+                None
+            }
+        };
+        if result.next == EffectNext::Escalated {
+            tracing::error!(payment.id = %effect.payment_id, bank = self.bank.as_str(), step = effect.step.as_str(), why = result.outcome, "a bank operation waits for a person");
+        }
+        metrics::counter!("bank_operations_total", "bank" => self.bank.as_str().to_owned(), "step" => effect.step.as_str(), "outcome" => result.outcome.clone()).increment(1);
+        (result, event)
+    }
+
+    /// Doubles with each attempt, with jitter.
+    fn pause(&self, attempts: i32) -> Duration {
+        let (first, longest) = self.settings.retry;
+        let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(16);
+        first.saturating_mul(1 << doublings).min(longest).mul_f64(0.8 + rand::random_range(0.0..0.4))
+    }
+
+    fn evidence(&self, result: &EffectResult) -> Map<String, serde_json::Value> {
+        Map::from_iter([
+            ("bank".to_owned(), json!(self.bank.as_str())),
+            ("reference".to_owned(), json!(result.reference)),
+            ("booked_at_micros".to_owned(), json!(result.booked_at.map(Timestamp::as_micros))),
+        ])
+    }
+}
+
+fn key(effect: &ClaimedBankEffect) -> OperationKey {
+    OperationKey { payment_id: effect.payment_id, step: effect.step }
+}
+
+fn operation(effect: &ClaimedBankEffect, details: &BankDetails) -> Operation {
+    let debtor = || details.debtor_iban.clone();
+    let kind = match effect.step {
+        BankStep::PlaceHold => {
+            OperationKind::PlaceHold { account: debtor(), amount: details.amount, until: details.hold_until }
+        }
+        BankStep::Capture => OperationKind::Capture { account: debtor(), amount: details.amount },
+        BankStep::Release => OperationKind::Release,
+        BankStep::Credit => OperationKind::Credit {
+            account: details.creditor_iban.clone(),
+            amount: details.net_amount,
+            end_to_end_id: details.end_to_end_id.clone(),
+            remittance_information: details.remittance_information.clone().map(|text| Personal::new(text.0)),
+        },
+    };
+    Operation { payment_id: effect.payment_id, kind }
+}
