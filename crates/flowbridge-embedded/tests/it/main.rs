@@ -1,0 +1,3 @@
+//! The embedded servers against the real programs: starting, crashing, continuing.
+
+mod postgres;
