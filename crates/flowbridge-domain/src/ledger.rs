@@ -104,6 +104,10 @@ pub enum Moment {
     RedemptionReleased,
     /// The debtor's bank declined to capture what is settled.
     Loss,
+    /// Tokens moved on chain outside our payments.
+    CustodyTransfer,
+    /// A reorganisation took such a movement back.
+    CustodyTransferRemoved,
     /// A reorganisation took the settlement back.
     SettlementRemoved,
     /// A reorganisation took the fee leg back.
@@ -118,7 +122,7 @@ pub enum Moment {
 
 impl Moment {
     /// Every moment.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Settled,
         Self::Fee,
         Self::Captured,
@@ -128,6 +132,8 @@ impl Moment {
         Self::Burned,
         Self::RedemptionReleased,
         Self::Loss,
+        Self::CustodyTransfer,
+        Self::CustodyTransferRemoved,
         Self::SettlementRemoved,
         Self::FeeRemoved,
         Self::LossRemoved,
@@ -147,6 +153,8 @@ impl Moment {
             Self::Burned => "burned",
             Self::RedemptionReleased => "redemption_released",
             Self::Loss => "loss",
+            Self::CustodyTransfer => "custody_transfer",
+            Self::CustodyTransferRemoved => "custody_transfer_removed",
             Self::SettlementRemoved => "settlement_removed",
             Self::FeeRemoved => "fee_removed",
             Self::LossRemoved => "loss_removed",

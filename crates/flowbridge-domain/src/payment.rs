@@ -402,7 +402,7 @@ pub struct Step {
 /// Why an event changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Rejected {
-    /// It has been taken into account before.
+    /// It has been taken into account before, or makes no difference.
     #[error("already known")]
     Repeat,
     /// It came after the payment was past it: a cancellation of what is settled, a timer of what has ended.

@@ -5,14 +5,19 @@
 //! and nothing slow ever happens inside one. Every statement is a named constant in its module's `statements!` block; a test
 //! prepares all of them against a migrated database and compares their types with the committed list.
 
+pub mod chain;
 pub mod db;
 pub mod effect;
 pub mod event_log;
 pub mod ledger;
 pub mod lifecycle;
+pub mod monitor;
 pub mod observation;
 pub mod payment;
+#[cfg(test)]
+mod registry;
 mod sql;
 pub mod wake;
+pub mod webhook;
 
 pub use db::{Db, DbSettings, StoreError, Tx};

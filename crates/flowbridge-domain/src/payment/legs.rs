@@ -21,7 +21,9 @@ pub enum ChainLeg {
     Closed,
 }
 
-/// The hold at the debtor's bank.
+/// The hold at the debtor's bank. With token funding there is none, and the leg is [`HoldLeg::NotAsked`] as long as the debtor's
+/// tokens are reserved or taken as the chain says, [`HoldLeg::Released`] once they are freed because the chain never opened the
+/// payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HoldLeg {
     /// None is needed yet, or ever.
@@ -170,8 +172,9 @@ impl Legs {
             self.hold = to;
             return Ok(Learned::default());
         }
-        // Each operation has one outcome, so hearing it when the leg is beyond it is hearing it again.
-        Err(if reached(self.hold) >= reached(to) { NotLearned::Repeat } else { NotLearned::Contradiction })
+        // Each operation has one outcome: hearing it when the leg is beyond it is hearing it again, the other one is news.
+        let is_repeat = self.hold == to || reached(self.hold) > reached(to);
+        Err(if is_repeat { NotLearned::Repeat } else { NotLearned::Contradiction })
     }
 
     fn learn_payout(&mut self, from: PayoutLeg, to: PayoutLeg) -> Result<Learned, NotLearned> {
@@ -187,10 +190,13 @@ impl Legs {
 
     fn learn_chain(&mut self, terms: &Terms, log: ChainLog) -> Result<Learned, NotLearned> {
         match (self.chain, log) {
-            (ChainLeg::Unused, ChainLog::Initiated) => self.move_chain(ChainLeg::Open),
+            (ChainLeg::Unused, ChainLog::Initiated) => {
+                self.chain = ChainLeg::Open;
+                Ok(Learned { hold: self.reserve_again(terms)?, ..Learned::default() })
+            }
             (ChainLeg::Unused, ChainLog::InitiationSetAside(_)) => {
                 self.chain = ChainLeg::Closed;
-                Ok(Learned { hold: self.ledger_hold(terms, HoldMovement::Release), ..Learned::default() })
+                Ok(Learned { hold: self.free_reserved(terms), ..Learned::default() })
             }
             (ChainLeg::Open, ChainLog::Settled) => {
                 self.chain = ChainLeg::Settled;
@@ -261,9 +267,12 @@ impl Legs {
     /// A reorganisation undoes the newest log first, so each is undone from just the position that it led to. What is
     /// undone belongs to the round that ends here; what is reserved anew belongs to the next.
     fn learn_removed(&mut self, terms: &Terms, log: ChainLog) -> Result<Learned, NotLearned> {
+        let was_never_open = terms.funding == Funding::Token && self.hold == HoldLeg::Released;
         let entries = match (self.chain, log) {
             (ChainLeg::Open, ChainLog::Initiated) => return self.move_chain(ChainLeg::Unused),
-            (ChainLeg::Closed, ChainLog::InitiationSetAside(_)) => {
+            (ChainLeg::Closed, ChainLog::InitiationSetAside(_))
+                if !self.was_redeemed() && (was_never_open || terms.funding == Funding::Bank) =>
+            {
                 self.chain = ChainLeg::Unused;
                 vec![]
             }
@@ -271,7 +280,9 @@ impl Legs {
                 self.chain = ChainLeg::Open;
                 self.settlement_entries(terms).into_iter().rev().map(removed).collect()
             }
-            (ChainLeg::Closed, ChainLog::Cancelled | ChainLog::Reclaimed) if !self.was_redeemed() => {
+            (ChainLeg::Closed, ChainLog::Cancelled | ChainLog::Reclaimed)
+                if !self.was_redeemed() && !was_never_open =>
+            {
                 self.chain = ChainLeg::Open;
                 vec![]
             }
@@ -296,9 +307,44 @@ impl Legs {
             ) => return Err(NotLearned::Repeat),
         };
         self.round = self.round.checked_add(1).ok_or(NotLearned::Contradiction)?;
-        let released = matches!(log, ChainLog::RedemptionBurned | ChainLog::RedemptionReleased);
-        let hold = if released { None } else { self.ledger_hold(terms, HoldMovement::Place) };
+        let hold = match log {
+            // The escrow is there again.
+            ChainLog::Settled | ChainLog::Cancelled | ChainLog::Reclaimed => {
+                self.ledger_hold(terms, HoldMovement::Place)
+            }
+            // Tokens that were freed are reserved when the chain opens the payment after all.
+            ChainLog::InitiationSetAside(_)
+            | ChainLog::Initiated
+            | ChainLog::SettlementSetAside(_)
+            | ChainLog::RedemptionBurned
+            | ChainLog::RedemptionReleased => None,
+        };
         Ok(Learned { entries, hold })
+    }
+
+    /// Frees the reserved tokens of a payment that is not on chain; the hold leg remembers that it is done.
+    pub(super) fn free_reserved(&mut self, terms: &Terms) -> Option<LedgerHold> {
+        if terms.funding == Funding::Bank || self.hold == HoldLeg::Released {
+            return None;
+        }
+        self.hold = HoldLeg::Released;
+        self.ledger_hold(terms, HoldMovement::Release)
+    }
+
+    /// The chain opened a payment that had been given up: its tokens are in escrow, so they are reserved in a new round.
+    fn reserve_again(&mut self, terms: &Terms) -> Result<Option<LedgerHold>, NotLearned> {
+        if terms.funding == Funding::Bank || self.hold != HoldLeg::Released {
+            return Ok(None);
+        }
+        self.round = self.round.checked_add(1).ok_or(NotLearned::Contradiction)?;
+        self.hold = HoldLeg::NotAsked;
+        Ok(self.ledger_hold(terms, HoldMovement::Place))
+    }
+
+    /// Has bank money moved, or may it, that only settlement justifies? A confirm-only bank's capture comes before settlement.
+    pub(super) fn bank_money_moved(&self, terms: &Terms) -> bool {
+        let captured = matches!(self.hold, HoldLeg::CaptureAsked | HoldLeg::Captured);
+        captured && terms.hold_mode != HoldMode::ConfirmOnly || self.payout != PayoutLeg::NotDue
     }
 
     fn move_chain(&mut self, to: ChainLeg) -> Result<Learned, NotLearned> {
@@ -344,6 +390,8 @@ fn removed(entry: JournalEntry) -> JournalEntry {
         | Moment::Returned
         | Moment::Credited
         | Moment::BurnDue
+        | Moment::CustodyTransfer
+        | Moment::CustodyTransferRemoved
         | Moment::SettlementRemoved
         | Moment::FeeRemoved
         | Moment::LossRemoved

@@ -31,7 +31,7 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
     let Payment { terms, progress } = payment;
     let mut legs = progress.legs;
     let (learned, direction) = match legs.learn(terms, event) {
-        Ok(learned) => (learned, after_fact(progress.state, terms, &legs, event)),
+        Ok(learned) => (learned, after_fact(payment, &legs, event, now)),
         Err(NotLearned::NoFact) => {
             (Learned::default(), on_request(progress.state, terms, &legs, event, now)?)
         }
@@ -49,11 +49,20 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
         Direction::Forward => travel.forward(),
         Direction::Cancel(reason) => travel.cancel(reason),
         Direction::WindDown(reason) => travel.wind_down(reason),
+        Direction::CloseAgain(reason) => travel.close_again(reason),
     };
     let state = route.last().copied().unwrap_or(progress.state);
-    let entered: Vec<State> = route.into_iter().filter(|entered| *entered != progress.state).collect();
+    let next = Progress { state, legs: travel.legs };
+    let entered: Vec<State> = if state == progress.state {
+        vec![]
+    } else {
+        route.into_iter().filter(|entered| *entered != progress.state).collect()
+    };
+    if next == *progress && learned.hold.is_none() && travel.effects.is_empty() {
+        return Err(Rejected::Repeat);
+    }
     Ok(Step {
-        next: Progress { state, legs: travel.legs },
+        next,
         suspends_debtor: entered.contains(&State::UnderReview(ReviewReason::CaptureFailed)),
         entered,
         entries: learned.entries,
@@ -76,12 +85,21 @@ enum Direction {
     Cancel(EndReason),
     /// The chain is done with it: undo the rest.
     WindDown(EndReason),
+    /// It has failed, but a reorganisation changed what the chain knows of it.
+    CloseAgain(EndReason),
 }
 
 /// A leg has moved: what does that mean in this state?
-fn after_fact(state: State, terms: &Terms, legs: &Legs, event: Event) -> Direction {
-    match state {
+fn after_fact(before: &Payment, legs: &Legs, event: Event, now: Timestamp) -> Direction {
+    let Payment { terms, progress: Progress { state, legs: legs_before } } = before;
+    match *state {
         State::Accepted | State::Initiated | State::Held | State::Settled => on_the_way(terms, legs, event),
+        // What was set aside is open still: the chain may settle or close it all the same, the bank may let go.
+        State::UnderReview(ReviewReason::CreditorBlocked)
+            if !matches!(event, Event::Captured | Event::Credited | Event::CreditDeclined(_)) =>
+        {
+            on_the_way(terms, legs, event)
+        }
         State::Cancelling(reason) => match event {
             // The chain decides races.
             Event::Chain(ChainLog::Settled) => Direction::Forward,
@@ -105,23 +123,65 @@ fn after_fact(state: State, terms: &Terms, legs: &Legs, event: Event) -> Directi
                 if legs.chain == ChainLeg::Closed {
                     Direction::WindDown(reason)
                 } else {
-                    Direction::Stay(state)
+                    Direction::Stay(*state)
                 }
             }
         },
         // A reorganisation below a completed payment is sent again by itself; only its loss is for a person.
-        State::Completed if matches!(event, Event::Chain(ChainLog::Cancelled | ChainLog::Reclaimed)) => {
-            Direction::Stay(FUNDS_MOVED)
-        }
+        State::Completed => match event {
+            Event::Chain(
+                ChainLog::Cancelled
+                | ChainLog::Reclaimed
+                | ChainLog::InitiationSetAside(_)
+                | ChainLog::SettlementSetAside(_),
+            ) => Direction::Stay(FUNDS_MOVED),
+            Event::ChainRemoved(_) if is_too_late_to_send_again(terms, legs, now) => {
+                Direction::Stay(FUNDS_MOVED)
+            }
+            Event::Chain(
+                ChainLog::Initiated
+                | ChainLog::Settled
+                | ChainLog::RedemptionBurned
+                | ChainLog::RedemptionReleased,
+            )
+            | Event::ChainRemoved(_)
+            | Event::HoldPlaced { .. }
+            | Event::HoldDeclined(_)
+            | Event::HoldExpired
+            | Event::Captured
+            | Event::CaptureDeclined(_)
+            | Event::Released
+            | Event::Credited
+            | Event::CreditDeclined(_)
+            | Event::CancelRequested { .. }
+            | Event::InitiateWindowClosed
+            | Event::SettleWindowClosing
+            | Event::InitiationRefused(_)
+            | Event::Reviewed(_) => Direction::Stay(State::Completed),
+        },
         State::Failed(_) if matches!(event, Event::Chain(ChainLog::Settled)) => {
             Direction::Stay(CONTRADICTION)
         }
         // After a reorganisation an initiation is seen again; the first time, a failed payment can have none.
-        State::Failed(_) if event == Event::Chain(ChainLog::Initiated) && legs.round == 0 => {
+        State::Failed(_) if event == Event::Chain(ChainLog::Initiated) && legs_before.round == 0 => {
             Direction::Stay(CONTRADICTION)
         }
-        State::Completed | State::Failed(_) => Direction::Stay(state),
-        State::UnderReview(_) => Direction::Stay(state),
+        State::Failed(reason)
+            if matches!(event, Event::Chain(ChainLog::Initiated) | Event::ChainRemoved(_)) =>
+        {
+            Direction::CloseAgain(reason)
+        }
+        State::Failed(_) => Direction::Stay(*state),
+        State::UnderReview(_) => Direction::Stay(*state),
+    }
+}
+
+/// The contract would refuse what a reorganisation took back.
+fn is_too_late_to_send_again(terms: &Terms, legs: &Legs, now: Timestamp) -> bool {
+    match legs.chain {
+        ChainLeg::Unused => now >= terms.initiate_before,
+        ChainLeg::Open => now >= terms.expires_at,
+        ChainLeg::Settled | ChainLeg::Closed => false,
     }
 }
 
@@ -168,6 +228,12 @@ fn on_request(
 ) -> Result<Direction, Rejected> {
     let waits_for_chain = legs.chain == ChainLeg::Unused;
     match (event, state) {
+        // A reorganisation took the settlement back, not what banks have paid on it: it is sent again.
+        (Event::CancelRequested { .. }, State::Accepted | State::Initiated | State::Held)
+            if legs.bank_money_moved(terms) =>
+        {
+            Err(Rejected::TooLate)
+        }
         (Event::CancelRequested { initiation }, State::Accepted) => Ok(match initiation {
             Initiation::NeverSigned if waits_for_chain => Direction::WindDown(EndReason::Revoked),
             Initiation::NeverSigned | Initiation::MaybeSigned => Direction::Cancel(EndReason::Revoked),
@@ -356,21 +422,19 @@ impl Travel<'_> {
             ChainLeg::Unused | ChainLeg::Closed => {}
             ChainLeg::Open | ChainLeg::Settled => return self.cancel(reason),
         }
-        let confirm_only = self.terms.hold_mode == HoldMode::ConfirmOnly;
+        if self.legs.bank_money_moved(self.terms) {
+            return vec![FUNDS_MOVED];
+        }
         match self.legs.hold {
-            HoldLeg::CaptureAsked if confirm_only => return vec![State::Cancelling(reason)],
-            HoldLeg::Captured if confirm_only => {}
-            HoldLeg::CaptureAsked | HoldLeg::Captured => return vec![FUNDS_MOVED],
-            HoldLeg::ReleaseAsked { .. } => return vec![State::Cancelling(reason)],
+            // The answer is awaited, and says what is to be given back.
+            HoldLeg::CaptureAsked | HoldLeg::ReleaseAsked { .. } => return vec![State::Cancelling(reason)],
             HoldLeg::NotAsked
             | HoldLeg::Asked
             | HoldLeg::Placed
             | HoldLeg::Declined
+            | HoldLeg::Captured
             | HoldLeg::CaptureDeclined
             | HoldLeg::Released => {}
-        }
-        if self.legs.payout != PayoutLeg::NotDue {
-            return vec![FUNDS_MOVED];
         }
         if let Some(asked) = release_due(self.terms, self.legs.hold) {
             self.legs.hold = asked;
@@ -378,7 +442,17 @@ impl Travel<'_> {
             return vec![State::Cancelling(reason)];
         }
         if self.legs.chain == ChainLeg::Unused {
-            self.released = self.legs.ledger_hold(self.terms, HoldMovement::Release);
+            self.released = self.legs.free_reserved(self.terms);
+        }
+        vec![State::Failed(reason)]
+    }
+
+    /// What a reorganisation opened again is closed again, what it took off the chain is not reserved for.
+    fn close_again(&mut self, reason: EndReason) -> Vec<State> {
+        match self.legs.chain {
+            ChainLeg::Unused => self.released = self.legs.free_reserved(self.terms),
+            ChainLeg::Open => self.effects.push(Effect::CancelOnChain),
+            ChainLeg::Settled | ChainLeg::Closed => {}
         }
         vec![State::Failed(reason)]
     }

@@ -1,0 +1,1404 @@
+//! What we send to the chain and what we have seen of it.
+//!
+//! Sending: an intention (calldata, and which payments it carries in which place) is durable before it takes a nonce, and its
+//! signed bytes are durable before they are broadcast; every version ever signed is kept, because any of them may be
+//! included. Seeing: a range of blocks is taken in by one transaction, with its logs, the observations that are final
+//! enough to announce, the wallets' balances and the cursor. A lane of sending and the watcher each have one holder at a time,
+//! by lease and epoch.
+
+use crate::db::{Db, StoreError, Tx};
+use crate::event_log::{self, NewEvent};
+use crate::sql::{At, columns, statements};
+use crate::{ledger, observation};
+use flowbridge_domain::id::{AccountId, PaymentId};
+use flowbridge_domain::ledger::{JournalEntry, LedgerAccount, Moment};
+use flowbridge_domain::money::{Currency, Money};
+use flowbridge_domain::party::EvmAddress;
+use flowbridge_domain::payment::{ChainLog, Effect, Event, Funding, SetAside};
+use flowbridge_domain::time::Timestamp;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+statements! {
+    SAVE_CONTRACT = "insert into chain_contract (currency, token, token_decimals, router, manager, house)
+        values ($1, $2, $3, $4, $5, $6)
+        on conflict (currency) do update set token = excluded.token, token_decimals = excluded.token_decimals,
+            router = excluded.router, manager = excluded.manager, house = excluded.house";
+
+    ENSURE_LANE = "insert into chain_lane (lane, next_nonce) values ($1, $2) on conflict do nothing";
+
+    LEASE_LANE = "update chain_lane set owner = $2, lease_until = $4,
+            epoch = case when owner = $2 and lease_until > $3 then epoch else epoch + 1 end
+        where lane = $1 and (owner = $2 or lease_until <= $3)
+        returning epoch, next_nonce";
+
+    RELEASE_LANE = "update chain_lane set lease_until = '-infinity' where lane = $1 and owner = $2";
+
+    GUARD_LANE = "select next_nonce from chain_lane where lane = $1 and epoch = $2 for update";
+
+    SET_NONCE = "update chain_lane set next_nonce = $3 where lane = $1 and epoch = $2";
+
+    // Initiations that are due, with their leaves' content. Locked against a client's cancellation.
+    CLAIM_INITIATIONS = "select effect.payment_id, payment.number, payment.currency, payment.funding, payment.payout,
+            payment.amount, payment.fee, payment.expires_at, payment.initiate_before, effect.traceparent,
+            payment.\"authorization\", debtor.wallet as debtor_wallet, creditor.wallet as creditor_wallet,
+            effect.state_since
+        from effect
+            join payment on payment.id = effect.payment_id
+            join account debtor on debtor.id = payment.debtor_account
+            join account creditor on creditor.id = payment.creditor_account
+        where effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready' and effect.next_attempt_at <= $1
+        order by effect.next_attempt_at limit $2
+        for update of effect skip locked";
+
+    // Everything else acts on a leaf that is already on chain; a payment whose leaf is not there yet is not due.
+    CLAIM_ON_LEAVES = "select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, chain_leaf.root,
+            chain_leaf.place, chain_tx.currency
+        from effect
+            join chain_leaf on chain_leaf.payment_id = effect.payment_id
+            join chain_batch on chain_batch.root = chain_leaf.root
+            join chain_tx on chain_tx.id = chain_batch.chain_tx
+        where effect.lane = 'chain' and effect.kind = any($1) and effect.state = 'ready' and effect.next_attempt_at <= $2
+        order by effect.next_attempt_at limit $3
+        for update of effect skip locked";
+
+    MARK_SENT = "update effect set state = 'sent', attempts = attempts + 1, sent_at = $3, state_since = $3
+        where payment_id = any($1) and kind = $2 and lane = 'chain'";
+
+    UNMARK_SENT = "update effect set state = 'ready', next_attempt_at = $3, state_since = $4
+        from chain_tx_item item
+        where item.chain_tx = $1 and effect.payment_id = item.payment_id and effect.kind = $2 and effect.state = 'sent'";
+
+    REFUSE = "update effect set state = 'refused', outcome = $3, state_since = $4
+        from chain_tx_item item
+        where item.chain_tx = $1 and effect.payment_id = item.payment_id and effect.kind = $2 and effect.state = 'sent'
+        returning effect.payment_id, effect.traceparent";
+
+    INSERT_TX = "insert into chain_tx (id, lane, purpose, currency, state, calldata, contract, valid_before, traceparent, created_at, state_since)
+        values ($1, $2, $3, $4, 'intended', $5, $6, $7, $8, $9, $9)";
+
+    INSERT_ITEMS = "insert into chain_tx_item (payment_id, chain_tx, place)
+        select id, $1, place - 1 from unnest($2::uuid[]) with ordinality as item (id, place)";
+
+    INSERT_BATCH = "insert into chain_batch (root, currency, chain_tx, size, created_at) values ($1, $2, $3, $4, $5)
+        on conflict (root) do update set chain_tx = excluded.chain_tx";
+
+    // A payment that is batched again (its earlier transaction can no longer be included) has a new place.
+    INSERT_LEAVES = "insert into chain_leaf (payment_id, number, root, place, debtor, creditor, amount, fee, expires_at, terms)
+        select leaf.payment_id, leaf.number, $1, leaf.place - 1, leaf.debtor, leaf.creditor, leaf.amount, leaf.fee,
+                leaf.expires_at, leaf.terms
+            from unnest($2::uuid[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[])
+                with ordinality as leaf (payment_id, number, debtor, creditor, amount, fee, expires_at, terms, place)
+        on conflict (payment_id) do update set root = excluded.root, place = excluded.place";
+
+    READ_LEAVES = "select payment_id, number, root, debtor, creditor, amount, fee, expires_at, terms from chain_leaf
+        where root = any($1) order by root, place";
+
+    OPEN_TXS = "select id, lane, purpose, currency, state, calldata, contract, nonce, raw, tx_hash, fee_per_gas, priority_fee,
+            gas_limit, versions, valid_before, included_number, included_hash, traceparent, state_since,
+            (select array_agg(version.tx_hash) from chain_tx_version version where version.chain_tx = chain_tx.id) as hashes
+        from chain_tx where lane = $1 and state in ('intended', 'signed', 'broadcast', 'included')
+        order by nonce nulls last, created_at, id limit $2";
+
+    TX_ITEMS = "select payment_id from chain_tx_item where chain_tx = $1 order by place";
+
+    SIGN = "update chain_tx set state = 'signed', nonce = $2, raw = $3, tx_hash = $4, fee_per_gas = $5, priority_fee = $6,
+            gas_limit = $7, versions = versions + 1, state_since = $8
+        where id = $1";
+
+    INSERT_VERSION = "insert into chain_tx_version (tx_hash, chain_tx, raw, signed_at) values ($1, $2, $3, $4)
+        on conflict do nothing";
+
+    MOVE_TXS = "update chain_tx set state = new.state, included_number = new.number, included_hash = new.hash,
+            outcome = coalesce(new.outcome, chain_tx.outcome), state_since = $6
+        from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::text[]) as new (id, state, number, hash, outcome)
+        where chain_tx.id = new.id and chain_tx.state <> new.state";
+
+    UNSIGN = "update chain_tx set state = 'intended', nonce = null, raw = null, tx_hash = null, state_since = $2 where id = $1";
+
+    ENSURE_CURSOR = "insert into chain_cursor (block_number, block_hash, announced_number) values ($1, $2, $1)
+        on conflict do nothing";
+
+    LEASE_WATCHER = "update chain_cursor set owner = $1, lease_until = $3,
+            epoch = case when owner = $1 and lease_until > $2 then epoch else epoch + 1 end
+        where owner = $1 or lease_until <= $2
+        returning epoch, block_number, block_hash, announced_number";
+
+    RELEASE_WATCHER = "update chain_cursor set lease_until = '-infinity' where owner = $1";
+
+    MOVE_CURSOR = "update chain_cursor set block_number = $2, block_hash = $3, announced_number = $4 where epoch = $1";
+
+    SAVE_HEAD = "insert into chain_head (chain_id, latest_number, latest_time, safe_number, safe_time, finalized_number, finalized_time, seen_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        on conflict (only_one) do update set chain_id = excluded.chain_id,
+            latest_number = excluded.latest_number, latest_time = excluded.latest_time,
+            safe_number = excluded.safe_number, safe_time = excluded.safe_time,
+            finalized_number = excluded.finalized_number, finalized_time = excluded.finalized_time, seen_at = excluded.seen_at";
+
+    READ_HEAD = "select chain_id, latest_number, latest_time, safe_number, safe_time, finalized_number, finalized_time, seen_at
+        from chain_head";
+
+    SAVE_BLOCKS = "insert into chain_block (number, hash, block_time)
+        select * from unnest($1::bigint[], $2::bytea[], $3::timestamptz[])
+        on conflict (number) do update set hash = excluded.hash, block_time = excluded.block_time";
+
+    FORGET_BLOCKS = "delete from chain_block where number < $1 or number > $2";
+
+    KNOWN_BLOCKS = "select number, hash from chain_block order by number desc limit $1";
+
+    SAVE_LOGS = "insert into chain_log (block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data)
+        select * from unnest($1::bigint[], $2::integer[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::uuid[], $8::jsonb[])
+        on conflict do nothing";
+
+    ANNOUNCE = "update chain_log set announced = true where not announced and block_number <= $1
+        returning block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data";
+
+    REMOVE = "delete from chain_log where block_number > $1
+        returning block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data, announced";
+
+    TRACES = "select id, traceparent from payment where id = any($1)";
+
+    WALLET_ACCOUNTS = "select id, wallet, currency from account where wallet = any($1)";
+
+    // A log that is announced settles the effect that asked for it; one that is taken back opens it again.
+    RESOLVE_EFFECTS = "update effect set state = new.state, outcome = new.outcome, reference = new.reference, state_since = $6
+        from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) as new (payment_id, kind, state, outcome, reference)
+        where effect.payment_id = new.payment_id and effect.kind = new.kind and effect.lane = 'chain'
+            and effect.state <> 'revoked'";
+
+    MOVE_WALLETS = "insert into chain_wallet (currency, wallet, units)
+        select currency, wallet, sum(units)::bigint
+            from unnest($1::text[], $2::bytea[], $3::bigint[]) as moved (currency, wallet, units)
+            group by currency, wallet order by currency, wallet
+        on conflict (currency, wallet) do update set units = chain_wallet.units + excluded.units";
+
+    SAVE_TOTALS = "insert into chain_totals (currency, sequence, minted, burned, escrowed, redemption, gaps)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (currency) do update set sequence = excluded.sequence, minted = excluded.minted, burned = excluded.burned,
+            escrowed = excluded.escrowed, redemption = excluded.redemption, gaps = chain_totals.gaps + excluded.gaps";
+
+    READ_TOTALS = "select currency, sequence from chain_totals";
+
+    LAST_TOTALS = "select data from chain_log where currency = $1 and kind = 'totals' and announced
+        order by block_number desc, log_index desc limit 1";
+
+    CONTRACT_DECIMALS = "select currency, token_decimals from chain_contract";
+}
+
+/// Who may send what: one key each, so that no key can do another's work on chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Opens payments.
+    Initiator,
+    /// Settles, burns, releases.
+    Settler,
+    /// Cancels.
+    Canceller,
+}
+
+impl Lane {
+    /// Every lane.
+    pub const ALL: [Self; 3] = [Self::Initiator, Self::Settler, Self::Canceller];
+
+    /// The name in tables and key files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Initiator => "initiator",
+            Self::Settler => "settler",
+            Self::Canceller => "canceller",
+        }
+    }
+
+    /// Reads the name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|lane| lane.as_str() == text)
+    }
+}
+
+/// Our contracts of one currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contracts {
+    /// The currency.
+    pub currency: Currency,
+    /// `TokenizedCash`.
+    pub token: EvmAddress,
+    /// Its decimals.
+    pub token_decimals: u8,
+    /// `PaymentRouter`.
+    pub router: EvmAddress,
+    /// `SettlementManager`.
+    pub manager: EvmAddress,
+    /// Where fees go.
+    pub house: EvmAddress,
+}
+
+/// Makes our contracts known, from the deployment record.
+pub async fn save_contracts(db: &Db, contracts: &Contracts) -> Result<(), StoreError> {
+    let address = |address: &EvmAddress| address.as_bytes().to_vec();
+    db.query(
+        SAVE_CONTRACT,
+        &[
+            &contracts.currency.code(),
+            &address(&contracts.token),
+            &i16::from(contracts.token_decimals),
+            &address(&contracts.router),
+            &address(&contracts.manager),
+            &address(&contracts.house),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------------------------- lanes
+
+/// A lane that is ours for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneLease {
+    /// The lane.
+    pub lane: Lane,
+    /// Proves the lease when writing.
+    pub epoch: i64,
+    /// The nonce that the next signature takes.
+    pub next_nonce: u64,
+}
+
+/// Takes or renews a lane. `None` while somebody else has it. `chain_nonce` starts a lane that was never used.
+pub async fn lease_lane(
+    db: &Db,
+    lane: Lane,
+    owner: &str,
+    chain_nonce: u64,
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Option<LaneLease>, StoreError> {
+    db.query(ENSURE_LANE, &[&lane.as_str(), &number(chain_nonce)?]).await?;
+    let rows = db.query(LEASE_LANE, &[&lane.as_str(), &owner, &At(now), &At(now.plus(lease))]).await?;
+    rows.first()
+        .map(|row| {
+            Ok(LaneLease {
+                lane,
+                epoch: row.try_get("epoch")?,
+                next_nonce: unsigned(row.try_get("next_nonce")?)?,
+            })
+        })
+        .transpose()
+}
+
+/// Gives a lane back.
+pub async fn release_lane(db: &Db, lane: Lane, owner: &str) -> Result<(), StoreError> {
+    db.query(RELEASE_LANE, &[&lane.as_str(), &owner]).await?;
+    Ok(())
+}
+
+/// Holds the lane for this transaction, or says that it is lost. Returns the next nonce.
+pub async fn guard_lane(tx: &Tx, lease: &LaneLease) -> Result<u64, StoreError> {
+    let rows = tx.query(GUARD_LANE, &[&lease.lane.as_str(), &lease.epoch]).await?;
+    rows.first().map_or(Err(StoreError::Lost), |row| unsigned(row.try_get("next_nonce")?))
+}
+
+/// Sets the next nonce after the chain proved ours wrong.
+pub async fn set_nonce(tx: &Tx, lease: &LaneLease, nonce: u64) -> Result<(), StoreError> {
+    let moved = tx.execute(SET_NONCE, &[&lease.lane.as_str(), &lease.epoch, &number(nonce)?]).await?;
+    if moved == 1 { Ok(()) } else { Err(StoreError::Lost) }
+}
+
+// ------------------------------------------------------------------------------------------------------------- intending
+
+/// A payment that is to be opened on chain.
+#[derive(Debug, Clone)]
+pub struct DueInitiation {
+    /// The payment.
+    pub payment_id: PaymentId,
+    /// Its number on chain.
+    pub number: u64,
+    /// How it is funded: batches do not mix.
+    pub funding: Funding,
+    /// Paid out by bank?
+    pub paid_out_by_bank: bool,
+    /// The debtor's wallet.
+    pub debtor: EvmAddress,
+    /// The creditor's wallet.
+    pub creditor: EvmAddress,
+    /// What the debtor pays.
+    pub amount: Money,
+    /// What of it is ours.
+    pub fee: Money,
+    /// Settled strictly before.
+    pub expires_at: Timestamp,
+    /// Opened strictly before.
+    pub initiate_before: Timestamp,
+    /// The debtor's ERC-3009 signature, if that is how it is authorised.
+    pub authorization: Option<Value>,
+    /// The trace it continues.
+    pub traceparent: String,
+    /// Since when it waits.
+    pub waiting_since: Timestamp,
+}
+
+/// Locks initiations that are due until the transaction ends; [`intend`] takes them, leaving them lets them go.
+pub async fn claim_initiations(
+    tx: &Tx,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<DueInitiation>, StoreError> {
+    let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            let payment_id = PaymentId::from_uuid(row.try_get("payment_id")?);
+            let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of payment {payment_id}"));
+            let currency = Currency::parse(row.try_get("currency")?).map_err(|_| corrupt("currency"))?;
+            let money = |column: &str| {
+                Ok::<_, StoreError>(Money::new(row.try_get::<_, i64>(column)?.into(), currency))
+            };
+            Ok(DueInitiation {
+                payment_id,
+                number: unsigned(row.try_get("number")?)?,
+                funding: Funding::parse(row.try_get("funding")?).ok_or_else(|| corrupt("funding"))?,
+                paid_out_by_bank: row.try_get::<_, &str>("payout")? == "bank",
+                debtor: address(row, "debtor_wallet")?,
+                creditor: address(row, "creditor_wallet")?,
+                amount: money("amount")?,
+                fee: money("fee")?,
+                expires_at: row.try_get::<_, At>("expires_at")?.0,
+                initiate_before: row.try_get::<_, At>("initiate_before")?.0,
+                authorization: row.try_get("authorization")?,
+                traceparent: row.try_get("traceparent")?,
+                waiting_since: row.try_get::<_, At>("state_since")?.0,
+            })
+        })
+        .collect()
+}
+
+/// An effect on a payment whose leaf is on chain.
+#[derive(Debug, Clone)]
+pub struct DueOnLeaf {
+    /// The payment.
+    pub payment_id: PaymentId,
+    /// Settle, cancel, burn or release.
+    pub effect: Effect,
+    /// Its batch.
+    pub root: [u8; 32],
+    /// Its place there.
+    pub place: u32,
+    /// The batch's currency.
+    pub currency: Currency,
+    /// The trace it continues.
+    pub traceparent: String,
+    /// Since when it waits.
+    pub waiting_since: Timestamp,
+}
+
+/// Locks effects on leaves that are due, as [`claim_initiations`] does.
+pub async fn claim_on_leaves(
+    tx: &Tx,
+    effects: &[Effect],
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<DueOnLeaf>, StoreError> {
+    let kinds: Vec<&str> = effects.iter().map(|effect| effect.as_str()).collect();
+    let rows = tx.query(CLAIM_ON_LEAVES, &[&kinds, &At(now), &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            let payment_id = PaymentId::from_uuid(row.try_get("payment_id")?);
+            let corrupt =
+                |what: &str| StoreError::Corrupt(format!("{what} of the leaf of payment {payment_id}"));
+            Ok(DueOnLeaf {
+                payment_id,
+                effect: Effect::parse(row.try_get("kind")?).ok_or_else(|| corrupt("effect"))?,
+                root: hash(row, "root")?,
+                place: u32::try_from(row.try_get::<_, i32>("place")?).map_err(|_| corrupt("place"))?,
+                currency: Currency::parse(row.try_get("currency")?).map_err(|_| corrupt("currency"))?,
+                traceparent: row.try_get("traceparent")?,
+                waiting_since: row.try_get::<_, At>("state_since")?.0,
+            })
+        })
+        .collect()
+}
+
+/// A leaf as it was committed to. Amounts are token units, times block seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// The payment.
+    pub payment_id: PaymentId,
+    /// Its number.
+    pub number: u64,
+    /// Who pays.
+    pub debtor: EvmAddress,
+    /// Who is paid.
+    pub creditor: EvmAddress,
+    /// How much.
+    pub amount: u64,
+    /// What of it is ours.
+    pub fee: u64,
+    /// Settled strictly before.
+    pub expires_at: u64,
+    /// Bit 0: funded by token; bit 1: paid out by bank.
+    pub terms: u8,
+}
+
+/// What is to be sent: the calldata, the payments it carries, and for an initiation the batch it commits to.
+#[derive(Debug, Clone)]
+pub struct Intention {
+    /// Who sends it.
+    pub lane: Lane,
+    /// Which effect of its payments it carries out.
+    pub effect: Effect,
+    /// The contracts' currency.
+    pub currency: Currency,
+    /// The contract it calls.
+    pub contract: EvmAddress,
+    /// The call.
+    pub calldata: Vec<u8>,
+    /// The payments it carries, in their places.
+    pub payments: Vec<PaymentId>,
+    /// The contract refuses it from this block time on.
+    pub valid_before: Option<Timestamp>,
+    /// For an initiation: the root and the leaves in order.
+    pub batch: Option<([u8; 32], Vec<Leaf>)>,
+    /// The trace of its first payment.
+    pub traceparent: String,
+}
+
+/// Makes intentions durable, and takes their effects out of the queue, in the transaction that claimed them.
+pub async fn intend(tx: &Tx, intentions: &[Intention], now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+    let mut ids = Vec::with_capacity(intentions.len());
+    for intention in intentions {
+        let id = flowbridge_domain::id::EventId::generate(now, rand::random()).as_uuid();
+        let payments: Vec<Uuid> = intention.payments.iter().map(PaymentId::as_uuid).collect();
+        tx.execute(
+            INSERT_TX,
+            &[
+                &id,
+                &intention.lane.as_str(),
+                &intention.effect.as_str(),
+                &intention.currency.code(),
+                &intention.calldata,
+                &intention.contract.as_bytes().to_vec(),
+                &intention.valid_before.map(At),
+                &intention.traceparent,
+                &At(now),
+            ],
+        )
+        .await?;
+        tx.execute(INSERT_ITEMS, &[&id, &payments]).await?;
+        tx.execute(MARK_SENT, &[&payments, &intention.effect.as_str(), &At(now)]).await?;
+        if let Some((root, leaves)) = &intention.batch {
+            save_batch(tx, id, intention, root, leaves, now).await?;
+        }
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+async fn save_batch(
+    tx: &Tx,
+    id: Uuid,
+    intention: &Intention,
+    root: &[u8; 32],
+    leaves: &[Leaf],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let root = root.to_vec();
+    let size = i32::try_from(leaves.len()).unwrap_or(i32::MAX);
+    tx.execute(INSERT_BATCH, &[&root, &intention.currency.code(), &id, &size, &At(now)]).await?;
+    let (ids, numbers, debtors, creditors, amounts, fees, expiries, terms) = columns!(
+        leaves,
+        |leaf| leaf.payment_id.as_uuid(),
+        i64::try_from(leaf.number).unwrap_or(i64::MAX),
+        leaf.debtor.as_bytes().to_vec(),
+        leaf.creditor.as_bytes().to_vec(),
+        i64::try_from(leaf.amount).unwrap_or(i64::MAX),
+        i64::try_from(leaf.fee).unwrap_or(i64::MAX),
+        i64::try_from(leaf.expires_at).unwrap_or(i64::MAX),
+        i16::from(leaf.terms)
+    );
+    tx.execute(
+        INSERT_LEAVES,
+        &[&root, &ids, &numbers, &debtors, &creditors, &amounts, &fees, &expiries, &terms],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The whole batches behind roots, leaves in their places.
+pub async fn read_batches(tx: &Tx, roots: &[[u8; 32]]) -> Result<HashMap<[u8; 32], Vec<Leaf>>, StoreError> {
+    let wanted: Vec<Vec<u8>> = roots.iter().map(|root| root.to_vec()).collect();
+    let mut batches: HashMap<[u8; 32], Vec<Leaf>> = HashMap::new();
+    for row in tx.query(READ_LEAVES, &[&wanted]).await? {
+        let leaf = Leaf {
+            payment_id: PaymentId::from_uuid(row.try_get("payment_id")?),
+            number: unsigned(row.try_get("number")?)?,
+            debtor: address(&row, "debtor")?,
+            creditor: address(&row, "creditor")?,
+            amount: unsigned(row.try_get("amount")?)?,
+            fee: unsigned(row.try_get("fee")?)?,
+            expires_at: unsigned(row.try_get("expires_at")?)?,
+            terms: u8::try_from(row.try_get::<_, i16>("terms")?)
+                .map_err(|_| StoreError::Corrupt("terms of a leaf".into()))?,
+        };
+        batches.entry(hash(&row, "root")?).or_default().push(leaf);
+    }
+    Ok(batches)
+}
+
+// --------------------------------------------------------------------------------------------------------------- sending
+
+/// Where a transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxState {
+    /// Durable, without a nonce.
+    Intended,
+    /// Signed, perhaps broadcast.
+    Signed,
+    /// A node has taken it.
+    Broadcast,
+    /// In a block of the canonical chain.
+    Included,
+}
+
+/// A transaction that is not finished.
+#[derive(Debug, Clone)]
+pub struct OpenTx {
+    /// Our id of it.
+    pub id: Uuid,
+    /// Which effect of its payments it carries out.
+    pub effect: Effect,
+    /// The contracts' currency.
+    pub currency: Currency,
+    /// Where it is.
+    pub state: TxState,
+    /// The contract it calls.
+    pub contract: EvmAddress,
+    /// The call.
+    pub calldata: Vec<u8>,
+    /// From signing on.
+    pub nonce: Option<u64>,
+    /// The newest signed version.
+    pub raw: Option<Vec<u8>>,
+    /// Hashes of all versions ever signed.
+    pub hashes: Vec<[u8; 32]>,
+    /// Of the newest version, in wei.
+    pub fee_per_gas: Option<u64>,
+    /// Of the newest version, in wei.
+    pub priority_fee: Option<u64>,
+    /// Of the newest version.
+    pub gas_limit: Option<u64>,
+    /// How often it was signed.
+    pub versions: i32,
+    /// The contract refuses it from this block time on.
+    pub valid_before: Option<Timestamp>,
+    /// The block it is in.
+    pub included: Option<(u64, [u8; 32])>,
+    /// The trace of its first payment.
+    pub traceparent: String,
+    /// Since when it is where it is.
+    pub state_since: Timestamp,
+}
+
+/// The unfinished transactions of a lane, in the order of their nonces, unsigned ones last.
+pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, StoreError> {
+    let rows = db.query(OPEN_TXS, &[&lane.as_str(), &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            let id: Uuid = row.try_get("id")?;
+            let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of chain transaction {id}"));
+            let optional = |column: &str| -> Result<Option<u64>, StoreError> {
+                row.try_get::<_, Option<i64>>(column)?.map(unsigned).transpose()
+            };
+            let included =
+                match (optional("included_number")?, row.try_get::<_, Option<Vec<u8>>>("included_hash")?) {
+                    (Some(number), Some(hash)) => {
+                        Some((number, hash.try_into().map_err(|_| corrupt("block hash"))?))
+                    }
+                    _ => None,
+                };
+            let hashes: Option<Vec<Vec<u8>>> = row.try_get("hashes")?;
+            Ok(OpenTx {
+                id,
+                effect: Effect::parse(row.try_get("purpose")?).ok_or_else(|| corrupt("purpose"))?,
+                currency: Currency::parse(row.try_get("currency")?).map_err(|_| corrupt("currency"))?,
+                state: match row.try_get::<_, &str>("state")? {
+                    "intended" => TxState::Intended,
+                    "signed" => TxState::Signed,
+                    "broadcast" => TxState::Broadcast,
+                    "included" => TxState::Included,
+                    _ => return Err(corrupt("state")),
+                },
+                contract: address(row, "contract")?,
+                calldata: row.try_get("calldata")?,
+                nonce: optional("nonce")?,
+                raw: row.try_get("raw")?,
+                hashes: hashes
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|hash| hash.try_into().map_err(|_| corrupt("hash")))
+                    .collect::<Result<_, _>>()?,
+                fee_per_gas: optional("fee_per_gas")?,
+                priority_fee: optional("priority_fee")?,
+                gas_limit: optional("gas_limit")?,
+                versions: row.try_get("versions")?,
+                valid_before: row.try_get::<_, Option<At>>("valid_before")?.map(|at| at.0),
+                included,
+                traceparent: row.try_get("traceparent")?,
+                state_since: row.try_get::<_, At>("state_since")?.0,
+            })
+        })
+        .collect()
+}
+
+/// The payments that a transaction carries, in their places.
+pub async fn tx_payments(tx: &Tx, id: Uuid) -> Result<Vec<PaymentId>, StoreError> {
+    let rows = tx.query(TX_ITEMS, &[&id]).await?;
+    rows.iter().map(|row| Ok(PaymentId::from_uuid(row.try_get(0)?))).collect()
+}
+
+/// A signature about to become durable.
+#[derive(Debug, Clone)]
+pub struct Signature {
+    /// Which transaction.
+    pub id: Uuid,
+    /// The nonce it has.
+    pub nonce: u64,
+    /// The signed bytes.
+    pub raw: Vec<u8>,
+    /// Their hash.
+    pub tx_hash: [u8; 32],
+    /// Wei.
+    pub fee_per_gas: u64,
+    /// Wei.
+    pub priority_fee: u64,
+    /// Gas.
+    pub gas_limit: u64,
+}
+
+/// Writes a signature down, before anybody sees it. For a first signature `next_nonce` moves on in the same transaction.
+pub async fn save_signature(
+    tx: &Tx,
+    lease: &LaneLease,
+    signature: &Signature,
+    next_nonce: Option<u64>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let hash = signature.tx_hash.to_vec();
+    tx.execute(
+        SIGN,
+        &[
+            &signature.id,
+            &number(signature.nonce)?,
+            &signature.raw,
+            &hash,
+            &number(signature.fee_per_gas)?,
+            &number(signature.priority_fee)?,
+            &number(signature.gas_limit)?,
+            &At(now),
+        ],
+    )
+    .await?;
+    tx.execute(INSERT_VERSION, &[&hash, &signature.id, &signature.raw, &At(now)]).await?;
+    match next_nonce {
+        Some(next_nonce) => set_nonce(tx, lease, next_nonce).await,
+        None => Ok(()),
+    }
+}
+
+/// What became of a signed transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxFate {
+    /// A node has taken it; or a reorganisation has put it back there.
+    Broadcast,
+    /// It is in this block.
+    Included(u64, [u8; 32]),
+    /// Its block is final.
+    Finalized(u64, [u8; 32]),
+}
+
+/// Writes down where transactions are now.
+pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Result<(), StoreError> {
+    if fates.is_empty() {
+        return Ok(());
+    }
+    let place = |fate: &TxFate| match *fate {
+        TxFate::Broadcast => None,
+        TxFate::Included(number, hash) | TxFate::Finalized(number, hash) => Some((number, hash)),
+    };
+    let (ids, states, numbers, hashes, outcomes) = columns!(
+        fates,
+        |(id, fate)| *id,
+        match fate {
+            TxFate::Broadcast => "broadcast",
+            TxFate::Included(..) => "included",
+            TxFate::Finalized(..) => "finalized",
+        },
+        place(fate).map(|(number, _)| i64::try_from(number).unwrap_or(i64::MAX)),
+        place(fate).map(|(_, hash)| hash.to_vec()),
+        None::<String>
+    );
+    db.query(MOVE_TXS, &[&ids, &states, &numbers, &hashes, &outcomes, &At(now)]).await?;
+    Ok(())
+}
+
+/// A transaction that will not be: reverted, or refused in simulation. Its effects are asked for again at `retry_at`.
+pub async fn give_up(
+    tx: &Tx,
+    open: &OpenTx,
+    reverted: bool,
+    why: &str,
+    retry_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let state = if reverted { "reverted" } else { "abandoned" };
+    tx.execute(
+        MOVE_TXS,
+        &[
+            &vec![open.id],
+            &vec![state],
+            &vec![None::<i64>],
+            &vec![None::<Vec<u8>>],
+            &vec![Some(why)],
+            &At(now),
+        ],
+    )
+    .await?;
+    tx.execute(UNMARK_SENT, &[&open.id, &open.effect.as_str(), &At(retry_at), &At(now)]).await?;
+    Ok(())
+}
+
+/// An item that cannot be initiated, found alone in a transaction that was never signed: its payment is told.
+pub async fn refuse_initiation(
+    tx: &Tx,
+    open: &OpenTx,
+    why: SetAside,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let refused = tx.query(REFUSE, &[&open.id, &open.effect.as_str(), &why.as_str(), &At(now)]).await?;
+    give_up(tx, open, false, why.as_str(), now, now).await?;
+    let mut events = Vec::new();
+    for row in refused {
+        if let Some((kind, data)) = observation::encode(Event::InitiationRefused(why), Map::new()) {
+            events.push(NewEvent {
+                topic: observation::CHAIN,
+                key: PaymentId::from_uuid(row.try_get("payment_id")?),
+                kind,
+                participants: None,
+                traceparent: row.try_get("traceparent")?,
+                data,
+            });
+        }
+    }
+    event_log::append(tx, &events, now).await
+}
+
+/// Takes the signature off a transaction whose nonce somebody else has used: none of its versions can be included any more.
+pub async fn unsign(tx: &Tx, open: &OpenTx, now: Timestamp) -> Result<(), StoreError> {
+    tx.execute(UNSIGN, &[&open.id, &At(now)]).await?;
+    Ok(())
+}
+
+// -------------------------------------------------------------------------------------------------------------- watching
+
+/// A block, as far as we need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Its time.
+    pub time: Timestamp,
+}
+
+/// How far the chain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The newest block.
+    pub latest: Block,
+    /// The newest that the node calls safe (on ZKsync: committed to L1).
+    pub safe: Block,
+    /// The newest that it calls finalized (on ZKsync: executed on L1).
+    pub finalized: Block,
+}
+
+/// The watcher's place, and the lease on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatcherLease {
+    /// Proves the lease when writing.
+    pub epoch: i64,
+    /// The last block taken in.
+    pub block_number: u64,
+    /// Its hash.
+    pub block_hash: [u8; 32],
+    /// The last block whose logs are announced.
+    pub announced_number: u64,
+}
+
+/// Takes or renews the watcher's place. `None` while somebody else has it. `start` is where a new database begins to
+/// look: the block before our contracts were deployed.
+pub async fn lease_watcher(
+    db: &Db,
+    owner: &str,
+    start: Block,
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Option<WatcherLease>, StoreError> {
+    db.query(ENSURE_CURSOR, &[&number(start.number)?, &start.hash.to_vec()]).await?;
+    let rows = db.query(LEASE_WATCHER, &[&owner, &At(now), &At(now.plus(lease))]).await?;
+    rows.first()
+        .map(|row| {
+            Ok(WatcherLease {
+                epoch: row.try_get("epoch")?,
+                block_number: unsigned(row.try_get("block_number")?)?,
+                block_hash: hash(row, "block_hash")?,
+                announced_number: unsigned(row.try_get("announced_number")?)?,
+            })
+        })
+        .transpose()
+}
+
+/// Gives the watcher's place back.
+pub async fn release_watcher(db: &Db, owner: &str) -> Result<(), StoreError> {
+    db.query(RELEASE_WATCHER, &[&owner]).await?;
+    Ok(())
+}
+
+/// The newest blocks that we know, newest first: where a reorganisation is measured against.
+pub async fn known_blocks(db: &Db, limit: i64) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+    let rows = db.query(KNOWN_BLOCKS, &[&limit]).await?;
+    rows.iter().map(|row| Ok((unsigned(row.try_get("number")?)?, hash(row, "hash")?))).collect()
+}
+
+/// A log of our contracts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenLog {
+    /// The block.
+    pub block_number: u64,
+    /// Its hash.
+    pub block_hash: [u8; 32],
+    /// The transaction.
+    pub tx_hash: [u8; 32],
+    /// The place in the block.
+    pub log_index: u32,
+    /// The contracts' currency.
+    pub currency: Currency,
+    /// What it says.
+    pub said: Said,
+}
+
+/// What a log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Something about a payment.
+    Payment(PaymentId, ChainLog),
+    /// A payment was passed over, because it is not where we thought: the status bits say where.
+    Skipped(PaymentId, u8),
+    /// Tokens moved.
+    Transfer {
+        /// From; none for a mint.
+        from: Option<EvmAddress>,
+        /// To; none for a burn.
+        to: Option<EvmAddress>,
+        /// Token units.
+        units: u64,
+        /// Outside our payments: to be posted as an entry of its own.
+        outside: bool,
+    },
+    /// The manager's running totals, token units.
+    Totals {
+        /// Gapless.
+        sequence: u64,
+        /// Ever.
+        minted: u64,
+        /// Ever.
+        burned: u64,
+        /// Now.
+        escrowed: u64,
+        /// Now.
+        redemption: u64,
+    },
+}
+
+/// A stretch of the chain to take in.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    /// The last block of it: the new cursor.
+    pub last: Block,
+    /// The blocks to remember for reorganisations, and those that have logs.
+    pub blocks: Vec<Block>,
+    /// The logs, in order.
+    pub logs: Vec<SeenLog>,
+    /// Logs up to here are final enough to announce.
+    pub announce_to: u64,
+    /// How far the chain is.
+    pub head: Head,
+    /// The chain's id.
+    pub chain_id: u64,
+}
+
+/// Takes in a stretch: logs, observations, effects, balances and cursor in one transaction. Returns how many
+/// observations were announced.
+pub async fn take_in(
+    db: &Db,
+    lease: &WatcherLease,
+    stretch: &Stretch,
+    reorg_depth_blocks_max: u64,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let tx = db.begin().await?;
+    save_stretch(&tx, stretch, reorg_depth_blocks_max).await?;
+    let announce_to = stretch.announce_to.min(stretch.last.number).max(lease.announced_number);
+    let rows = tx.query(ANNOUNCE, &[&number(announce_to)?]).await?;
+    let mut logs = stored_logs(&rows)?;
+    logs.sort_by_key(|log| (log.block_number, log.log_index));
+    let announced = spread(&tx, &logs, false, now).await?;
+    save_head(&tx, stretch.chain_id, &stretch.head, now).await?;
+    move_cursor(&tx, lease, &stretch.last, announce_to).await?;
+    tx.commit().await?;
+    Ok(announced)
+}
+
+/// Goes back to `ancestor`: logs above it are taken out, and those that were announced are announced as removed, newest
+/// first. Returns how many.
+pub async fn rewind(
+    db: &Db,
+    lease: &WatcherLease,
+    ancestor: &Block,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let tx = db.begin().await?;
+    let rows = tx.query(REMOVE, &[&number(ancestor.number)?]).await?;
+    let mut announced = Vec::new();
+    for row in rows {
+        if row.try_get("announced")? {
+            announced.push(row);
+        }
+    }
+    let mut logs = stored_logs(&announced)?;
+    logs.sort_by_key(|log| std::cmp::Reverse((log.block_number, log.log_index)));
+    let removed = spread(&tx, &logs, true, now).await?;
+    tx.execute(FORGET_BLOCKS, &[&0i64, &number(ancestor.number)?]).await?;
+    move_cursor(&tx, lease, ancestor, lease.announced_number.min(ancestor.number)).await?;
+    tx.commit().await?;
+    Ok(removed)
+}
+
+/// How far the chain is, as the watcher last saw it.
+pub async fn head(db: &Db) -> Result<Option<(u64, Head, Timestamp)>, StoreError> {
+    let rows = db.query(READ_HEAD, &[]).await?;
+    rows.first()
+        .map(|row| {
+            let block = |which: &str| -> Result<Block, StoreError> {
+                Ok(Block {
+                    number: unsigned(row.try_get(format!("{which}_number").as_str())?)?,
+                    hash: [0; 32],
+                    time: row.try_get::<_, At>(format!("{which}_time").as_str())?.0,
+                })
+            };
+            let head =
+                Head { latest: block("latest")?, safe: block("safe")?, finalized: block("finalized")? };
+            Ok((unsigned(row.try_get("chain_id")?)?, head, row.try_get::<_, At>("seen_at")?.0))
+        })
+        .transpose()
+}
+
+async fn move_cursor(tx: &Tx, lease: &WatcherLease, to: &Block, announced: u64) -> Result<(), StoreError> {
+    let moved = tx
+        .execute(MOVE_CURSOR, &[&lease.epoch, &number(to.number)?, &to.hash.to_vec(), &number(announced)?])
+        .await?;
+    if moved == 1 { Ok(()) } else { Err(StoreError::Lost) }
+}
+
+async fn save_head(tx: &Tx, chain_id: u64, head: &Head, now: Timestamp) -> Result<(), StoreError> {
+    tx.execute(
+        SAVE_HEAD,
+        &[
+            &number(chain_id)?,
+            &number(head.latest.number)?,
+            &At(head.latest.time),
+            &number(head.safe.number)?,
+            &At(head.safe.time),
+            &number(head.finalized.number)?,
+            &At(head.finalized.time),
+            &At(now),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn save_stretch(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -> Result<(), StoreError> {
+    let (numbers, hashes, times) = columns!(
+        stretch.blocks,
+        |block| i64::try_from(block.number).unwrap_or(i64::MAX),
+        block.hash.to_vec(),
+        At(block.time)
+    );
+    tx.execute(SAVE_BLOCKS, &[&numbers, &hashes, &times]).await?;
+    let oldest = number(stretch.last.number.saturating_sub(reorg_depth_blocks_max))?;
+    tx.execute(FORGET_BLOCKS, &[&oldest, &i64::MAX]).await?;
+    if stretch.logs.is_empty() {
+        return Ok(());
+    }
+    let encoded: Vec<(&SeenLog, &str, Option<Uuid>, Value)> = stretch
+        .logs
+        .iter()
+        .map(|log| {
+            let (kind, payment, data) = encode(&log.said);
+            (log, kind, payment, data)
+        })
+        .collect();
+    let (numbers, indexes, blocks, txs, currencies, kinds, payments, data) = columns!(
+        encoded,
+        |(log, kind, payment, data)| i64::try_from(log.block_number).unwrap_or(i64::MAX),
+        i32::try_from(log.log_index).unwrap_or(i32::MAX),
+        log.block_hash.to_vec(),
+        log.tx_hash.to_vec(),
+        log.currency.code().to_owned(),
+        *kind,
+        *payment,
+        data
+    );
+    tx.execute(SAVE_LOGS, &[&numbers, &indexes, &blocks, &txs, &currencies, &kinds, &payments, &data])
+        .await?;
+    Ok(())
+}
+
+/// Everything that follows from logs that are announced, or taken back.
+async fn spread(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<usize, StoreError> {
+    let observations = observe(tx, logs, removed, now).await?;
+    resolve_effects(tx, logs, removed, now).await?;
+    move_wallets(tx, logs, removed, now).await?;
+    save_totals(tx, logs, removed).await?;
+    Ok(observations)
+}
+
+async fn observe(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<usize, StoreError> {
+    let keys: HashSet<Uuid> = logs
+        .iter()
+        .filter_map(|log| match &log.said {
+            Said::Payment(payment, _) => Some(payment.as_uuid()),
+            Said::Skipped(..) | Said::Transfer { .. } | Said::Totals { .. } => None,
+        })
+        .collect();
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let mut traces: HashMap<Uuid, String> = HashMap::new();
+    for row in tx.query(TRACES, &[&Vec::from_iter(keys)]).await? {
+        traces.insert(row.try_get("id")?, row.try_get("traceparent")?);
+    }
+    let events: Vec<NewEvent> = logs
+        .iter()
+        .filter_map(|log| {
+            let Said::Payment(payment, chain_log) = log.said else { return None };
+            let event = if removed { Event::ChainRemoved(chain_log) } else { Event::Chain(chain_log) };
+            let evidence = Map::from_iter([
+                ("block_number".to_owned(), json!(log.block_number)),
+                ("block_hash".to_owned(), json!(hex(&log.block_hash))),
+                ("tx_hash".to_owned(), json!(hex(&log.tx_hash))),
+                ("log_index".to_owned(), json!(log.log_index)),
+            ]);
+            let (kind, data) = observation::encode(event, evidence)?;
+            // A payment that is not ours has no trace; the orchestrator parks it.
+            let traceparent = traces.get(&payment.as_uuid()).cloned().unwrap_or_default();
+            Some(NewEvent {
+                topic: observation::CHAIN,
+                key: payment,
+                kind,
+                participants: None,
+                traceparent,
+                data,
+            })
+        })
+        .collect();
+    event_log::append(tx, &events, now).await?;
+    Ok(events.len())
+}
+
+async fn resolve_effects(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<(), StoreError> {
+    // One effect may have several logs in a stretch (skipped, then done): the last one counts.
+    let mut last: BTreeMap<(PaymentId, Effect), (&str, &str, String)> = BTreeMap::new();
+    for log in logs {
+        let (payment, resolved): (_, &[(Effect, &str, &str)]) = match &log.said {
+            Said::Payment(payment, chain_log) => (*payment, resolved_by(*chain_log)),
+            Said::Skipped(..) | Said::Transfer { .. } | Said::Totals { .. } => continue,
+        };
+        for (effect, state, outcome) in resolved {
+            let entry = if removed { ("sent", "removed") } else { (*state, *outcome) };
+            last.insert((payment, *effect), (entry.0, entry.1, hex(&log.tx_hash)));
+        }
+    }
+    if last.is_empty() {
+        return Ok(());
+    }
+    let (ids, kinds, states, outcomes, references) = columns!(
+        last,
+        |((payment, effect), (state, outcome, reference))| payment.as_uuid(),
+        effect.as_str(),
+        *state,
+        *outcome,
+        reference.as_str()
+    );
+    tx.execute(RESOLVE_EFFECTS, &[&ids, &kinds, &states, &outcomes, &references, &At(now)]).await?;
+    Ok(())
+}
+
+/// Which effects a log brings to an end, and how.
+const fn resolved_by(log: ChainLog) -> &'static [(Effect, &'static str, &'static str)] {
+    match log {
+        ChainLog::Initiated => &[(Effect::InitiateOnChain, "done", "initiated")],
+        ChainLog::InitiationSetAside(_) => &[(Effect::InitiateOnChain, "done", "set_aside")],
+        ChainLog::Settled => {
+            &[(Effect::SettleOnChain, "done", "settled"), (Effect::CancelOnChain, "done", "too_late")]
+        }
+        ChainLog::SettlementSetAside(_) => &[(Effect::SettleOnChain, "refused", "set_aside")],
+        ChainLog::Cancelled | ChainLog::Reclaimed => {
+            &[(Effect::CancelOnChain, "done", "cancelled"), (Effect::SettleOnChain, "done", "too_late")]
+        }
+        ChainLog::RedemptionBurned => &[(Effect::BurnRedeemed, "done", "burned")],
+        ChainLog::RedemptionReleased => &[(Effect::ReleaseRedemption, "done", "released")],
+    }
+}
+
+async fn move_wallets(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<(), StoreError> {
+    let mut moves = Vec::new();
+    let mut outside = Vec::new();
+    for log in logs {
+        let Said::Transfer { from, to, units, outside: is_outside } = &log.said else { continue };
+        let units = number(*units)?;
+        let signed = if removed { -units } else { units };
+        moves.extend(from.map(|wallet| (log.currency, wallet, -signed)));
+        moves.extend(to.map(|wallet| (log.currency, wallet, signed)));
+        if *is_outside {
+            outside.push(log);
+        }
+    }
+    if moves.is_empty() {
+        return Ok(());
+    }
+    let (currencies, wallets, units) = columns!(
+        moves,
+        |(currency, wallet, units)| currency.code().to_owned(),
+        wallet.as_bytes().to_vec(),
+        *units
+    );
+    tx.execute(MOVE_WALLETS, &[&currencies, &wallets, &units]).await?;
+    post_outside(tx, &outside, removed, now).await
+}
+
+/// Tokens that moved outside our payments are entries of their own, so that each wallet's account equals the chain's.
+async fn post_outside(tx: &Tx, logs: &[&SeenLog], removed: bool, now: Timestamp) -> Result<(), StoreError> {
+    if logs.is_empty() {
+        return Ok(());
+    }
+    let decimals: HashMap<String, u8> = tx
+        .query(CONTRACT_DECIMALS, &[])
+        .await?
+        .iter()
+        .map(|row| {
+            let decimals = u8::try_from(row.try_get::<_, i16>("token_decimals")?).unwrap_or(0);
+            Ok((row.try_get("currency")?, decimals))
+        })
+        .collect::<Result<_, StoreError>>()?;
+    let wallets: Vec<Vec<u8>> = logs
+        .iter()
+        .flat_map(|log| match &log.said {
+            Said::Transfer { from, to, .. } => [*from, *to],
+            Said::Payment(..) | Said::Skipped(..) | Said::Totals { .. } => [None, None],
+        })
+        .flatten()
+        .map(|wallet| wallet.as_bytes().to_vec())
+        .collect();
+    let mut accounts: HashMap<(EvmAddress, String), AccountId> = HashMap::new();
+    for row in tx.query(WALLET_ACCOUNTS, &[&wallets]).await? {
+        let key = (address(&row, "wallet")?, row.try_get("currency")?);
+        accounts.insert(key, AccountId::from_uuid(row.try_get("id")?));
+    }
+    let mut entries = Vec::new();
+    for log in logs {
+        let Said::Transfer { from, to, units, .. } = &log.said else { continue };
+        let account = |wallet: &Option<EvmAddress>| {
+            wallet
+                .and_then(|wallet| accounts.get(&(wallet, log.currency.code().to_owned())))
+                .map_or(LedgerAccount::Suspense, |account| LedgerAccount::Wallet(*account))
+        };
+        let (debit, credit) = (account(from), account(to));
+        if debit == credit {
+            continue;
+        }
+        let token_decimals = decimals.get(log.currency.code()).copied().unwrap_or(0);
+        let amount = Money::from_token_units(u128::from(*units), token_decimals, log.currency)
+            .map_err(|error| StoreError::Corrupt(format!("a transfer of {units} token units: {error}")))?;
+        if amount.is_zero() {
+            continue;
+        }
+        let entry = JournalEntry { moment: Moment::CustodyTransfer, round: 0, debit, credit, amount };
+        let entry = if removed { entry.corrected_by(Moment::CustodyTransferRemoved) } else { entry };
+        entries.push((source_of(log, now), entry));
+    }
+    ledger::post(tx, &entries, &[], now).await
+}
+
+/// The source of an entry that belongs to no payment: named after its log, and lying with the day's entries.
+fn source_of(log: &SeenLog, now: Timestamp) -> Uuid {
+    let mut random = [0u8; 10];
+    let (place, block) = (log.log_index.to_be_bytes(), log.block_hash);
+    for (index, byte) in random.iter_mut().enumerate() {
+        let from_place = place.get(index).copied().unwrap_or(0);
+        *byte = block.get(index).copied().unwrap_or(0) ^ from_place;
+    }
+    PaymentId::generate(now, random).as_uuid()
+}
+
+async fn save_totals(tx: &Tx, logs: &[SeenLog], removed: bool) -> Result<(), StoreError> {
+    let mut known: HashMap<String, u64> = HashMap::new();
+    for row in tx.query(READ_TOTALS, &[]).await? {
+        known.insert(row.try_get("currency")?, unsigned(row.try_get("sequence")?)?);
+    }
+    let mut newest: BTreeMap<Currency, (Said, i64)> = BTreeMap::new();
+    for log in logs {
+        let Said::Totals { sequence, .. } = log.said else { continue };
+        let code = log.currency.code().to_owned();
+        if removed {
+            newest.insert(log.currency, (log.said.clone(), 0));
+            continue;
+        }
+        let expected = known.get(&code).map_or(1, |last| last.saturating_add(1));
+        let gap = i64::from(sequence != expected);
+        known.insert(code, sequence);
+        let gaps = newest.get(&log.currency).map_or(0, |(_, gaps)| *gaps) + gap;
+        newest.insert(log.currency, (log.said.clone(), gaps));
+    }
+    for (currency, (said, gaps)) in newest {
+        // After a reorganisation the totals are those of the newest log that is left.
+        let said = if removed { last_totals(tx, currency).await? } else { said };
+        let Said::Totals { sequence, minted, burned, escrowed, redemption } = said else { continue };
+        tx.execute(
+            SAVE_TOTALS,
+            &[
+                &currency.code(),
+                &number(sequence)?,
+                &number(minted)?,
+                &number(burned)?,
+                &number(escrowed)?,
+                &number(redemption)?,
+                &gaps,
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn last_totals(tx: &Tx, currency: Currency) -> Result<Said, StoreError> {
+    let none = Said::Totals { sequence: 0, minted: 0, burned: 0, escrowed: 0, redemption: 0 };
+    let rows = tx.query(LAST_TOTALS, &[&currency.code()]).await?;
+    match rows.first() {
+        None => Ok(none),
+        Some(row) => {
+            decode("totals", None, &row.try_get("data")?).ok_or_else(|| StoreError::Corrupt("totals".into()))
+        }
+    }
+}
+
+fn encode(said: &Said) -> (&'static str, Option<Uuid>, Value) {
+    match said {
+        Said::Payment(payment, log) => {
+            let (kind, data) = observation::encode(Event::Chain(*log), Map::new()).unwrap_or_default();
+            ("payment", Some(payment.as_uuid()), json!({ "kind": kind, "data": data }))
+        }
+        Said::Skipped(payment, status) => ("skipped", Some(payment.as_uuid()), json!({ "status": status })),
+        Said::Transfer { from, to, units, outside } => {
+            let text = |wallet: &Option<EvmAddress>| wallet.map(|wallet| wallet.to_string());
+            (
+                "transfer",
+                None,
+                json!({ "from": text(from), "to": text(to), "units": units, "outside": outside }),
+            )
+        }
+        Said::Totals { sequence, minted, burned, escrowed, redemption } => (
+            "totals",
+            None,
+            json!({ "sequence": sequence, "minted": minted, "burned": burned, "escrowed": escrowed, "redemption": redemption }),
+        ),
+    }
+}
+
+fn decode(kind: &str, payment: Option<Uuid>, data: &Value) -> Option<Said> {
+    let unsigned = |name: &str| data.get(name).and_then(Value::as_u64);
+    Some(match kind {
+        "payment" => {
+            let event = observation::decode(data.get("kind")?.as_str()?, data.get("data")?)?;
+            let Event::Chain(log) = event else { return None };
+            Said::Payment(PaymentId::from_uuid(payment?), log)
+        }
+        "skipped" => Said::Skipped(PaymentId::from_uuid(payment?), u8::try_from(unsigned("status")?).ok()?),
+        "transfer" => {
+            let wallet = |name: &str| match data.get(name)?.as_str() {
+                Some(text) => EvmAddress::parse(text).ok().map(Some),
+                None => Some(None),
+            };
+            Said::Transfer {
+                from: wallet("from")?,
+                to: wallet("to")?,
+                units: unsigned("units")?,
+                outside: data.get("outside")?.as_bool()?,
+            }
+        }
+        "totals" => Said::Totals {
+            sequence: unsigned("sequence")?,
+            minted: unsigned("minted")?,
+            burned: unsigned("burned")?,
+            escrowed: unsigned("escrowed")?,
+            redemption: unsigned("redemption")?,
+        },
+        _ => return None,
+    })
+}
+
+fn stored_logs(rows: &[Row]) -> Result<Vec<SeenLog>, StoreError> {
+    rows.iter()
+        .map(|row| {
+            let kind: String = row.try_get("kind")?;
+            let corrupt = || StoreError::Corrupt(format!("a stored log of kind {kind}"));
+            Ok(SeenLog {
+                block_number: unsigned(row.try_get("block_number")?)?,
+                block_hash: hash(row, "block_hash")?,
+                tx_hash: hash(row, "tx_hash")?,
+                log_index: u32::try_from(row.try_get::<_, i32>("log_index")?).map_err(|_| corrupt())?,
+                currency: Currency::parse(row.try_get("currency")?).map_err(|_| corrupt())?,
+                said: decode(&kind, row.try_get("payment_id")?, &row.try_get("data")?).ok_or_else(corrupt)?,
+            })
+        })
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold("0x".to_owned(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn number(value: u64) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is beyond what a column holds")))
+}
+
+fn unsigned(value: i64) -> Result<u64, StoreError> {
+    u64::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} where nothing is negative")))
+}
+
+fn address(row: &Row, column: &str) -> Result<EvmAddress, StoreError> {
+    let bytes: Vec<u8> = row.try_get(column)?;
+    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt(format!("the address in {column}")))?;
+    Ok(EvmAddress::from_bytes(bytes))
+}
+
+fn hash(row: &Row, column: &str) -> Result<[u8; 32], StoreError> {
+    let bytes: Vec<u8> = row.try_get(column)?;
+    bytes.try_into().map_err(|_| StoreError::Corrupt(format!("the hash in {column}")))
+}

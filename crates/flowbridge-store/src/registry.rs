@@ -1,0 +1,47 @@
+//! Every statement of this crate, prepared against a migrated database.
+//!
+//! The committed list of parameter and column types is what the code was written against: a migration that changes one of
+//! them, or a statement that no longer parses, fails here and not in production.
+
+use crate::sql::Statement;
+use flowbridge_embedded::EmbeddedPostgres;
+use std::fmt::Write as _;
+
+const MODULES: &[&[Statement]] = &[
+    crate::chain::STATEMENTS,
+    crate::effect::STATEMENTS,
+    crate::event_log::STATEMENTS,
+    crate::ledger::STATEMENTS,
+    crate::lifecycle::STATEMENTS,
+    crate::monitor::STATEMENTS,
+    crate::payment::STATEMENTS,
+    crate::webhook::STATEMENTS,
+];
+
+#[tokio::test]
+async fn every_statement_prepares_with_the_types_it_was_written_for() {
+    let server = EmbeddedPostgres::temporary().expect("a private PostgreSQL");
+    let db = crate::Db::new(&crate::DbSettings::new(server.url())).expect("settings");
+    db.migrate().await.expect("migrations");
+    db.migrate().await.expect("migrating twice changes nothing");
+
+    let (client, connection) =
+        tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.expect("connection");
+    tokio::spawn(connection);
+    let mut list = String::new();
+    for statement in MODULES.iter().copied().flatten() {
+        let prepared = client
+            .prepare(statement.sql)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error:?}", statement.name));
+        let params: Vec<_> = prepared.params().iter().map(|param| param.name()).collect();
+        let columns: Vec<_> = prepared
+            .columns()
+            .iter()
+            .map(|column| format!("{} {}", column.name(), column.type_().name()))
+            .collect();
+        writeln!(list, "{}({}) -> ({})", statement.name, params.join(", "), columns.join(", "))
+            .expect("a line");
+    }
+    insta::assert_snapshot!(list);
+}
