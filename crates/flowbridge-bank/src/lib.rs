@@ -10,7 +10,7 @@ pub mod breaker;
 pub mod connector;
 pub mod hold_api;
 mod http_call;
-//pub mod iso20022;
+pub mod iso20022;
 pub mod personal;
 mod problem;
 pub mod registry;

@@ -8,18 +8,24 @@
 //! Nothing here knows about HTTP, faults or threads: [`super::ledger`] decides when a transaction begins and is
 //! durable, and which operations are to be declined or delayed on purpose.
 
-use crate::connector::{
-    Decline, HoldStatus, Operation, OperationKind, Outcome, OwnAccount, QueryOutcome, Receipt,
-};
-use flowbridge_domain::bank::{BankStep, HoldMode, OperationKey, ReasonCode};
+mod audit;
+mod decide;
+mod records;
+
+pub(super) use records::{Account, Entry, own_account};
+
+use crate::connector::{Decline, HoldStatus, Operation, Outcome, OwnAccount, QueryOutcome};
+use decide::Case;
+use flowbridge_domain::bank::{BankStep, HoldMode, OperationKey};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::Iban;
 use flowbridge_domain::time::Timestamp;
-use redb::{ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition, WriteTransaction};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use records::{
+    Answer, Hold, OperationRecord, Request, Status, code_of, decline, declined, encode, escrow_id,
+    fingerprint, key_bytes, key_of, payment_of, receipt, reserve_id,
+};
+use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
 use std::time::Duration;
 
 /// The layout of the tables. Another one is refused: a simulator's books are started anew, not migrated.
@@ -88,139 +94,6 @@ pub(crate) enum Directive {
     DecideAfter(Duration),
 }
 
-/// A customer's or one of our own accounts.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Account {
-    currency: [u8; 3],
-    pub(crate) balance: i128,
-    pub(crate) held: i128,
-    pub(crate) frozen: bool,
-    pub(crate) closed: bool,
-}
-
-impl Account {
-    fn new(currency: Currency) -> Self {
-        Self { currency: code_of(currency), balance: 0, held: 0, frozen: false, closed: false }
-    }
-
-    pub(crate) fn currency(&self) -> Result<Currency> {
-        currency_of(self.currency)
-    }
-
-    pub(crate) fn available(&self) -> i128 {
-        self.balance.saturating_sub(self.held)
-    }
-}
-
-fn code_of(currency: Currency) -> [u8; 3] {
-    currency.code().as_bytes().try_into().unwrap_or_default()
-}
-
-fn currency_of(code: [u8; 3]) -> Result<Currency> {
-    let code = std::str::from_utf8(&code).map_err(|_| BooksError::Corrupt("a currency code is not text"))?;
-    Currency::parse(code).map_err(|_| BooksError::Corrupt("an account has a currency that does not exist"))
-}
-
-/// What is kept of an operation: enough to answer it again and to notice other content under the same key.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct OperationRecord {
-    content: [u8; 16],
-    reference: u64,
-    answer: Answer,
-    /// What to do when it is decided later.
-    deferred: Option<Request>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum Answer {
-    Done { booked_at: i64, hold_expires_at: Option<i64> },
-    Declined { reason: [u8; 4], text: String },
-    Pending,
-}
-
-/// An operation as far as the books are concerned.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum Request {
-    PlaceHold { account: String, amount: i128, currency: [u8; 3], until: i64 },
-    Capture { account: String, amount: i128, currency: [u8; 3] },
-    Release,
-    Credit { account: String, amount: i128, currency: [u8; 3] },
-}
-
-impl Request {
-    fn of(kind: &OperationKind) -> Self {
-        let money = |amount: &Money| (amount.minor_units(), code_of(amount.currency()));
-        match kind {
-            OperationKind::PlaceHold { account, amount, until } => {
-                let (amount, currency) = money(amount);
-                Self::PlaceHold {
-                    account: account.as_str().into(),
-                    amount,
-                    currency,
-                    until: until.as_micros(),
-                }
-            }
-            OperationKind::Capture { account, amount } => {
-                let (amount, currency) = money(amount);
-                Self::Capture { account: account.as_str().into(), amount, currency }
-            }
-            OperationKind::Release => Self::Release,
-            OperationKind::Credit { account, amount, .. } => {
-                let (amount, currency) = money(amount);
-                Self::Credit { account: account.as_str().into(), amount, currency }
-            }
-        }
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Hold {
-    account: String,
-    amount: i128,
-    currency: [u8; 3],
-    expires_at: i64,
-    status: Status,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Status {
-    Active,
-    Captured,
-    Released,
-    Expired,
-    /// Released before it was placed.
-    Tombstone,
-}
-
-/// A booking on one of our own accounts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    escrow: bool,
-    change: i128,
-    currency: [u8; 3],
-    pub(crate) booked_at: i64,
-    key: Option<[u8; 17]>,
-    reference: u64,
-}
-
-impl Entry {
-    pub(crate) fn account(&self) -> OwnAccount {
-        if self.escrow { OwnAccount::Escrow } else { OwnAccount::Reserve }
-    }
-
-    pub(crate) fn change(&self) -> Result<Money> {
-        Ok(Money::new(self.change, currency_of(self.currency)?))
-    }
-
-    pub(crate) fn key(&self) -> Result<Option<OperationKey>> {
-        self.key.map(key_of).transpose()
-    }
-
-    pub(crate) fn reference(&self) -> u64 {
-        self.reference
-    }
-}
-
 /// A page of entries with their sequence numbers.
 #[derive(Debug)]
 pub(crate) enum Entries {
@@ -243,24 +116,6 @@ pub(crate) enum Refusal {
     OtherCurrency,
     #[error("this deposit id was used for another deposit")]
     OtherDeposit,
-}
-
-/// What the books say about themselves.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Audit {
-    /// Nothing is wrong.
-    pub(crate) sound: bool,
-    /// What is wrong.
-    pub(crate) findings: Vec<String>,
-    /// Per currency: the sum of all accounts, and of all deposits.
-    pub(crate) totals: BTreeMap<String, AuditTotals>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct AuditTotals {
-    pub(crate) accounts: i128,
-    pub(crate) deposits: i128,
-    pub(crate) held: i128,
 }
 
 /// A line of the oracle: an operation as the bank remembers it.
@@ -328,7 +183,8 @@ impl<'txn> Books<'txn> {
             let mut record =
                 self.operation(key)?.ok_or(BooksError::Corrupt("an undecided operation is missing"))?;
             let request = record.deferred.take().ok_or(BooksError::Corrupt("nothing to decide"))?;
-            record.answer = self.decide(key_of(key)?, &request, record.reference, now)?;
+            let case = Case { key: key_of(key)?, reference: record.reference, now };
+            record.answer = self.decide(&request, case)?;
             self.put_operation(key, &record)?;
         }
         while let Some((due, payment)) = self.first_expiry()?
@@ -337,8 +193,9 @@ impl<'txn> Books<'txn> {
             self.expiries.remove((due, payment))?;
             self.changed = true;
             let mut hold = self.hold(payment)?.ok_or(BooksError::Corrupt("an expiring hold is missing"))?;
-            let reference = self.next_reference()?;
-            self.give_back(&hold, payment, None, reference, now)?;
+            let key = OperationKey { payment_id: payment_of(payment), step: BankStep::PlaceHold };
+            let case = Case { key, reference: self.next_reference()?, now };
+            self.give_back(&hold, case)?;
             hold.status = Status::Expired;
             self.put_hold(payment, &hold)?;
         }
@@ -364,7 +221,9 @@ impl<'txn> Books<'txn> {
         let reference = self.next_reference()?;
         let request = Request::of(&operation.kind);
         let (answer, deferred) = match directive {
-            Directive::Decide => (self.decide(operation.key(), &request, reference, now)?, None),
+            Directive::Decide => {
+                (self.decide(&request, Case { key: operation.key(), reference, now })?, None)
+            }
             Directive::Decline(decline) => (declined(decline.reason, decline.text), None),
             Directive::DecideAfter(delay) => {
                 self.undecided.insert((now.plus(delay).as_micros(), key), ())?;
@@ -498,7 +357,7 @@ impl<'txn> Books<'txn> {
         self.deposits.insert(deposit_id, encode(&(&id, amount.minor_units(), code))?.as_slice())?;
         if to == DepositTo::Reserve {
             let reference = self.next_reference()?;
-            self.book(false, amount.minor_units(), code, None, reference, now)?;
+            self.book(Entry::funding(amount.minor_units(), code, reference), now)?;
         }
         Ok(Ok(()))
     }
@@ -537,383 +396,6 @@ impl<'txn> Books<'txn> {
                 Ok(Remembered { key, outcome: self.query_outcome(key, &record)? })
             })
             .collect()
-    }
-
-    /// Do the accounts add up to the deposits, and the holds to what is held?
-    pub(crate) fn audit(&self) -> Result<Audit> {
-        let mut totals: BTreeMap<String, AuditTotals> = BTreeMap::new();
-        let mut findings = Vec::new();
-        let mut held: BTreeMap<String, i128> = BTreeMap::new();
-        let mut escrowed: BTreeMap<[u8; 3], i128> = BTreeMap::new();
-        for row in self.holds.iter()? {
-            let hold: Hold = postcard::from_bytes(row?.1.value())?;
-            if hold.status == Status::Active {
-                *held.entry(hold.account).or_default() += hold.amount;
-                *escrowed.entry(hold.currency).or_default() += hold.amount;
-            }
-        }
-        for row in self.accounts.iter()? {
-            let (id, bytes) = row?;
-            let account: Account = postcard::from_bytes(bytes.value())?;
-            let total = totals.entry(account.currency()?.code().to_owned()).or_default();
-            total.accounts += account.balance;
-            total.held += account.held;
-            if account.balance < 0 || account.held < 0 || account.available() < 0 {
-                findings.push(format!("account {} is overdrawn", id.value()));
-            }
-            let expected = match (self.rules.hold_mode, own_account(id.value())) {
-                (HoldMode::Native, None) => held.get(id.value()).copied().unwrap_or(0) == account.held,
-                (HoldMode::Escrow, Some(OwnAccount::Escrow)) => {
-                    escrowed.get(&account.currency).copied().unwrap_or(0) == account.balance
-                }
-                (HoldMode::Native, Some(_)) | (HoldMode::Escrow, _) | (HoldMode::ConfirmOnly, _) => {
-                    account.held == 0
-                }
-            };
-            if !expected {
-                findings.push(format!("account {} disagrees with its holds", id.value()));
-            }
-        }
-        for row in self.deposits.iter()? {
-            let (_, amount, code): (String, i128, [u8; 3]) = postcard::from_bytes(row?.1.value())?;
-            totals.entry(currency_of(code)?.code().to_owned()).or_default().deposits += amount;
-        }
-        for (currency, total) in &totals {
-            if total.accounts != total.deposits {
-                findings.push(format!(
-                    "{currency}: accounts hold {}, deposits were {}",
-                    total.accounts, total.deposits
-                ));
-            }
-        }
-        Ok(Audit { sound: findings.is_empty(), findings, totals })
-    }
-
-    /// Forgets the oldest resolved payments and statement entries beyond what is kept. A few at a time: called often.
-    pub(crate) fn forget(&mut self) -> Result<()> {
-        /// More than one slice adds, so that what is kept stays bounded.
-        const FORGET_MAX: usize = 4_096;
-        let mut excess = self.operations.len()?.saturating_sub(self.rules.operations_kept_max);
-        // Not for every single one too many: finding them costs a look at those that may not be forgotten yet.
-        if excess >= 1_024 {
-            let mut payments: Vec<[u8; 16]> = Vec::new();
-            for row in self.operations.iter()?.take(FORGET_MAX) {
-                let [payment @ .., _] = row?.0.value();
-                if payments.last() != Some(&payment) {
-                    payments.push(payment);
-                }
-            }
-            for payment in payments {
-                if excess == 0 {
-                    break;
-                }
-                excess = excess.saturating_sub(self.forget_payment(payment)?);
-            }
-        }
-        let excess = self.entries.len()?.saturating_sub(self.rules.entries_kept_max);
-        for _ in 0..usize::try_from(excess).unwrap_or(FORGET_MAX).min(FORGET_MAX) {
-            self.entries.pop_first()?;
-            self.changed = true;
-        }
-        Ok(())
-    }
-
-    /// Unless something of the payment is still open. Gives the number of operations forgotten.
-    fn forget_payment(&mut self, payment: [u8; 16]) -> Result<u64> {
-        let keys =
-            BankStep::ALL.map(|step| key_bytes(OperationKey { payment_id: payment_of(payment), step }));
-        if self.hold(payment)?.is_some_and(|hold| hold.status == Status::Active) {
-            return Ok(0);
-        }
-        for key in keys {
-            if self.operation(key)?.is_some_and(|record| record.deferred.is_some()) {
-                return Ok(0);
-            }
-        }
-        let mut forgotten = 0;
-        for key in keys {
-            forgotten += u64::from(self.operations.remove(key)?.is_some());
-        }
-        self.holds.remove(payment)?;
-        self.changed = true;
-        Ok(forgotten)
-    }
-
-    fn decide(
-        &mut self,
-        key: OperationKey,
-        request: &Request,
-        reference: u64,
-        now: Timestamp,
-    ) -> Result<Answer> {
-        let payment = *key.payment_id.as_uuid().as_bytes();
-        match request {
-            Request::PlaceHold { account, amount, currency, until } => {
-                let ttl_end = now.plus(self.rules.hold_ttl_max).as_micros();
-                let hold = Hold {
-                    account: account.clone(),
-                    amount: *amount,
-                    currency: *currency,
-                    expires_at: ttl_end.min(*until),
-                    status: Status::Active,
-                };
-                self.place_hold(hold, payment, key, reference, now)
-            }
-            Request::Capture { account, amount, currency } => {
-                self.capture((account, *amount, *currency), payment, key, reference, now)
-            }
-            Request::Release => self.release(payment, key, reference, now),
-            Request::Credit { account, amount, currency } => {
-                self.credit((account, *amount, *currency), key, reference, now)
-            }
-        }
-    }
-
-    fn place_hold(
-        &mut self,
-        hold: Hold,
-        payment: [u8; 16],
-        key: OperationKey,
-        reference: u64,
-        now: Timestamp,
-    ) -> Result<Answer> {
-        if self.hold(payment)?.is_some() {
-            return Ok(declined(narrative(), "released before it was placed"));
-        }
-        if hold.expires_at <= now.as_micros() {
-            return Ok(declined(narrative(), "the hold would have ended before it began"));
-        }
-        let mut account = match self.debitable(&hold.account, hold.amount, hold.currency)? {
-            Ok(account) => account,
-            Err(answer) => return Ok(answer),
-        };
-        let (booked_at, hold_expires_at) = match self.rules.hold_mode {
-            HoldMode::Native => {
-                account.held = account.held.checked_add(hold.amount).ok_or(OVERFLOW)?;
-                self.put_account(&hold.account, &account)?;
-                (self.tick(now)?, Some(hold.expires_at))
-            }
-            HoldMode::Escrow => {
-                let escrow = escrow_id(currency_of(hold.currency)?);
-                self.transfer(&hold.account, &escrow, hold.amount)?;
-                let booked_at = self.book(true, hold.amount, hold.currency, Some(key), reference, now)?;
-                (booked_at, Some(hold.expires_at))
-            }
-            HoldMode::ConfirmOnly => (self.tick(now)?, None),
-        };
-        if let Some(expires_at) = hold_expires_at {
-            self.expiries.insert((expires_at, payment), ())?;
-        }
-        self.put_hold(payment, &hold)?;
-        Ok(Answer::Done { booked_at: booked_at.as_micros(), hold_expires_at })
-    }
-
-    fn capture(
-        &mut self,
-        (iban, amount, currency): (&str, i128, [u8; 3]),
-        payment: [u8; 16],
-        key: OperationKey,
-        reference: u64,
-        now: Timestamp,
-    ) -> Result<Answer> {
-        let Some(mut hold) = self.hold(payment)? else {
-            return Ok(declined(narrative(), "there is no hold to capture"));
-        };
-        match hold.status {
-            Status::Active => {}
-            Status::Captured => return Ok(declined(narrative(), "the hold is captured already")),
-            Status::Released | Status::Tombstone => {
-                return Ok(declined(narrative(), "the hold was released"));
-            }
-            Status::Expired => return Ok(declined(narrative(), "the hold has expired")),
-        }
-        if (hold.account.as_str(), hold.amount, hold.currency) != (iban, amount, currency) {
-            return Ok(declined(wrong_amount(), "capture takes exactly what was reserved"));
-        }
-        let reserve = reserve_id(currency_of(currency)?);
-        match self.rules.hold_mode {
-            HoldMode::Native => {
-                let mut account = self.existing(iban)?;
-                account.held = account.held.checked_sub(amount).ok_or(OVERFLOW)?;
-                self.put_account(iban, &account)?;
-                self.transfer(iban, &reserve, amount)?;
-            }
-            HoldMode::Escrow => {
-                self.transfer(&escrow_id(currency_of(currency)?), &reserve, amount)?;
-                self.book(true, -amount, currency, Some(key), reference, now)?;
-            }
-            HoldMode::ConfirmOnly => {
-                if let Err(answer) = self.debitable(iban, amount, currency)? {
-                    return Ok(answer);
-                }
-                self.transfer(iban, &reserve, amount)?;
-            }
-        }
-        if self.rules.hold_mode != HoldMode::ConfirmOnly {
-            self.expiries.remove((hold.expires_at, payment))?;
-        }
-        let booked_at = self.book(false, amount, currency, Some(key), reference, now)?;
-        hold.status = Status::Captured;
-        self.put_hold(payment, &hold)?;
-        Ok(Answer::Done { booked_at: booked_at.as_micros(), hold_expires_at: None })
-    }
-
-    fn release(
-        &mut self,
-        payment: [u8; 16],
-        key: OperationKey,
-        reference: u64,
-        now: Timestamp,
-    ) -> Result<Answer> {
-        let Some(mut hold) = self.hold(payment)? else {
-            let tombstone = Hold {
-                account: String::new(),
-                amount: 0,
-                currency: [0; 3],
-                expires_at: 0,
-                status: Status::Tombstone,
-            };
-            self.put_hold(payment, &tombstone)?;
-            return Ok(Answer::Done { booked_at: self.tick(now)?.as_micros(), hold_expires_at: None });
-        };
-        let confirm_only = self.rules.hold_mode == HoldMode::ConfirmOnly;
-        let booked_at = match hold.status {
-            Status::Active => {
-                if !confirm_only {
-                    self.expiries.remove((hold.expires_at, payment))?;
-                }
-                hold.status = Status::Released;
-                self.give_back(&hold, payment, Some(key), reference, now)?
-            }
-            // Nothing was reserved by a confirm-only bank: what it captured is sent back.
-            Status::Captured if confirm_only => {
-                let reserve = reserve_id(currency_of(hold.currency)?);
-                if self.existing(&reserve)?.available() < hold.amount {
-                    return Ok(declined(
-                        ReasonCode::INSUFFICIENT_FUNDS,
-                        "our reserve does not cover the return",
-                    ));
-                }
-                if self.existing(&hold.account)?.closed {
-                    return Ok(declined(ReasonCode::CLOSED_ACCOUNT, "the account is closed"));
-                }
-                self.transfer(&reserve, &hold.account, hold.amount)?;
-                hold.status = Status::Released;
-                self.book(false, -hold.amount, hold.currency, Some(key), reference, now)?
-            }
-            Status::Captured => return Ok(declined(narrative(), "the hold is captured already")),
-            Status::Released | Status::Expired | Status::Tombstone => self.tick(now)?,
-        };
-        self.put_hold(payment, &hold)?;
-        Ok(Answer::Done { booked_at: booked_at.as_micros(), hold_expires_at: None })
-    }
-
-    fn credit(
-        &mut self,
-        (iban, amount, currency): (&str, i128, [u8; 3]),
-        key: OperationKey,
-        reference: u64,
-        now: Timestamp,
-    ) -> Result<Answer> {
-        let account = match self.account(iban)? {
-            None => return Ok(declined(ReasonCode::INVALID_CREDITOR_ACCOUNT, "there is no such account")),
-            Some(account) => account,
-        };
-        if let Some(answer) = unusable(&account, currency) {
-            return Ok(answer);
-        }
-        let reserve = reserve_id(currency_of(currency)?);
-        let funds = self.account(&reserve)?.map_or(0, |reserve| reserve.available());
-        if funds < amount {
-            return Ok(declined(ReasonCode::INSUFFICIENT_FUNDS, "our reserve does not cover the credit"));
-        }
-        self.transfer(&reserve, iban, amount)?;
-        let booked_at = self.book(false, -amount, currency, Some(key), reference, now)?;
-        Ok(Answer::Done { booked_at: booked_at.as_micros(), hold_expires_at: None })
-    }
-
-    /// Ends an active hold in the debtor's favour.
-    fn give_back(
-        &mut self,
-        hold: &Hold,
-        payment: [u8; 16],
-        key: Option<OperationKey>,
-        reference: u64,
-        now: Timestamp,
-    ) -> Result<Timestamp> {
-        match self.rules.hold_mode {
-            HoldMode::Native => {
-                let mut account = self.existing(&hold.account)?;
-                account.held = account.held.checked_sub(hold.amount).ok_or(OVERFLOW)?;
-                self.put_account(&hold.account, &account)?;
-                self.tick(now)
-            }
-            HoldMode::Escrow => {
-                self.transfer(&escrow_id(currency_of(hold.currency)?), &hold.account, hold.amount)?;
-                let placed = OperationKey { payment_id: payment_of(payment), step: BankStep::PlaceHold };
-                self.book(true, -hold.amount, hold.currency, Some(key.unwrap_or(placed)), reference, now)
-            }
-            HoldMode::ConfirmOnly => self.tick(now),
-        }
-    }
-
-    /// The account, if the amount can be taken from it; else the bank's answer.
-    fn debitable(
-        &self,
-        iban: &str,
-        amount: i128,
-        currency: [u8; 3],
-    ) -> Result<std::result::Result<Account, Answer>> {
-        let Some(account) = self.account(iban)? else {
-            return Ok(Err(declined(ReasonCode::INCORRECT_ACCOUNT_NUMBER, "there is no such account")));
-        };
-        if let Some(answer) = unusable(&account, currency) {
-            return Ok(Err(answer));
-        }
-        if account.available() < amount {
-            return Ok(Err(declined(ReasonCode::INSUFFICIENT_FUNDS, "not enough funds")));
-        }
-        Ok(Ok(account))
-    }
-
-    /// Moves money between two accounts. The caller has checked that it is there.
-    fn transfer(&mut self, from: &str, to: &str, amount: i128) -> Result<()> {
-        let mut source = self.existing(from)?;
-        if amount <= 0 || from == to || source.available() < amount {
-            return Err(BooksError::Corrupt("a transfer of nothing, to itself, or without cover"));
-        }
-        let mut target = self.account_or_new(to, source.currency()?)?;
-        if source.currency != target.currency {
-            return Err(BooksError::Corrupt("a transfer between currencies"));
-        }
-        source.balance = source.balance.checked_sub(amount).ok_or(OVERFLOW)?;
-        target.balance = target.balance.checked_add(amount).ok_or(OVERFLOW)?;
-        self.put_account(from, &source)?;
-        self.put_account(to, &target)
-    }
-
-    /// Writes an entry of our statement.
-    fn book(
-        &mut self,
-        escrow: bool,
-        change: i128,
-        currency: [u8; 3],
-        key: Option<OperationKey>,
-        reference: u64,
-        now: Timestamp,
-    ) -> Result<Timestamp> {
-        let booked_at = self.tick(now)?;
-        let entry = Entry {
-            escrow,
-            change,
-            currency,
-            booked_at: booked_at.as_micros(),
-            key: key.map(key_bytes),
-            reference,
-        };
-        let sequence = self.entries.last()?.map_or(0, |(sequence, _)| sequence.value()).saturating_add(1);
-        self.entries.insert(sequence, encode(&entry)?.as_slice())?;
-        Ok(booked_at)
     }
 
     /// An instant for a booking: now, but later than any before, also when the clock stands still or goes back.
@@ -1025,130 +507,3 @@ impl<'txn> Books<'txn> {
 }
 
 const OVERFLOW: BooksError = BooksError::Corrupt("an amount beyond all bounds");
-
-fn receipt(reference: String, booked_at: i64, hold_expires_at: Option<i64>) -> Receipt {
-    Receipt {
-        reference,
-        booked_at: Timestamp::from_micros(booked_at),
-        hold_expires_at: hold_expires_at.map(Timestamp::from_micros),
-    }
-}
-
-fn decline(reason: &[u8; 4], text: &str) -> Result<Decline> {
-    let reason = std::str::from_utf8(reason).ok().and_then(ReasonCode::parse);
-    Ok(Decline {
-        reason: reason.ok_or(BooksError::Corrupt("a reason that is no code"))?,
-        text: text.to_owned(),
-    })
-}
-
-fn declined(reason: ReasonCode, text: impl Into<String>) -> Answer {
-    Answer::Declined { reason: reason.as_str().as_bytes().try_into().unwrap_or(*b"MS03"), text: text.into() }
-}
-
-/// Why an account can take part in no payment in this currency, if so.
-fn unusable(account: &Account, currency: [u8; 3]) -> Option<Answer> {
-    if account.closed {
-        Some(declined(ReasonCode::CLOSED_ACCOUNT, "the account is closed"))
-    } else if account.frozen {
-        Some(declined(ReasonCode::BLOCKED_ACCOUNT, "the account is blocked"))
-    } else if account.currency != currency {
-        Some(declined(code("AC09"), "the account has another currency"))
-    } else {
-        None
-    }
-}
-
-/// `NARR`: the reason is in the text.
-fn narrative() -> ReasonCode {
-    code("NARR")
-}
-
-/// `AM09`: the amount is not the one agreed.
-fn wrong_amount() -> ReasonCode {
-    code("AM09")
-}
-
-fn code(text: &str) -> ReasonCode {
-    ReasonCode::parse(text).unwrap_or(ReasonCode::NOT_SPECIFIED)
-}
-
-fn reserve_id(currency: Currency) -> String {
-    format!("reserve:{currency}")
-}
-
-fn escrow_id(currency: Currency) -> String {
-    format!("escrow:{currency}")
-}
-
-/// Which of our own accounts an id means; none for a customer's. No IBAN contains a colon.
-pub(crate) fn own_account(id: &str) -> Option<OwnAccount> {
-    match id.split_once(':')?.0 {
-        "reserve" => Some(OwnAccount::Reserve),
-        "escrow" => Some(OwnAccount::Escrow),
-        _ => None,
-    }
-}
-
-fn key_bytes(key: OperationKey) -> [u8; 17] {
-    let mut bytes = [0; 17];
-    bytes[..16].copy_from_slice(key.payment_id.as_uuid().as_bytes());
-    bytes[16] = match key.step {
-        BankStep::PlaceHold => 0,
-        BankStep::Capture => 1,
-        BankStep::Release => 2,
-        BankStep::Credit => 3,
-    };
-    bytes
-}
-
-fn key_of(bytes: [u8; 17]) -> Result<OperationKey> {
-    let [payment @ .., step] = bytes;
-    let step = BankStep::ALL.get(usize::from(step)).copied();
-    Ok(OperationKey {
-        payment_id: payment_of(payment),
-        step: step.ok_or(BooksError::Corrupt("a key of no step"))?,
-    })
-}
-
-fn payment_of(bytes: [u8; 16]) -> PaymentId {
-    PaymentId::from_uuid(uuid::Uuid::from_bytes(bytes))
-}
-
-/// Half a SHA-256 over everything an operation says, with lengths so that no two contents run together.
-fn fingerprint(operation: &Operation) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    let mut add = |part: &[u8]| {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    };
-    let amount_of = |amount: &Money| {
-        [amount.minor_units().to_be_bytes().as_slice(), amount.currency().code().as_bytes()].concat()
-    };
-    match &operation.kind {
-        OperationKind::PlaceHold { account, amount, until } => {
-            add(account.as_str().as_bytes());
-            add(&amount_of(amount));
-            add(&until.as_micros().to_be_bytes());
-        }
-        OperationKind::Capture { account, amount } => {
-            add(account.as_str().as_bytes());
-            add(&amount_of(amount));
-        }
-        OperationKind::Release => {}
-        OperationKind::Credit { account, amount, end_to_end_id, remittance_information } => {
-            add(account.as_str().as_bytes());
-            add(&amount_of(amount));
-            add(end_to_end_id.as_deref().unwrap_or_default().as_bytes());
-            add(remittance_information.as_ref().map_or("", |text| text.reveal()).as_bytes());
-        }
-    }
-    let digest = hash.finalize();
-    let mut half = [0; 16];
-    half.copy_from_slice(&digest[..16]);
-    half
-}
-
-fn encode(record: &impl Serialize) -> Result<Vec<u8>> {
-    Ok(postcard::to_allocvec(record)?)
-}

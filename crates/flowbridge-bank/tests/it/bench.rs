@@ -241,15 +241,11 @@ pub(crate) async fn statement_of(bank: &dyn BankConnector) -> Vec<StatementEntry
 }
 
 pub(crate) fn done(outcome: Outcome) -> Receipt {
-    match outcome {
-        Outcome::Done(receipt) => receipt,
-        other => panic!("not done: {other:?}"),
-    }
+    let Outcome::Done(receipt) = outcome else { panic!("not done: {outcome:?}") };
+    receipt
 }
 
 pub(crate) fn reason(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Declined(decline) => decline.reason.to_string(),
-        other => panic!("not declined: {other:?}"),
-    }
+    let Outcome::Declined(decline) = outcome else { panic!("not declined: {outcome:?}") };
+    decline.reason.to_string()
 }
