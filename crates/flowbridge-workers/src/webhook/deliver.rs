@@ -7,11 +7,12 @@
 
 use super::health::{Answer, Patience, learn};
 use super::message::{self, WEBHOOKS};
-use super::signature;
-use super::target::{GuardedResolver, TargetPolicy};
+use super::resolver::GuardedResolver;
 use crate::context::{Context, Turn, chain, run_loop};
 use flowbridge_domain::id::{ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
+use flowbridge_security::egress::{EgressPolicy, EgressRefused};
+use flowbridge_security::webhook::{EndpointKeys, ID_HEADER, InvalidKey, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use flowbridge_store::StoreError;
 use flowbridge_store::event_log::{self, NewEvent};
 use flowbridge_store::wake::Work;
@@ -45,7 +46,7 @@ pub struct DeliverySettings {
     /// When an endpoint is left alone.
     pub patience: Patience,
     /// Where deliveries may go.
-    pub targets: TargetPolicy,
+    pub egress: EgressPolicy,
     /// How much of an answer is read, to be able to use its connection again. Nothing of it is kept.
     pub response_bytes_max: usize,
     /// How often to look for deliveries that nobody rang for.
@@ -68,7 +69,7 @@ impl Default for DeliverySettings {
             schedule: schedule.map(Duration::from_secs).to_vec(),
             jitter_percent_max: 20,
             patience: Patience::default(),
-            targets: TargetPolicy::default(),
+            egress: EgressPolicy::default(),
             response_bytes_max: 64 * 1024,
             poll: Duration::from_millis(200),
             drain_max: Duration::from_secs(20),
@@ -84,6 +85,9 @@ pub struct ClientError(#[source] reqwest::Error);
 /// How much longer than the time-out a claim lasts.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
+/// How long a receiver may take to accept a connection.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
 /// Sends deliveries, and keeps those that are under way.
 #[derive(Debug)]
 pub struct Deliverer {
@@ -98,8 +102,7 @@ pub struct Deliverer {
 #[derive(Debug)]
 struct Sender {
     settings: DeliverySettings,
-    https: Client,
-    plain: Client,
+    client: Client,
 }
 
 /// An attempt that is over.
@@ -111,25 +114,21 @@ struct Sent {
 }
 
 impl Deliverer {
-    /// Prepares the HTTP clients.
+    /// Prepares the HTTP client.
     pub fn new(context: Context, settings: DeliverySettings) -> Result<Self, ClientError> {
-        let policy = Arc::new(settings.targets.clone());
-        let client = |plain: bool| {
-            Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .no_proxy()
-                .https_only(!plain)
-                .timeout(settings.timeout)
-                .connect_timeout(settings.timeout.min(Duration::from_secs(5)))
-                .pool_idle_timeout(Duration::from_secs(30))
-                .pool_max_idle_per_host(usize::try_from(settings.in_flight_per_endpoint_max).unwrap_or(1))
-                .tcp_nodelay(true)
-                .user_agent(concat!("FlowBridge/", env!("CARGO_PKG_VERSION")))
-                .dns_resolver(Arc::new(GuardedResolver { policy: Arc::clone(&policy), plain }))
-                .build()
-                .map_err(ClientError)
-        };
-        let sender = Sender { https: client(false)?, plain: client(true)?, settings };
+        let client = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(settings.timeout)
+            .connect_timeout(settings.timeout.min(CONNECT_TIMEOUT_MAX))
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(usize::try_from(settings.in_flight_per_endpoint_max).unwrap_or(1))
+            .tcp_nodelay(true)
+            .user_agent(concat!("FlowBridge/", env!("CARGO_PKG_VERSION")))
+            .dns_resolver(Arc::new(GuardedResolver(settings.egress.clone())))
+            .build()
+            .map_err(ClientError)?;
+        let sender = Sender { client, settings };
         Ok(Self {
             context,
             sender: Arc::new(sender),
@@ -399,20 +398,21 @@ impl Sender {
         claimed: &ClaimedDelivery,
         at: Timestamp,
     ) -> Result<(StatusCode, HeaderMap), String> {
-        let url = self.settings.targets.check(&claimed.url).map_err(|error| error.to_string())?;
+        let url = self.settings.egress.check_url(&claimed.url).map_err(|error| error.to_string())?;
         let event = claimed.event.as_ref().ok_or("the event is no longer in the log")?;
         let body = message::body(claimed, event, &self.settings.source).map_err(|error| error.to_string())?;
         let id = message::webhook_id(claimed.event_id);
-        let timestamp = at.as_secs_down();
-        let signature =
-            signature::header(&claimed.keys, claimed.previous_keys.as_ref(), &id, timestamp, &body)?;
-        let client = if url.scheme() == "http" { &self.plain } else { &self.https };
-        let mut request = client
+        let keys = signing_keys(claimed).map_err(|error| error.to_string())?;
+        let attempt = flowbridge_security::webhook::Attempt { id: &id, at, body: &body };
+        let signatures =
+            attempt.signatures(&keys.iter().collect::<Vec<_>>()).map_err(|error| error.to_string())?;
+        let mut request = self
+            .client
             .post(url)
             .header(CONTENT_TYPE, "application/cloudevents+json; charset=utf-8")
-            .header("webhook-id", id)
-            .header("webhook-timestamp", timestamp)
-            .header("webhook-signature", signature)
+            .header(ID_HEADER, &id)
+            .header(TIMESTAMP_HEADER, attempt.timestamp())
+            .header(SIGNATURE_HEADER, signatures)
             .body(body);
         if let Some(traceparent) = message::child_traceparent(&event.traceparent, rand::random()) {
             request = request.header("traceparent", traceparent);
@@ -431,6 +431,12 @@ impl Sender {
     }
 }
 
+/// The keys of today and, while a rotation lasts, those of yesterday.
+fn signing_keys(claimed: &ClaimedDelivery) -> Result<Vec<EndpointKeys>, InvalidKey> {
+    let keys = [Some(&claimed.keys), claimed.previous_keys.as_ref()].into_iter().flatten();
+    keys.map(|keys| EndpointKeys::from_stored(&keys.hmac_key, &keys.ed25519_seed)).collect()
+}
+
 /// What a status means. Redirects are refusals: a receiver that moved registers its new address.
 fn judge(status: StatusCode, headers: &HeaderMap) -> Answer {
     match status.as_u16() {
@@ -445,11 +451,11 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Answer {
 }
 
 fn describe(error: &reqwest::Error) -> String {
-    let refused = std::iter::successors(std::error::Error::source(error), |cause| cause.source())
-        .any(|cause| cause.is::<super::target::TargetError>());
-    let what = if refused {
-        "the name leads to an address that is not public"
-    } else if error.is_timeout() {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    if let Some(refused) = causes.find_map(|cause| cause.downcast_ref::<EgressRefused>()) {
+        return refused.to_string();
+    }
+    let what = if error.is_timeout() {
         "no answer in time"
     } else if error.is_connect() {
         "could not connect"

@@ -9,8 +9,7 @@ pub mod deliver;
 pub mod fan_out;
 pub mod health;
 mod message;
-mod signature;
-pub mod target;
+mod resolver;
 
 use crate::context::{Context, chain};
 use flowbridge_store::StoreError;
@@ -21,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 pub use deliver::{ClientError, Deliverer, DeliverySettings};
 pub use fan_out::{FanOut, FanOutSettings};
 pub use health::Patience;
-pub use target::{TargetError, TargetPolicy};
 
 /// Settings of the role.
 #[derive(Debug, Clone)]

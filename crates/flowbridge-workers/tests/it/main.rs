@@ -1,0 +1,3 @@
+//! Workers against real servers.
+
+mod webhook;

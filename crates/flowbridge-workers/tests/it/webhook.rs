@@ -1,0 +1,740 @@
+//! Webhooks from the event log to a receiver: a real PostgreSQL, a real HTTP server, a clock turned by hand.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use flowbridge_domain::id::{DeliveryId, ParticipantId, PaymentId, WebhookEndpointId};
+use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
+use flowbridge_embedded::EmbeddedPostgres;
+use flowbridge_security::egress::EgressPolicy;
+use flowbridge_security::webhook::{EndpointKeys, Verifier};
+use flowbridge_store::event_log::{self, NewEvent};
+use flowbridge_store::wake::Wake;
+use flowbridge_store::webhook::{self as store, Delivery, DeliveryState, NewEndpoint, SigningKeys};
+use flowbridge_store::{Db, DbSettings};
+use flowbridge_workers::context::{Context, Turn};
+use flowbridge_workers::webhook::{Deliverer, DeliverySettings, FanOut, FanOutSettings, Patience, tidy};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The tests
+
+#[tokio::test]
+async fn each_side_hears_each_event_once_signed_and_in_the_payment_s_trace() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let (debtor, creditor) = (stage.participant().await, stage.participant().await);
+    let (_, debtor_keys) = stage.endpoint(debtor, &receiver.url("/debtor"), &[]).await;
+    stage.endpoint(creditor, &receiver.url("/creditor"), &["payment.settled"]).await;
+    let payment = stage.payment();
+    stage.happened(payment, (debtor, creditor), &["payment.accepted", "payment.settled"]).await;
+    stage.work().await;
+    stage.work().await;
+
+    let heard = receiver.heard();
+    let kinds = |path: &str| -> Vec<String> {
+        heard
+            .iter()
+            .filter(|heard| heard.path == path)
+            .map(|heard| heard.event["type"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(kinds("/debtor"), ["payment.accepted", "payment.settled"]);
+    assert_eq!(kinds("/creditor"), ["payment.settled"]);
+
+    let first = heard.iter().find(|heard| heard.path == "/debtor").unwrap();
+    assert_eq!(first.signers(&[&keys(), &debtor_keys], stage.clock.now()), [1]);
+    assert_eq!(first.header("webhook-id"), first.event["id"]);
+    assert_eq!(first.header("content-type"), "application/cloudevents+json; charset=utf-8");
+    assert_eq!(first.event["specversion"], "1.0");
+    assert_eq!(first.event["source"], "https://flowbridge.example");
+    assert_eq!(first.event["subject"], payment.to_string());
+    assert_eq!(first.event["data"]["note"], "payment.accepted");
+    assert!(first.event["time"].as_str().unwrap().ends_with('Z'));
+    let trace = first.header("traceparent");
+    assert!(trace.starts_with(&format!("00-{TRACE}-")) && trace != traceparent(), "{trace}");
+}
+
+#[tokio::test]
+async fn order_within_a_payment_is_kept_while_one_of_its_events_fails() {
+    let mut stage = Stage::new().await;
+    let unlucky = stage.payment();
+    let lucky = stage.payment();
+    let fails = unlucky.to_string();
+    let receiver = Receiver::start(move |heard| {
+        let first_two = heard.event["subject"] == fails.as_str() && heard.nth_of_event < 2;
+        Reply::status(if first_two { 500 } else { 204 })
+    })
+    .await;
+    let owner = stage.participant().await;
+    stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    for kind in ["payment.accepted", "payment.settled", "payment.completed"] {
+        stage.happened(unlucky, (owner, owner), &[kind]).await;
+        stage.happened(lucky, (owner, owner), &[kind]).await;
+    }
+    stage.work().await;
+    assert_eq!(receiver.kinds_of(lucky), ["payment.accepted", "payment.settled", "payment.completed"]);
+    assert_eq!(receiver.kinds_of(unlucky), ["payment.accepted"], "the rest waits for the first");
+
+    stage.clock.advance(Duration::from_secs(5));
+    stage.work().await;
+    stage.clock.advance(Duration::from_secs(300));
+    stage.work().await;
+    // Each event succeeds at its third attempt, and none is tried before the one ahead of it has been heard.
+    let mut expected = vec!["payment.accepted"; 3];
+    expected.push("payment.settled");
+    assert_eq!(receiver.kinds_of(unlucky), expected);
+    for _ in 0..4 {
+        stage.clock.advance(Duration::from_secs(300));
+        stage.work().await;
+    }
+    expected.extend([
+        "payment.settled",
+        "payment.settled",
+        "payment.completed",
+        "payment.completed",
+        "payment.completed",
+    ]);
+    assert_eq!(receiver.kinds_of(unlucky), expected);
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_does_not_delay_another() {
+    let mut stage = Stage::new().await;
+    let silent = Receiver::start(|_| Reply::Never).await;
+    let prompt = Receiver::start(|_| Reply::ok()).await;
+    let (one, other) = (stage.participant().await, stage.participant().await);
+    stage.endpoint(one, &silent.url("/"), &[]).await;
+    stage.endpoint(other, &prompt.url("/"), &[]).await;
+    const PAYMENTS: usize = 40;
+    for _ in 0..PAYMENTS {
+        stage.happened(stage.payment(), (one, other), &["payment.settled"]).await;
+    }
+    stage.fan_out().await;
+
+    tokio::select! {
+        () = stage.deliverer().run(CancellationToken::new()) => panic!("nobody told it to stop"),
+        () = prompt.wait_for(PAYMENTS) => {}
+    }
+    assert!(silent.heard().len() <= 4, "no more at once than an endpoint may have");
+}
+
+#[tokio::test]
+async fn failing_deliveries_at_their_limit_do_not_block_newer_payments() {
+    let mut stage = Stage::new().await;
+    let stuck: Vec<PaymentId> = (0..10).map(|_| stage.payment()).collect();
+    let refused: Vec<String> = stuck.iter().map(ToString::to_string).collect();
+    let receiver = Receiver::start(move |heard| {
+        let refused = refused.iter().any(|payment| heard.event["subject"] == payment.as_str());
+        Reply::status(if refused { 500 } else { 200 })
+    })
+    .await;
+    let owner = stage.participant().await;
+    stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    for payment in &stuck {
+        stage.happened(*payment, (owner, owner), &["payment.settled"]).await;
+    }
+    stage.work().await;
+    let newer = stage.payment();
+    stage.happened(newer, (owner, owner), &["payment.settled"]).await;
+    // The endpoint looks broken by now, so it is tried one at a time, with pauses; the newer payment gets its turn.
+    for _ in 0..20 {
+        stage.work().await;
+        stage.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(receiver.kinds_of(newer), ["payment.settled"]);
+}
+
+#[tokio::test]
+async fn the_schedule_is_followed_to_its_end_and_no_further() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    let schedule = stage.settings.schedule.clone();
+    for (made, wait) in schedule.iter().enumerate().skip(1) {
+        assert_eq!(receiver.heard().len(), made);
+        stage.clock.advance(*wait - Duration::from_secs(1));
+        stage.work().await;
+        assert_eq!(receiver.heard().len(), made, "attempt {} came too early", made + 1);
+        stage.clock.advance(Duration::from_secs(1));
+        stage.work().await;
+    }
+    assert_eq!(receiver.heard().len(), schedule.len());
+    let delivery = stage.only_delivery(endpoint).await;
+    assert_eq!(delivery.state, DeliveryState::Exhausted);
+    assert_eq!(delivery.attempt_log.len(), schedule.len());
+    assert!(delivery.attempt_log.iter().all(|attempt| attempt.status == Some(500)));
+    let ids: Vec<String> =
+        receiver.heard().iter().map(|heard| heard.header("webhook-id").to_owned()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "one id over all attempts");
+    let mut times: Vec<String> =
+        receiver.heard().iter().map(|heard| heard.header("webhook-timestamp").to_owned()).collect();
+    times.dedup();
+    assert_eq!(times.len(), schedule.len(), "a new time for each attempt");
+}
+
+#[tokio::test]
+async fn a_receiver_that_asks_for_a_pause_gets_it() {
+    let mut stage = Stage::new().await;
+    let receiver =
+        Receiver::start(|heard| if heard.nth == 0 { Reply::retry_after(429, 60) } else { Reply::ok() }).await;
+    let owner = stage.participant().await;
+    stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.clock.advance(Duration::from_secs(59));
+    stage.work().await;
+    assert_eq!(receiver.heard().len(), 1, "nothing in the pause, not even of other payments");
+    stage.clock.advance(Duration::from_secs(1));
+    stage.work().await;
+    assert_eq!(receiver.heard().len(), 3);
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_failure_and_is_not_followed() {
+    let mut stage = Stage::new().await;
+    let elsewhere = Receiver::start(|_| Reply::ok()).await;
+    let location = elsewhere.url("/");
+    let receiver = Receiver::start(move |_| Reply::redirect(&location)).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Pending);
+    assert_eq!((receiver.heard().len(), elsewhere.heard().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_rotation_signs_with_both_keys_until_its_window_ends() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    let (endpoint, old) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    let new = keys();
+    let now = stage.clock.now();
+    let until = now.plus(Duration::from_secs(60));
+    let tx = stage.context.db.begin().await.unwrap();
+    store::rotate_keys(&tx, owner, endpoint, &stored(&new), until, now).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    stage.clock.set(until);
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    let heard = receiver.heard();
+    assert_eq!(heard[0].signers(&[&new, &old], now), [0, 1]);
+    assert_eq!(heard[1].signers(&[&new, &old], until), [0]);
+}
+
+#[tokio::test]
+async fn a_crash_between_sending_and_recording_sends_again_under_the_same_id() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|heard| if heard.nth == 0 { Reply::Never } else { Reply::ok() }).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.fan_out().await;
+    tokio::select! {
+        () = stage.deliverer().run(CancellationToken::new()) => panic!("nobody told it to stop"),
+        // Dropped in the middle, with all it knows.
+        () = receiver.wait_for(1) => {}
+    }
+
+    stage.work().await;
+    assert_eq!(receiver.heard().len(), 1, "the claim of the dead worker still holds");
+    stage.clock.advance(stage.settings.timeout + Duration::from_secs(30));
+    stage.work().await;
+    let heard = receiver.heard();
+    assert_eq!(heard.len(), 2);
+    assert_eq!(heard[0].header("webhook-id"), heard[1].header("webhook-id"));
+    assert_eq!(heard[0].body, heard[1].body);
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Delivered);
+}
+
+#[tokio::test]
+async fn a_late_result_of_a_lost_claim_changes_nothing() {
+    let mut stage = Stage::new().await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, "https://example.com/", &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.fan_out().await;
+    let claim = async |now| {
+        let request = store::ClaimRequest {
+            slice_max: 10,
+            in_flight_per_endpoint_max: 1,
+            failures_until_one_at_a_time: 5,
+            in_flight: &std::collections::BTreeMap::new(),
+            lease: Duration::from_secs(10),
+        };
+        store::claim(&stage.context.db, &request, now).await.unwrap()
+    };
+    let zombie = claim(stage.clock.now()).await.remove(0);
+    assert!(claim(stage.clock.now()).await.is_empty());
+    stage.clock.advance(Duration::from_secs(10));
+    let heir = claim(stage.clock.now()).await.remove(0);
+    assert_eq!((heir.id, heir.attempts), (zombie.id, 2));
+    let result = store::DeliveryResult {
+        id: zombie.id,
+        fence: zombie.fence,
+        attempt: store::Attempt { at: stage.clock.now(), status: Some(500), error: None, latency_ms: 1 },
+        next: store::DeliveryNext::Exhausted,
+    };
+    let tx = stage.context.db.begin().await.unwrap();
+    assert!(store::record(&tx, &[result], stage.clock.now()).await.unwrap().is_empty());
+    tx.commit().await.unwrap();
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Claimed);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_is_disabled_and_the_participant_s_others_hear_of_it() {
+    let mut stage = Stage::new().await;
+    let gone = Receiver::start(|_| Reply::status(410)).await;
+    let other = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &gone.url("/"), &["payment.settled"]).await;
+    stage.endpoint(owner, &other.url("/"), &["webhook_endpoint.disabled"]).await;
+    for _ in 0..2 {
+        stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+        stage.work().await;
+    }
+    assert_eq!(gone.heard().len(), 1);
+    let shown = store::get(&stage.context.db, owner, endpoint).await.unwrap().unwrap();
+    assert_eq!(shown.disabled_reason.as_deref(), Some("the receiver answered 410 Gone"));
+    let notice = &other.heard()[0];
+    assert_eq!(notice.event["type"], "webhook_endpoint.disabled");
+    assert_eq!(notice.event["subject"], endpoint.to_string());
+    assert_eq!(notice.event["data"]["reason"], "the receiver answered 410 Gone");
+    assert!(
+        stage.only_delivery(endpoint).await.state == DeliveryState::Exhausted,
+        "what happens while it is disabled is not queued"
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_is_disabled_when_patience_ends() {
+    let mut stage = Stage::new().await;
+    stage.settings.patience.exhausted_until_disabled = 2;
+    stage.settings.schedule = vec![Duration::ZERO, Duration::from_secs(5)];
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    for _ in 0..3 {
+        stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+        stage.work().await;
+        stage.clock.advance(Duration::from_secs(5));
+        stage.work().await;
+    }
+    let shown = store::get(&stage.context.db, owner, endpoint).await.unwrap().unwrap();
+    assert_eq!(shown.disabled_reason.as_deref(), Some("2 deliveries in a row were given up"));
+    assert_eq!(receiver.heard().len(), 4);
+}
+
+#[tokio::test]
+async fn what_was_delivered_given_up_or_missed_can_be_sent_again() {
+    let mut stage = Stage::new().await;
+    stage.settings.schedule = vec![Duration::ZERO];
+    let works = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let switch = Arc::clone(&works);
+    let receiver =
+        Receiver::start(move |_| Reply::status(if switch.load(Ordering::SeqCst) { 200 } else { 500 })).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    let began = stage.clock.now();
+    let given_up = stage.payment();
+    stage.happened(given_up, (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    stage.set_disabled(owner, endpoint, Some("maintenance")).await;
+    let missed = stage.payment();
+    stage.happened(missed, (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    works.store(true, Ordering::SeqCst);
+    stage.set_disabled(owner, endpoint, None).await;
+    stage.work().await;
+    assert_eq!(receiver.heard().len(), 1, "enabling alone sends nothing that was given up or missed");
+
+    let after = store::offset_since(&stage.context.db, began).await.unwrap();
+    let tx = stage.context.db.begin().await.unwrap();
+    let recovered = store::recover(&tx, owner, endpoint, after, 100, stage.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((recovered.queued, recovered.more_after), (2, None));
+    stage.work().await;
+    assert_eq!(receiver.kinds_of(missed).len(), 1);
+    assert_eq!(receiver.kinds_of(given_up).len(), 2);
+
+    let all = store::deliveries(&stage.context.db, endpoint, &DeliveryState::ALL, None, 10).await.unwrap();
+    assert!(all.iter().all(|delivery| delivery.state == DeliveryState::Delivered));
+    let again = all[0].id;
+    assert!(stage.redeliver(owner, endpoint, again).await);
+    let stranger = stage.participant().await;
+    assert!(!stage.redeliver(stranger, endpoint, again).await, "only its owner's");
+    stage.work().await;
+    assert_eq!(receiver.heard().len(), 4);
+}
+
+#[tokio::test]
+async fn a_deleted_endpoint_hears_nothing_more() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    let tx = stage.context.db.begin().await.unwrap();
+    assert!(store::delete(&tx, owner, endpoint, stage.clock.now()).await.unwrap());
+    tx.commit().await.unwrap();
+    tidy(&stage.context).await.unwrap();
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.clock.advance(Duration::from_secs(3_600));
+    stage.work().await;
+    assert_eq!(receiver.heard().len(), 1);
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Cancelled);
+    assert_eq!(store::get(&stage.context.db, owner, endpoint).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn production_settings_never_connect_inside() {
+    let mut stage = Stage::new().await;
+    stage.settings.egress = DeliverySettings::default().egress;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let owner = stage.participant().await;
+    // As if they had been registered while the ranges were open, or by hand in the database.
+    for (host, refusal) in [
+        ("http://127.0.0.1", "the address must begin with https://"),
+        ("https://127.0.0.1", "the host does not have a public address"),
+        ("https://2130706433", "the host does not have a public address"),
+        ("https://0x7f.1", "the host does not have a public address"),
+        ("https://[::ffff:127.0.0.1]", "the host does not have a public address"),
+        ("https://[::1]", "the host does not have a public address"),
+        ("https://169.254.169.254", "the host does not have a public address"),
+        // Only its resolution shows where it leads.
+        ("https://localhost", "the host does not have a public address"),
+    ] {
+        let (endpoint, _) = stage.endpoint(owner, &format!("{host}:{port}/"), &[]).await;
+        stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+        stage.work().await;
+        let attempt = &stage.only_delivery(endpoint).await.attempt_log[0];
+        assert_eq!((attempt.status, attempt.error.as_deref()), (None, Some(refusal)), "{host}");
+        stage.set_disabled(owner, endpoint, Some("seen")).await;
+    }
+    let nobody = listener.accept().map(|_| ()).unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The stage
+
+/// A database of its own, a clock, and the two loops turned by hand.
+struct Stage {
+    url: String,
+    context: Context,
+    clock: Arc<ManualClock>,
+    settings: DeliverySettings,
+    fan_out: FanOut,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let clock =
+            Arc::new(ManualClock::at(Timestamp::from_micros(jiff::Timestamp::now().as_microsecond())));
+        let url = database().await;
+        let context = Context {
+            db: Db::new(&DbSettings::new(&url)).unwrap(),
+            clock: clock.clone(),
+            wake: Wake::default(),
+            instance: "webhook test".to_owned(),
+        };
+        let settings = DeliverySettings {
+            source: "https://flowbridge.example".to_owned(),
+            in_flight_per_endpoint_max: 4,
+            jitter_percent_max: 0,
+            egress: EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]),
+            patience: Patience::default(),
+            ..DeliverySettings::default()
+        };
+        let fan_out = FanOut::new(context.clone(), FanOutSettings::default());
+        Self { url, context, clock, settings, fan_out }
+    }
+
+    fn deliverer(&self) -> Deliverer {
+        Deliverer::new(self.context.clone(), self.settings.clone()).unwrap()
+    }
+
+    async fn fan_out(&mut self) {
+        while self.fan_out.turn().await.unwrap() == Turn::Busy {}
+    }
+
+    /// Does all that is to be done at this instant.
+    async fn work(&mut self) {
+        self.fan_out().await;
+        self.deliverer().run_due().await.unwrap();
+        // What deliveries caused (a notice that an endpoint was disabled) goes out too.
+        self.fan_out().await;
+        self.deliverer().run_due().await.unwrap();
+    }
+
+    async fn participant(&self) -> ParticipantId {
+        let id = ParticipantId::generate(self.clock.now(), rand::random());
+        let insert = format!(
+            "insert into participant (id, name, created_at) values ('{}', '{id}', now())",
+            id.as_uuid()
+        );
+        sql(&self.url, &insert).await;
+        id
+    }
+
+    fn payment(&self) -> PaymentId {
+        PaymentId::generate(self.clock.now(), rand::random())
+    }
+
+    async fn endpoint(
+        &self,
+        owner: ParticipantId,
+        url: &str,
+        kinds: &[&str],
+    ) -> (WebhookEndpointId, EndpointKeys) {
+        let keys = keys();
+        let new = NewEndpoint {
+            id: WebhookEndpointId::generate(self.clock.now(), rand::random()),
+            participant: owner,
+            url: url.to_owned(),
+            event_kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+            keys: stored(&keys),
+        };
+        let tx = self.context.db.begin().await.unwrap();
+        store::create(&tx, &new, 10, self.clock.now()).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        (new.id, keys)
+    }
+
+    async fn happened(&self, payment: PaymentId, parties: (ParticipantId, ParticipantId), kinds: &[&str]) {
+        let events: Vec<NewEvent> = kinds
+            .iter()
+            .map(|kind| NewEvent {
+                topic: "payments",
+                key: payment,
+                kind: (*kind).to_owned(),
+                participants: Some(parties),
+                traceparent: traceparent(),
+                data: json!({ "note": kind }),
+            })
+            .collect();
+        let tx = self.context.db.begin().await.unwrap();
+        event_log::append(&tx, &events, self.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn only_delivery(&self, endpoint: WebhookEndpointId) -> Delivery {
+        let mut all =
+            store::deliveries(&self.context.db, endpoint, &DeliveryState::ALL, None, 10).await.unwrap();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    async fn set_disabled(&self, owner: ParticipantId, endpoint: WebhookEndpointId, reason: Option<&str>) {
+        let tx = self.context.db.begin().await.unwrap();
+        store::set_disabled(&tx, owner, endpoint, reason, self.clock.now()).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn redeliver(&self, owner: ParticipantId, endpoint: WebhookEndpointId, id: DeliveryId) -> bool {
+        let tx = self.context.db.begin().await.unwrap();
+        let done = store::redeliver(&tx, owner, endpoint, id, self.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        done
+    }
+}
+
+fn traceparent() -> String {
+    format!("00-{TRACE}-00f067aa0ba902b7-01")
+}
+
+fn keys() -> EndpointKeys {
+    EndpointKeys::generate().unwrap()
+}
+
+fn stored(keys: &EndpointKeys) -> SigningKeys {
+    SigningKeys { hmac_key: keys.secret_bytes().to_vec(), ed25519_seed: keys.seed().to_vec() }
+}
+
+/// A database made from a migrated template; returns its URL.
+async fn database() -> String {
+    static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
+    static TEMPLATE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let server = SERVER.get_or_init(|| EmbeddedPostgres::temporary().unwrap());
+    TEMPLATE
+        .get_or_init(async || {
+            sql(&server.url(), "create database webhook_template").await;
+            Db::new(&DbSettings::new(server.url_of("webhook_template"))).unwrap().migrate().await.unwrap();
+        })
+        .await;
+    let name = format!("webhook_{}", NEXT.fetch_add(1, Ordering::SeqCst));
+    sql(&server.url(), &format!("create database {name} template webhook_template")).await;
+    server.url_of(&name)
+}
+
+async fn sql(url: &str, statement: &str) {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute(statement).await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The receiver
+
+/// A request that the receiver got.
+#[derive(Debug, Clone)]
+struct Heard {
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+    event: Value,
+    /// Its place among all requests, and among those of its event, from 0.
+    nth: usize,
+    nth_of_event: usize,
+}
+
+impl Heard {
+    fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+
+    /// Which of these keys it is signed with, by both kinds of signature: `v1` as the reference library checks it, `v1a`
+    /// with the public key.
+    fn signers(&self, candidates: &[&EndpointKeys], now: Timestamp) -> Vec<usize> {
+        let signed_by = |keys: &EndpointKeys| {
+            let by_secret = standardwebhooks::Webhook::new(keys.secret_text().expose_secret()).unwrap();
+            let v1 = by_secret.verify(&self.body, &self.headers).is_ok();
+            let (id, timestamp, signatures) = (
+                self.header("webhook-id"),
+                self.header("webhook-timestamp"),
+                self.header("webhook-signature"),
+            );
+            let by_public_key = Verifier::parse(&keys.public_text()).unwrap();
+            let v1a = by_public_key.verify(id, timestamp, signatures, &self.body, now).is_ok();
+            assert_eq!(v1, v1a, "both kinds or none");
+            v1
+        };
+        candidates.iter().enumerate().filter(|(_, keys)| signed_by(keys)).map(|(place, _)| place).collect()
+    }
+}
+
+enum Reply {
+    Answer(StatusCode, Option<(header::HeaderName, String)>),
+    Never,
+}
+
+impl Reply {
+    fn ok() -> Self {
+        Self::status(200)
+    }
+
+    fn status(status: u16) -> Self {
+        Self::Answer(StatusCode::from_u16(status).unwrap(), None)
+    }
+
+    fn retry_after(status: u16, seconds: u32) -> Self {
+        Self::Answer(StatusCode::from_u16(status).unwrap(), Some((header::RETRY_AFTER, seconds.to_string())))
+    }
+
+    fn redirect(location: &str) -> Self {
+        Self::Answer(StatusCode::TEMPORARY_REDIRECT, Some((header::LOCATION, location.to_owned())))
+    }
+}
+
+type Replies = Arc<dyn Fn(&Heard) -> Reply + Send + Sync>;
+
+/// A real HTTP server that remembers what it heard.
+struct Receiver {
+    origin: String,
+    heard: Arc<Mutex<Vec<Heard>>>,
+    bell: tokio::sync::Mutex<mpsc::UnboundedReceiver<()>>,
+}
+
+#[derive(Clone)]
+struct Memory {
+    heard: Arc<Mutex<Vec<Heard>>>,
+    bell: mpsc::UnboundedSender<()>,
+    replies: Replies,
+}
+
+impl Receiver {
+    async fn start(replies: impl Fn(&Heard) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (ring, bell) = mpsc::unbounded_channel();
+        let memory = Memory { heard: Arc::clone(&heard), bell: ring, replies: Arc::new(replies) };
+        let app = Router::new().fallback(hear).with_state(memory);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { origin, heard, bell: tokio::sync::Mutex::new(bell) }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// The kinds of the events of a payment, as they came in.
+    fn kinds_of(&self, payment: PaymentId) -> Vec<String> {
+        let of_payment = |heard: &Heard| heard.event["subject"] == payment.to_string();
+        let kind = |heard: Heard| heard.event["type"].as_str().unwrap().to_owned();
+        self.heard().into_iter().filter(of_payment).map(kind).collect()
+    }
+
+    /// Waits until so many more requests have come in.
+    async fn wait_for(&self, requests: usize) {
+        let mut bell = self.bell.lock().await;
+        let all = async {
+            for _ in 0..requests {
+                bell.recv().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.expect("the receiver hears in time");
+    }
+}
+
+async fn hear(
+    State(memory): State<Memory>,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> axum::response::Response {
+    let event: Value = serde_json::from_slice(&body).unwrap();
+    let reply = {
+        let mut all = memory.heard.lock().unwrap();
+        let nth_of_event = all.iter().filter(|heard| heard.event["id"] == event["id"]).count();
+        let heard = Heard { path: uri.path().to_owned(), headers, body, event, nth: all.len(), nth_of_event };
+        let reply = (memory.replies)(&heard);
+        all.push(heard);
+        reply
+    };
+    memory.bell.send(()).unwrap();
+    match reply {
+        Reply::Answer(status, None) => status.into_response(),
+        Reply::Answer(status, Some((name, value))) => (status, [(name, value)]).into_response(),
+        Reply::Never => std::future::pending().await,
+    }
+}
