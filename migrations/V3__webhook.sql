@@ -13,8 +13,9 @@ create table webhook_endpoint (
     previous_hmac_key   bytea,
     previous_seed       bytea,
     previous_until      timestamptz,
-    -- Health. A failing endpoint is left alone until paused_until, then tried with one delivery at a time.
+    -- Health. An endpoint that does not answer is left alone until paused_until, then tried with one delivery at a time.
     failure_streak      integer not null default 0,     -- attempts since the last that succeeded
+    unanswered_streak   integer not null default 0,     -- attempts since the last that was answered
     exhausted_streak    integer not null default 0,     -- deliveries given up since the last that succeeded
     failing_since       timestamptz,
     paused_until        timestamptz,

@@ -43,7 +43,7 @@ statements! {
     // Enabling gives a fresh start: the streaks that led to disabling are forgotten.
     SET_STATUS = concat!("update webhook_endpoint endpoint
         set status = case when $3::text is null then 'active' else 'disabled' end, disabled_reason = $3,
-            failure_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null, updated_at = $4
+            failure_streak = 0, unanswered_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null, updated_at = $4
         where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
 
     // The row stays for its deliveries' sake; what it knew of the partner goes.
@@ -110,11 +110,11 @@ statements! {
         select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events
             from slice order by xid desc, seq desc limit 1";
 
-    // The best endpoints first: those that fail get what is left.
+    // Those that do not answer get what the others leave.
     CLAIM = "with ready as (
             select endpoint.id,
-                    case when endpoint.failure_streak >= $5 then 1 else $4::bigint end - coalesce(busy.deliveries, 0) as room,
-                    endpoint.failure_streak
+                    case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end - coalesce(busy.deliveries, 0) as room,
+                    endpoint.unanswered_streak
                 from webhook_endpoint endpoint
                     left join unnest($6::uuid[], $7::bigint[]) as busy (id, deliveries) on busy.id = endpoint.id
                 where endpoint.status = 'active' and (endpoint.paused_until is null or endpoint.paused_until <= $1)
@@ -131,7 +131,7 @@ statements! {
                     order by delivery.next_attempt_at limit greatest(ready.room, 0)
                     for update skip locked
             ) oldest
-                order by ready.failure_streak, ready.room desc limit $2
+                order by ready.unanswered_streak, ready.room desc limit $2
         ), claimed as (
             update webhook_delivery delivery
                 set state = 'claimed', attempts = attempts + 1, fence = fence + 1, next_attempt_at = $3,
@@ -159,15 +159,16 @@ statements! {
         where delivery.id = new.id and delivery.fence = new.fence and delivery.state = 'claimed'
         returning delivery.id";
 
-    LOCK_HEALTH = "select id, participant_id, failure_streak, exhausted_streak, failing_since, paused_until
+    LOCK_HEALTH = "select id, participant_id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until
         from webhook_endpoint where id = any($1) and status = 'active' order by id for no key update";
 
     SAVE_HEALTH = "update webhook_endpoint endpoint
-        set failure_streak = new.failure_streak, exhausted_streak = new.exhausted_streak, failing_since = new.failing_since,
-            paused_until = new.paused_until, disabled_reason = new.disabled_reason,
-            status = case when new.disabled_reason is null then 'active' else 'disabled' end, updated_at = $7
-        from unnest($1::uuid[], $2::integer[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::text[])
-            as new (id, failure_streak, exhausted_streak, failing_since, paused_until, disabled_reason)
+        set failure_streak = new.failure_streak, unanswered_streak = new.unanswered_streak,
+            exhausted_streak = new.exhausted_streak, failing_since = new.failing_since, paused_until = new.paused_until,
+            disabled_reason = new.disabled_reason,
+            status = case when new.disabled_reason is null then 'active' else 'disabled' end, updated_at = $8
+        from unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::timestamptz[], $6::timestamptz[], $7::text[])
+            as new (id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until, disabled_reason)
         where endpoint.id = new.id";
 
     // Each state on its own, so that each is a walk down one index.
@@ -471,8 +472,8 @@ pub struct ClaimRequest<'a> {
     pub slice_max: i64,
     /// Deliveries to one endpoint at the same time.
     pub in_flight_per_endpoint_max: i64,
-    /// From this many failures in a row, an endpoint gets one at a time.
-    pub failures_until_one_at_a_time: i32,
+    /// After this many attempts in a row without an answer, an endpoint gets one at a time.
+    pub unanswered_until_one_at_a_time: i32,
     /// Deliveries that this worker has under way already, per endpoint.
     pub in_flight: &'a BTreeMap<WebhookEndpointId, i64>,
     /// How long the claims last.
@@ -541,7 +542,7 @@ pub async fn claim(
                 &request.slice_max,
                 &At(now.plus(request.lease)),
                 &request.in_flight_per_endpoint_max,
-                &request.failures_until_one_at_a_time,
+                &request.unanswered_until_one_at_a_time,
                 &busy,
                 &deliveries,
             ],
@@ -677,6 +678,8 @@ pub struct EndpointHealth {
     pub participant: ParticipantId,
     /// Attempts since the last that succeeded.
     pub failure_streak: i32,
+    /// Attempts since the last that was answered.
+    pub unanswered_streak: i32,
     /// Deliveries given up since the last that succeeded.
     pub exhausted_streak: i32,
     /// When the first of them failed.
@@ -697,6 +700,7 @@ pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<Endpo
                 id: WebhookEndpointId::from_uuid(row.try_get("id")?),
                 participant: ParticipantId::from_uuid(row.try_get("participant_id")?),
                 failure_streak: row.try_get("failure_streak")?,
+                unanswered_streak: row.try_get("unanswered_streak")?,
                 exhausted_streak: row.try_get("exhausted_streak")?,
                 failing_since: instant(row, "failing_since")?,
                 paused_until: instant(row, "paused_until")?,
@@ -708,16 +712,18 @@ pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<Endpo
 
 /// Writes the health of endpoints that [`lock_health`] has locked; disables those that have a reason.
 pub async fn save_health(tx: &Tx, health: &[EndpointHealth], now: Timestamp) -> Result<(), StoreError> {
-    let (ids, failures, exhausted, since, paused, reasons) = columns!(
+    let (ids, failures, unanswered, exhausted, since, paused, reasons) = columns!(
         health,
         |health| health.id.as_uuid(),
         health.failure_streak,
+        health.unanswered_streak,
         health.exhausted_streak,
         health.failing_since.map(At),
         health.paused_until.map(At),
         health.disabled_reason.as_deref()
     );
-    tx.execute(SAVE_HEALTH, &[&ids, &failures, &exhausted, &since, &paused, &reasons, &At(now)]).await?;
+    tx.execute(SAVE_HEALTH, &[&ids, &failures, &unanswered, &exhausted, &since, &paused, &reasons, &At(now)])
+        .await?;
     Ok(())
 }
 

@@ -205,7 +205,7 @@ impl Deliverer {
         let request = ClaimRequest {
             slice_max: i64::try_from(room).unwrap_or(i64::MAX),
             in_flight_per_endpoint_max: settings.in_flight_per_endpoint_max,
-            failures_until_one_at_a_time: settings.patience.failures_until_pause,
+            unanswered_until_one_at_a_time: settings.patience.unanswered_until_pause,
             in_flight: &in_flight,
             lease: settings.timeout.saturating_add(LEASE_MARGIN),
         };
@@ -350,7 +350,7 @@ impl Sent {
         let next = match self.answer {
             Answer::Delivered => DeliveryNext::Delivered,
             Answer::Gone => DeliveryNext::Exhausted,
-            Answer::Failed | Answer::Throttled(_) => {
+            Answer::Refused | Answer::Unanswered | Answer::Throttled(_) => {
                 let made = usize::try_from(self.claimed.attempts).unwrap_or(usize::MAX);
                 match settings.schedule.get(made) {
                     None => DeliveryNext::Exhausted,
@@ -381,7 +381,7 @@ impl Sender {
                 let error = (answer != Answer::Delivered).then(|| "refused by the receiver".to_owned());
                 (answer, Some(status.as_u16()), error)
             }
-            Err(why) => (Answer::Failed, None, Some(why)),
+            Err(why) => (Answer::Unanswered, None, Some(why)),
         };
         let latency_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
         tracing::debug!(
@@ -446,7 +446,7 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Answer {
             let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
             Answer::Throttled(seconds.map(Duration::from_secs))
         }
-        _ => Answer::Failed,
+        _ => Answer::Refused,
     }
 }
 
@@ -477,12 +477,12 @@ mod tests {
         for (status, answer) in [
             (200, Answer::Delivered),
             (204, Answer::Delivered),
-            (301, Answer::Failed),
-            (307, Answer::Failed),
-            (400, Answer::Failed),
+            (301, Answer::Refused),
+            (307, Answer::Refused),
+            (400, Answer::Refused),
             (410, Answer::Gone),
             (429, Answer::Throttled(Some(Duration::from_secs(17)))),
-            (500, Answer::Failed),
+            (500, Answer::Refused),
             (502, Answer::Throttled(Some(Duration::from_secs(17)))),
             (503, Answer::Throttled(Some(Duration::from_secs(17)))),
             (504, Answer::Throttled(Some(Duration::from_secs(17)))),

@@ -1,9 +1,11 @@
 //! What an attempt means for its endpoint: a circuit breaker, and the end of patience.
 //!
-//! From a few failures in a row on, the endpoint is left alone for a pause that doubles, then tried with one delivery; the
-//! first success opens it again. A receiver that asks for a pause (429, 502, 503, 504, `Retry-After`) gets it. An endpoint
-//! is disabled when it says that it is gone (410), when deliveries in a row were given up, or when nothing has succeeded
-//! for days. Decided here, in memory, on rows that the caller has locked.
+//! The breaker is for receivers that do not answer. After a few attempts in a row without an answer the endpoint is left
+//! alone for a pause that doubles, then tried with one delivery; any answer closes the breaker again. One that answers, but
+//! refuses (500), is well: only those deliveries wait for their next attempt, and newer ones are not held up by them. A
+//! receiver that asks for a pause (429, 502, 503, 504, `Retry-After`) gets it. An endpoint is disabled when it says that it
+//! is gone (410), when deliveries in a row were given up, or when nothing has succeeded for days. Decided here, in memory, on
+//! rows that the caller has locked.
 
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::webhook::EndpointHealth;
@@ -12,9 +14,9 @@ use std::time::Duration;
 /// When an endpoint is left alone, and when for good.
 #[derive(Debug, Clone)]
 pub struct Patience {
-    /// From this many failures in a row on, one delivery at a time with pauses between.
-    pub failures_until_pause: i32,
-    /// The first pause; each further failure doubles it.
+    /// From this many attempts in a row without an answer on, one delivery at a time with pauses between.
+    pub unanswered_until_pause: i32,
+    /// The first pause; each further attempt without an answer doubles it.
     pub pause: Duration,
     /// The longest pause, whoever asks for it.
     pub pause_max: Duration,
@@ -27,7 +29,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            failures_until_pause: 5,
+            unanswered_until_pause: 5,
             pause: Duration::from_secs(1),
             pause_max: Duration::from_secs(3_600),
             exhausted_until_disabled: 5,
@@ -41,8 +43,10 @@ impl Default for Patience {
 pub enum Answer {
     /// Taken: a status from 200 to 299.
     Delivered,
-    /// Not taken, or no answer.
-    Failed,
+    /// Answered, but not taken.
+    Refused,
+    /// No answer, or none in time.
+    Unanswered,
     /// Not taken now: a pause is asked for, of this length if it says so.
     Throttled(Option<Duration>),
     /// The endpoint is no more.
@@ -54,7 +58,8 @@ impl Answer {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
-            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Unanswered => "unanswered",
             Self::Throttled(_) => "throttled",
             Self::Gone => "gone",
         }
@@ -69,9 +74,10 @@ pub(crate) fn learn(
     patience: &Patience,
     now: Timestamp,
 ) {
-    let asked = match answer {
+    let answered = match answer {
         Answer::Delivered => {
             health.failure_streak = 0;
+            health.unanswered_streak = 0;
             health.exhausted_streak = 0;
             health.failing_since = None;
             health.paused_until = None;
@@ -79,15 +85,17 @@ pub(crate) fn learn(
         }
         Answer::Gone => {
             health.disabled_reason = Some("the receiver answered 410 Gone".to_owned());
-            None
+            true
         }
-        Answer::Failed => None,
-        Answer::Throttled(asked) => Some(asked.unwrap_or(patience.pause)),
+        Answer::Refused => true,
+        Answer::Unanswered | Answer::Throttled(_) => false,
     };
     health.failure_streak = health.failure_streak.saturating_add(1);
+    health.unanswered_streak = if answered { 0 } else { health.unanswered_streak.saturating_add(1) };
     let since = *health.failing_since.get_or_insert(now);
-    let pause = [asked, broken(health.failure_streak, patience)].into_iter().flatten().max();
-    if let Some(pause) = pause {
+    let asked =
+        if let Answer::Throttled(asked) = answer { Some(asked.unwrap_or(patience.pause)) } else { None };
+    if let Some(pause) = asked.max(breaker_pause(health.unanswered_streak, patience)) {
         health.paused_until = health.paused_until.max(Some(now.plus(pause.min(patience.pause_max))));
     }
     if exhausted {
@@ -104,9 +112,9 @@ pub(crate) fn learn(
     }
 }
 
-/// The breaker's pause after so many failures in a row.
-fn broken(streak: i32, patience: &Patience) -> Option<Duration> {
-    let beyond = u32::try_from(streak.saturating_sub(patience.failures_until_pause)).ok()?;
+/// The breaker's pause after so many attempts in a row without an answer.
+fn breaker_pause(streak: i32, patience: &Patience) -> Option<Duration> {
+    let beyond = u32::try_from(streak.saturating_sub(patience.unanswered_until_pause)).ok()?;
     // Some minutes at most: what comes back is noticed soon.
     Some(patience.pause.saturating_mul(1 << beyond.min(8)))
 }
@@ -123,6 +131,7 @@ mod tests {
             id: WebhookEndpointId::generate(NOW, [1; 10]),
             participant: ParticipantId::generate(NOW, [2; 10]),
             failure_streak: 0,
+            unanswered_streak: 0,
             exhausted_streak: 0,
             failing_since: None,
             paused_until: None,
@@ -131,17 +140,21 @@ mod tests {
     }
 
     #[test]
-    fn pauses_begin_after_some_failures_double_and_end_with_a_success() {
-        let patience = Patience { failures_until_pause: 2, ..Patience::default() };
+    fn pauses_begin_after_some_silence_double_and_end_with_an_answer() {
+        let patience = Patience { unanswered_until_pause: 2, ..Patience::default() };
         let mut health = healthy();
         let pauses: Vec<_> = (0..4)
             .map(|_| {
-                learn(&mut health, Answer::Failed, false, &patience, NOW);
+                learn(&mut health, Answer::Unanswered, false, &patience, NOW);
                 health.paused_until.map(|until| until.since(NOW).as_secs())
             })
             .collect();
         assert_eq!(pauses, [None, Some(1), Some(2), Some(4)]);
-        learn(&mut health, Answer::Delivered, false, &patience, NOW);
+        let later = NOW.plus(Duration::from_secs(4));
+        learn(&mut health, Answer::Refused, false, &patience, later);
+        assert_eq!((health.unanswered_streak, health.failure_streak), (0, 5));
+        assert!(health.paused_until <= Some(later), "one that answers is not left alone");
+        learn(&mut health, Answer::Delivered, false, &patience, later);
         assert_eq!(health, healthy());
     }
 
@@ -163,14 +176,14 @@ mod tests {
         assert!(gone.disabled_reason.is_some());
 
         let mut given_up = healthy();
-        learn(&mut given_up, Answer::Failed, true, &patience, NOW);
+        learn(&mut given_up, Answer::Refused, true, &patience, NOW);
         assert_eq!(given_up.disabled_reason, None);
-        learn(&mut given_up, Answer::Failed, true, &patience, NOW);
+        learn(&mut given_up, Answer::Refused, true, &patience, NOW);
         assert!(given_up.disabled_reason.is_some());
 
         let mut failing = healthy();
-        learn(&mut failing, Answer::Failed, false, &patience, NOW);
-        learn(&mut failing, Answer::Failed, false, &patience, NOW.plus(patience.failing_until_disabled));
+        learn(&mut failing, Answer::Refused, false, &patience, NOW);
+        learn(&mut failing, Answer::Refused, false, &patience, NOW.plus(patience.failing_until_disabled));
         assert!(failing.disabled_reason.is_some());
     }
 }

@@ -147,11 +147,7 @@ async fn failing_deliveries_at_their_limit_do_not_block_newer_payments() {
     stage.work().await;
     let newer = stage.payment();
     stage.happened(newer, (owner, owner), &["payment.settled"]).await;
-    // The endpoint looks broken by now, so it is tried one at a time, with pauses; the newer payment gets its turn.
-    for _ in 0..20 {
-        stage.work().await;
-        stage.clock.advance(Duration::from_secs(1));
-    }
+    stage.work().await;
     assert_eq!(receiver.kinds_of(newer), ["payment.settled"]);
 }
 
@@ -277,7 +273,7 @@ async fn a_late_result_of_a_lost_claim_changes_nothing() {
         let request = store::ClaimRequest {
             slice_max: 10,
             in_flight_per_endpoint_max: 1,
-            failures_until_one_at_a_time: 5,
+            unanswered_until_one_at_a_time: 5,
             in_flight: &std::collections::BTreeMap::new(),
             lease: Duration::from_secs(10),
         };
@@ -476,8 +472,16 @@ impl Stage {
         Deliverer::new(self.context.clone(), self.settings.clone()).unwrap()
     }
 
+    /// Takes in all that has happened. The log shows nothing above the oldest transaction that runs on the whole server, so
+    /// another test's may hold it back for a moment.
     async fn fan_out(&mut self) {
-        while self.fan_out.turn().await.unwrap() == Turn::Busy {}
+        loop {
+            while self.fan_out.turn().await.unwrap() == Turn::Busy {}
+            let lag = event_log::lag(&self.context.db).await.unwrap();
+            if lag.iter().all(|(_, _, behind)| *behind == 0) {
+                return;
+            }
+        }
     }
 
     /// Does all that is to be done at this instant.
