@@ -351,6 +351,8 @@ create table effect (
 create index effect_due on effect (lane, bank_code, next_attempt_at)
     where state in ('ready', 'claimed', 'unknown');
 create index effect_sent on effect (lane, state_since) where state = 'sent';
+-- Bank operations booked after a statement's instant: the newest rows of the newest days.
+create index effect_booked on effect using brin (booked_at);
 
 -- How far the chain is, as the watcher last saw it: the clock of everything that the contracts time.
 create table chain_head (

@@ -116,6 +116,13 @@ impl Db {
         Ok(Tx { connection: Some(connection) })
     }
 
+    /// Begins a transaction that sees one instant of the database and changes nothing.
+    pub(crate) async fn snapshot(&self) -> Result<Tx, StoreError> {
+        let connection = self.connection().await?;
+        connection.batch_execute("begin isolation level repeatable read read only").await?;
+        Ok(Tx { connection: Some(connection) })
+    }
+
     /// Runs one statement outside a transaction of the caller's.
     pub(crate) async fn query(
         &self,

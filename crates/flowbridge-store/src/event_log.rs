@@ -206,7 +206,7 @@ pub struct LoggedEvent {
 }
 
 impl LoggedEvent {
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             id: EventId::from_uuid(row.try_get("id")?),
             offset: offset_of(row)?,

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod monitor;
 pub mod observation;
 pub mod payment;
+pub mod proof;
 #[cfg(test)]
 mod registry;
 mod sql;

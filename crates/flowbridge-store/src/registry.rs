@@ -15,6 +15,7 @@ const MODULES: &[&[Statement]] = &[
     crate::lifecycle::STATEMENTS,
     crate::monitor::STATEMENTS,
     crate::payment::STATEMENTS,
+    crate::proof::STATEMENTS,
     crate::webhook::STATEMENTS,
 ];
 

@@ -4,5 +4,9 @@
 //! came of it in one transaction. Only the [`orchestrator`] decides about payments; the others write down what they
 //! observed and let it decide. A loop that is told to stop finishes its slice, gives its leases back and ends.
 
+pub mod bank;
 pub mod context;
+pub mod monitor;
 pub mod orchestrator;
+pub mod proof;
+pub mod webhook;

@@ -1,0 +1,471 @@
+//! The ledger's side of the three-way proof, at a cut.
+//!
+//! A cut is one snapshot of the database: the ledger, what the watcher has announced up to its cursor, and every
+//! observation that the orchestrator has not read yet. What is unread is taken into account by letting the pure core
+//! decide it on copies, so the ledger is compared as it will be once it has read what the chain side already counts. No
+//! historical call to the chain is needed, and nothing has to stand still.
+
+use crate::db::{Db, StoreError, Tx};
+use crate::event_log::LoggedEvent;
+use crate::observation;
+use crate::payment::{self, StoredPayment};
+use crate::sql::{At, statements};
+use flowbridge_domain::bank::{BankStep, OperationKey};
+use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
+use flowbridge_domain::ledger::{JournalEntry, LedgerAccount, Side};
+use flowbridge_domain::money::{Currency, Money};
+use flowbridge_domain::party::BankCode;
+use flowbridge_domain::payment::{ChainLeg, Funding, HoldLeg, Payment, State, step};
+use flowbridge_domain::time::Timestamp;
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+statements! {
+    LEDGER = "select kind, owner, currency, posted_debits, posted_credits from ledger_account";
+
+    ESCROWED = "select debtor_account, currency, sum(amount)::bigint as amount from payment
+        where state not in ('completed', 'failed') and chain_leg = 'open' and funding = 'token'
+        group by debtor_account, currency";
+
+    RECEIVABLE = "select debtor_participant, currency, sum(amount)::bigint as amount from payment
+        where state = 'settled' and funding = 'bank' and hold_leg in ('placed', 'capture_asked')
+        group by debtor_participant, currency";
+
+    CHAIN_WALLETS = "select chain_wallet.currency, chain_wallet.wallet, chain_wallet.units, chain_contract.token_decimals,
+            account.id as account_id, account.participant_id,
+            chain_wallet.wallet = chain_contract.manager as is_manager, chain_wallet.wallet = chain_contract.house as is_house
+        from chain_wallet
+            join chain_contract on chain_contract.currency = chain_wallet.currency
+            left join account on account.wallet = chain_wallet.wallet and account.currency = chain_wallet.currency";
+
+    CHAIN_TOTALS = "select chain_totals.currency, sequence, minted, burned, escrowed, redemption, gaps, token_decimals
+        from chain_totals join chain_contract on chain_contract.currency = chain_totals.currency";
+
+    CUT = "select announced_number from chain_cursor";
+
+    UNREAD = concat!("select ", "event.id, event.xid, event.seq, event.topic, event.partition, event.key, event.kind,
+            event.debtor_participant, event.creditor_participant, event.traceparent, event.schema_version, event.data,
+            event.recorded_at
+        from consumer_offset o
+            join event on event.topic = o.topic and event.partition = o.partition and (event.xid, event.seq) > (o.xid, o.seq)
+        where o.consumer_group = 'orchestrator'
+        order by event.xid, event.seq limit $1");
+
+    UNRESOLVED = "select effect.payment_id, effect.kind, effect.bank_code, effect.state from effect
+        where effect.lane = 'bank' and effect.bank_code = $1 and effect.kind in ('capture', 'credit', 'release')
+            and effect.state in ('claimed', 'unknown', 'escalated')";
+
+    BOOKED_AFTER = "select effect.payment_id, effect.kind, effect.bank_code from effect
+        where effect.lane = 'bank' and effect.bank_code = $1 and effect.kind in ('capture', 'credit', 'release')
+            and effect.state = 'done' and effect.booked_at > $2";
+
+    READ_PAYMENTS = concat!("select ", payment::payment_columns!(), " from payment where id = any($1)");
+
+    ACCOUNT_PARTICIPANTS = "select id, participant_id from account";
+}
+
+/// More than this unread, and the proof waits for the orchestrator instead.
+const UNREAD_MAX: i64 = 20_000;
+
+/// The ledger and the chain at one cut, in minor units.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    /// The last block whose logs are counted.
+    pub block: i64,
+    /// Debits less credits over all accounts, per currency: zero.
+    pub trial_balance: BTreeMap<Currency, i128>,
+    /// Both sides of every quantity that has two.
+    pub lines: Vec<Line>,
+    /// How often the chain's running sequence has jumped: events that were missed.
+    pub sequence_gaps: i64,
+    /// Settled payments whose hold is live, per institution: what makes its receivable good.
+    pub receivables: Vec<Line>,
+    /// Observations taken into account that the ledger has not read yet.
+    pub unread: usize,
+    /// The reserve per bank and currency, as the ledger will have it.
+    pub reserves: BTreeMap<(BankCode, Currency), i128>,
+}
+
+/// One quantity, seen from two sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Such as `wallets of par_…` or `supply`.
+    pub what: String,
+    /// The currency.
+    pub currency: Currency,
+    /// As the ledger has it, in minor units.
+    pub ledger: i128,
+    /// As the chain (or a bank, or the payments) has it.
+    pub other: i128,
+}
+
+impl Line {
+    /// Do both sides agree?
+    pub const fn holds(&self) -> bool {
+        self.ledger == self.other
+    }
+}
+
+/// A bank operation that a reserve has to be adjusted by.
+#[derive(Debug, Clone)]
+pub struct BankMovement {
+    /// The operation.
+    pub key: OperationKey,
+    /// What it changes our reserve by, once it is done.
+    pub change: Money,
+}
+
+/// What is open between the ledger and one bank, at the same cut.
+#[derive(Debug, Clone, Default)]
+pub struct BankSide {
+    /// Not resolved: each may or may not have been carried out.
+    pub unresolved: Vec<BankMovement>,
+    /// Carried out after the bank's balance was told, but in the ledger (or about to be).
+    pub later: Vec<BankMovement>,
+}
+
+/// Takes a cut. `banks` are the banks whose balance has just been told, with the instant that it is of.
+pub async fn cut(
+    db: &Db,
+    banks: &[(BankCode, Timestamp)],
+    now: Timestamp,
+) -> Result<(Cut, BTreeMap<BankCode, BankSide>), StoreError> {
+    let tx = db.snapshot().await?;
+    let taken = take_cut(&tx, banks, now).await;
+    tx.rollback().await?;
+    taken
+}
+
+async fn take_cut(
+    tx: &Tx,
+    banks: &[(BankCode, Timestamp)],
+    now: Timestamp,
+) -> Result<(Cut, BTreeMap<BankCode, BankSide>), StoreError> {
+    let mut books = read_books(tx).await?;
+    let mut under_way = read_under_way(tx).await?;
+    let unread = read_unread(tx, &mut books, &mut under_way, now).await?;
+    let block = match tx.query(CUT, &[]).await?.first() {
+        Some(row) => row.try_get(0)?,
+        None => 0,
+    };
+    let (lines, sequence_gaps) = compare_with_chain(tx, &books, &under_way.escrowed).await?;
+    let mut sides = BTreeMap::new();
+    for (bank, as_of) in banks {
+        sides.insert(bank.clone(), bank_side(tx, bank, *as_of).await?);
+    }
+    let mut trial_balance: BTreeMap<Currency, i128> = BTreeMap::new();
+    for ((_, currency), balance) in &books.debits {
+        *trial_balance.entry(*currency).or_default() += balance;
+    }
+    let reserves = books
+        .debits
+        .iter()
+        .filter_map(|((account, currency), debits)| match account {
+            LedgerAccount::Reserve(bank) => Some(((bank.clone(), *currency), *debits)),
+            LedgerAccount::BankReceivable(_)
+            | LedgerAccount::Wallet(_)
+            | LedgerAccount::WalletHouse
+            | LedgerAccount::Redemption(_)
+            | LedgerAccount::BurnPending
+            | LedgerAccount::BurnOutstanding
+            | LedgerAccount::Loss(_)
+            | LedgerAccount::Suspense => None,
+        })
+        .collect();
+    let cut = Cut {
+        block,
+        trial_balance,
+        lines,
+        sequence_gaps,
+        receivables: compare_receivables(&books, &under_way),
+        unread,
+        reserves,
+    };
+    Ok((cut, sides))
+}
+
+/// Every account's debits less credits.
+#[derive(Debug, Default)]
+struct Books {
+    debits: HashMap<(LedgerAccount, Currency), i128>,
+}
+
+impl Books {
+    fn post(&mut self, entry: &JournalEntry) {
+        let (amount, currency) = (entry.amount.minor_units(), entry.amount.currency());
+        *self.debits.entry((entry.debit.clone(), currency)).or_default() += amount;
+        *self.debits.entry((entry.credit.clone(), currency)).or_default() -= amount;
+    }
+
+    /// On the account's own side.
+    fn balance(&self, account: &LedgerAccount, currency: Currency) -> i128 {
+        let debits = self.debits.get(&(account.clone(), currency)).copied().unwrap_or(0);
+        match account.normal_side() {
+            Side::Debit => debits,
+            Side::Credit => -debits,
+        }
+    }
+
+    fn sum(&self, currency: Currency, wanted: impl Fn(&LedgerAccount) -> bool) -> i128 {
+        self.debits
+            .keys()
+            .filter(|(account, of)| *of == currency && wanted(account))
+            .map(|(account, _)| self.balance(account, currency))
+            .sum()
+    }
+}
+
+async fn read_books(tx: &Tx) -> Result<Books, StoreError> {
+    let mut books = Books::default();
+    for row in tx.query(LEDGER, &[]).await? {
+        let (kind, owner): (&str, &str) = (row.try_get("kind")?, row.try_get("owner")?);
+        let corrupt = || StoreError::Corrupt(format!("ledger account {kind} {owner}"));
+        let participant = || ParticipantId::parse(owner).map_err(|_| corrupt());
+        let account = match kind {
+            "reserve" => LedgerAccount::Reserve(BankCode::parse(owner).map_err(|_| corrupt())?),
+            "bank_receivable" => LedgerAccount::BankReceivable(participant()?),
+            "wallet" => LedgerAccount::Wallet(AccountId::parse(owner).map_err(|_| corrupt())?),
+            "wallet_house" => LedgerAccount::WalletHouse,
+            "redemption" => LedgerAccount::Redemption(participant()?),
+            "burn_pending" => LedgerAccount::BurnPending,
+            "burn_outstanding" => LedgerAccount::BurnOutstanding,
+            "loss" => LedgerAccount::Loss(participant()?),
+            "suspense" => LedgerAccount::Suspense,
+            _ => return Err(corrupt()),
+        };
+        let currency = Currency::parse(row.try_get("currency")?).map_err(|_| corrupt())?;
+        let debits = i128::from(row.try_get::<_, i64>("posted_debits")?);
+        let credits = i128::from(row.try_get::<_, i64>("posted_credits")?);
+        books.debits.insert((account, currency), debits - credits);
+    }
+    Ok(books)
+}
+
+/// What payments under way account for, and the ledger alone does not show.
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// In escrow on chain: still the debtor's in the ledger, no longer in the wallet.
+    escrowed: HashMap<(AccountId, Currency), i128>,
+    /// Settled, not yet captured, the hold live: what makes a receivable good.
+    receivable: BTreeMap<(ParticipantId, Currency), i128>,
+}
+
+impl UnderWay {
+    /// Counts a payment in (`sign` 1) or out (`sign` -1).
+    fn count(&mut self, payment: &Payment, sign: i128) {
+        let Payment { terms, progress } = payment;
+        let (amount, currency) = (sign * terms.amount.minor_units(), terms.amount.currency());
+        if terms.funding == Funding::Token && progress.legs.chain == ChainLeg::Open {
+            *self.escrowed.entry((terms.debtor.account, currency)).or_default() += amount;
+        }
+        let live = matches!(progress.legs.hold, HoldLeg::Placed | HoldLeg::CaptureAsked);
+        if terms.funding == Funding::Bank && progress.state == State::Settled && live {
+            *self.receivable.entry((terms.debtor.participant, currency)).or_default() += amount;
+        }
+    }
+}
+
+async fn read_under_way(tx: &Tx) -> Result<UnderWay, StoreError> {
+    let mut under_way = UnderWay::default();
+    for row in tx.query(ESCROWED, &[]).await? {
+        let key = (AccountId::from_uuid(row.try_get("debtor_account")?), currency(row.try_get("currency")?)?);
+        under_way.escrowed.insert(key, row.try_get::<_, i64>("amount")?.into());
+    }
+    for row in tx.query(RECEIVABLE, &[]).await? {
+        let participant = ParticipantId::from_uuid(row.try_get("debtor_participant")?);
+        let key = (participant, currency(row.try_get("currency")?)?);
+        under_way.receivable.insert(key, row.try_get::<_, i64>("amount")?.into());
+    }
+    Ok(under_way)
+}
+
+/// Lets the core decide what the orchestrator has not read yet, on copies, and counts what it would post.
+async fn read_unread(
+    tx: &Tx,
+    books: &mut Books,
+    under_way: &mut UnderWay,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let rows = tx.query(UNREAD, &[&UNREAD_MAX]).await?;
+    if i64::try_from(rows.len()).unwrap_or(i64::MAX) >= UNREAD_MAX {
+        return Err(StoreError::Busy);
+    }
+    let events: Vec<LoggedEvent> = rows.iter().map(LoggedEvent::from_row).collect::<Result<_, _>>()?;
+    let keys: Vec<Uuid> = events.iter().map(|event| event.key.as_uuid()).collect();
+    let mut payments: HashMap<PaymentId, Payment> = read_payments(tx, &keys)
+        .await?
+        .into_iter()
+        .map(|stored| (stored.payment.terms.id, stored.payment))
+        .collect();
+    for event in &events {
+        let decoded = observation::decode(&event.kind, &event.data);
+        let (Some(payment), Some(decoded)) = (payments.get_mut(&event.key), decoded) else { continue };
+        let Ok(step) = step(payment, decoded, now) else { continue };
+        step.entries.iter().for_each(|entry| books.post(entry));
+        under_way.count(payment, -1);
+        payment.progress = step.next;
+        under_way.count(payment, 1);
+    }
+    Ok(events.len())
+}
+
+async fn read_payments(tx: &Tx, ids: &[Uuid]) -> Result<Vec<StoredPayment>, StoreError> {
+    tx.query(READ_PAYMENTS, &[&ids]).await?.iter().map(StoredPayment::from_row).collect()
+}
+
+async fn compare_with_chain(
+    tx: &Tx,
+    books: &Books,
+    escrowed: &HashMap<(AccountId, Currency), i128>,
+) -> Result<(Vec<Line>, i64), StoreError> {
+    let mut lines = Vec::new();
+    let mut supply: BTreeMap<Currency, i128> = BTreeMap::new();
+    let mut by_participant: BTreeMap<(ParticipantId, Currency), (i128, i128)> = BTreeMap::new();
+    let mut strangers: BTreeMap<Currency, i128> = BTreeMap::new();
+    let mut house: BTreeMap<Currency, i128> = BTreeMap::new();
+    let mut manager: BTreeMap<Currency, i128> = BTreeMap::new();
+    for row in tx.query(CHAIN_WALLETS, &[]).await? {
+        let currency = currency(row.try_get("currency")?)?;
+        let units = minor_units(row.try_get("units")?, row.try_get("token_decimals")?, currency)?;
+        *supply.entry(currency).or_default() += units;
+        if row.try_get::<_, bool>("is_manager")? {
+            *manager.entry(currency).or_default() += units;
+        } else if row.try_get::<_, bool>("is_house")? {
+            *house.entry(currency).or_default() += units;
+        } else if let Some(participant) = row.try_get::<_, Option<Uuid>>("participant_id")? {
+            by_participant.entry((ParticipantId::from_uuid(participant), currency)).or_default().1 += units;
+        } else {
+            *strangers.entry(currency).or_default() += units;
+        }
+    }
+    let participants: HashMap<AccountId, ParticipantId> = tx
+        .query(ACCOUNT_PARTICIPANTS, &[])
+        .await?
+        .iter()
+        .map(|row| {
+            let account = AccountId::from_uuid(row.try_get("id")?);
+            Ok((account, ParticipantId::from_uuid(row.try_get("participant_id")?)))
+        })
+        .collect::<Result<_, StoreError>>()?;
+    for (account, currency) in books.debits.keys() {
+        let LedgerAccount::Wallet(id) = account else { continue };
+        let Some(participant) = participants.get(id) else { continue };
+        by_participant.entry((*participant, *currency)).or_default().0 += books.balance(account, *currency);
+    }
+    for ((account, currency), amount) in escrowed {
+        let Some(participant) = participants.get(account) else { continue };
+        by_participant.entry((*participant, *currency)).or_default().0 -= amount;
+    }
+    for ((participant, currency), (ledger, other)) in by_participant {
+        lines.push(Line { what: format!("wallets of {participant}"), currency, ledger, other });
+    }
+
+    let mut sequence_gaps = 0;
+    for row in tx.query(CHAIN_TOTALS, &[]).await? {
+        let currency = currency(row.try_get("currency")?)?;
+        let decimals: i16 = row.try_get("token_decimals")?;
+        let units = |column: &str| minor_units(row.try_get(column)?, decimals, currency);
+        let line = |what: &str, ledger, other| Line { what: what.to_owned(), currency, ledger, other };
+        let in_escrow: i128 =
+            escrowed.iter().filter(|((_, of), _)| *of == currency).map(|(_, amount)| *amount).sum();
+        let redemption = books.sum(currency, |account| matches!(account, LedgerAccount::Redemption(_)))
+            + books.balance(&LedgerAccount::BurnPending, currency);
+        let wallets = books.sum(currency, |account| {
+            matches!(account, LedgerAccount::Wallet(_) | LedgerAccount::WalletHouse | LedgerAccount::Suspense)
+        });
+        lines.push(line("escrow", in_escrow, units("escrowed")?));
+        lines.push(line("redemption", redemption, units("redemption")?));
+        lines.push(line(
+            "house",
+            books.balance(&LedgerAccount::WalletHouse, currency),
+            house.get(&currency).copied().unwrap_or(0),
+        ));
+        lines.push(line(
+            "suspense",
+            books.balance(&LedgerAccount::Suspense, currency),
+            strangers.get(&currency).copied().unwrap_or(0),
+        ));
+        lines.push(line(
+            "held by the settlement manager",
+            in_escrow + redemption,
+            manager.get(&currency).copied().unwrap_or(0),
+        ));
+        lines.push(line("supply", wallets + redemption, supply.get(&currency).copied().unwrap_or(0)));
+        sequence_gaps += row.try_get::<_, i64>("gaps")?;
+    }
+    Ok((lines, sequence_gaps))
+}
+
+fn compare_receivables(books: &Books, under_way: &UnderWay) -> Vec<Line> {
+    let accounts = books.debits.keys().filter_map(|(account, currency)| match account {
+        LedgerAccount::BankReceivable(participant) => Some((account, *participant, *currency)),
+        LedgerAccount::Reserve(_)
+        | LedgerAccount::Wallet(_)
+        | LedgerAccount::WalletHouse
+        | LedgerAccount::Redemption(_)
+        | LedgerAccount::BurnPending
+        | LedgerAccount::BurnOutstanding
+        | LedgerAccount::Loss(_)
+        | LedgerAccount::Suspense => None,
+    });
+    accounts
+        .map(|(account, participant, currency)| Line {
+            what: format!("receivable from {participant}, by live holds"),
+            currency,
+            ledger: books.balance(account, currency),
+            other: under_way.receivable.get(&(participant, currency)).copied().unwrap_or(0),
+        })
+        .collect()
+}
+
+async fn bank_side(tx: &Tx, bank: &BankCode, as_of: Timestamp) -> Result<BankSide, StoreError> {
+    let unresolved = tx.query(UNRESOLVED, &[&bank.as_str()]).await?;
+    let later = tx.query(BOOKED_AFTER, &[&bank.as_str(), &At(as_of)]).await?;
+    Ok(BankSide { unresolved: movements(tx, &unresolved).await?, later: movements(tx, &later).await? })
+}
+
+async fn movements(tx: &Tx, rows: &[tokio_postgres::Row]) -> Result<Vec<BankMovement>, StoreError> {
+    let ids: Vec<Uuid> =
+        rows.iter().map(|row| Ok(row.try_get("payment_id")?)).collect::<Result<_, StoreError>>()?;
+    let payments: HashMap<Uuid, StoredPayment> = read_payments(tx, &ids)
+        .await?
+        .into_iter()
+        .map(|stored| (stored.payment.terms.id.as_uuid(), stored))
+        .collect();
+    let mut found = Vec::new();
+    for row in rows {
+        let Some(stored) = payments.get(&row.try_get("payment_id")?) else { continue };
+        let terms = &stored.payment.terms;
+        let kind: &str = row.try_get("kind")?;
+        let step = BankStep::parse(kind)
+            .ok_or_else(|| StoreError::Corrupt(format!("a bank effect of kind {kind}")))?;
+        let returns = matches!(
+            stored.payment.progress.legs.hold,
+            HoldLeg::ReleaseAsked { captured: true } | HoldLeg::Released
+        ) && terms.hold_mode == flowbridge_domain::bank::HoldMode::ConfirmOnly;
+        let change = match step {
+            BankStep::Capture => terms.amount.minor_units(),
+            BankStep::Credit => -(terms.amount.minor_units() - terms.fee.minor_units()),
+            BankStep::Release if returns => -terms.amount.minor_units(),
+            BankStep::Release | BankStep::PlaceHold => continue,
+        };
+        found.push(BankMovement {
+            key: OperationKey { payment_id: terms.id, step },
+            change: Money::new(change, terms.amount.currency()),
+        });
+    }
+    Ok(found)
+}
+
+fn currency(code: &str) -> Result<Currency, StoreError> {
+    Currency::parse(code).map_err(|_| StoreError::Corrupt(format!("currency {code}")))
+}
+
+fn minor_units(units: i64, decimals: i16, currency: Currency) -> Result<i128, StoreError> {
+    let corrupt = || StoreError::Corrupt(format!("{units} token units of {currency}"));
+    let decimals = u8::try_from(decimals).map_err(|_| corrupt())?;
+    let magnitude = Money::from_token_units(u128::from(units.unsigned_abs()), decimals, currency)
+        .map_err(|_| corrupt())?
+        .minor_units();
+    Ok(if units < 0 { -magnitude } else { magnitude })
+}
