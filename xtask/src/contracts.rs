@@ -1,0 +1,27 @@
+//! The contracts: compiled with the pinned compiler, compared with what is committed, tested with the pinned forge.
+
+use anyhow::Result;
+
+use crate::{setup, shell};
+
+/// Compiles `contracts/src` to `contracts/artifacts`.
+pub(crate) fn build() -> Result<()> {
+    node(&["build.cjs"])
+}
+
+/// Fails unless the committed artifacts are what the sources compile to, bit for bit.
+pub(crate) fn check() -> Result<()> {
+    node(&["build.cjs", "--check"])
+}
+
+/// Unit, fuzz and invariant tests.
+pub(crate) fn test() -> Result<()> {
+    node(&["forge.cjs", "test"])
+}
+
+fn node(arguments: &[&str]) -> Result<()> {
+    setup::contracts()?;
+    let mut command = shell::command("node", arguments);
+    command.current_dir(shell::root().join("contracts"));
+    shell::run(command)
+}

@@ -1,0 +1,24 @@
+//! Schemathesis reads the served OpenAPI description, makes requests that fit it and requests that break it, and fails on
+//! a 5xx, on an answer that is not described, and on nonsense that is accepted. The seed is fixed: a failure repeats.
+
+use anyhow::Result;
+
+use crate::{setup, shell};
+
+const SEED: &str = "20261123";
+const CASES_PER_OPERATION_MAX: &str = "100";
+const REQUEST_TIMEOUT_SECS: &str = "30";
+
+/// Fuzzes the API whose description is served at `url`, with `token` as bearer token.
+pub(crate) fn fuzz(url: &str, token: Option<&str>) -> Result<()> {
+    setup::peers()?;
+    let mut command = shell::command(shell::root().join(".tools/python/bin/schemathesis"), &["run", url]);
+    command.args(["--seed", SEED, "--max-examples", CASES_PER_OPERATION_MAX, "--checks", "all"]);
+    command.args(["--request-timeout", REQUEST_TIMEOUT_SECS, "--workers", "2", "--no-color"]);
+    // It would keep its examples between runs, and a repeated run would differ from a first one.
+    command.arg("--generation-database=none");
+    if let Some(token) = token {
+        command.args(["--header", &format!("Authorization: Bearer {token}")]);
+    }
+    shell::run(command)
+}

@@ -1,0 +1,67 @@
+//! Running other programs: each command is shown before it runs, reads nothing from the terminal, and its failure is ours.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The repository's top folder.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// A command that runs in the repository's top folder.
+pub(crate) fn command(program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// The cargo that started us.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), arguments)
+}
+
+/// Runs the command with its output passed through.
+pub(crate) fn run(mut command: Command) -> Result<()> {
+    let shown = show(&command);
+    println!("    $ {shown}");
+    let status = command.status().with_context(|| format!("`{shown}` cannot be run"))?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs the command quietly and returns what it printed.
+pub(crate) fn output(mut command: Command) -> Result<String> {
+    let shown = show(&command);
+    let output = command.output().with_context(|| format!("`{shown}` cannot be run"))?;
+    if !output.status.success() {
+        bail!("`{shown}` failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{shown}` printed something that is no text"))
+}
+
+/// `program` as found in `PATH`.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The command line with paths below the repository made relative, and a bearer token left out.
+fn show(command: &Command) -> String {
+    let root = format!("{}/", root().display());
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.map(|word| match word.to_string_lossy().replace(&root, "") {
+        word if word.starts_with("Authorization:") => "Authorization:…".to_owned(),
+        word => word,
+    });
+    let line = words.collect::<Vec<_>>().join(" ");
+    match command.get_current_dir().map(|folder| folder.display().to_string().replace(&root, "")) {
+        Some(folder) if !folder.starts_with('/') => format!("(in {folder}) {line}"),
+        _ => line,
+    }
+}

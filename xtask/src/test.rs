@@ -1,0 +1,54 @@
+//! `cargo xtask test`: every check there is, in the order that fails soonest. CI runs exactly this.
+
+use anyhow::Result;
+
+use crate::steps::{Outcome, Steps};
+use crate::{contracts, setup, shell, tidy};
+
+/// All checks, or with a filter only the Rust tests whose name contains it. `--long` adds the tests marked as long.
+pub(crate) fn run(options: &[&str]) -> Result<()> {
+    let is_long = options.contains(&"--long");
+    let filter: Vec<&str> = options.iter().copied().filter(|option| *option != "--long").collect();
+    if let Some(unknown) = filter.iter().find(|option| option.starts_with('-')) {
+        anyhow::bail!("`{unknown}` is no option of `cargo xtask test`; it takes --long and a filter");
+    }
+    let mut steps = Steps::default();
+    setup::run(&mut steps)?;
+    if filter.is_empty() {
+        before_the_tests(&mut steps)?;
+    }
+    steps.must("Rust tests", "read the failure above; `cargo xtask test FILTER` repeats one test", || {
+        let mut arguments = vec!["test", "--workspace"];
+        arguments.extend(&filter);
+        if is_long {
+            arguments.extend(["--", "--include-ignored"]);
+        }
+        shell::run(shell::cargo(&arguments))
+    })
+}
+
+fn before_the_tests(steps: &mut Steps) -> Result<()> {
+    steps.must("format", "cargo fmt --all", || shell::run(shell::cargo(&["fmt", "--all", "--check"])))?;
+    steps.must("tidy", "each line above names a place and the rule it breaks", tidy::run)?;
+    steps.must("clippy", "mend each warning; an exception needs #[expect(…, reason = \"…\")]", || {
+        shell::run(shell::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    })?;
+    steps.step("licences and sources", "see deny.toml", deny)?;
+    steps.must(
+        "contract artifacts",
+        "cargo xtask contracts build, and commit the result",
+        contracts::check,
+    )?;
+    steps.must("contract tests", "read forge's report above", contracts::test)
+}
+
+/// cargo-deny takes minutes to build, so it is used where it is and never installed.
+fn deny() -> Result<Outcome> {
+    if shell::output(shell::cargo(&["deny", "--version"])).is_err() {
+        return Ok(Outcome::Skipped(
+            "cargo-deny is absent; `cargo install --locked cargo-deny` brings it".to_owned(),
+        ));
+    }
+    shell::run(shell::cargo(&["deny", "--all-features", "check", "bans", "licenses", "sources"]))?;
+    Ok(Outcome::Passed)
+}
