@@ -53,11 +53,7 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
     };
     let state = route.last().copied().unwrap_or(progress.state);
     let next = Progress { state, legs: travel.legs };
-    let entered: Vec<State> = if state == progress.state {
-        vec![]
-    } else {
-        route.into_iter().filter(|entered| *entered != progress.state).collect()
-    };
+    let entered: Vec<State> = route.into_iter().filter(|entered| *entered != progress.state).collect();
     if next == *progress && learned.hold.is_none() && travel.effects.is_empty() {
         return Err(Rejected::Repeat);
     }

@@ -48,6 +48,11 @@ fn states() -> [(&'static str, Vec<Position>); 8] {
                     "initiation reorganised away: hold placed",
                     held_at_bank().after([removed(ChainLog::Initiated)]),
                 ),
+                at(
+                    "settlement and initiation reorganised away: captured, credit asked",
+                    captured_for_bank_payout()
+                        .after([removed(ChainLog::Settled), removed(ChainLog::Initiated)]),
+                ),
             ],
         ),
         (
@@ -97,7 +102,15 @@ fn states() -> [(&'static str, Vec<Position>); 8] {
                 at("revoked before initiation was seen", payment(TOKEN_TO_TOKEN).after([REVOKED])),
                 at("open, hold asked", payment(BANK_TO_TOKEN).after([INITIATED, REVOKED])),
                 at("open, hold placed", held_at_bank().after([REVOKED])),
+                at(
+                    "initiation reorganised away, hold placed",
+                    held_at_bank().after([REVOKED, removed(ChainLog::Initiated)]),
+                ),
                 at("closed, release asked", held_at_bank().after([REVOKED, CANCELLED])),
+                at(
+                    "cancellation reorganised away, release asked",
+                    held_at_bank().after([REVOKED, CANCELLED, removed(ChainLog::Cancelled)]),
+                ),
                 at(
                     "confirm-only bank: closed, capture asked",
                     payment(CONFIRM_ONLY_TO_TOKEN).after([INITIATED, HOLD_PLACED, REVOKED, CANCELLED]),

@@ -649,10 +649,7 @@ impl World {
                     }
                     tokens.house += FEE;
                 }
-                ChainLog::RedemptionBurned => {
-                    tokens.redemption -= NET;
-                    tokens.burned += NET;
-                }
+                ChainLog::RedemptionBurned => tokens.redemption -= NET,
                 ChainLog::RedemptionReleased => {
                     tokens.redemption -= NET;
                     tokens.creditor += NET;
@@ -778,5 +775,4 @@ pub(crate) struct Tokens {
     pub(crate) house: i128,
     pub(crate) redemption: i128,
     pub(crate) minted: i128,
-    pub(crate) burned: i128,
 }
