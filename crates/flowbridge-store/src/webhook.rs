@@ -194,7 +194,9 @@ statements! {
         where endpoint.participant_id = $1 and endpoint.id = $2 and endpoint.status = 'active'
             and delivery.id = $3 and delivery.endpoint_id = $2 and delivery.state <> 'claimed'";
 
-    FIRST_SINCE = "select xid from event where id >= uuid_floor($1) order by id limit 1";
+    // Ids of one instant come in no order, and transactions are not numbered quite in the order of their clocks.
+    FIRST_SINCE = "select min(xid) as xid from (
+            select xid from event where id >= uuid_floor($1) order by id limit 1000) earliest";
 
     DEPTH = "select state, count(*) as deliveries from (
             select state from webhook_delivery where state in ('pending', 'claimed') limit $1
@@ -879,8 +881,8 @@ pub async fn redeliver(
 pub async fn offset_since(db: &Db, since: Timestamp) -> Result<Offset, StoreError> {
     // Ids tell the time of the process that wrote them; a minute covers what clocks differ by.
     let rows = db.query(FIRST_SINCE, &[&At(since.minus(Duration::from_secs(60)))]).await?;
-    let Some(row) = rows.first() else { return Ok(Offset { xid: i64::MAX, seq: i64::MAX }) };
-    Ok(Offset { xid: row.try_get::<_, i64>("xid")?.saturating_sub(1), seq: i64::MAX })
+    let first: Option<i64> = rows.first().map(|row| row.try_get("xid")).transpose()?.flatten();
+    Ok(Offset { xid: first.map_or(i64::MAX, |xid| xid.saturating_sub(1)), seq: i64::MAX })
 }
 
 /// What was queued again.
