@@ -4,7 +4,8 @@
 //! - [`races`]: each race that the design names, told as a story with its end.
 //! - [`properties`]: random stories in a plausible world (chain and banks keep their contracts) and in a hostile one.
 //! - [`model`]: one payment with its rows, logs and workers, explored exhaustively, with crashes between any two writes; and
-//!   broken variants that the checker has to refute.
+//!   broken variants that the checker has to refute;
+//! - [`slice`]: holds that are decided together.
 //!
 //! [`support`] has the payments and the books, [`world`] the chain and the banks that payments live with.
 
@@ -22,6 +23,8 @@ mod model;
 mod properties;
 #[cfg(test)]
 mod races;
+#[cfg(test)]
+mod slice;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
