@@ -2,7 +2,7 @@
 //!
 //! The reader is tolerant of what it does not need (other elements are skipped) and strict with what it takes: amounts are
 //! read from text without rounding, the namespace decides the version, and nothing in a file can make it use more
-//! memory than the file's own size allows ([`xml`]).
+//! memory than the file's own size allows (see `xml`).
 
 mod pain001;
 mod xml;

@@ -1,9 +1,9 @@
 //! The bank simulator: several banks in one process, speaking real HTTP, keeping real books, failing on request.
 //!
 //! It is the counterpart that FlowBridge is developed and tested against, so it keeps the promises a good bank keeps: what it
-//! answered survives SIGKILL ([`ledger`]), a key is carried out once and answered alike for ever, a hold is resolved once,
-//! money is neither made nor lost ([`books`]). And it breaks those of the network between us, when told to
-//! ([`faults`]): replies get lost, delayed, doubled; operations are declined or decided later.
+//! answered survives SIGKILL (`ledger`), a key is carried out once and answered alike for ever, a hold is resolved once,
+//! money is neither made nor lost (`books`). And it breaks those of the network between us, when told to
+//! (`faults`): replies get lost, delayed, doubled; operations are declined or decided later.
 //!
 //! Two doors with a key each: `/banks/{code}/…` is what a bank offers its client (us), `/admin/banks/{code}/…` is for whoever
 //! runs the simulation, and for tests that want to know what really happened.
@@ -22,6 +22,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use books::{Books, BooksError, DepositTo, Rules};
 use faults::FaultPlan;
 use flowbridge_domain::bank::HoldMode;
@@ -219,6 +220,11 @@ impl Simulator {
             shutdown.await;
             let _ = draining.send(());
         };
+        let listener = listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its delay");
+            }
+        });
         let server = axum::serve(listener, router(Arc::clone(&state))).with_graceful_shutdown(begin_drain);
         let drain_ends = async move {
             if drain_began.await.is_ok() {
@@ -278,7 +284,8 @@ fn rules_of(bank: &BankConfig) -> Rules {
         hold_mode: bank.hold_mode,
         hold_ttl_max: bank.hold_ttl_max,
         operations_kept_max: bank.operations_kept_max,
-        entries_kept_max: bank.entries_kept_max,
+        // The last entry is what the next one is numbered after.
+        entries_kept_max: bank.entries_kept_max.max(1),
     }
 }
 

@@ -528,3 +528,26 @@ pub struct ProblemBody {
     /// Stable code.
     pub code: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_attributed_by_key_and_two_answers_are_none() {
+        let keys = ["pay_01h455vb4pex5vsknk084sn02q.capture", "pay_01h455vb4pex5vsknk084sn02q.credit"];
+        let parsed = keys.map(|key| read_key(key).unwrap());
+        let answer = |json: &str| serde_json::from_str::<OutcomesResponse>(json).unwrap().by_key(&parsed);
+        let item = |key: &str, outcome: &str| format!(r#"{{"key":"{key}","outcome":"{outcome}"}}"#);
+        let swapped =
+            format!(r#"{{"outcomes":[{},{}]}}"#, item(keys[1], "pending"), item(keys[0], "not_found"));
+        assert_eq!(
+            answer(&swapped),
+            [Some(ResultBody::NotFound), Some(ResultBody::Pending { reference: None })]
+        );
+        let doubled = format!(r#"{{"outcomes":[{0},{0}]}}"#, item(keys[0], "pending"));
+        assert_eq!(answer(&doubled), [Some(ResultBody::Pending { reference: None }), None]);
+        let torn = format!(r#"{{"outcomes":[{},{}]}}"#, item(keys[0], "pending"), item(keys[0], "not_found"));
+        assert_eq!(answer(&torn), [None, None]);
+    }
+}

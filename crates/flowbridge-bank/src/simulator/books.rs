@@ -507,3 +507,97 @@ impl<'txn> Books<'txn> {
 }
 
 const OVERFLOW: BooksError = BooksError::Corrupt("an amount beyond all bounds");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connector::OperationKind;
+    use flowbridge_domain::bank::ReasonCode;
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+    use redb::Database;
+    use std::collections::HashMap;
+
+    const IBANS: [&str; 3] = ["CH9300762011623852957", "DE89370400440532013000", "GB82WEST12345698765432"];
+
+    /// Whatever is asked for, in whatever order, of however few funds: the books stay sound, the statement tells the
+    /// balances, and every operation keeps its first final answer.
+    #[test]
+    fn random_operations_neither_make_nor_lose_money() {
+        for (mode, seed) in [HoldMode::Native, HoldMode::Escrow, HoldMode::ConfirmOnly]
+            .into_iter()
+            .flat_map(|mode| (0..8).map(move |seed| (mode, seed)))
+        {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut now = Timestamp::from_secs(1_800_000_000);
+            let rules = Rules {
+                reference_prefix: "TEST".into(),
+                hold_mode: mode,
+                hold_ttl_max: Duration::from_secs(600),
+                operations_kept_max: 1_000_000,
+                entries_kept_max: 1_000_000,
+            };
+            let backend = redb::backends::InMemoryBackend::new();
+            let database = Database::builder().create_with_backend(backend).unwrap();
+            let tx = database.begin_write().unwrap();
+            let mut books = Books::open(&tx, &rules).unwrap();
+            let euro = Currency::parse("EUR").unwrap();
+            books.open_own_accounts(euro).unwrap();
+            for iban in IBANS.map(|iban| Iban::parse(iban).unwrap()) {
+                books.open_account(&iban, euro).unwrap().unwrap();
+                let (id, to) = (iban.as_str().to_owned(), DepositTo::Customer(&iban));
+                books.deposit(&id, to, Money::new(500, euro), now).unwrap().unwrap();
+            }
+
+            let mut answers: HashMap<OperationKey, (Operation, Outcome)> = HashMap::new();
+            for _ in 0..400 {
+                now = now.plus(Duration::from_secs(random.random_range(0..60)));
+                books.catch_up(now).unwrap();
+                let operation = random_operation(&mut random, now);
+                // Under one key always one content, as the worker promises.
+                let operation = answers.get(&operation.key()).map_or(operation, |(known, _)| known.clone());
+                let directive = match random.random_range(0..10) {
+                    0 => Directive::DecideAfter(Duration::from_secs(30)),
+                    1 => {
+                        Directive::Decline(Decline { reason: ReasonCode::NOT_SPECIFIED, text: String::new() })
+                    }
+                    _ => Directive::Decide,
+                };
+                let outcome = books.execute(&operation, directive, now).unwrap();
+                let first = answers.entry(operation.key()).or_insert_with(|| (operation, outcome.clone()));
+                if matches!(first.1, Outcome::Pending { .. }) {
+                    first.1 = outcome;
+                } else {
+                    assert_eq!(first.1, outcome, "{mode:?} seed {seed}");
+                }
+                let audit = books.audit().unwrap();
+                assert!(audit.sound, "{mode:?} seed {seed}: {:?}", audit.findings);
+            }
+
+            let (as_of, balances) = books.own_balances(now).unwrap();
+            let Entries::Page { entries, .. } = books.entries(0, as_of, usize::MAX).unwrap() else {
+                panic!("all entries are kept")
+            };
+            for (account, balance) in balances {
+                let of_account = entries.iter().filter(|(_, entry)| entry.account() == account);
+                let booked: i128 = of_account.map(|(_, entry)| entry.change().unwrap().minor_units()).sum();
+                assert_eq!(booked, balance.minor_units(), "{mode:?} seed {seed} {account:?}");
+            }
+            let done = answers.values().filter(|(_, outcome)| matches!(outcome, Outcome::Done(_))).count();
+            assert!(done > 50, "{mode:?} seed {seed}: only {done} operations did something");
+        }
+    }
+
+    fn random_operation(random: &mut StdRng, now: Timestamp) -> Operation {
+        let payment = random.random_range(0..120_u128);
+        let account = Iban::parse(IBANS[usize::try_from(payment % 3).unwrap()]).unwrap();
+        let amount = Money::new(i128::try_from(payment % 50 + 1).unwrap(), Currency::parse("EUR").unwrap());
+        let kind = match random.random_range(0..4) {
+            0 => OperationKind::PlaceHold { account, amount, until: now.plus(Duration::from_secs(300)) },
+            1 => OperationKind::Capture { account, amount },
+            2 => OperationKind::Release,
+            _ => OperationKind::Credit { account, amount, end_to_end_id: None, remittance_information: None },
+        };
+        Operation { payment_id: PaymentId::from_uuid(uuid::Uuid::from_u128(payment)), kind }
+    }
+}

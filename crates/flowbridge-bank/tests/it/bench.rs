@@ -83,14 +83,14 @@ pub(crate) fn bank_config(mode: HoldMode) -> BankConfig {
     }
 }
 
-pub(crate) fn simulator_config(folder: &Path, bank: BankConfig) -> SimulatorConfig {
+pub(crate) fn simulator_config(folder: &Path, banks: Vec<BankConfig>) -> SimulatorConfig {
     SimulatorConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         data_dir: folder.to_path_buf(),
         client_key: BearerKey::new("client-key"),
         admin_key: BearerKey::new("admin-key"),
         seed: 42,
-        banks: vec![bank],
+        banks,
     }
 }
 
@@ -168,7 +168,7 @@ impl Bench {
 
     pub(crate) async fn start_with(bank: BankConfig, folder: TempDir, clock: Arc<ManualClock>) -> Self {
         let mode = bank.hold_mode;
-        let config = simulator_config(folder.path(), bank);
+        let config = simulator_config(folder.path(), vec![bank]);
         let simulator = Simulator::bind(config, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
         let root: Url = format!("http://{}/", simulator.local_addr()).parse().unwrap();
         let (stop, stopped) = oneshot::channel();

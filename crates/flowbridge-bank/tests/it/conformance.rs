@@ -9,6 +9,7 @@ use flowbridge_bank::connector::{HoldStatus, NextMove, Operation, OperationKind,
 use flowbridge_bank::simulator::{Fault, FaultRule, Target};
 use flowbridge_domain::bank::{BankStep, HoldMode, OperationKey};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test]
@@ -275,6 +276,39 @@ async fn a_credit_is_paid_from_our_reserve_or_declined() {
         );
         assert_eq!(bench.reserve_changes(BankStep::Credit).await, -60_000);
         bench.assert_consistent().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn balances_contain_exactly_what_was_booked_up_to_their_instant() {
+    for mode in MODES {
+        let bench = Bench::start(mode).await;
+        let bank = Arc::clone(&bench.bank);
+        let work = tokio::spawn(async move {
+            for _ in 0..30 {
+                let payment = new_payment();
+                for operation in [place(payment, 7), capture(payment, 7), credit(payment, 3)] {
+                    done(bank.execute(&[operation]).await.pop().unwrap());
+                }
+            }
+        });
+        let mut cuts = Vec::new();
+        while !work.is_finished() {
+            cuts.push(bench.bank.balances().await.unwrap());
+        }
+        work.await.unwrap();
+        let entries = bench.statement().await;
+        for cut in &cuts {
+            for (account, balance) in &cut.accounts {
+                let booked: i128 = entries
+                    .iter()
+                    .filter(|entry| entry.account == *account && entry.booked_at <= cut.as_of)
+                    .map(|entry| entry.change.minor_units())
+                    .sum();
+                assert_eq!(booked, balance.minor_units(), "{mode:?} {account:?} as of {:?}", cut.as_of);
+            }
+        }
+        assert!(cuts.len() > 3, "only {} cuts while work went on", cuts.len());
     }
 }
 

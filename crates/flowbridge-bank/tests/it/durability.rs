@@ -5,7 +5,7 @@ use crate::bench::{
     release, simulator_config, statement_of,
 };
 use flowbridge_bank::connector::{BankConnector, Operation, Outcome, OwnAccount, QueryOutcome};
-use flowbridge_bank::simulator::Simulator;
+use flowbridge_bank::simulator::{Fault, FaultRule, Simulator};
 use flowbridge_domain::bank::{BankStep, HoldMode};
 use flowbridge_domain::time::{Clock, ManualClock};
 use std::io::{BufRead as _, BufReader};
@@ -24,6 +24,9 @@ async fn a_restart_keeps_everything_and_seeds_nothing_twice() {
     let slice =
         [place(captured, 100), capture(captured, 100), place(held, 200), release(released), place(held, 999)];
     let before = bench.bank.execute(&slice).await;
+    bench.admin.fault(FaultRule::always(Fault::Slow { ms: 1_000 })).await;
+    let undecided = place(new_payment(), 5);
+    assert!(matches!(bench.execute(undecided.clone()).await, Outcome::Pending { .. }));
     let statement = bench.statement().await;
     let (folder, clock) = bench.stop().await;
 
@@ -34,6 +37,8 @@ async fn a_restart_keeps_everything_and_seeds_nothing_twice() {
     done(bench.execute(capture(held, 200)).await);
     let (balance, _) = bench.admin.account(debtor().as_str()).await;
     assert_eq!(i128::from(balance), OPENING - 300);
+    bench.clock.advance(Duration::from_secs(1));
+    done(bench.execute(undecided).await);
     bench.assert_consistent().await;
 }
 
@@ -187,7 +192,7 @@ async fn simulator_process() {
     let mut bank = bank_config(HoldMode::Native);
     bank.accounts[0].1 = eur(1_000_000_000);
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(crate::bench::START));
-    let simulator = Simulator::bind(simulator_config(Path::new(&folder), bank), clock).await.unwrap();
+    let simulator = Simulator::bind(simulator_config(Path::new(&folder), vec![bank]), clock).await.unwrap();
     println!("listening on {}", simulator.local_addr());
     simulator.run(std::future::pending()).await.unwrap();
 }

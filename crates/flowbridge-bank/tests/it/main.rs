@@ -8,3 +8,4 @@ mod durability;
 mod faults;
 mod hold_api;
 mod iso20022;
+mod startup;
