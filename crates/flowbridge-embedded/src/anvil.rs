@@ -1,11 +1,14 @@
 //! A private chain node, supervised: Anvil, with blocks mined by us.
 //!
 //! Anvil runs with mining switched off and a thread of ours asks for each block. That gives sub-second block times that
-//! can be frozen and stepped in tests, few blocks while nothing happens, and one place that knows every block as it is
-//! made. A node that is killed (`kill`) and started again (`restart`) keeps its port.
+//! can be frozen and stepped in tests, few blocks while nothing happens, and one place that sees every block as it is
+//! made and writes it into a journal: a node that was killed and is started again goes on with the same chain, block hash
+//! by block hash (`journal`). A chain that `restart` continues keeps its port, too.
 //!
-//! The calls block for a tenth of a second or so: from asynchronous code use `spawn_blocking`.
+//! The calls block for a tenth of a second, or up to a few seconds when a long journal is replayed: from asynchronous code
+//! use `spawn_blocking`.
 
+mod journal;
 mod miner;
 mod rpc;
 
@@ -21,7 +24,8 @@ use tempfile::TempDir;
 use tracing::warn;
 
 use crate::process;
-use miner::Miner;
+use journal::Saved;
+use miner::{Miner, Pace};
 
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
@@ -33,7 +37,7 @@ const BLOCKS_WITH_TRANSACTIONS_MAX: u32 = 2048;
 /// How to run a node. Start from [`AnvilSettings::in_folder`] and change what differs.
 #[derive(Clone, Debug)]
 pub struct AnvilSettings {
-    /// Where the node's log goes. One node at a time runs in a folder.
+    /// Where the chain's journal and the node's log go. One node at a time runs in a folder.
     pub folder: PathBuf,
     /// The `anvil` program; without it, the one that `npm ci` put into `contracts/node_modules`, `.tools`, or `PATH`.
     pub binary: Option<PathBuf>,
@@ -78,7 +82,7 @@ pub struct EmbeddedAnvil {
 }
 
 impl EmbeddedAnvil {
-    /// Starts a node and waits until it answers.
+    /// Starts a node and brings it to where the folder's journal ends: the same blocks with the same hashes.
     ///
     /// # Errors
     /// When there is no `anvil`, the port or the folder is in use, or the node does not come up; the message says what
@@ -188,10 +192,12 @@ impl EmbeddedAnvil {
     }
 
     fn launch(&mut self) -> Result<()> {
+        let folder = &self.settings.folder;
+        let saved = Saved::read(folder)?;
         let log = process::open_log(&self.log())?;
         let log_start = log.metadata()?.len();
         let mut command = process::command(&self.binary, None, "TERM");
-        command.current_dir(&self.settings.folder).stdout(log.try_clone()?).stderr(log);
+        command.current_dir(folder).stdout(log.try_clone()?).stderr(log);
         command.args(["--no-mining", "--hardfork", "cancun", "--order", "fifo", "--no-request-size-limit"]);
         // `safe` is two blocks behind the head and `finalized` four, so that finality is something to wait for.
         command.args(["--slots-in-an-epoch", "2", "--prune-history"]);
@@ -206,6 +212,12 @@ impl EmbeddedAnvil {
         ] {
             command.arg(flag).arg(value.to_string());
         }
+        if let Some(time) = saved.genesis_time {
+            command.arg("--timestamp").arg(time.to_string());
+        }
+        if let Some(checkpoint) = &saved.checkpoint {
+            command.arg("--load-state").arg(checkpoint);
+        }
         let mut node = process::spawn(command).with_context(|| format!("start {}", self.binary.display()))?;
         let mut exit = None;
         let settled = process::wait_until(START_PATIENCE, || {
@@ -215,13 +227,15 @@ impl EmbeddedAnvil {
         if !settled || exit.is_some() {
             let _ = node.kill().and_then(|()| node.wait());
             bail!(
-                "the chain node did not come up. The end of {}:\n{}",
+                "the chain node did not come up. The end of {}:\n{}\nIf its data is damaged, start anew with --fresh",
                 self.log().display(),
                 process::log_since(&self.log(), log_start)
             );
         }
         self.node = Some(node);
-        self.miner = Some(Miner::start(self.port, self.settings.block_time, self.settings.idle_block_time)?);
+        let AnvilSettings { block_time, idle_block_time, .. } = self.settings;
+        let pace = Pace { block_time, idle_block_time };
+        self.miner = Some(Miner::start(self.port, pace, self.settings.folder.clone(), saved)?);
         Ok(())
     }
 }

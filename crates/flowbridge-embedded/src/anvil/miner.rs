@@ -1,8 +1,9 @@
-//! The thread that asks for each block.
+//! The thread that asks for each block, and writes each into the journal before it asks for the next.
 //!
 //! While transactions wait, or a few blocks after the last one (so that confirmations and finality follow at once), a
 //! block comes every `block_time`; after that every `idle_block_time`, which keeps a chain that runs all day small.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::journal::{Journal, Saved};
 use super::rpc::Rpc;
 
 /// Empty blocks at full speed after the last transaction: more than any finality policy waits for on this chain.
@@ -25,21 +27,38 @@ pub(crate) struct Miner {
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Debug)]
 enum Order {
     Mine(u32, mpsc::Sender<Result<()>>),
     End,
 }
 
+/// When the next block is due.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    pub(crate) block_time: Duration,
+    pub(crate) idle_block_time: Duration,
+}
+
 impl Miner {
-    pub(crate) fn start(port: u16, block_time: Duration, idle_block_time: Duration) -> Result<Self> {
-        let (orders, inbox) = mpsc::channel();
-        let frozen = Arc::new(AtomicBool::new(false));
-        let pace = Pace { block_time, idle_block_time, last: Instant::now(), empty: 0 };
+    /// Brings the chain back to where the journal ends, then starts mining.
+    pub(crate) fn start(port: u16, pace: Pace, folder: PathBuf, saved: Saved) -> Result<Self> {
         let rpc = Rpc::new(port)?;
+        let (orders, inbox) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let frozen = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name("chain-miner".into()).spawn({
             let frozen = frozen.clone();
-            move || run(&rpc, pace, &inbox, &frozen)
+            move || match Journal::resume(&folder, saved, &rpc) {
+                Ok(journal) => {
+                    // Nobody is left to mine for when the starter has gone; the first order then ends the loop.
+                    let _ = ready.send(Ok(()));
+                    Mining { rpc, journal, pace, frozen, last: Instant::now(), empty: 0 }.run(&inbox);
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
         })?;
+        is_ready.recv().map_err(|_| anyhow!("the thread that mines has ended"))??;
         Ok(Self { orders, frozen, thread: Some(thread) })
     }
 
@@ -49,7 +68,7 @@ impl Miner {
 
     pub(crate) fn mine(&self, count: u32) -> Result<()> {
         let (answer, outcome) = mpsc::channel();
-        // When the thread has ended, the question is dropped with its answer's sender.
+        // When the thread has ended, the order is dropped together with the sender of its answer.
         let _ = self.orders.send(Order::Mine(count, answer));
         outcome.recv().map_err(|_| anyhow!("the chain node has stopped"))?
     }
@@ -64,77 +83,72 @@ impl Drop for Miner {
     }
 }
 
-struct Pace {
-    block_time: Duration,
-    idle_block_time: Duration,
+struct Mining {
+    rpc: Rpc,
+    journal: Journal,
+    pace: Pace,
+    frozen: Arc<AtomicBool>,
+    /// When the last block was mined, and how many before it were empty.
     last: Instant,
     empty: u32,
 }
 
-impl Pace {
-    fn until_next(&self) -> Duration {
-        self.block_time.saturating_sub(self.last.elapsed())
-    }
-
-    fn is_due(&self, pending: u64) -> bool {
-        pending > 0 || self.empty < EMPTY_BLOCKS_BEFORE_IDLE || self.last.elapsed() >= self.idle_block_time
-    }
-
-    fn mined(&mut self, pending: u64) {
-        self.last = Instant::now();
-        self.empty = if pending > 0 { 0 } else { self.empty.saturating_add(1) };
-    }
-}
-
-fn run(rpc: &Rpc, mut pace: Pace, inbox: &mpsc::Receiver<Order>, frozen: &AtomicBool) {
-    let mut failures = 0u32;
-    loop {
-        // While idle the pool is looked at every `block_time`, a call of a fifth of a millisecond.
-        let wait =
-            pace.until_next().max(if pace.until_next().is_zero() { pace.block_time } else { Duration::ZERO });
-        match inbox.recv_timeout(wait) {
-            Ok(Order::Mine(count, answer)) => {
-                let outcome = (0..count).try_for_each(|_| mine(rpc));
-                pace.mined(0);
-                // The asker may have given up waiting.
-                let _ = answer.send(outcome);
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) if frozen.load(Ordering::Acquire) => {
-                pace.last = Instant::now()
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => match tick(rpc, &mut pace) {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    if failures == 1 {
-                        warn!(error = format!("{error:#}"), "the chain node makes no blocks");
-                    }
-                    pace.last = Instant::now();
+impl Mining {
+    fn run(mut self, inbox: &mpsc::Receiver<Order>) {
+        let mut is_failing = false;
+        let mut next_look = Instant::now();
+        loop {
+            let outcome = match inbox.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
+                Ok(Order::Mine(count, answer)) => {
+                    let outcome = (0..count)
+                        .try_for_each(|_| self.mine())
+                        .and_then(|()| self.journal.follow(&self.rpc));
+                    // The asker may have given up waiting.
+                    let _ = answer.send(outcome);
+                    continue;
                 }
-            },
-            Ok(Order::End) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    next_look = (next_look + self.pace.block_time).max(Instant::now());
+                    self.look()
+                }
+                Ok(Order::End) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            };
+            if let Err(error) = &outcome
+                && !is_failing
+            {
+                warn!(error = format!("{error:#}"), "the chain node makes no blocks");
+            }
+            is_failing = outcome.is_err();
         }
+        // A node that was killed cannot answer any more, and what it had not told is lost: that is what a crash means.
+        let _ = self.journal.close(&self.rpc);
     }
-}
 
-fn tick(rpc: &Rpc, pace: &mut Pace) -> Result<()> {
-    let pending = pending(rpc)?;
-    if pace.is_due(pending) {
-        mine(rpc)?;
-        pace.mined(pending);
+    fn look(&mut self) -> Result<()> {
+        if !self.frozen.load(Ordering::Acquire) {
+            let pending = self.pending()?;
+            self.empty = if pending > 0 { 0 } else { self.empty.saturating_add(1) };
+            // The next look is a `block_time` away, so the nearer one of two is taken.
+            let is_idle_over = self.last.elapsed() + self.pace.block_time / 2 >= self.pace.idle_block_time;
+            if self.empty <= EMPTY_BLOCKS_BEFORE_IDLE || is_idle_over {
+                self.mine()?;
+            }
+        }
+        self.journal.follow(&self.rpc)
     }
-    Ok(())
-}
 
-fn mine(rpc: &Rpc) -> Result<()> {
-    rpc.call::<Value>("evm_mine", json!([])).map(drop)
-}
-
-fn pending(rpc: &Rpc) -> Result<u64> {
-    #[derive(Deserialize)]
-    struct Pool {
-        pending: String,
+    fn mine(&mut self) -> Result<()> {
+        self.rpc.call::<Value>("evm_mine", json!([]))?;
+        self.last = Instant::now();
+        Ok(())
     }
-    let pool: Pool = rpc.call("txpool_status", json!([]))?;
-    Ok(u64::from_str_radix(pool.pending.trim_start_matches("0x"), 16)?)
+
+    fn pending(&self) -> Result<u64> {
+        #[derive(Deserialize)]
+        struct Pool {
+            pending: String,
+        }
+        let pool: Pool = self.rpc.call("txpool_status", json!([]))?;
+        Ok(u64::from_str_radix(pool.pending.trim_start_matches("0x"), 16)?)
+    }
 }

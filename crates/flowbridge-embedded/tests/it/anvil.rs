@@ -1,14 +1,28 @@
 //! The chain node through every way a run can end.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use alloy::network::TransactionBuilder as _;
-use alloy::primitives::{Address, U256, address};
+use alloy::primitives::{Address, B256, U256, address};
 use alloy::providers::{Provider, ProviderBuilder};
 use alloy::rpc::types::TransactionRequest;
-use flowbridge_embedded::EmbeddedAnvil;
+use flowbridge_embedded::{AnvilSettings, EmbeddedAnvil};
 
-/// The first two accounts that Anvil makes and signs for.
+/// The first of the accounts that Anvil makes and signs for, and one that starts with nothing.
 const RICH: Address = address!("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
 const POOR: Address = address!("0x000000000000000000000000000000000000dEaD");
+
+fn start(folder: &Path) -> EmbeddedAnvil {
+    let block_time = Duration::from_millis(50);
+    EmbeddedAnvil::start(AnvilSettings {
+        block_time,
+        idle_block_time: block_time,
+        states_kept: 64,
+        ..AnvilSettings::in_folder(folder)
+    })
+    .unwrap()
+}
 
 fn provider(anvil: &EmbeddedAnvil) -> impl Provider + use<> {
     ProviderBuilder::new().connect_http(anvil.rpc_url().parse().unwrap())
@@ -17,7 +31,16 @@ fn provider(anvil: &EmbeddedAnvil) -> impl Provider + use<> {
 async fn pay(provider: &impl Provider, wei: u64) -> u64 {
     let request = TransactionRequest::default().with_from(RICH).with_to(POOR).with_value(U256::from(wei));
     let pending = provider.send_transaction(request).await.unwrap();
-    pending.get_receipt().await.unwrap().block_number.unwrap()
+    pending.with_timeout(Some(Duration::from_secs(20))).get_receipt().await.unwrap().block_number.unwrap()
+}
+
+async fn hashes(provider: &impl Provider, up_to: u64) -> Vec<B256> {
+    let mut hashes = Vec::new();
+    for number in 0..=up_to {
+        let block = provider.get_block_by_number(number.into()).await.unwrap();
+        hashes.push(block.map_or(B256::ZERO, |block| block.header.hash));
+    }
+    hashes
 }
 
 #[tokio::test]
@@ -33,4 +56,119 @@ async fn a_transaction_is_mined_without_asking_and_a_frozen_chain_stands_still()
     assert_eq!(provider.get_block_number().await.unwrap(), head + 3);
     anvil.thaw();
     pay(&provider, 1).await;
+}
+
+#[tokio::test]
+async fn a_killed_node_continues_with_the_same_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut anvil = start(folder.path());
+    let mut paid = 0;
+    for life in 1..=3 {
+        let provider = provider(&anvil);
+        let mut head = 0;
+        for wei in 1..=5 {
+            head = pay(&provider, wei).await;
+            paid += wei;
+        }
+        // One block more than the last payment's, so that the payment's own has reached the journal.
+        anvil.mine(1).unwrap();
+        let before = hashes(&provider, head).await;
+        // The node dies in the middle of its work: in the second life by our own end, too, in the third in good order.
+        match life {
+            1 => {
+                anvil.kill();
+                anvil.restart().unwrap();
+            }
+            2 => {
+                anvil.kill();
+                drop(anvil);
+                anvil = start(folder.path());
+            }
+            _ => anvil.restart().unwrap(),
+        }
+        let provider = self::provider(&anvil);
+        assert_eq!(hashes(&provider, head).await, before, "life {life}");
+        assert_eq!(provider.get_balance(POOR).await.unwrap(), U256::from(paid), "life {life}");
+        assert_eq!(provider.get_transaction_count(RICH).await.unwrap(), life * 5);
+    }
+}
+
+#[tokio::test]
+async fn a_long_chain_starts_from_a_checkpoint_and_keeps_its_receipts_and_newest_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut anvil = start(folder.path());
+    let head = {
+        let provider = provider(&anvil);
+        pay(&provider, 7).await;
+        anvil.mine(1_500).unwrap();
+        let head = pay(&provider, 7).await;
+        anvil.mine(20).unwrap();
+        head
+    };
+    anvil.freeze();
+    let first = provider(&anvil);
+    let before = hashes(&first, head + 20).await;
+    let receipt =
+        first.get_block_by_number(head.into()).await.unwrap().unwrap().transactions.hashes().next().unwrap();
+    anvil.kill();
+    assert!(folder.path().join("checkpoint.json").exists());
+    let start = Instant::now();
+    anvil.restart().unwrap();
+    println!("restart of a chain of {} blocks: {:?}", head + 20, start.elapsed());
+    let provider = provider(&anvil);
+    let after = hashes(&provider, head + 20).await;
+    let newest = after.len() - 256;
+    assert_eq!(after[newest..], before[newest..]);
+    assert_eq!(after[0], before[0]);
+    assert_eq!(provider.get_balance(POOR).await.unwrap(), U256::from(14));
+    assert!(provider.get_transaction_receipt(receipt).await.unwrap().is_some());
+    assert!(pay(&provider, 1).await > head);
+}
+
+#[tokio::test]
+async fn a_reorganised_chain_continues_as_it_was_reorganised() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut anvil = start(folder.path());
+    let provider = provider(&anvil);
+    anvil.mine(5).unwrap();
+    let head = pay(&provider, 3).await;
+    anvil.freeze();
+    anvil.mine(2).unwrap();
+    let depth = provider.get_block_number().await.unwrap() - head + 1;
+    provider.raw_request::<_, ()>("anvil_reorg".into(), (depth, Vec::<u8>::new())).await.unwrap();
+    assert_eq!(
+        provider.get_balance(POOR).await.unwrap(),
+        U256::ZERO,
+        "the payment was in a block that is gone"
+    );
+    anvil.mine(1).unwrap();
+    let newest = provider.get_block_number().await.unwrap();
+    let before = hashes(&provider, newest).await;
+    anvil.kill();
+    anvil.restart().unwrap();
+    assert_eq!(hashes(&self::provider(&anvil), newest).await, before);
+}
+
+#[tokio::test]
+async fn a_change_outside_of_blocks_costs_a_reorganisation_and_not_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut anvil = start(folder.path());
+    let provider = provider(&anvil);
+    provider.raw_request::<_, ()>("anvil_setBalance".into(), (POOR, U256::from(100))).await.unwrap();
+    let head = pay(&provider, 3).await;
+    anvil.mine(1).unwrap();
+    let before = hashes(&provider, head).await;
+    anvil.kill();
+    anvil.restart().unwrap();
+    let provider = self::provider(&anvil);
+    assert_ne!(hashes(&provider, head).await, before);
+    assert_eq!(
+        provider.get_balance(POOR).await.unwrap(),
+        U256::from(3),
+        "payments are kept, what no block says is not"
+    );
+    let again = hashes(&provider, head).await;
+    anvil.kill();
+    anvil.restart().unwrap();
+    assert_eq!(hashes(&self::provider(&anvil), head).await, again, "the chain is stable from then on");
 }
