@@ -397,13 +397,9 @@ fn an_initiation_that_a_reorganisation_took_for_good_releases_the_hold() {
 
 #[test]
 fn a_resettlement_posts_a_second_round() {
-    let story = held_at_bank()
-        .after([SETTLED, removed(ChainLog::Settled)])
-        .stands_at(State::Held)
-        .owns(&[])
-        .after([Event::Captured, SETTLED])
-        .stands_at(State::Completed)
-        .asked_once(CAPTURE);
+    let undone = held_at_bank().after([SETTLED, removed(ChainLog::Settled)]).stands_at(State::Held).owns(&[]);
+    assert_eq!(undone.asked.last(), Some(&Effect::SettleOnChain), "it is sent again");
+    let story = undone.after([Event::Captured, SETTLED]).stands_at(State::Completed).asked_once(CAPTURE);
     let round = |moment, round| (moment, round);
     assert_eq!(
         story.journal,
