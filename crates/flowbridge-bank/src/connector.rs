@@ -9,8 +9,10 @@
 //! - `Unprocessable` says that the bank knows the key with other content, or that the operation cannot be expressed to it.
 //!   It is neither done nor declined: a person must look.
 //!
-//! "Not found" in answer to a query counts only once the bank's `query_conclusive_after` has passed since the operation was
-//! last sent: until then the operation may still be on its way. Only then may it be sent again, under the same key.
+//! "Not found" in answer to a query proves nothing before the bank's `query_conclusive_after` has passed since the operation
+//! was last sent: until then it may still be on its way. Only then may it be sent again, under the same key; at once
+//! to a bank with `idempotent_ops`, where the late one and the repeat are one operation. It is never a reason to
+//! take the operation for failed: what is no longer wanted is released, which leaves a tombstone.
 
 use crate::personal::Personal;
 use async_trait::async_trait;
@@ -285,7 +287,10 @@ impl QueryOutcome {
             Self::Done { receipt, .. } => NextMove::RecordDone(receipt),
             Self::Declined(decline) => NextMove::RecordDeclined(decline),
             Self::Pending { .. } => NextMove::Query(None),
-            Self::NotFound if asked_at >= conclusive_at => NextMove::Send(None),
+            // It may still arrive, but a bank that knows its keys will then do it once all the same.
+            Self::NotFound if capabilities.idempotent_ops || asked_at >= conclusive_at => {
+                NextMove::Send(None)
+            }
             Self::NotFound => NextMove::Query(Some(conclusive_at)),
             Self::Unanswered { retry_at, .. } => NextMove::Query(retry_at),
         }
@@ -426,6 +431,8 @@ mod tests {
             "it may still be on its way"
         );
         assert_eq!(not_found(130), NextMove::Send(None));
+        let idempotent = Capabilities { idempotent_ops: true, ..CAPABILITIES };
+        assert_eq!(QueryOutcome::NotFound.next_move(&idempotent, sent, sent), NextMove::Send(None));
     }
 
     #[test]

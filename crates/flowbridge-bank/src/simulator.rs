@@ -19,7 +19,7 @@ pub use faults::{Fault, FaultRule, FaultRuleError, Target};
 use crate::auth::BearerKey;
 use crate::problem::Problem;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
@@ -252,11 +252,21 @@ impl Simulator {
 fn router(state: Arc<Shared>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
         .nest("/banks/{code}", bank_api::router())
         .nest("/admin/banks/{code}", admin::router())
         .fallback(|| async { Problem::not_found("there is nothing here") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(state)
+}
+
+/// Ready while every bank's books are open.
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
+    if shared.banks.values().all(|bank| bank.ledger.is_open()) {
+        Ok("ok")
+    } else {
+        Err(ledger::Closed.into())
+    }
 }
 
 /// The bank meant by the path, for whoever has the key.

@@ -163,7 +163,7 @@ impl BankConnector for SimulatorClient {
         let accounts = body
             .accounts
             .iter()
-            .map(|line| Ok((read_own_account(&line.account)?, line.balance.read()?)))
+            .map(|line| Ok((read_own_account(&line.account)?, line.posted.read()?)))
             .collect::<Result<_, crate::wire::WireError>>()
             .map_err(|error| self.unavailable(error.to_string()))?;
         Ok(Balances { as_of: Timestamp::from_micros(body.as_of_us), accounts })

@@ -460,8 +460,8 @@ pub struct BalancesBody {
 pub struct OwnBalanceBody {
     /// `reserve` or `escrow`.
     pub account: String,
-    /// What is on it.
-    pub balance: MoneyBody,
+    /// What is posted on it.
+    pub posted: MoneyBody,
 }
 
 /// A page of the statement.

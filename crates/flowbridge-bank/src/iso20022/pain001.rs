@@ -70,10 +70,10 @@ impl CreditTransferInitiation {
     }
 }
 
-/// What the sender says about the file.
+/// What the initiating party says about the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupHeader {
-    /// The sender's name of the message, unique for this sender (`MsgId`).
+    /// The initiating party's name of the message, which it uses once (`MsgId`).
     pub message_id: String,
     /// How many transactions it should contain (`NbOfTxs`).
     pub number_of_transactions: u64,
@@ -124,7 +124,7 @@ pub struct PaymentInstruction {
     pub place: String,
     /// The debtor's reference, to be carried unchanged.
     pub end_to_end_id: String,
-    /// The sender's reference for us.
+    /// The initiating party's reference for us.
     pub instruction_id: Option<String>,
     /// The global tracking id, a UUID version 4.
     pub uetr: Option<Uuid>,

@@ -1,6 +1,16 @@
 //! The other door: opening accounts, putting money in, setting faults, and reading what really happened.
 //!
-//! Nothing here is subject to faults. Every write is idempotent: opening an open account and depositing again under the same
+//! | under `/admin/banks/{code}` | |
+//! | --- | --- |
+//! | `POST /accounts` | open `{"iban", "currency"}` |
+//! | `GET /accounts`, `GET /accounts/{iban or reserve:EUR}` | posted, held, available |
+//! | `PATCH /accounts/{iban}` | `{"frozen", "closed"}` |
+//! | `POST /deposits` | `{"deposit_id", "account": iban or "reserve", "amount": {"amount", "currency"}}` |
+//! | `GET /operations`, `GET /operations/{key}` | what the bank remembers |
+//! | `GET`, `POST`, `DELETE /faults`, `DELETE /faults/{id}` | see [`FaultRule`] |
+//! | `GET /audit` | do the accounts add up |
+//!
+//! Lists take `?after=` (the last id seen) and `?limit=`. Nothing here is subject to faults. Every write is idempotent: opening an open account and depositing again under the same
 //! id change nothing.
 
 use super::books::{Account, Books, BooksError, DepositTo, Refusal, own_account};
@@ -36,7 +46,7 @@ struct AccountView {
     /// An IBAN, or `reserve:EUR`, `escrow:EUR`.
     account: String,
     currency: String,
-    balance: i128,
+    posted: i128,
     held: i128,
     available: i128,
     frozen: bool,
@@ -48,7 +58,7 @@ impl AccountView {
         Ok(Self {
             account: id,
             currency: account.currency()?.code().to_owned(),
-            balance: account.balance,
+            posted: account.posted,
             held: account.held,
             available: account.available(),
             frozen: account.frozen,

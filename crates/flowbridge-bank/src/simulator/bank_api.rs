@@ -152,9 +152,9 @@ async fn balances(
         let (as_of, accounts) = bank.ledger.run(|books, now| books.own_balances(now)).await?;
         let accounts = accounts
             .into_iter()
-            .map(|(account, balance)| {
+            .map(|(account, posted)| {
                 let account = own_account_name(account).to_owned();
-                Ok(OwnBalanceBody { account, balance: MoneyBody::of(balance)? })
+                Ok(OwnBalanceBody { account, posted: MoneyBody::of(posted)? })
             })
             .collect::<Result<_, Problem>>()?;
         answer(&faults, BalancesBody { as_of_us: as_of.as_micros(), accounts }).await

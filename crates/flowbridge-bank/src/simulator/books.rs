@@ -125,7 +125,7 @@ pub(crate) struct Remembered {
     pub(crate) outcome: QueryOutcome,
 }
 
-/// Where a payment into or out of an account comes from or goes to.
+/// Which account a deposit goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DepositTo<'a> {
     Customer(&'a Iban),
@@ -258,7 +258,7 @@ impl<'txn> Books<'txn> {
             let (id, bytes) = row?;
             let Some(own) = own_account(id.value()) else { continue };
             let account: Account = postcard::from_bytes(bytes.value())?;
-            balances.push((own, Money::new(account.balance, account.currency()?)));
+            balances.push((own, Money::new(account.posted, account.currency()?)));
         }
         Ok((as_of, balances))
     }
@@ -352,7 +352,7 @@ impl<'txn> Books<'txn> {
         if account.currency != code {
             return Ok(Err(Refusal::OtherCurrency));
         }
-        account.balance = account.balance.checked_add(amount.minor_units()).ok_or(OVERFLOW)?;
+        account.posted = account.posted.checked_add(amount.minor_units()).ok_or(OVERFLOW)?;
         self.put_account(&id, &account)?;
         self.deposits.insert(deposit_id, encode(&(&id, amount.minor_units(), code))?.as_slice())?;
         if to == DepositTo::Reserve {

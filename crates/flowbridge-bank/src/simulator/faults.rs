@@ -4,6 +4,13 @@
 //! which requests arrive, from the bank's seed and the rule's number: the same requests in the same order meet the same
 //! faults. Rules live in memory: a restarted bank has those of its configuration.
 //!
+//! As JSON, one hold in twenty declined, and the next two captures carried out without an answer:
+//!
+//! ```json
+//! {"fault": {"kind": "decline", "reason": "AM04"}, "targets": ["place_hold"], "per_million": 50000}
+//! {"fault": {"kind": "lost_reply"}, "targets": ["capture"], "times_max": 2}
+//! ```
+//!
 //! Faults of an *operation* (`decline`, `slow`, `omit_outcome`, `duplicate_outcome`) are drawn for each operation of a slice;
 //! faults of a *request* (`latency`, `unavailable`, `lost_reply`, `partial_statement`) once for each request that carries
 //! an operation they apply to.

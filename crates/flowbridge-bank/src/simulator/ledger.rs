@@ -1,6 +1,6 @@
 //! One thread per bank that owns its books, and the group commit.
 //!
-//! Requests queue up; the thread takes all that wait (up to [`JOBS_PER_COMMIT_MAX`]), applies them in order in one redb
+//! Requests queue up; the thread takes all that wait (up to [`REQUESTS_PER_COMMIT_MAX`]), applies them in order in one redb
 //! transaction, commits it with fsync, and only then lets their answers go. So what was answered survives SIGKILL and
 //! power loss, and the cost of the fsync is shared by all who wait for it. Reads take the same way: they see every
 //! answer that was given before them.
@@ -17,18 +17,18 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// How many requests share one commit at most.
-const JOBS_PER_COMMIT_MAX: usize = 128;
+const REQUESTS_PER_COMMIT_MAX: usize = 128;
 /// How many requests may wait; more are turned away by their caller's time-out.
-const JOBS_WAITING_MAX: usize = 1_024;
+const REQUESTS_WAITING_MAX: usize = 1_024;
 /// Memory for pages of one bank's books.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Sends the answer of a job; called once its transaction is durable.
+/// Sends the answer of a request; called once its transaction is durable.
 type Answer = Box<dyn FnOnce() + Send>;
-type Job = Box<dyn FnOnce(&mut Books<'_>, Timestamp) -> Result<Answer, BooksError> + Send>;
+type Request = Box<dyn FnOnce(&mut Books<'_>, Timestamp) -> Result<Answer, BooksError> + Send>;
 
 enum Message {
-    Run(Job),
+    Run(Request),
     Close,
 }
 
@@ -56,7 +56,7 @@ impl Ledger {
     ) -> Result<(Self, LedgerThread), BooksError> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
         commit(&database, &rules, Vec::new(), clock.now())?;
-        let (messages, waiting) = mpsc::channel(JOBS_WAITING_MAX);
+        let (messages, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let thread = std::thread::Builder::new()
             .name(format!("books-{name}"))
@@ -71,13 +71,18 @@ impl Ledger {
         work: impl FnOnce(&mut Books<'_>, Timestamp) -> Result<T, BooksError> + Send + 'static,
     ) -> Result<T, Closed> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |books, now| {
+        let request: Request = Box::new(move |books, now| {
             let result = work(books, now)?;
             // A caller that has gone away does not undo what it asked for.
             Ok(Box::new(move || drop(answer.send(result))))
         });
-        self.messages.send(Message::Run(job)).await.map_err(|_| Closed)?;
+        self.messages.send(Message::Run(request)).await.map_err(|_| Closed)?;
         answered.await.map_err(|_| Closed)
+    }
+
+    /// Does the thread still answer?
+    pub(crate) fn is_open(&self) -> bool {
+        !self.messages.is_closed()
     }
 
     /// Ends the thread after what waits already.
@@ -99,17 +104,17 @@ impl LedgerThread {
 fn keep(database: &Database, rules: &Rules, mut waiting: mpsc::Receiver<Message>, clock: &dyn Clock) {
     let mut closing = false;
     while !closing && let Some(message) = waiting.blocking_recv() {
-        let mut jobs = Vec::new();
+        let mut requests = Vec::new();
         let mut next = Some(message);
         while let Some(message) = next {
             match message {
-                Message::Run(job) => jobs.push(job),
+                Message::Run(request) => requests.push(request),
                 Message::Close => closing = true,
             }
-            let more = !closing && jobs.len() < JOBS_PER_COMMIT_MAX;
+            let more = !closing && requests.len() < REQUESTS_PER_COMMIT_MAX;
             next = if more { waiting.try_recv().ok() } else { None };
         }
-        match commit(database, rules, jobs, clock.now()) {
+        match commit(database, rules, requests, clock.now()) {
             Ok(answers) => answers.into_iter().for_each(|answer| answer()),
             Err(error) => {
                 tracing::error!(
@@ -122,21 +127,21 @@ fn keep(database: &Database, rules: &Rules, mut waiting: mpsc::Receiver<Message>
     }
 }
 
-/// All of `jobs` become durable, or none.
+/// All of `requests` become durable, or none.
 fn commit(
     database: &Database,
     rules: &Rules,
-    jobs: Vec<Job>,
+    requests: Vec<Request>,
     now: Timestamp,
 ) -> Result<Vec<Answer>, BooksError> {
     let mut tx = database.begin_write()?;
     tx.set_durability(Durability::Immediate)?;
-    let mut answers = Vec::with_capacity(jobs.len());
+    let mut answers = Vec::with_capacity(requests.len());
     let changed = {
         let mut books = Books::open(&tx, rules)?;
         books.catch_up(now)?;
-        for job in jobs {
-            answers.push(job(&mut books, now)?);
+        for request in requests {
+            answers.push(request(&mut books, now)?);
         }
         books.forget()?;
         books.changed()

@@ -136,10 +136,10 @@ impl Admin {
         assert_eq!(response.status(), 200);
     }
 
-    /// Balance and available balance.
+    /// Posted and available balance.
     pub(crate) async fn account(&self, id: &str) -> (i64, i64) {
         let account = self.get(&format!("accounts/{}", id.replace(':', "%3A"))).await;
-        (account["balance"].as_i64().unwrap(), account["available"].as_i64().unwrap())
+        (account["posted"].as_i64().unwrap(), account["available"].as_i64().unwrap())
     }
 
     pub(crate) async fn assert_sound(&self) {

@@ -128,6 +128,7 @@ async fn the_two_doors_have_a_key_each_and_bad_requests_change_nothing() {
         ("banks/omega/balances", "client-key", 404),
         ("banks/alpha/balances", "client-key", 200),
         ("nowhere", "client-key", 404),
+        ("readyz", "", 200),
     ] {
         let status = http.get(bench.root.join(path).unwrap()).bearer_auth(key).send().await.unwrap().status();
         assert_eq!(status, expected, "{path} {key}");

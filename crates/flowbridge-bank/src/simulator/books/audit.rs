@@ -44,15 +44,15 @@ impl Books<'_> {
             let (id, bytes) = row?;
             let account: Account = postcard::from_bytes(bytes.value())?;
             let total = totals.entry(account.currency()?.code().to_owned()).or_default();
-            total.accounts += account.balance;
+            total.accounts += account.posted;
             total.held += account.held;
-            if account.balance < 0 || account.held < 0 || account.available() < 0 {
+            if account.posted < 0 || account.held < 0 || account.available() < 0 {
                 findings.push(format!("account {} is overdrawn", id.value()));
             }
             let expected = match (self.rules.hold_mode, own_account(id.value())) {
                 (HoldMode::Native, None) => held.get(id.value()).copied().unwrap_or(0) == account.held,
                 (HoldMode::Escrow, Some(OwnAccount::Escrow)) => {
-                    escrowed.get(&account.currency).copied().unwrap_or(0) == account.balance
+                    escrowed.get(&account.currency).copied().unwrap_or(0) == account.posted
                 }
                 (HoldMode::Native, Some(_)) | (HoldMode::Escrow, _) | (HoldMode::ConfirmOnly, _) => {
                     account.held == 0

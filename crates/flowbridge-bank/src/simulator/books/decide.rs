@@ -223,19 +223,19 @@ impl Books<'_> {
     }
 
     /// Moves money between two accounts. The caller has checked that it is there.
-    fn transfer(&mut self, from: &str, to: &str, amount: i128) -> Result<()> {
-        let mut source = self.existing(from)?;
-        if amount <= 0 || from == to || source.available() < amount {
+    fn transfer(&mut self, debited: &str, credited: &str, amount: i128) -> Result<()> {
+        let mut source = self.existing(debited)?;
+        if amount <= 0 || debited == credited || source.available() < amount {
             return Err(BooksError::Corrupt("a transfer of nothing, to itself, or without cover"));
         }
-        let mut target = self.account_or_new(to, source.currency()?)?;
+        let mut target = self.account_or_new(credited, source.currency()?)?;
         if source.currency != target.currency {
             return Err(BooksError::Corrupt("a transfer between currencies"));
         }
-        source.balance = source.balance.checked_sub(amount).ok_or(OVERFLOW)?;
-        target.balance = target.balance.checked_add(amount).ok_or(OVERFLOW)?;
-        self.put_account(from, &source)?;
-        self.put_account(to, &target)
+        source.posted = source.posted.checked_sub(amount).ok_or(OVERFLOW)?;
+        target.posted = target.posted.checked_add(amount).ok_or(OVERFLOW)?;
+        self.put_account(debited, &source)?;
+        self.put_account(credited, &target)
     }
 
     /// Writes an entry of our statement, with an instant of its own.

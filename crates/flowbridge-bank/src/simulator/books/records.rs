@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(in crate::simulator) struct Account {
     pub(super) currency: [u8; 3],
-    pub(in crate::simulator) balance: i128,
+    pub(in crate::simulator) posted: i128,
     pub(in crate::simulator) held: i128,
     pub(in crate::simulator) frozen: bool,
     pub(in crate::simulator) closed: bool,
@@ -22,7 +22,7 @@ pub(in crate::simulator) struct Account {
 
 impl Account {
     pub(super) fn new(currency: Currency) -> Self {
-        Self { currency: code_of(currency), balance: 0, held: 0, frozen: false, closed: false }
+        Self { currency: code_of(currency), posted: 0, held: 0, frozen: false, closed: false }
     }
 
     pub(in crate::simulator) fn currency(&self) -> Result<Currency> {
@@ -30,7 +30,7 @@ impl Account {
     }
 
     pub(in crate::simulator) fn available(&self) -> i128 {
-        self.balance.saturating_sub(self.held)
+        self.posted.saturating_sub(self.held)
     }
 }
 
