@@ -1,7 +1,7 @@
 //! A private PostgreSQL server, supervised.
 //!
 //! It keeps its data under one folder, answers only on a Unix socket in a folder that only its owner may enter, and runs
-//! with `fsync = on` like any other. What is promised: a start after any end of the last run, SIGKILL of everything
+//! with `fsync = on` like any other (`temporary` excepted). What is promised: a start after any end of the last run, SIGKILL of everything
 //! included, continues with every committed byte; a folder is never used by two runs at once; no server outlives us
 //! unnoticed. How it fails: a missing program, a folder of another version, a damaged or busy folder each stop the start
 //! with what to do about it, and the end of the server's own log.
@@ -80,7 +80,8 @@ impl EmbeddedPostgres {
     }
 
     /// A server for one test run, in a fresh folder under the system's temporary folder, removed with it. Folders that
-    /// killed test runs left behind are removed on the way.
+    /// killed test runs left behind are removed on the way. It leaves out `fsync`: what is committed survives a crash of
+    /// the server, though not one of the machine.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -203,15 +204,18 @@ impl EmbeddedPostgres {
         private_folder(&unfinished, self.account.as_ref())?;
         let mut initdb = self.command("initdb");
         initdb.args(["--encoding=UTF8", "--locale=C", "--auth=trust", "--no-instructions"]);
-        initdb.args(["--username", NAME, "--pgdata"]).arg(&unfinished);
-        if self.temporary.is_some() {
-            initdb.arg("--no-sync");
-        }
+        initdb.args(["--no-sync", "--username", NAME, "--pgdata"]).arg(&unfinished);
         self.run(initdb, "")?;
         self.configure(&unfinished)?;
         let mut single = self.command("postgres");
-        single.arg("--single").arg("-D").arg(&unfinished).arg("postgres");
+        single.arg("--single").arg("-D").arg(&unfinished).args(["-c", "fsync=off", "postgres"]);
         self.run(single, &format!("create database {NAME}\n"))?;
+        if self.temporary.is_none() {
+            // All of it at once, instead of a thousand times on the way.
+            let mut sync = self.command("initdb");
+            sync.args(["--sync-only", "--pgdata"]).arg(&unfinished);
+            self.run(sync, "")?;
+        }
         fs::rename(&unfinished, self.data_folder()).context("move the new data folder to its place")
     }
 
@@ -229,6 +233,9 @@ impl EmbeddedPostgres {
         let log_start = log.metadata()?.len();
         let mut command = self.command("postgres");
         command.arg("-D").arg(&data).arg("-k").arg(self.socket.path());
+        if self.temporary.is_some() {
+            command.args(["-c", "fsync=off"]);
+        }
         command.stdout(log.try_clone()?).stderr(log);
         let mut server = process::spawn(command).context("start PostgreSQL")?;
         let mut exit = None;
