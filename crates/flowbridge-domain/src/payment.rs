@@ -247,6 +247,8 @@ pub enum SetAside {
     Unregistered,
     /// The authorisation that came with the payment is not valid.
     Unauthorized,
+    /// The contracts do not accept it for another reason.
+    Invalid,
 }
 
 /// What a contract said about this payment, final enough for policy.

@@ -54,6 +54,12 @@ statements! {
         order by effect.next_attempt_at limit $2
         for update of effect skip locked";
 
+    // What was never begun and can no longer be in time is taken back: the chain's clock ends its payment.
+    REVOKE_LATE = "update effect set state = 'revoked', outcome = 'too_late', state_since = $2
+        from payment
+        where effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'
+            and payment.id = effect.payment_id and payment.initiate_before <= $1";
+
     // Everything else acts on a leaf that is already on chain; a payment whose leaf is not there yet is not due.
     CLAIM_ON_LEAVES = "select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, chain_leaf.root,
             chain_leaf.place, chain_tx.currency
@@ -93,6 +99,9 @@ statements! {
             from unnest($2::uuid[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[])
                 with ordinality as leaf (payment_id, number, debtor, creditor, amount, fee, expires_at, terms, place)
         on conflict (payment_id) do update set root = excluded.root, place = excluded.place";
+
+    LEAVES_OF = "select payment_id, number, root, debtor, creditor, amount, fee, expires_at, terms from chain_leaf
+        where payment_id = any($1) order by root, place";
 
     READ_LEAVES = "select payment_id, number, root, debtor, creditor, amount, fee, expires_at, terms from chain_leaf
         where root = any($1) order by root, place";
@@ -339,12 +348,15 @@ pub struct DueInitiation {
     pub waiting_since: Timestamp,
 }
 
-/// Locks initiations that are due until the transaction ends; [`intend`] takes them, leaving them lets them go.
+/// Locks initiations that are due until the transaction ends; [`intend`] takes them, leaving them lets them go. Those that
+/// could no longer be in time, `margin` ahead of their deadline, are taken back for good.
 pub async fn claim_initiations(
     tx: &Tx,
     now: Timestamp,
+    margin: Duration,
     limit: i64,
 ) -> Result<Vec<DueInitiation>, StoreError> {
+    tx.execute(REVOKE_LATE, &[&At(now.plus(margin)), &At(now)]).await?;
     let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit]).await?;
     rows.iter()
         .map(|row| {
@@ -529,20 +541,29 @@ pub async fn read_batches(tx: &Tx, roots: &[[u8; 32]]) -> Result<HashMap<[u8; 32
     let wanted: Vec<Vec<u8>> = roots.iter().map(|root| root.to_vec()).collect();
     let mut batches: HashMap<[u8; 32], Vec<Leaf>> = HashMap::new();
     for row in tx.query(READ_LEAVES, &[&wanted]).await? {
-        let leaf = Leaf {
-            payment_id: PaymentId::from_uuid(row.try_get("payment_id")?),
-            number: unsigned(row.try_get("number")?)?,
-            debtor: address(&row, "debtor")?,
-            creditor: address(&row, "creditor")?,
-            amount: unsigned(row.try_get("amount")?)?,
-            fee: unsigned(row.try_get("fee")?)?,
-            expires_at: unsigned(row.try_get("expires_at")?)?,
-            terms: u8::try_from(row.try_get::<_, i16>("terms")?)
-                .map_err(|_| StoreError::Corrupt("terms of a leaf".into()))?,
-        };
-        batches.entry(hash(&row, "root")?).or_default().push(leaf);
+        batches.entry(hash(&row, "root")?).or_default().push(leaf(&row)?);
     }
     Ok(batches)
+}
+
+/// The leaves of payments.
+pub async fn leaves_of(tx: &Tx, payments: &[PaymentId]) -> Result<Vec<Leaf>, StoreError> {
+    let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
+    tx.query(LEAVES_OF, &[&ids]).await?.iter().map(leaf).collect()
+}
+
+fn leaf(row: &Row) -> Result<Leaf, StoreError> {
+    Ok(Leaf {
+        payment_id: PaymentId::from_uuid(row.try_get("payment_id")?),
+        number: unsigned(row.try_get("number")?)?,
+        debtor: address(row, "debtor")?,
+        creditor: address(row, "creditor")?,
+        amount: unsigned(row.try_get("amount")?)?,
+        fee: unsigned(row.try_get("fee")?)?,
+        expires_at: unsigned(row.try_get("expires_at")?)?,
+        terms: u8::try_from(row.try_get::<_, i16>("terms")?)
+            .map_err(|_| StoreError::Corrupt("terms of a leaf".into()))?,
+    })
 }
 
 // --------------------------------------------------------------------------------------------------------------- sending

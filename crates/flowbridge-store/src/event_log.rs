@@ -114,7 +114,9 @@ statements! {
 
     // Taking the lease away with the offset makes a running reader start again from there.
     REWIND = "update consumer_offset set xid = $2, seq = $3, epoch = epoch + 1, lease_until = '-infinity', owner = null
-        where consumer_group = $1";
+        where consumer_group = $1 returning partition";
+
+    END = "select coalesce(max(xid), 0) as xid, coalesce(max(seq), 0) as seq from event";
 
     LAG = "select o.consumer_group, o.topic, coalesce(sum(l.behind), 0)::bigint as behind
         from consumer_offset o, lateral (
@@ -515,8 +517,9 @@ pub enum ReplayFrom {
     Payment(PaymentId),
 }
 
-/// Sets a group back; its readers lose their leases and begin again from there. Returns the offset.
-pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Offset, StoreError> {
+/// Sets a group back; its readers lose their leases and begin again from there. Returns the offset; `None` if there is no
+/// such group.
+pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Option<Offset>, StoreError> {
     let before = |xid: i64| Offset { xid: xid.saturating_sub(1).max(0), seq: i64::MAX };
     let offset = match from {
         ReplayFrom::After(offset) => offset,
@@ -525,8 +528,13 @@ pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Offset, St
             before(first_xid(&db.query(OFFSET_OF_KEY, &[&payment.as_uuid()]).await?)?)
         }
     };
-    db.query(REWIND, &[&group, &offset.xid, &offset.seq]).await?;
-    Ok(offset)
+    let rewound = db.query(REWIND, &[&group, &offset.xid, &offset.seq]).await?;
+    Ok((!rewound.is_empty()).then_some(offset))
+}
+
+/// Where the log ends now, for who wants only what comes.
+pub async fn end(db: &Db) -> Result<Offset, StoreError> {
+    db.query(END, &[]).await?.first().map_or(Ok(Offset::START), offset_of)
 }
 
 fn first_xid(rows: &[Row]) -> Result<i64, StoreError> {

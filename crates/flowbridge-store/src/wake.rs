@@ -19,17 +19,20 @@ pub enum Work {
     BankEffects,
     /// New deliveries to webhook endpoints.
     Deliveries,
+    /// New blocks on chain.
+    Blocks,
 }
 
 /// A bell per kind of work. Cheap to clone; all clones ring together.
 #[derive(Debug, Clone, Default)]
-pub struct Wake(Arc<[Notify; 5]>);
+pub struct Wake(Arc<[Notify; 6]>);
 
 impl Wake {
     /// There may be work of this kind.
     pub fn ring(&self, work: Work) {
         if let Some(bell) = self.0.get(work as usize) {
-            // A permit is kept for a worker that is busy right now.
+            // Everybody who waits, and a permit for one who is busy right now.
+            bell.notify_waiters();
             bell.notify_one();
         }
     }

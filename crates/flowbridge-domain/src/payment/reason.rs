@@ -27,11 +27,12 @@ pub enum EndReason {
     Reviewed,
 }
 
-const SET_ASIDE: [(SetAside, &str); 4] = [
+const SET_ASIDE: [(SetAside, &str); 5] = [
     (SetAside::NotFunded, "not_funded"),
     (SetAside::Frozen, "wallet_frozen"),
     (SetAside::Unregistered, "wallet_unregistered"),
     (SetAside::Unauthorized, "not_authorized"),
+    (SetAside::Invalid, "not_valid"),
 ];
 
 const PLAIN: [(EndReason, &str); 7] = [

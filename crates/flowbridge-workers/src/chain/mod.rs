@@ -1,0 +1,131 @@
+//! The chain role: a sender per lane, and the watcher.
+//!
+//! The senders turn effects into transactions; the watcher turns what the contracts say into observations. They share nothing
+//! but the database, so each can be killed, doubled by mistake or started elsewhere without the other noticing.
+
+mod sender;
+mod watcher;
+
+use crate::context::{Context, Turn, chain as causes, run_loop};
+use flowbridge_chain::plan::FeePolicy;
+use flowbridge_chain::watch::{Bell, WatchSettings};
+use flowbridge_chain::{Chain, ChainError, ContractSet, Key};
+use flowbridge_store::chain::Lane;
+use flowbridge_store::wake::Work;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Limits of the chain role.
+#[derive(Debug, Clone)]
+pub struct ChainSettings {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Payments in one transaction at most.
+    pub batch_size_max: usize,
+    /// How long the first payment of a batch waits for company.
+    pub batch_delay: Duration,
+    /// Transactions of a lane under way at the same time.
+    pub in_flight_max: usize,
+    /// What a transaction may cost, and when it is offered more.
+    pub fees: FeePolicy,
+    /// How the chain is read.
+    pub watch: WatchSettings,
+    /// The block before our contracts were deployed: where a new database begins to look.
+    pub start_block: u64,
+    /// How often to look for work and for blocks that nobody rang for.
+    pub poll: Duration,
+    /// How long a lane, or the watcher's place, stays ours without renewal.
+    pub lease: Duration,
+}
+
+/// What the role works with.
+#[derive(Debug)]
+pub struct ChainRole {
+    /// The node.
+    pub chain: Arc<dyn Chain>,
+    /// Our contracts, one set per currency.
+    pub contracts: Vec<ContractSet>,
+    /// A key per lane; a lane without one is another process's.
+    pub keys: BTreeMap<Lane, Key>,
+    /// Wakes the watcher; without it polling alone finds new blocks.
+    pub bell: Option<Bell>,
+    /// Limits.
+    pub settings: ChainSettings,
+}
+
+/// Runs until told to stop.
+pub async fn run(context: Context, role: ChainRole, stop: CancellationToken) {
+    let ChainRole { chain, contracts, keys, bell, settings } = role;
+    let watcher = watch(&context, &chain, &contracts, &settings, &stop);
+    let senders = futures_util::future::join_all(keys.into_iter().map(|(lane, key)| {
+        let sender = sender::Sender::new(
+            context.clone(),
+            chain.clone(),
+            contracts.clone(),
+            lane,
+            key,
+            settings.clone(),
+        );
+        send(&context, sender, &settings, &stop)
+    }));
+    let ringing = async {
+        match bell {
+            Some(bell) => {
+                tokio::select! {
+                    () = bell.ring(|| context.wake.ring(Work::Blocks)) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            None => stop.cancelled().await,
+        }
+    };
+    tokio::join!(watcher, senders, ringing);
+}
+
+async fn send(
+    context: &Context,
+    mut sender: sender::Sender,
+    settings: &ChainSettings,
+    stop: &CancellationToken,
+) {
+    let name = sender.lane.as_str();
+    run_loop(name, context, Work::ChainEffects, settings.poll, stop, async || sender.turn().await).await;
+    if let Err(error) = sender.release().await {
+        tracing::warn!(
+            lane = name,
+            error = causes(&error),
+            "could not give the lane back; it comes free when its lease runs out"
+        );
+    }
+}
+
+async fn watch(
+    context: &Context,
+    chain: &Arc<dyn Chain>,
+    contracts: &[ContractSet],
+    settings: &ChainSettings,
+    stop: &CancellationToken,
+) {
+    let mut watcher =
+        watcher::Watcher::new(context.clone(), chain.clone(), contracts.to_vec(), settings.clone());
+    run_loop("watcher", context, Work::Blocks, settings.poll, stop, async || watcher.turn().await).await;
+    if let Err(error) = watcher.release().await {
+        tracing::warn!(
+            error = causes(&error),
+            "could not give the watcher's place back; it comes free when its lease runs out"
+        );
+    }
+}
+
+/// An answer that the chain did not give is not an error of ours: it is told once, and asked for again.
+fn chain_error(who: &str, error: &ChainError) -> Turn {
+    metrics::counter!("chain_errors_total", "who" => who.to_owned()).increment(1);
+    if error.is_retryable() {
+        tracing::warn!(who, %error, "the chain did not answer; asking again");
+    } else {
+        tracing::error!(who, %error, "the chain cannot be used as it is");
+    }
+    Turn::Idle
+}

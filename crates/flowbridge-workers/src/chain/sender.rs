@@ -1,0 +1,731 @@
+//! The sender of a lane: turns effects into transactions and sees each of them to its finality.
+//!
+//! It promises that a payment is carried by one transaction at a time, that a nonce is never left behind as a hole, and that one
+//! item that the contracts would refuse never stops its neighbours. A turn has three parts, each of which may be cut off at
+//! any point and is taken up again from the rows: *intend* (effects become calldata, durable, without a nonce), *send*
+//! (simulate, sign, write the signature down, broadcast) and *track* (compare our rows with the chain and do what
+//! [`flowbridge_chain::plan`] says). Only the holder of the lane's lease signs.
+
+use super::{ChainSettings, chain_error};
+use crate::context::{Context, Turn};
+use flowbridge_chain::call::{self, OnLeaves};
+use flowbridge_chain::leaf::{LeafTerms, root};
+use flowbridge_chain::plan::{Action, InFlight, TxFees, View, plan};
+use flowbridge_chain::signer::Unsigned;
+use flowbridge_chain::watch::Head;
+use flowbridge_chain::{At, Chain, ChainError, ContractSet, Fees, Key, Leaf, Refusal, Scope};
+use flowbridge_domain::money::Currency;
+use flowbridge_domain::payment::{Effect, Funding, SetAside};
+use flowbridge_domain::time::Timestamp;
+use flowbridge_store::chain::{
+    self as rows, DueInitiation, DueOnLeaf, Intention, Lane, LaneLease, OpenTx, Signature, TxFate, TxState,
+};
+use flowbridge_store::wake::Work;
+use flowbridge_store::{StoreError, Tx};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// One lane of sending.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) context: Context,
+    pub(super) chain: Arc<dyn Chain>,
+    pub(super) contracts: Vec<ContractSet>,
+    pub(super) lane: Lane,
+    pub(super) key: Key,
+    pub(super) settings: ChainSettings,
+    /// When our rows were last compared with the chain, and at which head.
+    tracked: Option<(Timestamp, Head)>,
+}
+
+/// How often rows are compared with the chain while no block comes.
+const TRACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A call that would reach the chain this close to its deadline is not begun.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(3);
+
+/// Transactions of a lane looked at in one turn.
+const OPEN_MAX: i64 = 512;
+
+impl Sender {
+    pub(super) fn new(
+        context: Context,
+        chain: Arc<dyn Chain>,
+        contracts: Vec<ContractSet>,
+        lane: Lane,
+        key: Key,
+        settings: ChainSettings,
+    ) -> Self {
+        Self { context, chain, contracts, lane, key, settings, tracked: None }
+    }
+
+    /// One turn. Idle while somebody else holds the lane.
+    pub(super) async fn turn(&mut self) -> Result<Turn, StoreError> {
+        let chain_nonce = match self.chain.nonce(&self.key.address(), At::Latest).await {
+            Ok(nonce) => nonce,
+            Err(error) => return Ok(chain_error(self.lane.as_str(), &error)),
+        };
+        let (now, owner) = (self.context.now(), self.context.instance.as_str());
+        let lease =
+            rows::lease_lane(&self.context.db, self.lane, owner, chain_nonce, now, self.settings.lease)
+                .await?;
+        let Some(lease) = lease else { return Ok(Turn::Idle) };
+        let intended = self.intend(&lease).await?;
+        let open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        let sent = self.send(&lease, &open).await?;
+        self.track(&lease, &open, chain_nonce).await?;
+        Ok(if intended || sent { Turn::Busy } else { Turn::Idle })
+    }
+
+    /// Gives the lane back, so that another process need not wait for the lease to run out.
+    pub(super) async fn release(&self) -> Result<(), StoreError> {
+        rows::release_lane(&self.context.db, self.lane, &self.context.instance).await
+    }
+
+    // ------------------------------------------------------------------------------------------------------- intend
+
+    /// Effects become intentions, in the transaction that claims them. True if any did.
+    async fn intend(&self, lease: &LaneLease) -> Result<bool, StoreError> {
+        let now = self.context.now();
+        let tx = self.context.db.begin().await?;
+        rows::guard_lane(&tx, lease).await?;
+        let intentions = match self.lane {
+            Lane::Initiator => self.intend_initiations(&tx, now).await?,
+            Lane::Settler => {
+                let effects = [Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption];
+                self.intend_on_leaves(&tx, &effects, now).await?
+            }
+            Lane::Canceller => self.intend_on_leaves(&tx, &[Effect::CancelOnChain], now).await?,
+        };
+        rows::intend(&tx, &intentions, now).await?;
+        tx.commit().await?;
+        Ok(!intentions.is_empty())
+    }
+
+    async fn intend_initiations(&self, tx: &Tx, now: Timestamp) -> Result<Vec<Intention>, StoreError> {
+        let limit = i64::try_from(self.settings.batch_size_max * 4).unwrap_or(i64::MAX);
+        let due = rows::claim_initiations(tx, now, DEADLINE_MARGIN, limit).await?;
+        let mut groups: BTreeMap<(Currency, bool), Vec<DueInitiation>> = BTreeMap::new();
+        let mut intentions = Vec::new();
+        for payment in due {
+            if payment.authorization.is_some() {
+                intentions.push(self.initiation(vec![payment])?);
+                continue;
+            }
+            let token_funded = payment.funding == Funding::Token;
+            groups.entry((payment.amount.currency(), token_funded)).or_default().push(payment);
+        }
+        for payments in groups.into_values() {
+            for batch in payments.chunks(self.settings.batch_size_max) {
+                let waiting = batch.iter().map(|payment| payment.waiting_since);
+                if self.is_ripe(batch.len() == self.settings.batch_size_max, waiting, now) {
+                    intentions.push(self.initiation(batch.to_vec())?);
+                }
+            }
+        }
+        Ok(intentions)
+    }
+
+    /// Payments of one creditor stand together, so that settlement pays them by one transfer.
+    fn initiation(&self, mut payments: Vec<DueInitiation>) -> Result<Intention, StoreError> {
+        payments.sort_by_key(|payment| (payment.creditor, payment.number));
+        let corrupt = || StoreError::Corrupt("an initiation without payments".into());
+        let first = payments.first().ok_or_else(corrupt)?;
+        let set = self.contracts_of(first.amount.currency())?;
+        let deadline = payments.iter().map(|payment| payment.initiate_before).min().ok_or_else(corrupt)?;
+        let leaves: Vec<Leaf> =
+            payments.iter().map(|payment| leaf(payment, set)).collect::<Result<_, _>>()?;
+        let calldata = match (&first.authorization, leaves.as_slice()) {
+            (Some(authorization), [single]) => {
+                let signed = authorization_of(authorization).ok_or_else(|| {
+                    StoreError::Corrupt(format!("the authorization of payment {}", first.payment_id))
+                })?;
+                call::initiate_with_authorization(single, secs(deadline), &signed)
+            }
+            _ => call::initiate_batch(&leaves, secs(deadline)),
+        };
+        Ok(Intention {
+            lane: Lane::Initiator,
+            effect: Effect::InitiateOnChain,
+            currency: set.currency,
+            contract: set.router,
+            calldata,
+            payments: payments.iter().map(|payment| payment.payment_id).collect(),
+            valid_before: Some(deadline),
+            batch: Some((root(&leaves), leaves.iter().map(stored).collect())),
+            traceparent: first.traceparent.clone(),
+        })
+    }
+
+    async fn intend_on_leaves(
+        &self,
+        tx: &Tx,
+        effects: &[Effect],
+        now: Timestamp,
+    ) -> Result<Vec<Intention>, StoreError> {
+        let limit = i64::try_from(self.settings.batch_size_max * 4).unwrap_or(i64::MAX);
+        let due = rows::claim_on_leaves(tx, effects, now, limit).await?;
+        if due.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut groups: BTreeMap<([u8; 32], Effect), Vec<DueOnLeaf>> = BTreeMap::new();
+        for payment in due {
+            groups.entry((payment.root, payment.effect)).or_default().push(payment);
+        }
+        let roots: Vec<[u8; 32]> = groups.keys().map(|(root, _)| *root).collect();
+        let batches = rows::read_batches(tx, &roots).await?;
+        let mut intentions = Vec::new();
+        for ((root, effect), payments) in groups {
+            let batch = batches
+                .get(&root)
+                .ok_or_else(|| StoreError::Corrupt("a leaf without its batch".into()))?
+                .iter()
+                .map(chain_leaf)
+                .collect::<Result<Vec<Leaf>, _>>()?;
+            let waiting = payments.iter().map(|payment| payment.waiting_since);
+            if !self.is_ripe(payments.len() == batch.len(), waiting, now) {
+                continue;
+            }
+            // A release is one at a time; everything else is one call for all of a batch.
+            let calls: Vec<&[DueOnLeaf]> = match on_leaves(effect)? {
+                OnLeaves::ReleaseRedemption => payments.chunks(1).collect(),
+                OnLeaves::Settle | OnLeaves::Cancel | OnLeaves::Burn => vec![&payments],
+            };
+            for payments in calls {
+                intentions.push(self.call_on_leaves(effect, &batch, payments)?);
+            }
+        }
+        Ok(intentions)
+    }
+
+    fn call_on_leaves(
+        &self,
+        effect: Effect,
+        batch: &[Leaf],
+        payments: &[DueOnLeaf],
+    ) -> Result<Intention, StoreError> {
+        let first = payments.first().ok_or_else(|| StoreError::Corrupt("a call without payments".into()))?;
+        let set = self.contracts_of(first.currency)?;
+        let places: Vec<usize> =
+            payments.iter().map(|payment| usize::try_from(payment.place).unwrap_or(usize::MAX)).collect();
+        Ok(Intention {
+            lane: self.lane,
+            effect,
+            currency: set.currency,
+            contract: set.manager,
+            calldata: call::on_leaves(on_leaves(effect)?, batch, &places),
+            payments: payments.iter().map(|payment| payment.payment_id).collect(),
+            valid_before: None,
+            batch: None,
+            traceparent: first.traceparent.clone(),
+        })
+    }
+
+    /// Full, or its first payment has waited for company long enough.
+    fn is_ripe(&self, full: bool, waiting: impl Iterator<Item = Timestamp>, now: Timestamp) -> bool {
+        full || waiting.min().is_some_and(|oldest| now.since(oldest) >= self.settings.batch_delay)
+    }
+
+    fn contracts_of(&self, currency: Currency) -> Result<&ContractSet, StoreError> {
+        self.contracts.iter().find(|set| set.currency == currency).ok_or_else(|| {
+            StoreError::Corrupt(format!("payments in {currency}, for which no contracts are deployed"))
+        })
+    }
+
+    // --------------------------------------------------------------------------------------------------------- send
+
+    /// Simulates, signs and broadcasts what is intended, as far as the lane has room. True if anything went out.
+    async fn send(&self, lease: &LaneLease, open: &[OpenTx]) -> Result<bool, StoreError> {
+        let in_flight =
+            open.iter().filter(|tx| matches!(tx.state, TxState::Signed | TxState::Broadcast)).count();
+        let room = self.settings.in_flight_max.saturating_sub(in_flight);
+        let intended: Vec<&OpenTx> =
+            open.iter().filter(|tx| tx.state == TxState::Intended).take(room).collect();
+        if intended.is_empty() {
+            return Ok(false);
+        }
+        let market = match self.chain.fees().await {
+            Ok(market) => market,
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                return Ok(false);
+            }
+        };
+        let mut sent = false;
+        for tx in intended {
+            match self.chain.estimate(&self.key.address(), Some(&tx.contract), &tx.calldata).await {
+                Ok(gas) => {
+                    let signature = self.sign(lease, tx, gas, market).await?;
+                    self.broadcast(&signature).await?;
+                    sent = true;
+                }
+                Err(ChainError::Reverted(refusal)) => {
+                    sent |= self.refused(lease, tx, &refusal).await?;
+                    if refusal.scope() == Scope::Lane {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    chain_error(self.lane.as_str(), &error);
+                    break;
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    /// A first signature: takes the lane's next nonce, and is durable before anybody sees it.
+    async fn sign(
+        &self,
+        lease: &LaneLease,
+        open: &OpenTx,
+        gas: u64,
+        market: Fees,
+    ) -> Result<Signature, StoreError> {
+        let now = self.context.now();
+        let tx = self.context.db.begin().await?;
+        let nonce = rows::guard_lane(&tx, lease).await?;
+        // Room for what may change between simulation and inclusion.
+        let gas_limit = gas.saturating_add(gas / 4).saturating_add(20_000);
+        let signature = self.signature(open, nonce, gas_limit, self.settings.fees.first(market))?;
+        rows::save_signature(&tx, lease, &signature, Some(nonce.saturating_add(1)), now).await?;
+        tx.commit().await?;
+        Ok(signature)
+    }
+
+    fn signature(
+        &self,
+        open: &OpenTx,
+        nonce: u64,
+        gas_limit: u64,
+        fees: TxFees,
+    ) -> Result<Signature, StoreError> {
+        let unsigned = Unsigned {
+            chain_id: self.settings.chain_id,
+            nonce,
+            to: Some(&open.contract),
+            calldata: &open.calldata,
+            value: 0,
+            gas_limit,
+            fee_per_gas: fees.fee_per_gas,
+            priority_fee: fees.priority_fee,
+        };
+        let signed = self.key.sign(&unsigned).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        Ok(Signature {
+            id: open.id,
+            nonce,
+            raw: signed.raw,
+            tx_hash: signed.hash,
+            fee_per_gas: fees.fee_per_gas,
+            priority_fee: fees.priority_fee,
+            gas_limit,
+        })
+    }
+
+    async fn broadcast(&self, signature: &Signature) -> Result<(), StoreError> {
+        match self.chain.send(&signature.raw).await {
+            Ok(()) => {
+                rows::save_fates(&self.context.db, &[(signature.id, TxFate::Broadcast)], self.context.now())
+                    .await
+            }
+            // The plan finds out by whom, or offers more.
+            Err(ChainError::NonceUsed | ChainError::Underpriced) => Ok(()),
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                Ok(())
+            }
+        }
+    }
+
+    /// What the contracts would refuse is not sent. True if that made way for something else.
+    async fn refused(&self, lease: &LaneLease, open: &OpenTx, refusal: &Refusal) -> Result<bool, StoreError> {
+        let now = self.context.now();
+        match refusal.scope() {
+            Scope::Lane => {
+                metrics::counter!("chain_lane_stopped_total", "lane" => self.lane.as_str()).increment(1);
+                tracing::error!(lane = self.lane.as_str(), why = %refusal, "the contracts stop this lane; it waits");
+                Ok(false)
+            }
+            Scope::Call if *refusal == Refusal::TooLate => {
+                let tx = self.context.db.begin().await?;
+                rows::guard_lane(&tx, lease).await?;
+                rows::give_up(&tx, open, false, "too_late", now, now).await?;
+                tx.commit().await?;
+                Ok(true)
+            }
+            // The batch is not there yet, or a reorganisation took it away: it comes back.
+            Scope::Call => Ok(false),
+            Scope::Item => self.bisect(lease, open, refusal).await,
+        }
+    }
+
+    /// Cuts a refused initiation in two until the item at fault stands alone; that one is told, the others go on.
+    async fn bisect(&self, lease: &LaneLease, open: &OpenTx, refusal: &Refusal) -> Result<bool, StoreError> {
+        let now = self.context.now();
+        tracing::warn!(lane = self.lane.as_str(), why = %refusal, chain_tx = %open.id, "the contracts would refuse a transaction");
+        // A number that is used may be one of ours that we have not seen yet; settlements skip items by themselves.
+        if open.effect != Effect::InitiateOnChain || matches!(refusal, Refusal::NumberUsed(_)) {
+            return Ok(false);
+        }
+        let tx = self.context.db.begin().await?;
+        rows::guard_lane(&tx, lease).await?;
+        let payments = rows::tx_payments(&tx, open.id).await?;
+        let leaves = rows::leaves_of(&tx, &payments).await?;
+        if leaves.len() <= 1 {
+            rows::refuse_initiation(&tx, open, SetAside::Invalid, now).await?;
+            tx.commit().await?;
+            self.context.wake.ring(Work::Observations);
+            return Ok(true);
+        }
+        rows::give_up(&tx, open, false, "split", now, now).await?;
+        let mut halves = Vec::new();
+        for half in leaves.chunks(leaves.len().div_ceil(2)) {
+            let chain_leaves: Vec<Leaf> = half.iter().map(chain_leaf).collect::<Result<_, _>>()?;
+            let deadline = open.valid_before.unwrap_or(now);
+            halves.push(Intention {
+                lane: self.lane,
+                effect: open.effect,
+                currency: open.currency,
+                contract: open.contract,
+                calldata: call::initiate_batch(&chain_leaves, secs(deadline)),
+                payments: half.iter().map(|leaf| leaf.payment_id).collect(),
+                valid_before: open.valid_before,
+                batch: Some((root(&chain_leaves), half.to_vec())),
+                traceparent: open.traceparent.clone(),
+            });
+        }
+        rows::intend(&tx, &halves, now).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    // -------------------------------------------------------------------------------------------------------- track
+
+    /// Compares rows with the chain when there is a new block, and now and then.
+    async fn track(
+        &mut self,
+        lease: &LaneLease,
+        open: &[OpenTx],
+        chain_nonce: u64,
+    ) -> Result<(), StoreError> {
+        let now = self.context.now();
+        let head = match Head::read(&*self.chain).await {
+            Ok(head) => head,
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                return Ok(());
+            }
+        };
+        if self.tracked.is_some_and(|(at, seen)| seen == head && now.since(at) < TRACK_INTERVAL) {
+            return Ok(());
+        }
+        let signed: Vec<&OpenTx> =
+            open.iter().filter(|tx| matches!(tx.state, TxState::Signed | TxState::Broadcast)).collect();
+        let view = match self.view(&signed, chain_nonce, &head).await {
+            Ok(view) => view,
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                return Ok(());
+            }
+        };
+        let in_flight: Vec<InFlight<Uuid>> = signed.iter().filter_map(|tx| in_flight(tx)).collect();
+        let next_nonce = lease.next_nonce.max(in_flight.iter().map(|tx| tx.nonce + 1).max().unwrap_or(0));
+        for action in plan(&in_flight, next_nonce, &view, &self.settings.fees, now) {
+            self.carry_out(lease, &signed, action).await?;
+        }
+        self.follow_included(open, view.final_number).await?;
+        self.tracked = Some((now, head));
+        let oldest = signed.iter().map(|tx| now.since(tx.state_since)).max().unwrap_or_default();
+        metrics::gauge!("chain_oldest_unconfirmed_seconds", "lane" => self.lane.as_str())
+            .set(oldest.as_secs_f64());
+        Ok(())
+    }
+
+    async fn view(&self, signed: &[&OpenTx], used_below: u64, head: &Head) -> Result<View, ChainError> {
+        let address = self.key.address();
+        let final_number = self.settings.watch.finality.final_number(head);
+        if signed.is_empty() {
+            return Ok(View { used_below, known_below: used_below, final_number, ..View::default() });
+        }
+        let known_below = self.chain.nonce(&address, At::Pending).await?;
+        let mut receipts = HashMap::new();
+        for tx in signed.iter().filter(|tx| tx.nonce.is_some_and(|nonce| nonce < used_below)) {
+            for hash in &tx.hashes {
+                if let Some(receipt) = self.chain.receipt(*hash).await? {
+                    receipts.insert(*hash, receipt);
+                }
+            }
+        }
+        let nobody_ours = signed.iter().any(|tx| {
+            tx.nonce.is_some_and(|nonce| nonce < used_below)
+                && !tx.hashes.iter().any(|hash| receipts.contains_key(hash))
+        });
+        // Asked for only when a nonce seems to be somebody else's.
+        let finally_used_below = if nobody_ours {
+            match self.chain.nonce(&address, At::Number(final_number)).await {
+                Ok(nonce) => nonce,
+                // A node without old states cannot say: what is used stays used on a chain that keeps none.
+                Err(ChainError::Refused(_)) => used_below,
+                Err(error) => return Err(error),
+            }
+        } else {
+            0
+        };
+        Ok(View { used_below, finally_used_below, known_below, final_number, receipts })
+    }
+
+    async fn carry_out(
+        &self,
+        lease: &LaneLease,
+        signed: &[&OpenTx],
+        action: Action<Uuid>,
+    ) -> Result<(), StoreError> {
+        let now = self.context.now();
+        let find = |id: Uuid| signed.iter().find(|tx| tx.id == id).copied();
+        match action {
+            Action::Broadcast(id) => {
+                let Some(raw) = find(id).and_then(|tx| tx.raw.as_ref()) else { return Ok(()) };
+                match self.chain.send(raw).await {
+                    Ok(()) => rows::save_fates(&self.context.db, &[(id, TxFate::Broadcast)], now).await?,
+                    Err(error) => {
+                        chain_error(self.lane.as_str(), &error);
+                    }
+                }
+            }
+            Action::Bump(id) => {
+                if let Some(open) = find(id) {
+                    self.bump(lease, open).await?;
+                }
+            }
+            Action::Included(id, number, hash) => {
+                rows::save_fates(&self.context.db, &[(id, TxFate::Included(number, hash))], now).await?;
+            }
+            Action::Reverted(id) => {
+                if let Some(open) = find(id) {
+                    tracing::error!(lane = self.lane.as_str(), chain_tx = %id, "a transaction was reverted; its payments are sent again");
+                    self.in_lane(lease, async |tx| rows::give_up(tx, open, true, "reverted", now, now).await)
+                        .await?;
+                }
+            }
+            Action::Replaced(id) => {
+                if let Some(open) = find(id) {
+                    metrics::counter!("chain_nonces_stolen_total", "lane" => self.lane.as_str()).increment(1);
+                    tracing::error!(
+                        lane = self.lane.as_str(),
+                        nonce = open.nonce,
+                        "somebody else uses this lane's key; signing anew"
+                    );
+                    self.in_lane(lease, async |tx| rows::unsign(tx, open, now).await).await?;
+                }
+            }
+            Action::FillHole(nonce) => self.fill_hole(nonce).await,
+            Action::SkipTo(nonce) => {
+                tracing::warn!(
+                    lane = self.lane.as_str(),
+                    nonce,
+                    "the chain has seen more of this key than we have"
+                );
+                self.in_lane(lease, async |tx| rows::set_nonce(tx, lease, nonce).await).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn in_lane(
+        &self,
+        lease: &LaneLease,
+        work: impl AsyncFnOnce(&Tx) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let tx = self.context.db.begin().await?;
+        rows::guard_lane(&tx, lease).await?;
+        work(&tx).await?;
+        tx.commit().await
+    }
+
+    async fn bump(&self, lease: &LaneLease, open: &OpenTx) -> Result<(), StoreError> {
+        let (Some(nonce), Some(gas_limit), Some(last)) = (open.nonce, open.gas_limit, fees_of(open)) else {
+            return Ok(());
+        };
+        let market = match self.chain.fees().await {
+            Ok(market) => market,
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                return Ok(());
+            }
+        };
+        let Some(fees) = self.settings.fees.bumped(last, market) else {
+            tracing::error!(
+                lane = self.lane.as_str(),
+                nonce,
+                "a transaction waits although it offers all that fee_per_gas_gwei_max allows"
+            );
+            return Ok(());
+        };
+        metrics::counter!("chain_fee_bumps_total", "lane" => self.lane.as_str()).increment(1);
+        let signature = self.signature(open, nonce, gas_limit, fees)?;
+        let now = self.context.now();
+        self.in_lane(lease, async |tx| rows::save_signature(tx, lease, &signature, None, now).await).await?;
+        self.broadcast(&signature).await
+    }
+
+    /// Sends nothing to ourselves, so that what waits above this nonce can be included.
+    async fn fill_hole(&self, nonce: u64) {
+        let filled = async {
+            let fees = self.settings.fees.first(self.chain.fees().await?);
+            let own = self.key.address();
+            let signed = self.key.sign(&Unsigned {
+                chain_id: self.settings.chain_id,
+                nonce,
+                to: Some(&own),
+                calldata: &[],
+                value: 0,
+                gas_limit: 21_000,
+                fee_per_gas: fees.fee_per_gas,
+                priority_fee: fees.priority_fee,
+            })?;
+            self.chain.send(&signed.raw).await
+        };
+        tracing::warn!(lane = self.lane.as_str(), nonce, "filling a hole in the nonces");
+        if let Err(error) = filled.await {
+            chain_error(self.lane.as_str(), &error);
+        }
+    }
+
+    /// Included transactions become final, or go back to waiting when a reorganisation took their block.
+    async fn follow_included(&self, open: &[OpenTx], final_number: u64) -> Result<(), StoreError> {
+        let mut canonical: BTreeMap<u64, Option<[u8; 32]>> = BTreeMap::new();
+        let mut fates = Vec::new();
+        for tx in open {
+            let (TxState::Included, Some((number, hash))) = (tx.state, tx.included) else { continue };
+            let known = match canonical.get(&number) {
+                Some(known) => *known,
+                None => match self.chain.block(At::Number(number)).await {
+                    Ok(block) => {
+                        let hash = block.map(|block| block.hash);
+                        canonical.insert(number, hash);
+                        hash
+                    }
+                    Err(error) => {
+                        chain_error(self.lane.as_str(), &error);
+                        break;
+                    }
+                },
+            };
+            if known != Some(hash) {
+                fates.push((tx.id, TxFate::Broadcast));
+            } else if number <= final_number {
+                fates.push((tx.id, TxFate::Finalized(number, hash)));
+            }
+        }
+        rows::save_fates(&self.context.db, &fates, self.context.now()).await
+    }
+}
+
+fn in_flight(tx: &OpenTx) -> Option<InFlight<Uuid>> {
+    Some(InFlight {
+        id: tx.id,
+        nonce: tx.nonce?,
+        broadcast: tx.state == TxState::Broadcast,
+        hashes: tx.hashes.clone(),
+        fees: fees_of(tx)?,
+        since: tx.state_since,
+    })
+}
+
+fn fees_of(tx: &OpenTx) -> Option<TxFees> {
+    Some(TxFees { fee_per_gas: tx.fee_per_gas?, priority_fee: tx.priority_fee? })
+}
+
+fn on_leaves(effect: Effect) -> Result<OnLeaves, StoreError> {
+    match effect {
+        Effect::SettleOnChain => Ok(OnLeaves::Settle),
+        Effect::CancelOnChain => Ok(OnLeaves::Cancel),
+        Effect::BurnRedeemed => Ok(OnLeaves::Burn),
+        Effect::ReleaseRedemption => Ok(OnLeaves::ReleaseRedemption),
+        Effect::InitiateOnChain | Effect::Bank(_) => {
+            Err(StoreError::Corrupt(format!("{} is nothing that is done to leaves", effect.as_str())))
+        }
+    }
+}
+
+fn leaf(payment: &DueInitiation, set: &ContractSet) -> Result<Leaf, StoreError> {
+    let units = |money: flowbridge_domain::money::Money| {
+        let units = if money.is_zero() { Ok(0) } else { money.to_token_units(set.token_decimals) };
+        units.ok().and_then(|units| u64::try_from(units).ok()).ok_or_else(|| {
+            StoreError::Corrupt(format!("payment {} does not fit the token", payment.payment_id))
+        })
+    };
+    Ok(Leaf {
+        number: payment.number,
+        payment_id: payment.payment_id,
+        debtor: payment.debtor,
+        creditor: payment.creditor,
+        amount: units(payment.amount)?,
+        fee: units(payment.fee)?,
+        expires_at: secs(payment.expires_at),
+        terms: LeafTerms {
+            token_funded: payment.funding == Funding::Token,
+            paid_out_by_bank: payment.paid_out_by_bank,
+        },
+    })
+}
+
+fn stored(leaf: &Leaf) -> rows::Leaf {
+    rows::Leaf {
+        payment_id: leaf.payment_id,
+        number: leaf.number,
+        debtor: leaf.debtor,
+        creditor: leaf.creditor,
+        amount: leaf.amount,
+        fee: leaf.fee,
+        expires_at: leaf.expires_at,
+        terms: leaf.terms.bits(),
+    }
+}
+
+fn chain_leaf(leaf: &rows::Leaf) -> Result<Leaf, StoreError> {
+    Ok(Leaf {
+        number: leaf.number,
+        payment_id: leaf.payment_id,
+        debtor: leaf.debtor,
+        creditor: leaf.creditor,
+        amount: leaf.amount,
+        fee: leaf.fee,
+        expires_at: leaf.expires_at,
+        terms: LeafTerms::from_bits(leaf.terms).ok_or_else(|| {
+            StoreError::Corrupt(format!("terms of the leaf of payment {}", leaf.payment_id))
+        })?,
+    })
+}
+
+/// The ERC-3009 signature as the API stored it: `valid_after`, `valid_before` in block seconds, `nonce`, `v`, `r`, `s`.
+fn authorization_of(stored: &Value) -> Option<call::Authorization> {
+    let number = |name: &str| stored.get(name)?.as_u64();
+    let word = |name: &str| -> Option<[u8; 32]> {
+        let digits = stored.get(name)?.as_str()?.strip_prefix("0x")?;
+        let mut bytes = [0u8; 32];
+        if digits.len() != 64 || !digits.is_ascii() {
+            return None;
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(digits.get(index * 2..index * 2 + 2)?, 16).ok()?;
+        }
+        Some(bytes)
+    };
+    Some(call::Authorization {
+        valid_after: number("valid_after")?,
+        valid_before: number("valid_before")?,
+        nonce: word("nonce")?,
+        v: u8::try_from(number("v")?).ok()?,
+        r: word("r")?,
+        s: word("s")?,
+    })
+}
+
+/// Block time, in whole seconds; a deadline between two seconds is the earlier one.
+fn secs(instant: Timestamp) -> u64 {
+    u64::try_from(instant.as_secs_down()).unwrap_or(0)
+}

@@ -1,0 +1,159 @@
+//! The watcher: reads our contracts' logs from a place kept in the database, and writes down what they say.
+//!
+//! It promises that nothing is missed and nothing is told twice: a stretch of blocks, the observations that follow, the wallets'
+//! balances and the new place are one transaction, under the lease on the place. A reorganisation is told as what it is: the
+//! logs that are gone, newest first, as removed. The WebSocket only wakes it up.
+
+use super::{ChainSettings, chain_error};
+use crate::context::{Context, Turn};
+use flowbridge_chain::watch::{Head, Next, Place, Stretch, next};
+use flowbridge_chain::{At, Block, Chain, ContractSet, Said, SeenLog};
+use flowbridge_domain::time::Timestamp;
+use flowbridge_store::StoreError;
+use flowbridge_store::chain::{self as rows, WatcherLease};
+use flowbridge_store::wake::Work;
+use std::sync::Arc;
+
+/// The reader of one chain.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    context: Context,
+    chain: Arc<dyn Chain>,
+    contracts: Vec<ContractSet>,
+    settings: ChainSettings,
+    /// The head that was last written; a new process writes it once more.
+    head: Option<Head>,
+    /// Where a new database begins.
+    start: Option<rows::Block>,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        context: Context,
+        chain: Arc<dyn Chain>,
+        contracts: Vec<ContractSet>,
+        settings: ChainSettings,
+    ) -> Self {
+        Self { context, chain, contracts, settings, head: None, start: None }
+    }
+
+    /// One turn: takes in a stretch, goes back, or finds nothing new. Idle while somebody else watches.
+    pub(super) async fn turn(&mut self) -> Result<Turn, StoreError> {
+        let Some(start) = self.start().await else { return Ok(Turn::Idle) };
+        let now = self.context.now();
+        let owner = self.context.instance.as_str();
+        let lease = rows::lease_watcher(&self.context.db, owner, start, now, self.settings.lease).await?;
+        let Some(lease) = lease else { return Ok(Turn::Idle) };
+        let known_max = i64::try_from(self.settings.watch.reorg_depth_blocks_max).unwrap_or(i64::MAX);
+        let place = Place {
+            number: lease.block_number,
+            hash: lease.block_hash,
+            known: rows::known_blocks(&self.context.db, known_max).await?,
+            head: self.head,
+        };
+        match next(&*self.chain, &self.contracts, &place, &self.settings.watch).await {
+            Ok(Next::Idle) => Ok(Turn::Idle),
+            Ok(Next::Again) => Ok(Turn::Busy),
+            Ok(Next::Rewind(ancestor)) => self.rewind(&lease, &ancestor, now).await,
+            Ok(Next::TakeIn(stretch)) => self.take_in(&lease, *stretch, now).await,
+            Err(error) => Ok(chain_error("watcher", &error)),
+        }
+    }
+
+    pub(super) async fn release(&self) -> Result<(), StoreError> {
+        rows::release_watcher(&self.context.db, &self.context.instance).await
+    }
+
+    async fn take_in(
+        &mut self,
+        lease: &WatcherLease,
+        stretch: Stretch,
+        now: Timestamp,
+    ) -> Result<Turn, StoreError> {
+        let caught_up = stretch.last.number == stretch.head.latest.number;
+        let taken = rows::Stretch {
+            last: block(&stretch.last),
+            blocks: stretch.blocks.iter().map(block).collect(),
+            logs: stretch.logs.into_iter().map(seen).collect(),
+            announce_to: stretch.announce_to,
+            head: head(&stretch.head),
+            chain_id: self.settings.chain_id,
+        };
+        let depth = self.settings.watch.reorg_depth_blocks_max;
+        let announced = rows::take_in(&self.context.db, lease, &taken, depth, now).await?;
+        self.head = caught_up.then_some(stretch.head);
+        metrics::gauge!("chain_head_lag_blocks").set(f64::from(
+            u32::try_from(stretch.head.latest.number - taken.last.number).unwrap_or(u32::MAX),
+        ));
+        metrics::counter!("chain_logs_announced_total").increment(u64::try_from(announced).unwrap_or(0));
+        if announced > 0 {
+            self.context.wake.ring(Work::Observations);
+        }
+        // A new block is also what the senders wait for.
+        self.context.wake.ring(Work::ChainEffects);
+        Ok(if caught_up { Turn::Idle } else { Turn::Busy })
+    }
+
+    async fn rewind(
+        &mut self,
+        lease: &WatcherLease,
+        ancestor: &Block,
+        now: Timestamp,
+    ) -> Result<Turn, StoreError> {
+        let depth = lease.block_number.saturating_sub(ancestor.number);
+        let removed = rows::rewind(&self.context.db, lease, &block(ancestor), now).await?;
+        self.head = None;
+        metrics::counter!("chain_reorganisations_total").increment(1);
+        tracing::warn!(
+            chain.block_number = ancestor.number,
+            depth,
+            removed,
+            "the chain was reorganised; went back to the last common block"
+        );
+        self.context.wake.ring(Work::Observations);
+        Ok(Turn::Busy)
+    }
+
+    /// The block where a new database begins; asked for until the node says it.
+    async fn start(&mut self) -> Option<rows::Block> {
+        if self.start.is_none() {
+            match self.chain.block(At::Number(self.settings.start_block)).await {
+                Ok(found) => self.start = found.as_ref().map(block),
+                Err(error) => {
+                    chain_error("watcher", &error);
+                }
+            }
+        }
+        self.start
+    }
+}
+
+fn block(block: &Block) -> rows::Block {
+    rows::Block { number: block.number, hash: block.hash, time: block.time }
+}
+
+fn head(head: &Head) -> rows::Head {
+    rows::Head { latest: block(&head.latest), safe: block(&head.safe), finalized: block(&head.finalized) }
+}
+
+fn seen(log: SeenLog) -> rows::SeenLog {
+    rows::SeenLog {
+        block_number: log.block_number,
+        block_hash: log.block_hash,
+        tx_hash: log.tx_hash,
+        log_index: log.log_index,
+        currency: log.currency,
+        said: match log.said {
+            Said::Payment { payment_id, log, .. } => rows::Said::Payment(payment_id, log),
+            Said::Skipped { payment_id, status } => rows::Said::Skipped(payment_id, status),
+            Said::Transfer { from, to, units, outside } => rows::Said::Transfer { from, to, units, outside },
+            Said::Totals(totals) => rows::Said::Totals {
+                sequence: totals.sequence,
+                minted: totals.minted,
+                burned: totals.burned,
+                escrowed: totals.escrowed,
+                redemption: totals.redemption,
+            },
+        },
+    }
+}
