@@ -1,0 +1,343 @@
+//! The seam to a node: the JSON-RPC calls that we need, each with a limit on its time.
+//!
+//! Blocks are read without their transactions, so that types which only the chain's own node knows (ZKsync OS writes 0x7e and
+//! 0x7f) do not matter. A call that ran out of time may have been carried out: whoever sends, sends the same bytes again.
+
+use crate::bindings::{address, hash};
+use crate::error::{ChainError, Refusal};
+use alloy::primitives::{B256, Bytes, U64, U256};
+use alloy::rpc::client::{ClientBuilder, RpcClient};
+use alloy::rpc::types::{Filter, Log};
+use alloy::transports::{RpcError, TransportErrorKind};
+use flowbridge_domain::party::EvmAddress;
+use flowbridge_domain::time::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+use std::time::Duration;
+
+/// Which block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// By number.
+    Number(u64),
+    /// The newest.
+    Latest,
+    /// With what waits to be included; for nonces only.
+    Pending,
+    /// The newest that the node calls safe (on ZKsync: committed to L1).
+    Safe,
+    /// The newest that it calls finalized (on ZKsync: executed on L1).
+    Finalized,
+}
+
+impl At {
+    fn tag(self) -> String {
+        match self {
+            Self::Number(number) => format!("{number:#x}"),
+            Self::Latest => "latest".into(),
+            Self::Pending => "pending".into(),
+            Self::Safe => "safe".into(),
+            Self::Finalized => "finalized".into(),
+        }
+    }
+}
+
+/// A block without its transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// The hash of the one before.
+    pub parent: [u8; 32],
+    /// Its time.
+    pub time: Timestamp,
+    /// Wei per gas that is burned; zero where a chain has none.
+    pub base_fee: u64,
+}
+
+/// What became of an included transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// It did what it should; else it was reverted.
+    pub succeeded: bool,
+    /// Its block.
+    pub block_number: u64,
+    /// Its block.
+    pub block_hash: [u8; 32],
+    /// Gas it took.
+    pub gas_used: u64,
+    /// The contract it created.
+    pub created: Option<EvmAddress>,
+}
+
+/// What a transaction costs at present, in wei per gas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fees {
+    /// Burned in the newest block.
+    pub base: u64,
+    /// To the block's maker.
+    pub priority: u64,
+}
+
+/// A node.
+#[async_trait::async_trait]
+pub trait Chain: Send + Sync + Debug {
+    /// The chain's id.
+    async fn chain_id(&self) -> Result<u64, ChainError>;
+    /// A block; `None` if the chain has none there.
+    async fn block(&self, at: At) -> Result<Option<Block>, ChainError>;
+    /// The logs of `contracts` in blocks `from` to `to`, both included. [`ChainError::Refused`]: ask for fewer blocks.
+    async fn logs(&self, from: u64, to: u64, contracts: &[EvmAddress]) -> Result<Vec<Log>, ChainError>;
+    /// What became of a transaction; `None` if it is in no block.
+    async fn receipt(&self, tx_hash: [u8; 32]) -> Result<Option<Receipt>, ChainError>;
+    /// The next nonce of an address.
+    async fn nonce(&self, of: &EvmAddress, at: At) -> Result<u64, ChainError>;
+    /// The coins of an address, in wei.
+    async fn coins(&self, of: &EvmAddress) -> Result<u128, ChainError>;
+    /// The code at an address; empty if there is none.
+    async fn code(&self, at: &EvmAddress) -> Result<Vec<u8>, ChainError>;
+    /// Runs a transaction without sending it and says how much gas it takes, or why the contracts refuse it.
+    async fn estimate(
+        &self,
+        from: &EvmAddress,
+        to: Option<&EvmAddress>,
+        calldata: &[u8],
+    ) -> Result<u64, ChainError>;
+    /// Reads from a contract.
+    async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError>;
+    /// What a transaction costs at present.
+    async fn fees(&self) -> Result<Fees, ChainError>;
+    /// Broadcasts signed bytes. Sending what the node already has is no error.
+    async fn send(&self, raw: &[u8]) -> Result<(), ChainError>;
+}
+
+/// A node reached by HTTP.
+#[derive(Debug)]
+pub struct HttpChain {
+    client: RpcClient,
+    timeout: Duration,
+}
+
+impl HttpChain {
+    /// A node at `url`. Each call may take `timeout`.
+    pub fn new(url: &str, timeout: Duration) -> Result<Self, ChainError> {
+        let url = url
+            .parse()
+            .map_err(|error| ChainError::Wrong(format!("chain.rpc_url {url:?} is no URL: {error}")))?;
+        Ok(Self { client: ClientBuilder::default().http(url), timeout })
+    }
+
+    /// A node at `url` that serves the chain `chain_id`, and no other.
+    pub async fn connect(url: &str, chain_id: u64, timeout: Duration) -> Result<Self, ChainError> {
+        let chain = Self::new(url, timeout)?;
+        let found = chain.chain_id().await?;
+        if found == chain_id {
+            Ok(chain)
+        } else {
+            Err(ChainError::Wrong(format!(
+                "the node at {url} serves chain {found}, but chain.chain_id is {chain_id}"
+            )))
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, ChainError> {
+        let asked = self.client.request::<Value, Value>(method, params);
+        let answer = tokio::time::timeout(self.timeout, asked)
+            .await
+            .map_err(|_| ChainError::Unavailable(format!("{method} took longer than {:?}", self.timeout)))?
+            .map_err(|error| read_error(method, &error))?;
+        serde_json::from_value(answer).map_err(|error| ChainError::Unreadable(format!("{method}: {error}")))
+    }
+}
+
+#[async_trait::async_trait]
+impl Chain for HttpChain {
+    async fn chain_id(&self) -> Result<u64, ChainError> {
+        Ok(self.ask::<U64>("eth_chainId", json!([])).await?.to())
+    }
+
+    async fn block(&self, at: At) -> Result<Option<Block>, ChainError> {
+        match self.ask::<Option<WireBlock>>("eth_getBlockByNumber", json!([at.tag(), false])).await {
+            Ok(block) => Ok(block.map(WireBlock::read)),
+            // A node may call the absence of a block by a tag or a number an error.
+            Err(ChainError::Refused(_)) if at != At::Latest => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn logs(&self, from: u64, to: u64, contracts: &[EvmAddress]) -> Result<Vec<Log>, ChainError> {
+        let filter = Filter::new()
+            .from_block(from)
+            .to_block(to)
+            .address(contracts.iter().map(address).collect::<Vec<_>>());
+        self.ask("eth_getLogs", json!([filter])).await
+    }
+
+    async fn receipt(&self, tx_hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
+        let receipt: Option<WireReceipt> =
+            self.ask("eth_getTransactionReceipt", json!([hash(&tx_hash)])).await?;
+        Ok(receipt.and_then(WireReceipt::read))
+    }
+
+    async fn nonce(&self, of: &EvmAddress, at: At) -> Result<u64, ChainError> {
+        Ok(self.ask::<U64>("eth_getTransactionCount", json!([of.to_string(), at.tag()])).await?.to())
+    }
+
+    async fn coins(&self, of: &EvmAddress) -> Result<u128, ChainError> {
+        let coins: U256 = self.ask("eth_getBalance", json!([of.to_string(), "latest"])).await?;
+        Ok(coins.saturating_to())
+    }
+
+    async fn code(&self, at: &EvmAddress) -> Result<Vec<u8>, ChainError> {
+        Ok(self.ask::<Bytes>("eth_getCode", json!([at.to_string(), "latest"])).await?.to_vec())
+    }
+
+    async fn estimate(
+        &self,
+        from: &EvmAddress,
+        to: Option<&EvmAddress>,
+        calldata: &[u8],
+    ) -> Result<u64, ChainError> {
+        let mut request = json!({ "from": from.to_string(), "data": alloy::hex::encode_prefixed(calldata) });
+        if let (Some(to), Some(fields)) = (to, request.as_object_mut()) {
+            fields.insert("to".into(), json!(to.to_string()));
+        }
+        Ok(self.ask::<U64>("eth_estimateGas", json!([request])).await?.to())
+    }
+
+    async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError> {
+        let request = json!({
+            "from": from.to_string(), "to": to.to_string(), "data": alloy::hex::encode_prefixed(calldata),
+        });
+        Ok(self.ask::<Bytes>("eth_call", json!([request, "latest"])).await?.to_vec())
+    }
+
+    async fn fees(&self) -> Result<Fees, ChainError> {
+        let (latest, priority) =
+            tokio::join!(self.block(At::Latest), self.ask::<U256>("eth_maxPriorityFeePerGas", json!([])));
+        let base = latest?.map_or(0, |block| block.base_fee);
+        let priority = match priority {
+            Ok(priority) => priority.saturating_to(),
+            Err(ChainError::Refused(_)) => 0,
+            Err(error) => return Err(error),
+        };
+        Ok(Fees { base, priority })
+    }
+
+    async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
+        let sent =
+            self.ask::<B256>("eth_sendRawTransaction", json!([alloy::hex::encode_prefixed(raw)])).await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(ChainError::Refused(message)) => read_send_error(message),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireBlock {
+    number: U64,
+    hash: B256,
+    parent_hash: B256,
+    timestamp: U64,
+    base_fee_per_gas: Option<U256>,
+}
+
+impl WireBlock {
+    fn read(self) -> Block {
+        Block {
+            number: self.number.to(),
+            hash: self.hash.0,
+            parent: self.parent_hash.0,
+            time: Timestamp::from_secs(i64::try_from(self.timestamp.to::<u64>()).unwrap_or(i64::MAX)),
+            base_fee: self.base_fee_per_gas.map_or(0, |fee| fee.saturating_to()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireReceipt {
+    status: U64,
+    block_number: Option<U64>,
+    block_hash: Option<B256>,
+    gas_used: U64,
+    contract_address: Option<alloy::primitives::Address>,
+}
+
+impl WireReceipt {
+    /// A receipt without a block is of a transaction that still waits.
+    fn read(self) -> Option<Receipt> {
+        Some(Receipt {
+            succeeded: self.status.to::<u64>() == 1,
+            block_number: self.block_number?.to(),
+            block_hash: self.block_hash?.0,
+            gas_used: self.gas_used.to(),
+            created: self.contract_address.and_then(crate::bindings::wallet),
+        })
+    }
+}
+
+fn read_error(method: &str, error: &RpcError<TransportErrorKind>) -> ChainError {
+    let Some(response) = error.as_error_resp() else {
+        let unreadable = matches!(error, RpcError::DeserError { .. });
+        let text = format!("{method}: {error}");
+        return if unreadable { ChainError::Unreadable(text) } else { ChainError::Unavailable(text) };
+    };
+    let message = response.message.to_string();
+    // -32005: too many requests; -32603 without data is a fault inside the node.
+    if response.code == -32005 && message.to_lowercase().contains("rate") {
+        return ChainError::Unavailable(message);
+    }
+    if method == "eth_estimateGas" || method == "eth_call" {
+        let data = response.as_revert_data();
+        if data.is_some() || message.contains("revert") {
+            return ChainError::Reverted(Refusal::decode(&data.unwrap_or_default(), &message));
+        }
+    }
+    ChainError::Refused(format!("{method}: {message}"))
+}
+
+/// Nodes agree on these sentences, not on codes.
+fn read_send_error(message: String) -> Result<(), ChainError> {
+    let text = message.to_lowercase();
+    if text.contains("already known") || text.contains("already imported") || text.contains("already exists")
+    {
+        Ok(())
+    } else if text.contains("nonce too low") || text.contains("nonce is too low") {
+        Err(ChainError::NonceUsed)
+    } else if text.contains("underpriced") || text.contains("fee") && text.contains("less than") {
+        Err(ChainError::Underpriced)
+    } else {
+        Err(ChainError::Refused(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_about_a_broadcast_is_understood() {
+        let known = ["already known", "transaction already imported"];
+        assert!(known.iter().all(|text| read_send_error((*text).into()).is_ok()));
+        assert_eq!(read_send_error("nonce too low".into()), Err(ChainError::NonceUsed));
+        for text in [
+            "replacement transaction underpriced",
+            "max fee per gas less than block base fee",
+            "transaction underpriced: gas tip cap 1",
+        ] {
+            assert_eq!(read_send_error(text.into()), Err(ChainError::Underpriced), "{text}");
+        }
+        assert!(matches!(
+            read_send_error("Insufficient funds for gas * price + value".into()),
+            Err(ChainError::Refused(_))
+        ));
+    }
+}

@@ -1,0 +1,127 @@
+//! What can go wrong, by what to do about it.
+
+use crate::bindings::{manager, router, token};
+use alloy::sol_types::SolInterface as _;
+
+/// Why a call to the chain gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// The node cannot be reached, is too slow or too busy: try again later. The call may have been carried out.
+    #[error("the chain node does not answer: {0}")]
+    Unavailable(String),
+    /// The node will not answer this: a range too wide, a parameter it does not know.
+    #[error("the chain node refuses: {0}")]
+    Refused(String),
+    /// The contracts would refuse the transaction; nothing was sent.
+    #[error("the contracts refuse: {0}")]
+    Reverted(Refusal),
+    /// The nonce of a transaction has been used: by an earlier version of it, or by somebody else.
+    #[error("the nonce is used")]
+    NonceUsed,
+    /// The node wants a higher fee for this transaction.
+    #[error("the fee is too low")]
+    Underpriced,
+    /// It is not the chain, or not the contracts, that we were told: a person has to look at the configuration.
+    #[error("{0}")]
+    Wrong(String),
+    /// The chain went back further than we remember it: a person has to look.
+    #[error("the chain went back below block {0}, further than reorg_depth_blocks_max")]
+    DeepReorg(u64),
+    /// Not what a node says.
+    #[error("the chain node's answer cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl ChainError {
+    /// May the same call simply be tried again?
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+/// Why the contracts refuse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A guardian has paused router, manager or token.
+    #[error("paused")]
+    Paused,
+    /// The key lacks the role, or the manager is no minter.
+    #[error("the sender lacks the role")]
+    NotAllowed,
+    /// The manager may not mint that much any more.
+    #[error("the mint allowance is used up")]
+    MintAllowanceExceeded,
+    /// The manager's own wallet may not send or receive.
+    #[error("the token restricts our own wallets (code {0})")]
+    OwnWalletRestricted(u8),
+    /// The block time has reached the deadline of the call.
+    #[error("too late to initiate")]
+    TooLate,
+    /// No batch on chain has this root: not there yet, or reorganised away.
+    #[error("no such batch on chain")]
+    UnknownBatch,
+    /// The number of one of its payments has been used.
+    #[error("payment number {0} is used")]
+    NumberUsed(u64),
+    /// One of its payments is not acceptable: expired, most likely.
+    #[error("payment number {0} is not acceptable")]
+    InvalidPayment(u64),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Whom a refusal concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything of this kind in this currency: wait, and raise an alarm.
+    Lane,
+    /// This call as a whole, at this time.
+    Call,
+    /// Some item of it: look for the item.
+    Item,
+}
+
+impl Refusal {
+    /// Whom it concerns.
+    pub const fn scope(&self) -> Scope {
+        match self {
+            Self::Paused | Self::NotAllowed | Self::MintAllowanceExceeded | Self::OwnWalletRestricted(_) => {
+                Scope::Lane
+            }
+            Self::TooLate | Self::UnknownBatch => Scope::Call,
+            Self::NumberUsed(_) | Self::InvalidPayment(_) | Self::Other(_) => Scope::Item,
+        }
+    }
+
+    /// Reads the data of a revert; `message` is what the node says of it.
+    pub(crate) fn decode(data: &[u8], message: &str) -> Self {
+        use manager::SettlementManager::SettlementManagerErrors as Manager;
+        use router::PaymentRouter::PaymentRouterErrors as Router;
+        use token::TokenizedCash::TokenizedCashErrors as Token;
+        match Router::abi_decode(data) {
+            Ok(Router::PaymentRouter__Paused(_)) => return Self::Paused,
+            Ok(Router::PaymentRouter__TooLate(_)) => return Self::TooLate,
+            Ok(Router::PaymentRouter__NumberUsed(used)) => return Self::NumberUsed(used.number),
+            Ok(Router::PaymentRouter__InvalidPayment(invalid)) => {
+                return Self::InvalidPayment(invalid.number);
+            }
+            Ok(Router::AccessControlUnauthorizedAccount(_)) => return Self::NotAllowed,
+            Ok(_) | Err(_) => {}
+        }
+        match Manager::abi_decode(data) {
+            Ok(Manager::SettlementManager__Paused(_)) => return Self::Paused,
+            Ok(Manager::SettlementManager__UnknownBatch(_)) => return Self::UnknownBatch,
+            Ok(_) | Err(_) => {}
+        }
+        match Token::abi_decode(data) {
+            Ok(Token::TokenizedCash__TransferRestricted(restricted)) if restricted.code == 1 => Self::Paused,
+            Ok(Token::TokenizedCash__TransferRestricted(restricted)) => {
+                Self::OwnWalletRestricted(restricted.code)
+            }
+            Ok(Token::TokenizedCash__MintAllowanceExceeded(_)) => Self::MintAllowanceExceeded,
+            Ok(Token::TokenizedCash__NotMinter(_)) => Self::NotAllowed,
+            Ok(_) | Err(_) => Self::Other(message.chars().take(200).collect()),
+        }
+    }
+}

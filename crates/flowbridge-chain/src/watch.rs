@@ -1,0 +1,325 @@
+//! Reading the chain, block by block, from a place that the caller keeps.
+//!
+//! [`next`] looks at the node and at the place and says what to do: take in a stretch of blocks, go back because the chain did,
+//! or nothing. It keeps nothing, so what it says is repeated until the caller's place has moved. A node that is behind us is
+//! waited for; a block that is not the one we took in is a reorganisation, and the way back ends at the newest block that
+//! both know. A stretch is returned only if its blocks hang together and the node still had them after the logs were read.
+//!
+//! The [`Bell`] listens for new heads on a WebSocket. It only wakes: if it drops, stalls or lies, the next poll finds the same.
+
+use crate::client::{At, Block, Chain};
+use crate::error::ChainError;
+use crate::log::{self, ContractSet, SeenLog};
+use alloy::providers::{Provider as _, ProviderBuilder, WsConnect};
+use flowbridge_domain::party::EvmAddress;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use std::fmt;
+use std::time::Duration;
+
+/// When a log counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finality {
+    /// With so many blocks, its own included.
+    Confirmations(u64),
+    /// When the node calls its block safe.
+    Safe,
+    /// When the node calls its block finalized.
+    Finalized,
+}
+
+impl Finality {
+    /// Reads `confirmations:N` (N at least 1), `safe` or `finalized`.
+    pub fn parse(text: &str) -> Result<Self, ChainError> {
+        let confirmations = text.strip_prefix("confirmations:").and_then(|count| count.parse().ok());
+        match (text, confirmations) {
+            ("safe", _) => Ok(Self::Safe),
+            ("finalized", _) => Ok(Self::Finalized),
+            (_, Some(count)) if count > 0 => Ok(Self::Confirmations(count)),
+            _ => Err(ChainError::Wrong(format!(
+                "chain.finality {text:?} is none of confirmations:N, safe, finalized"
+            ))),
+        }
+    }
+
+    /// The newest block whose logs count.
+    pub fn final_number(self, head: &Head) -> u64 {
+        match self {
+            Self::Confirmations(count) => head.latest.number.saturating_sub(count.saturating_sub(1)),
+            Self::Safe => head.safe.number,
+            Self::Finalized => head.finalized.number,
+        }
+    }
+}
+
+impl fmt::Display for Finality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Confirmations(count) => write!(f, "confirmations:{count}"),
+            Self::Safe => f.write_str("safe"),
+            Self::Finalized => f.write_str("finalized"),
+        }
+    }
+}
+
+/// How far the chain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The newest block.
+    pub latest: Block,
+    /// The newest that the node calls safe.
+    pub safe: Block,
+    /// The newest that it calls finalized.
+    pub finalized: Block,
+}
+
+impl Head {
+    /// Asks the node.
+    pub async fn read(chain: &dyn Chain) -> Result<Self, ChainError> {
+        let (latest, safe, finalized) =
+            tokio::join!(chain.block(At::Latest), chain.block(At::Safe), chain.block(At::Finalized));
+        let latest = latest?.ok_or_else(|| ChainError::Unreadable("the chain has no newest block".into()))?;
+        // Right after its genesis a chain has nothing safe or finalized.
+        let genesis = || async {
+            let genesis = chain.block(At::Number(0)).await?;
+            genesis.ok_or_else(|| ChainError::Unreadable("the chain has no first block".into()))
+        };
+        let safe = match safe? {
+            Some(block) => block,
+            None => genesis().await?,
+        };
+        let finalized = match finalized? {
+            Some(block) => block,
+            None => genesis().await?,
+        };
+        Ok(Self { latest, safe, finalized })
+    }
+}
+
+/// Limits of the watcher.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchSettings {
+    /// When a log counts.
+    pub finality: Finality,
+    /// How far back the chain may go without a person.
+    pub reorg_depth_blocks_max: u64,
+    /// Blocks in one stretch at most, when there are many to catch up with.
+    pub stretch_blocks_max: u64,
+    /// Logs in one stretch at most, unless one block has more.
+    pub stretch_logs_max: usize,
+}
+
+/// Where the caller is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The last block taken in.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Blocks taken in, newest first, as many as are remembered.
+    pub known: Vec<(u64, [u8; 32])>,
+    /// The head when the place was last written.
+    pub head: Option<Head>,
+}
+
+/// A stretch of the chain to take in.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    /// The last block of it: the next place.
+    pub last: Block,
+    /// Its blocks, as many as a reorganisation may touch.
+    pub blocks: Vec<Block>,
+    /// Its logs, in order.
+    pub logs: Vec<SeenLog>,
+    /// Logs up to here count.
+    pub announce_to: u64,
+    /// How far the chain is.
+    pub head: Head,
+}
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub enum Next {
+    /// Nothing new.
+    Idle,
+    /// The chain moved while it was read: look again at once.
+    Again,
+    /// The chain went back: everything above this block is gone.
+    Rewind(Block),
+    /// Take this in.
+    TakeIn(Box<Stretch>),
+}
+
+/// Looks at the node and says what to do.
+pub async fn next(
+    chain: &dyn Chain,
+    contracts: &[ContractSet],
+    place: &Place,
+    settings: &WatchSettings,
+) -> Result<Next, ChainError> {
+    let head = Head::read(chain).await?;
+    if place.head == Some(head) && place.number >= head.latest.number {
+        return Ok(Next::Idle);
+    }
+    match chain.block(At::Number(place.number)).await? {
+        Some(block) if block.hash == place.hash => {}
+        Some(_) => return rewind(chain, place).await,
+        None if place.known.contains(&(head.latest.number, head.latest.hash)) => return Ok(Next::Idle),
+        None => return rewind(chain, place).await,
+    }
+    let stretch = if head.latest.number.saturating_sub(place.number) > settings.reorg_depth_blocks_max {
+        deep_stretch(chain, contracts, place, settings, &head).await?
+    } else {
+        shallow_stretch(chain, contracts, place, settings, &head).await?
+    };
+    Ok(stretch.map_or(Next::Again, |stretch| Next::TakeIn(Box::new(stretch))))
+}
+
+/// The newest block that both know.
+async fn rewind(chain: &dyn Chain, place: &Place) -> Result<Next, ChainError> {
+    let mut oldest = place.number;
+    for (number, hash) in &place.known {
+        oldest = *number;
+        match chain.block(At::Number(*number)).await? {
+            Some(block) if block.hash == *hash => return Ok(Next::Rewind(block)),
+            Some(_) | None => {}
+        }
+    }
+    Err(ChainError::DeepReorg(oldest))
+}
+
+/// Blocks so old that the chain does not go back there: only the last one is looked at.
+async fn deep_stretch(
+    chain: &dyn Chain,
+    contracts: &[ContractSet],
+    place: &Place,
+    settings: &WatchSettings,
+    head: &Head,
+) -> Result<Option<Stretch>, ChainError> {
+    let from = place.number.saturating_add(1);
+    let settled = head.latest.number.saturating_sub(settings.reorg_depth_blocks_max);
+    let to = settled.min(place.number.saturating_add(settings.stretch_blocks_max.max(1)));
+    let (to, logs) = read_logs(chain, contracts, from, to, settings).await?;
+    let Some(last) = chain.block(At::Number(to)).await? else { return Ok(None) };
+    let announce_to = settings.finality.final_number(head).min(to);
+    Ok(Some(Stretch { last, blocks: vec![last], logs, announce_to, head: *head }))
+}
+
+/// Blocks that a reorganisation may touch while we look: each has to hang on the one before, and each log in its block.
+async fn shallow_stretch(
+    chain: &dyn Chain,
+    contracts: &[ContractSet],
+    place: &Place,
+    settings: &WatchSettings,
+    head: &Head,
+) -> Result<Option<Stretch>, ChainError> {
+    let from = place.number.saturating_add(1);
+    let blocks: Vec<Option<Block>> = futures_util::stream::iter(from..=head.latest.number)
+        .map(|number| chain.block(At::Number(number)))
+        .buffered(BLOCKS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let Some(mut blocks) = blocks.into_iter().collect::<Option<Vec<Block>>>() else { return Ok(None) };
+    if !hang_together(place.hash, &blocks) {
+        return Ok(None);
+    }
+    let mut logs = Vec::new();
+    if let Some(newest) = blocks.last() {
+        let (to, found) = read_logs(chain, contracts, from, newest.number, settings).await?;
+        blocks.retain(|block| block.number <= to);
+        logs = found;
+    }
+    let Some(last) = blocks.last().copied() else {
+        // No new block, but one that we know has become safe or finalized.
+        let last = chain.block(At::Number(place.number)).await?.filter(|block| block.hash == place.hash);
+        let announce_to = settings.finality.final_number(head);
+        return Ok(last.map(|last| Stretch { last, blocks, logs, announce_to, head: *head }));
+    };
+    let in_its_block = |log: &SeenLog| {
+        blocks.iter().any(|block| block.number == log.block_number && block.hash == log.block_hash)
+    };
+    let still_there =
+        chain.block(At::Number(last.number)).await?.is_some_and(|block| block.hash == last.hash);
+    if !still_there || !logs.iter().all(in_its_block) {
+        return Ok(None);
+    }
+    let announce_to = settings.finality.final_number(head).min(last.number);
+    Ok(Some(Stretch { last, blocks, logs, announce_to, head: *head }))
+}
+
+const BLOCKS_AT_ONCE: usize = 8;
+
+fn hang_together(parent: [u8; 32], blocks: &[Block]) -> bool {
+    let parents = std::iter::once(parent).chain(blocks.iter().map(|block| block.hash));
+    blocks.iter().zip(parents).all(|(block, parent)| block.parent == parent)
+}
+
+/// Logs from `from` on, to `to` or as far as the node and our own limit allow. Returns how far that is.
+async fn read_logs(
+    chain: &dyn Chain,
+    contracts: &[ContractSet],
+    from: u64,
+    to: u64,
+    settings: &WatchSettings,
+) -> Result<(u64, Vec<SeenLog>), ChainError> {
+    let addresses: Vec<EvmAddress> = log::addresses(contracts);
+    let mut to = to;
+    let raw = loop {
+        match chain.logs(from, to, &addresses).await {
+            Ok(logs) => break logs,
+            Err(ChainError::Refused(_)) if to > from => to = from + (to - from) / 2,
+            Err(error) => return Err(error),
+        }
+    };
+    let mut logs = log::read(contracts, &raw)?;
+    if let Some(cut) = logs.get(settings.stretch_logs_max).map(|log| log.block_number)
+        && cut > from
+    {
+        to = cut - 1;
+        logs.retain(|log| log.block_number <= to);
+    }
+    Ok((to, logs))
+}
+
+/// Rings for every new head, for ever; connects again whenever the socket drops or has been silent for `silence_max`.
+#[derive(Debug, Clone)]
+pub struct Bell {
+    /// `ws://…` or `wss://…`.
+    pub url: String,
+    /// A socket that says nothing for longer is given up.
+    pub silence_max: Duration,
+}
+
+impl Bell {
+    /// Rings until it is dropped.
+    pub async fn ring(&self, mut ring: impl FnMut()) {
+        loop {
+            if let Err(error) = self.listen(&mut ring).await {
+                tracing::debug!(error, "no new heads by WebSocket; polling goes on");
+            }
+            tokio::time::sleep(RECONNECT_AFTER).await;
+        }
+    }
+
+    async fn listen(&self, ring: &mut impl FnMut()) -> Result<(), String> {
+        let connected = async {
+            let provider = ProviderBuilder::new()
+                .connect_ws(WsConnect::new(&self.url).with_max_retries(0))
+                .await
+                .map_err(|error| error.to_string())?;
+            let heads = provider.subscribe_blocks().await.map_err(|error| error.to_string())?;
+            Ok::<_, String>((provider, heads))
+        };
+        let silence = |_| format!("silent for {:?}", self.silence_max);
+        let (_provider, mut heads) =
+            tokio::time::timeout(self.silence_max, connected).await.map_err(silence)??;
+        loop {
+            let head = tokio::time::timeout(self.silence_max, heads.recv_any()).await.map_err(silence)?;
+            match head {
+                Ok(_) => ring(),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+}
+
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);

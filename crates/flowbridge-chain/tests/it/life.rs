@@ -1,0 +1,142 @@
+//! What our bytes do in the contracts.
+
+use crate::node::{Node, Notebook, Who, key, wallet};
+use flowbridge_chain::call::{self, OnLeaves};
+use flowbridge_chain::leaf::LeafTerms;
+use flowbridge_chain::{ChainError, Leaf, Refusal, Said, deploy};
+use flowbridge_domain::payment::{ChainLog, SetAside};
+
+fn of(notebook: &Notebook, leaf: &Leaf) -> Vec<ChainLog> {
+    notebook
+        .announced
+        .iter()
+        .filter_map(|log| match log.said {
+            Said::Payment { payment_id, log, .. } if payment_id == leaf.payment_id => Some(log),
+            Said::Payment { .. } | Said::Skipped { .. } | Said::Transfer { .. } | Said::Totals(_) => None,
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_settles_in_parts_around_a_frozen_creditor_and_a_straggler() {
+    let node = Node::start().await;
+    let mut batch = Vec::new();
+    for (number, creditor) in [(0, 2), (1, 3), (2, 4), (3, 2), (4, 5)] {
+        batch.push(node.leaf(number, creditor).await);
+    }
+    let router = node.contracts.router;
+    let initiate = call::initiate_batch(&batch, node.in_an_hour().await);
+    node.send(Who::Initiator, router, &initiate).await.unwrap();
+    node.send(Who::Guardian, node.contracts.token, &call::freeze(&wallet(4))).await.unwrap();
+    let manager = node.contracts.manager;
+    let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 2, 3]);
+    node.send(Who::Settler, manager, &settle).await.unwrap();
+    let straggler = call::on_leaves(OnLeaves::Settle, &batch, &[1]);
+    node.send(Who::Settler, manager, &straggler).await.unwrap();
+    let cancel = call::on_leaves(OnLeaves::Cancel, &batch, &[2, 4]);
+    node.send(Who::Canceller, manager, &cancel).await.unwrap();
+    let again = call::on_leaves(OnLeaves::Settle, &batch, &[4]);
+    node.send(Who::Settler, manager, &again).await.unwrap();
+
+    let mut notebook = Notebook::at_the_deployment(&node);
+    notebook.catch_up(&node).await.unwrap();
+    let settled = [ChainLog::Initiated, ChainLog::Settled];
+    for place in [0, 1, 3] {
+        assert_eq!(of(&notebook, &batch[place]), settled, "{place}");
+    }
+    let frozen = ChainLog::SettlementSetAside(SetAside::Frozen);
+    assert_eq!(of(&notebook, &batch[2]), [ChainLog::Initiated, frozen, ChainLog::Cancelled]);
+    assert_eq!(of(&notebook, &batch[4]), [ChainLog::Initiated, ChainLog::Cancelled]);
+    let skipped = Said::Skipped { payment_id: batch[4].payment_id, status: 3 };
+    assert!(
+        notebook.announced.iter().any(|log| log.said == skipped),
+        "a late settle says so and moves nothing"
+    );
+    let totals: Vec<_> = notebook
+        .announced
+        .iter()
+        .filter_map(|log| if let Said::Totals(totals) = log.said { Some(totals) } else { None })
+        .collect();
+    assert!(totals.iter().zip(1..).all(|(totals, expected)| totals.sequence == expected));
+    assert_eq!(totals.last().unwrap().minted, 30_000);
+    assert_eq!(deploy::balance(&node.chain, &node.contracts, &wallet(2)).await.unwrap(), 19_800);
+    assert_eq!(deploy::balance(&node.chain, &node.contracts, &wallet(0xfe)).await.unwrap(), 300);
+    let outside = |log: &flowbridge_chain::SeenLog| matches!(log.said, Said::Transfer { outside: true, .. });
+    assert!(!notebook.announced.iter().any(outside), "all that moved, moved for payments");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_debtor_without_funds_is_set_aside_and_transfers_of_its_own_are_seen_as_such() {
+    let node = Node::start().await;
+    let debtor = key(Who::Debtor).address();
+    let issued = Leaf { creditor: debtor, ..node.leaf(0, 2).await };
+    let before = node.in_an_hour().await;
+    let router = node.contracts.router;
+    node.send(Who::Initiator, router, &call::initiate_batch(&[issued], before)).await.unwrap();
+    let manager = node.contracts.manager;
+    let settle = call::on_leaves(OnLeaves::Settle, &[issued], &[0]);
+    node.send(Who::Settler, manager, &settle).await.unwrap();
+    node.send(Who::Debtor, node.contracts.token, &call::approve(&manager, 9_000)).await.unwrap();
+    node.send(Who::Debtor, node.contracts.token, &call::transfer(&wallet(7), 1_000)).await.unwrap();
+    let terms = LeafTerms { token_funded: true, paid_out_by_bank: true };
+    let paid = Leaf { debtor, terms, amount: 8_000, ..node.leaf(1, 3).await };
+    let unfunded = Leaf { debtor, terms, amount: 8_000, ..node.leaf(2, 3).await };
+    let batch = [paid, unfunded];
+    node.send(Who::Initiator, router, &call::initiate_batch(&batch, before)).await.unwrap();
+    node.send(Who::Settler, manager, &call::on_leaves(OnLeaves::Settle, &batch, &[0])).await.unwrap();
+    node.send(Who::Settler, manager, &call::on_leaves(OnLeaves::Burn, &batch, &[0])).await.unwrap();
+
+    let mut notebook = Notebook::at_the_deployment(&node);
+    notebook.catch_up(&node).await.unwrap();
+    let life = [ChainLog::Initiated, ChainLog::Settled, ChainLog::RedemptionBurned];
+    assert_eq!(of(&notebook, &paid), life);
+    assert_eq!(of(&notebook, &unfunded), [ChainLog::InitiationSetAside(SetAside::NotFunded)]);
+    let outside: Vec<_> = notebook
+        .announced
+        .iter()
+        .filter(|log| matches!(log.said, Said::Transfer { outside: true, .. }))
+        .map(|log| log.said)
+        .collect();
+    let own = Said::Transfer { from: Some(debtor), to: Some(wallet(7)), units: 1_000, outside: true };
+    assert_eq!(outside, [own]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_contracts_would_refuse_is_known_before_it_is_sent() {
+    let node = Node::start().await;
+    let batch = [node.leaf(0, 2).await, node.leaf(1, 2).await];
+    let (router, manager) = (node.contracts.router, node.contracts.manager);
+    let before = node.in_an_hour().await;
+    let initiate = call::initiate_batch(&batch, before);
+    let refused = async |who, to, calldata: Vec<u8>| match node.send(who, to, &calldata).await {
+        Err(ChainError::Reverted(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(Who::Settler, router, initiate.clone()).await, Refusal::NotAllowed);
+    assert_eq!(refused(Who::Initiator, router, call::initiate_batch(&batch, 1)).await, Refusal::TooLate);
+    let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 1]);
+    assert_eq!(refused(Who::Settler, manager, settle.clone()).await, Refusal::UnknownBatch);
+    let expired = Leaf { expires_at: 1, ..batch[1] };
+    let with_expired = call::initiate_batch(&[batch[0], expired], before);
+    assert_eq!(refused(Who::Initiator, router, with_expired).await, Refusal::InvalidPayment(1));
+    node.send(Who::Initiator, router, &initiate).await.unwrap();
+    assert_eq!(refused(Who::Initiator, router, initiate).await, Refusal::NumberUsed(0));
+    let huge = Leaf { amount: 2_000_000_000, ..node.leaf(5, 2).await };
+    node.send(Who::Initiator, router, &call::initiate_batch(&[huge], before)).await.unwrap();
+    let settle_huge = call::on_leaves(OnLeaves::Settle, &[huge], &[0]);
+    assert_eq!(refused(Who::Settler, manager, settle_huge).await, Refusal::MintAllowanceExceeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_is_not_what_its_record_says_is_found_out() {
+    let node = Node::start().await;
+    assert_eq!(deploy::verify(&node.chain, &node.deployment).await.unwrap(), Vec::<String>::new());
+    let mut wrong = node.deployment.clone();
+    std::mem::swap(&mut wrong.token, &mut wrong.router);
+    wrong.roles.settler = wrong.roles.initiator.clone();
+    let problems = deploy::verify(&node.chain, &wrong).await;
+    assert!(!problems.is_ok_and(|problems| problems.is_empty()));
+    let mut elsewhere = node.deployment.clone();
+    elsewhere.manager.address = wallet(0x77).to_string();
+    assert!(deploy::verify(&node.chain, &elsewhere).await.unwrap()[0].contains("no code"));
+}
