@@ -8,6 +8,7 @@ use flowbridge_bank::simulator::{Fault, FaultRule, Target};
 use flowbridge_domain::bank::{BankStep, HoldMode};
 use flowbridge_domain::time::Timestamp;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test]
@@ -67,19 +68,28 @@ async fn a_doubled_outcome_is_taken_once() {
 #[tokio::test]
 async fn a_late_request_is_carried_out_though_its_client_has_given_up() {
     let bench = Bench::start(HoldMode::Native).await;
-    bench.admin.fault(FaultRule::always(Fault::Latency { ms: 300, jitter_ms: 0 }).times(1)).await;
+    let late = Fault::Latency { ms: 2_000, jitter_ms: 0 };
+    bench.admin.fault(FaultRule::always(late).only(&[Target::Credit]).times(1)).await;
     let operation = credit(new_payment(), 10);
-    let hasty = tokio::time::timeout(Duration::from_millis(50), bench.execute(operation.clone())).await;
-    assert!(hasty.is_err());
+    let (bank, asked_for) = (Arc::clone(&bench.bank), operation.clone());
+    let client = tokio::spawn(async move { bank.execute(&[asked_for]).await });
+    // The delay is the network's, so real time passes: polled, with a bound.
+    let has_arrived = async || bench.admin.get("faults").await["faults"][0]["times"] == 1;
+    eventually(has_arrived, "the request arrives").await;
+    client.abort();
     assert_eq!(bench.query(operation.key()).await, QueryOutcome::NotFound, "not yet");
-    // Real time passes here: the delay is the network's, not the bank's. Polled, with a bound.
-    for _ in 0..200 {
-        if let QueryOutcome::Done { .. } = bench.query(operation.key()).await {
+    let is_done = async || matches!(bench.query(operation.key()).await, QueryOutcome::Done { .. });
+    eventually(is_done, "what the client gave up is carried out").await;
+}
+
+async fn eventually(holds: impl AsyncFn() -> bool, what: &str) {
+    for _ in 0..1_000 {
+        if holds().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("the request that the client gave up never arrived");
+    panic!("in vain: {what}");
 }
 
 #[tokio::test]
