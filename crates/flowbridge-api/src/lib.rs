@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Wire types: what crosses the borders of FlowBridge.
+
+pub mod trace;

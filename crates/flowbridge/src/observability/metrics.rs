@@ -1,0 +1,58 @@
+//! The metrics of all roles: what each means, and the buckets of durations. A metric that is not in this list works, but
+//! nobody reading `/metrics` learns what it is.
+
+use anyhow::{Context as _, Result};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Bounds of the buckets of durations, in seconds: from a query to a bank that takes its time. Close together around
+/// 50 ms, which is what acceptance may take.
+const SECONDS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
+const COUNTERS: [(&str, &str); 9] = [
+    ("payments_total", "Payments that entered a state, by state"),
+    ("bank_operations_total", "Operations at banks, by bank, step and outcome"),
+    ("observations_without_effect_total", "Observations that changed nothing, by reason"),
+    ("dead_letters_total", "Events set aside because they could not be applied, by group"),
+    ("worker_errors_total", "Turns of a worker that ended with an error, by worker"),
+    ("webhook_attempts_total", "Calls of webhook endpoints, by outcome"),
+    ("webhook_deliveries_total", "Webhook deliveries that came to an end, by outcome"),
+    ("webhook_endpoints_disabled_total", "Webhook endpoints disabled after failing too long"),
+    ("proofs_total", "Three-way proofs, by whether ledger, chain and banks agreed"),
+];
+
+const GAUGES: [(&str, Unit, &str); 9] = [
+    ("waiting", Unit::Count, "Items that wait, by what and kind"),
+    ("waiting_oldest_seconds", Unit::Seconds, "Age of the oldest item that waits, by what and kind"),
+    ("consumer_lag", Unit::Count, "Events not yet read, by group and topic"),
+    ("ledger_imbalance", Unit::Count, "Debits minus credits over all accounts: anything but 0 is an alarm"),
+    (
+        "proof_differences",
+        Unit::Count,
+        "Differences between ledger, chain and banks that outlived a later cut",
+    ),
+    ("database_connections", Unit::Count, "Connections of this process, open and wanted"),
+    ("webhook_queue_depth", Unit::Count, "Webhook deliveries not yet at their end, by state"),
+    ("webhook_oldest_pending_seconds", Unit::Seconds, "Age of the oldest webhook delivery that waits"),
+    ("webhook_endpoints", Unit::Count, "Webhook endpoints in trouble, by health"),
+];
+
+/// Makes this process's metrics go to what the returned handle renders.
+pub(super) fn install() -> Result<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .context("the buckets of durations")?
+        .build_recorder();
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(recorder).context("metrics are already switched on")?;
+    for (name, text) in COUNTERS {
+        describe_counter!(name, text);
+    }
+    for (name, unit, text) in GAUGES {
+        describe_gauge!(name, unit, text);
+    }
+    describe_histogram!(super::step::DURATION, Unit::Seconds, "Steps of payments, by step and outcome");
+    describe_histogram!("webhook_attempt_seconds", Unit::Seconds, "Calls of webhook endpoints, by outcome");
+    Ok(handle)
+}
