@@ -28,6 +28,9 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
 }
 
 fn before_the_tests(steps: &mut Steps) -> Result<()> {
+    steps.must("lock file", "cargo metadata > /dev/null, and commit Cargo.lock", || {
+        shell::output(shell::cargo(&["metadata", "--locked", "--format-version", "1"])).map(drop)
+    })?;
     steps.must("format", "cargo fmt --all", || shell::run(shell::cargo(&["fmt", "--all", "--check"])))?;
     steps.must("tidy", "each line above names a place and the rule it breaks", tidy::run)?;
     steps.must("clippy", "mend each warning; an exception needs #[expect(…, reason = \"…\")]", || {

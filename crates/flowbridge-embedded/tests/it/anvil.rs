@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use alloy::eips::BlockNumberOrTag;
 use alloy::network::TransactionBuilder as _;
 use alloy::primitives::{Address, B256, U256, address};
 use alloy::providers::{Provider, ProviderBuilder};
@@ -91,6 +92,49 @@ async fn a_killed_node_continues_with_the_same_blocks() {
         assert_eq!(provider.get_balance(POOR).await.unwrap(), U256::from(paid), "life {life}");
         assert_eq!(provider.get_transaction_count(RICH).await.unwrap(), life * 5);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_under_load_a_node_loses_the_newest_block_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut anvil = start(folder.path());
+    for life in 0..4 {
+        let sender = tokio::spawn(send_until_it_fails(provider(&anvil)));
+        let watcher = tokio::spawn(watch_until_it_fails(provider(&anvil)));
+        tokio::time::sleep(Duration::from_millis(300 + 77 * life)).await;
+        anvil.kill();
+        let seen = watcher.await.unwrap();
+        let sent = sender.await.unwrap();
+        anvil.restart().unwrap();
+        let (newest, _) = *seen.last().unwrap();
+        let after = hashes(&provider(&anvil), newest).await;
+        for (number, hash) in seen {
+            let index = usize::try_from(number).unwrap();
+            assert!(after[index] == hash || number == newest, "life {life}, block {number} of {newest}");
+        }
+        println!("life {life}: {newest} blocks, {sent} payments sent");
+    }
+}
+
+async fn send_until_it_fails(provider: impl Provider) -> u64 {
+    let request = TransactionRequest::default().with_from(RICH).with_to(POOR).with_value(U256::from(1));
+    let mut sent = 0;
+    while provider.send_transaction(request.clone()).await.is_ok() {
+        sent += 1;
+    }
+    sent
+}
+
+/// Every block seen at the head, until the node is gone.
+async fn watch_until_it_fails(provider: impl Provider) -> Vec<(u64, B256)> {
+    let mut seen = Vec::new();
+    while let Ok(Some(block)) = provider.get_block_by_number(BlockNumberOrTag::Latest).await {
+        let head = (block.header.number, block.header.hash);
+        if seen.last() != Some(&head) {
+            seen.push(head);
+        }
+    }
+    seen
 }
 
 #[tokio::test]
