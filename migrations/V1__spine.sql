@@ -84,7 +84,7 @@ create table payment (
     payout                  text not null check (payout in ('bank', 'token')),
     currency                text not null,
     amount                  bigint not null check (amount > 0),
-    fee                     bigint not null check (fee >= 0 and fee <= amount),
+    fee                     bigint not null check (fee >= 0 and fee < amount),
     debtor_account          uuid not null,
     debtor_participant      uuid not null,
     debtor_bank             text not null,
@@ -122,6 +122,7 @@ create index payment_settle_due on payment (settle_before)
     where state in ('accepted', 'initiated', 'held') or (state = 'under_review' and reason = 'creditor_blocked');
 create index payment_initiate_due on payment (initiate_before)
     where chain_leg = 'unused' and state in ('accepted', 'cancelling');
+create index payment_escrowed on payment (debtor_account) where chain_leg = 'open' and funding = 'token';
 -- A reference is used once for ever, so that a retry that comes after its idempotency key has expired cannot pay twice.
 create unique index payment_reference on payment (participant_id, end_to_end_id) where end_to_end_id is not null;
 

@@ -34,9 +34,17 @@ statements! {
             and (state in ('accepted', 'initiated', 'held') or (state = 'under_review' and reason = 'creditor_blocked'))
         order by settle_before limit $2";
 
+    // Only when the orchestrator has read all that the chain had said by then: the initiation may lie unread in the log. The
+    // watcher writes both in one transaction, so whoever sees the head sees the log.
     INITIATE_DUE = "select id from payment
         where initiate_before <= (select finalized_time from chain_head)
             and chain_leg = 'unused' and state in ('accepted', 'cancelling')
+            and hold_leg not in ('release_asked', 'return_asked')
+            and not exists (
+                select from event
+                    join consumer_offset o on o.consumer_group = 'orchestrator' and o.topic = 'chain'
+                        and o.partition = event.partition
+                    where event.key = payment.id and event.topic = 'chain' and (event.xid, event.seq) > (o.xid, o.seq))
         order by initiate_before limit $1";
 }
 

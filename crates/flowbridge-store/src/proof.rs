@@ -24,7 +24,7 @@ statements! {
     LEDGER = "select kind, owner, currency, posted_debits, posted_credits from ledger_account";
 
     ESCROWED = "select debtor_account, currency, sum(amount)::bigint as amount from payment
-        where state not in ('completed', 'failed') and chain_leg = 'open' and funding = 'token'
+        where chain_leg = 'open' and funding = 'token'
         group by debtor_account, currency";
 
     RECEIVABLE = "select debtor_participant, currency, sum(amount)::bigint as amount from payment
@@ -52,11 +52,13 @@ statements! {
         order by event.xid, event.seq limit $1");
 
     UNRESOLVED = "select effect.payment_id, effect.kind, effect.bank_code, effect.state from effect
-        where effect.lane = 'bank' and effect.bank_code = $1 and effect.kind in ('capture', 'credit', 'release')
+        where effect.lane = 'bank' and effect.bank_code = $1 and (effect.kind in ('capture', 'credit') or effect.kind = 'release' and exists (
+                select from effect taken where taken.payment_id = effect.payment_id and taken.kind = 'capture' and taken.outcome = 'done'))
             and effect.state in ('claimed', 'unknown', 'escalated')";
 
     BOOKED_AFTER = "select effect.payment_id, effect.kind, effect.bank_code from effect
-        where effect.lane = 'bank' and effect.bank_code = $1 and effect.kind in ('capture', 'credit', 'release')
+        where effect.lane = 'bank' and effect.bank_code = $1 and (effect.kind in ('capture', 'credit') or effect.kind = 'release' and exists (
+                select from effect taken where taken.payment_id = effect.payment_id and taken.kind = 'capture' and taken.outcome = 'done'))
             and effect.state = 'done' and effect.booked_at > $2";
 
     READ_PAYMENTS = concat!("select ", payment::payment_columns!(), " from payment where id = any($1)");
@@ -439,15 +441,12 @@ async fn movements(tx: &Tx, rows: &[tokio_postgres::Row]) -> Result<Vec<BankMove
         let kind: &str = row.try_get("kind")?;
         let step = BankStep::parse(kind)
             .ok_or_else(|| StoreError::Corrupt(format!("a bank effect of kind {kind}")))?;
-        let returns = matches!(
-            stored.payment.progress.legs.hold,
-            HoldLeg::ReleaseAsked { captured: true } | HoldLeg::Released
-        ) && terms.hold_mode == flowbridge_domain::bank::HoldMode::ConfirmOnly;
         let change = match step {
             BankStep::Capture => terms.amount.minor_units(),
             BankStep::Credit => -(terms.amount.minor_units() - terms.fee.minor_units()),
-            BankStep::Release if returns => -terms.amount.minor_units(),
-            BankStep::Release | BankStep::PlaceHold => continue,
+            // Only of captured funds: a return.
+            BankStep::Release => -terms.amount.minor_units(),
+            BankStep::PlaceHold => continue,
         };
         found.push(BankMovement {
             key: OperationKey { payment_id: terms.id, step },

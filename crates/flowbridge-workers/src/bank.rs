@@ -7,7 +7,7 @@
 //!
 //! Each bank is served by tasks of its own, so one that takes thirty seconds to answer delays nobody else's payments.
 
-use crate::context::{Context, Turn, chain, run_loop};
+use crate::context::{Context, Turn, Worker, chain, run_loop};
 use flowbridge_bank::connector::{
     Capabilities, Earlier, NextMove, Operation, OperationKind, Outcome, QueryOutcome,
 };
@@ -65,43 +65,59 @@ pub async fn run(
     settings: BankWorkerSettings,
     stop: CancellationToken,
 ) {
-    let tasks = TaskTracker::new();
-    let mut slots: HashMap<BankCode, Arc<Semaphore>> = HashMap::new();
-    run_loop("bank", &context, Work::BankEffects, settings.poll, &stop, async || {
-        let now = context.now();
+    let poll = settings.poll;
+    let mut dispatcher = Dispatcher {
+        context: context.clone(),
+        desk,
+        banks,
+        settings,
+        slots: HashMap::new(),
+        tasks: TaskTracker::new(),
+    };
+    run_loop("bank", &context, (Work::BankEffects, poll), &stop, &mut dispatcher).await;
+    dispatcher.tasks.close();
+    dispatcher.tasks.wait().await;
+}
+
+/// Claims slices and gives each to a task of its own.
+struct Dispatcher {
+    context: Context,
+    desk: Arc<dyn BankDesk>,
+    banks: BTreeMap<BankCode, Capabilities>,
+    settings: BankWorkerSettings,
+    /// How many more calls a bank may have under way.
+    slots: HashMap<BankCode, Arc<Semaphore>>,
+    tasks: TaskTracker,
+}
+
+impl Worker for Dispatcher {
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
+        let now = self.context.now();
         let mut turn = Turn::Idle;
-        for bank in effect::banks_with_work(&context.db, now).await? {
+        for bank in effect::banks_with_work(&self.context.db, now).await? {
             let bank =
                 BankCode::parse(&bank).map_err(|_| StoreError::Corrupt(format!("bank code {bank}")))?;
-            let slot = slots
-                .entry(bank.clone())
-                .or_insert_with(|| Arc::new(Semaphore::new(settings.calls_per_bank_max)))
-                .clone();
-            let Ok(permit) = slot.try_acquire_owned() else { continue };
-            let Some(capabilities) = banks.get(&bank).copied() else {
+            let calls_max = self.settings.calls_per_bank_max;
+            let slot = self.slots.entry(bank.clone()).or_insert_with(|| Arc::new(Semaphore::new(calls_max)));
+            let Ok(permit) = slot.clone().try_acquire_owned() else { continue };
+            let Some(capabilities) = self.banks.get(&bank).copied() else {
                 tracing::warn!(
                     bank = bank.as_str(),
                     "no connector is configured for a bank that payments wait for"
                 );
                 continue;
             };
-            let slice_max =
-                i64::try_from(settings.slice_max.min(capabilities.operations_max)).unwrap_or(i64::MAX);
-            let claimed = effect::claim_bank(
-                &context.db,
-                bank.as_str(),
-                slice_max,
-                &context.instance,
-                now,
-                settings.lease,
-            )
-            .await?;
+            let slice_max = self.settings.slice_max.min(capabilities.operations_max);
+            let slice_max = i64::try_from(slice_max).unwrap_or(i64::MAX);
+            let (owner, lease) = (&self.context.instance, self.settings.lease);
+            let claimed =
+                effect::claim_bank(&self.context.db, bank.as_str(), slice_max, owner, now, lease).await?;
             if claimed.is_empty() {
                 continue;
             }
             turn = Turn::Busy;
-            let (context, desk, settings) = (context.clone(), desk.clone(), settings.clone());
-            tasks.spawn(async move {
+            let (context, desk, settings) = (self.context.clone(), self.desk.clone(), self.settings.clone());
+            self.tasks.spawn(async move {
                 let slice =
                     Slice { context: &context, desk: &*desk, settings: &settings, bank, capabilities };
                 if let Err(error) = slice.serve(claimed).await {
@@ -116,10 +132,7 @@ pub async fn run(
             });
         }
         Ok(turn)
-    })
-    .await;
-    tasks.close();
-    tasks.wait().await;
+    }
 }
 
 /// A slice of claimed operations at one bank.

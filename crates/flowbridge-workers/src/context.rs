@@ -36,21 +36,24 @@ pub enum Turn {
     Idle,
 }
 
+/// Something that is done again and again.
+pub trait Worker: Send {
+    /// Does what there is to do, up to a slice.
+    fn turn(&mut self) -> impl Future<Output = Result<Turn, StoreError>> + Send;
+}
+
 /// Turns until told to stop. An error is logged once, with its causes, and followed by a pause that doubles up to
 /// [`BACKOFF_MAX`]; work that was claimed comes back when its lease runs out.
-pub async fn run_loop<F>(
+pub async fn run_loop(
     name: &'static str,
     context: &Context,
-    bell: Work,
-    poll: Duration,
+    (bell, poll): (Work, Duration),
     stop: &CancellationToken,
-    mut turn: F,
-) where
-    F: AsyncFnMut() -> Result<Turn, StoreError>,
-{
+    worker: &mut impl Worker,
+) {
     let mut failures = 0u32;
     while !stop.is_cancelled() {
-        let pause = match turn().await {
+        let pause = match worker.turn().await {
             Ok(Turn::Busy) => {
                 failures = 0;
                 continue;

@@ -5,9 +5,10 @@
 //! its cause, its payment's later events queue up behind it, and everybody else's go on. A slice that the database
 //! refuses is cut in half until the one item at fault stands alone.
 
-use crate::context::{Context, Turn, chain, run_loop};
+use crate::context::{Context, Turn, Worker, chain, run_loop};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
+use flowbridge_domain::time::Timestamp;
 use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader};
 use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
 use flowbridge_store::wake::Work;
@@ -56,46 +57,63 @@ async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &Canc
         owner: context.instance.clone(),
         lease: settings.lease,
     };
-    let mut held: Vec<Held> = Vec::new();
-    let mut renew_at = context.now();
-    let mut registered = false;
-    run_loop("orchestrator", context, Work::Observations, settings.poll, stop, async || {
-        if !registered {
-            reader.register(&context.db).await?;
-            registered = true;
+    let mut observer = Observer {
+        context: context.clone(),
+        settings: settings.clone(),
+        reader,
+        held: Vec::new(),
+        renew_at: None,
+    };
+    run_loop("orchestrator", context, (Work::Observations, settings.poll), stop, &mut observer).await;
+    if let Err(error) = observer.reader.release(&context.db, &observer.held, context.now()).await {
+        tracing::warn!(
+            error = chain(&error),
+            "could not give partitions back; they come free when their lease runs out"
+        );
+    }
+}
+
+/// Reads the partitions that are ours.
+struct Observer {
+    context: Context,
+    settings: OrchestratorSettings,
+    reader: Reader,
+    held: Vec<Held>,
+    /// When the leases have to be renewed; none before the group is known.
+    renew_at: Option<Timestamp>,
+}
+
+impl Worker for Observer {
+    /// A slice of each partition that is ours, side by side.
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
+        let now = self.context.now();
+        if self.renew_at.is_none() {
+            self.reader.register(&self.context.db).await?;
         }
-        let now = context.now();
-        if now >= renew_at {
-            held = reader.renew(&context.db, now).await?;
-            renew_at = now.plus(settings.lease / 3);
+        if self.renew_at.is_none_or(|at| now >= at) {
+            self.held = self.reader.renew(&self.context.db, now).await?;
+            self.renew_at = Some(now.plus(self.settings.lease / 3));
         }
-        let partitions: HashSet<i16> = held.iter().map(|held| held.partition).collect();
-        let turns = try_join_all(partitions.into_iter().map(|partition| {
-            let mine = held.iter().filter(|held| held.partition == partition).cloned().collect();
-            take_slice(context, &reader, mine, settings.slice_max)
-        }))
-        .await;
-        let turns = turns.inspect_err(|_| {
+        let partitions: HashSet<i16> = self.held.iter().map(|held| held.partition).collect();
+        let slices = partitions.into_iter().map(|partition| {
+            let mine = self.held.iter().filter(|held| held.partition == partition).cloned().collect();
+            take_slice(&self.context, &self.reader, mine, self.settings.slice_max)
+        });
+        let moved = try_join_all(slices).await.inspect_err(|_| {
             // Whatever failed, start again from what the database says.
-            renew_at = now;
+            self.renew_at = Some(now);
         })?;
         let mut turn = Turn::Idle;
-        for moved in turns.into_iter().flatten() {
+        for moved in moved.into_iter().flatten() {
             turn = Turn::Busy;
+            let mut held = self.held.iter_mut();
             if let Some(place) =
-                held.iter_mut().find(|held| held.topic == moved.topic && held.partition == moved.partition)
+                held.find(|held| held.topic == moved.topic && held.partition == moved.partition)
             {
                 place.offset = moved.offset;
             }
         }
         Ok(turn)
-    })
-    .await;
-    if let Err(error) = reader.release(&context.db, &held, context.now()).await {
-        tracing::warn!(
-            error = chain(&error),
-            "could not give partitions back; they come free when their lease runs out"
-        );
     }
 }
 

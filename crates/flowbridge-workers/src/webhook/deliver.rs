@@ -8,7 +8,7 @@
 use super::health::{Answer, Patience, learn};
 use super::message::{self, WEBHOOKS};
 use super::resolver::GuardedResolver;
-use crate::context::{Context, Turn, chain, run_loop};
+use crate::context::{Context, Turn, Worker, chain, run_loop};
 use flowbridge_domain::id::{ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_security::egress::{EgressPolicy, EgressRefused};
@@ -113,6 +113,18 @@ struct Sent {
     answer: Answer,
 }
 
+/// A deliverer at work until it is told to stop.
+struct Delivering<'a> {
+    deliverer: &'a mut Deliverer,
+    stop: &'a CancellationToken,
+}
+
+impl Worker for Delivering<'_> {
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
+        self.deliverer.turn(self.stop).await
+    }
+}
+
 impl Deliverer {
     /// Prepares the HTTP client.
     pub fn new(context: Context, settings: DeliverySettings) -> Result<Self, ClientError> {
@@ -142,10 +154,8 @@ impl Deliverer {
     pub async fn run(mut self, stop: CancellationToken) {
         let context = self.context.clone();
         let poll = self.sender.settings.poll;
-        run_loop("webhooks.deliver", &context, Work::Deliveries, poll, &stop, async || {
-            self.turn(&stop).await
-        })
-        .await;
+        let mut delivering = Delivering { deliverer: &mut self, stop: &stop };
+        run_loop("webhooks.deliver", &context, (Work::Deliveries, poll), &stop, &mut delivering).await;
         if tokio::time::timeout(self.sender.settings.drain_max, self.finish()).await.is_err() {
             tracing::warn!(
                 deliveries = self.under_way.len(),

@@ -5,7 +5,7 @@
 //! poison: what cannot be delivered fails later, in its own delivery.
 
 use super::message::WEBHOOKS;
-use crate::context::{Context, Turn, chain, run_loop};
+use crate::context::{Context, Turn, Worker, chain, run_loop};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::event_log::{Held, Reader};
@@ -46,6 +46,12 @@ pub struct FanOut {
     renew_at: Option<Timestamp>,
 }
 
+impl Worker for FanOut {
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
+        Self::turn(self).await
+    }
+}
+
 impl FanOut {
     /// A reader of the group under this process's name.
     pub fn new(context: Context, settings: FanOutSettings) -> Self {
@@ -62,8 +68,7 @@ impl FanOut {
     pub async fn run(mut self, stop: CancellationToken) {
         let context = self.context.clone();
         let poll = self.settings.poll;
-        run_loop("webhooks.fan_out", &context, Work::PaymentEvents, poll, &stop, async || self.turn().await)
-            .await;
+        run_loop("webhooks.fan_out", &context, (Work::PaymentEvents, poll), &stop, &mut self).await;
         if let Err(error) = self.reader.release(&context.db, &self.held, context.now()).await {
             tracing::warn!(
                 error = chain(&error),
