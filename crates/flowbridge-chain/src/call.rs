@@ -63,21 +63,22 @@ pub enum OnLeaves {
 }
 
 /// To the manager: acts on the leaves of a whole batch that stand at `places`. One place alone is done by proof, which
-/// costs less than supplying a batch of more than a few; [`OnLeaves::ReleaseRedemption`] always is, so it wants one place.
-pub fn on_leaves(what: OnLeaves, batch: &[Leaf], places: &[usize]) -> Vec<u8> {
-    if let [place] = places
-        && let Some(leaf) = batch.get(*place)
-    {
-        return on_one(what, leaf, crate::leaf::proof(batch, *place));
+/// costs less than supplying a batch of more than a few. `None` for a place outside the batch, for no place, and for
+/// [`OnLeaves::ReleaseRedemption`] of several, which the contract does not have.
+pub fn on_leaves(what: OnLeaves, batch: &[Leaf], places: &[usize]) -> Option<Vec<u8>> {
+    if let [place] = places {
+        return Some(on_one(what, batch.get(*place)?, crate::leaf::proof(batch, *place)));
+    }
+    if places.is_empty() || places.iter().any(|place| *place >= batch.len()) {
+        return None;
     }
     let payments = batch.iter().map(|leaf| leaf.to_manager()).collect();
     let picks = picks(batch.len(), places);
     match what {
-        OnLeaves::Settle => Manager::settleBatchCall { payments, picks }.abi_encode(),
-        OnLeaves::Cancel => Manager::cancelBatchCall { payments, picks }.abi_encode(),
-        OnLeaves::Burn | OnLeaves::ReleaseRedemption => {
-            Manager::burnRedeemedBatchCall { payments, picks }.abi_encode()
-        }
+        OnLeaves::Settle => Some(Manager::settleBatchCall { payments, picks }.abi_encode()),
+        OnLeaves::Cancel => Some(Manager::cancelBatchCall { payments, picks }.abi_encode()),
+        OnLeaves::Burn => Some(Manager::burnRedeemedBatchCall { payments, picks }.abi_encode()),
+        OnLeaves::ReleaseRedemption => None,
     }
 }
 

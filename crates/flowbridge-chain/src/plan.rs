@@ -146,11 +146,12 @@ fn used<Id: Copy>(tx: &InFlight<Id>, view: &View) -> Option<Action<Id>> {
 
 fn wait<Id: Copy>(tx: &InFlight<Id>, view: &View, policy: &FeePolicy, now: Timestamp) -> Option<Action<Id>> {
     let age = now.since(tx.since);
-    if !tx.broadcast {
-        return Some(Action::Broadcast(tx.id));
-    }
+    // At the head of the line and still waiting, or refused by every node since it was signed.
     if tx.nonce == view.used_below && age >= policy.bump_after {
         return Some(Action::Bump(tx.id));
+    }
+    if !tx.broadcast {
+        return Some(Action::Broadcast(tx.id));
     }
     (tx.nonce >= view.known_below && age >= policy.rebroadcast_after).then_some(Action::Broadcast(tx.id))
 }
@@ -239,6 +240,13 @@ mod tests {
         let unsent = InFlight { broadcast: false, ..tx(4, 0) };
         let view = View { used_below: 4, known_below: 4, ..View::default() };
         assert_eq!(planned(&[unsent], &view), [Action::Broadcast(4)]);
+    }
+
+    #[test]
+    fn what_no_node_takes_because_the_market_rose_is_offered_more_in_the_end() {
+        let refused = InFlight { broadcast: false, ..tx(4, 10) };
+        let view = View { used_below: 4, known_below: 4, ..View::default() };
+        assert_eq!(planned(&[refused], &view), [Action::Bump(4)]);
     }
 
     #[test]

@@ -51,6 +51,7 @@ statements! {
             join account debtor on debtor.id = payment.debtor_account
             join account creditor on creditor.id = payment.creditor_account
         where effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready' and effect.next_attempt_at <= $1
+            and payment.currency = any($3)
         order by effect.next_attempt_at limit $2
         for update of effect skip locked";
 
@@ -59,6 +60,10 @@ statements! {
         from payment
         where effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'
             and payment.id = effect.payment_id and payment.initiate_before <= $1";
+
+    REFUSE_UNSENT = "update effect set state = 'refused', attempts = attempts + 1, outcome = refused.why, state_since = $3
+        from unnest($1::uuid[], $2::text[]) as refused (payment_id, why)
+        where effect.payment_id = refused.payment_id and effect.kind = 'initiate' and effect.state = 'ready'";
 
     // Everything else acts on a leaf that is already on chain; a payment whose leaf is not there yet is not due.
     CLAIM_ON_LEAVES = "select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, chain_leaf.root,
@@ -103,14 +108,25 @@ statements! {
     LEAVES_OF = "select payment_id, number, root, debtor, creditor, amount, fee, expires_at, terms from chain_leaf
         where payment_id = any($1) order by root, place";
 
+    ROOTS_OF = "select distinct root from chain_leaf where payment_id = any($1)";
+
     READ_LEAVES = "select payment_id, number, root, debtor, creditor, amount, fee, expires_at, terms from chain_leaf
         where root = any($1) order by root, place";
 
     OPEN_TXS = "select id, lane, purpose, currency, state, calldata, contract, nonce, raw, tx_hash, fee_per_gas, priority_fee,
-            gas_limit, versions, valid_before, included_number, included_hash, traceparent, state_since,
+            gas_limit, versions, valid_before, traceparent, state_since,
             (select array_agg(version.tx_hash) from chain_tx_version version where version.chain_tx = chain_tx.id) as hashes
-        from chain_tx where lane = $1 and state in ('intended', 'signed', 'broadcast', 'included')
+        from chain_tx where lane = $1 and state in ('intended', 'signed', 'broadcast')
         order by nonce nulls last, created_at, id limit $2";
+
+    // A reorganisation took its block: it is broadcast again, with the nonce it has.
+    REOPEN_TXS = "update chain_tx set state = 'signed', included_number = null, included_hash = null, state_since = $2
+        from chain_block
+        where chain_tx.lane = $1 and chain_tx.state = 'included' and chain_block.number = chain_tx.included_number
+            and chain_block.hash <> chain_tx.included_hash";
+
+    FINALIZE_TXS = "update chain_tx set state = 'finalized', state_since = $3
+        where lane = $1 and state = 'included' and included_number <= $2";
 
     TX_ITEMS = "select payment_id from chain_tx_item where chain_tx = $1 order by place";
 
@@ -348,16 +364,18 @@ pub struct DueInitiation {
     pub waiting_since: Timestamp,
 }
 
-/// Locks initiations that are due until the transaction ends; [`intend`] takes them, leaving them lets them go. Those that
+/// Locks initiations in `currencies` that are due until the transaction ends; [`intend`] takes them, leaving them lets them go. Those that
 /// could no longer be in time, `margin` ahead of their deadline, are taken back for good.
 pub async fn claim_initiations(
     tx: &Tx,
+    currencies: &[Currency],
     now: Timestamp,
     margin: Duration,
     limit: i64,
 ) -> Result<Vec<DueInitiation>, StoreError> {
     tx.execute(REVOKE_LATE, &[&At(now.plus(margin)), &At(now)]).await?;
-    let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit]).await?;
+    let codes: Vec<&str> = currencies.iter().map(Currency::code).collect();
+    let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit, &codes]).await?;
     rows.iter()
         .map(|row| {
             let payment_id = PaymentId::from_uuid(row.try_get("payment_id")?);
@@ -546,6 +564,12 @@ pub async fn read_batches(tx: &Tx, roots: &[[u8; 32]]) -> Result<HashMap<[u8; 32
     Ok(batches)
 }
 
+/// The batches that payments are in.
+pub async fn roots_of(tx: &Tx, payments: &[PaymentId]) -> Result<Vec<[u8; 32]>, StoreError> {
+    let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
+    tx.query(ROOTS_OF, &[&ids]).await?.iter().map(|row| hash(row, "root")).collect()
+}
+
 /// The leaves of payments.
 pub async fn leaves_of(tx: &Tx, payments: &[PaymentId]) -> Result<Vec<Leaf>, StoreError> {
     let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
@@ -577,8 +601,6 @@ pub enum TxState {
     Signed,
     /// A node has taken it.
     Broadcast,
-    /// In a block of the canonical chain.
-    Included,
 }
 
 /// A transaction that is not finished.
@@ -612,15 +634,13 @@ pub struct OpenTx {
     pub versions: i32,
     /// The contract refuses it from this block time on.
     pub valid_before: Option<Timestamp>,
-    /// The block it is in.
-    pub included: Option<(u64, [u8; 32])>,
     /// The trace of its first payment.
     pub traceparent: String,
     /// Since when it is where it is.
     pub state_since: Timestamp,
 }
 
-/// The unfinished transactions of a lane, in the order of their nonces, unsigned ones last.
+/// The transactions of a lane that are in no block yet, in the order of their nonces, unsigned ones last.
 pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, StoreError> {
     let rows = db.query(OPEN_TXS, &[&lane.as_str(), &limit]).await?;
     rows.iter()
@@ -630,13 +650,6 @@ pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, St
             let optional = |column: &str| -> Result<Option<u64>, StoreError> {
                 row.try_get::<_, Option<i64>>(column)?.map(unsigned).transpose()
             };
-            let included =
-                match (optional("included_number")?, row.try_get::<_, Option<Vec<u8>>>("included_hash")?) {
-                    (Some(number), Some(hash)) => {
-                        Some((number, hash.try_into().map_err(|_| corrupt("block hash"))?))
-                    }
-                    _ => None,
-                };
             let hashes: Option<Vec<Vec<u8>>> = row.try_get("hashes")?;
             Ok(OpenTx {
                 id,
@@ -646,7 +659,6 @@ pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, St
                     "intended" => TxState::Intended,
                     "signed" => TxState::Signed,
                     "broadcast" => TxState::Broadcast,
-                    "included" => TxState::Included,
                     _ => return Err(corrupt("state")),
                 },
                 contract: address(row, "contract")?,
@@ -663,7 +675,6 @@ pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, St
                 gas_limit: optional("gas_limit")?,
                 versions: row.try_get("versions")?,
                 valid_before: row.try_get::<_, Option<At>>("valid_before")?.map(|at| at.0),
-                included,
                 traceparent: row.try_get("traceparent")?,
                 state_since: row.try_get::<_, At>("state_since")?.0,
             })
@@ -729,12 +740,10 @@ pub async fn save_signature(
 /// What became of a signed transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TxFate {
-    /// A node has taken it; or a reorganisation has put it back there.
+    /// A node has taken it.
     Broadcast,
     /// It is in this block.
     Included(u64, [u8; 32]),
-    /// Its block is final.
-    Finalized(u64, [u8; 32]),
 }
 
 /// Writes down where transactions are now.
@@ -744,7 +753,7 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
     }
     let place = |fate: &TxFate| match *fate {
         TxFate::Broadcast => None,
-        TxFate::Included(number, hash) | TxFate::Finalized(number, hash) => Some((number, hash)),
+        TxFate::Included(number, hash) => Some((number, hash)),
     };
     let (ids, states, numbers, hashes, outcomes) = columns!(
         fates,
@@ -752,13 +761,25 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
         match fate {
             TxFate::Broadcast => "broadcast",
             TxFate::Included(..) => "included",
-            TxFate::Finalized(..) => "finalized",
         },
         place(fate).map(|(number, _)| i64::try_from(number).unwrap_or(i64::MAX)),
         place(fate).map(|(_, hash)| hash.to_vec()),
         None::<String>
     );
     db.query(MOVE_TXS, &[&ids, &states, &numbers, &hashes, &outcomes, &At(now)]).await?;
+    Ok(())
+}
+
+/// Follows transactions that are in a block, by the blocks that the watcher has taken in: those whose block a
+/// reorganisation took are to be broadcast again; those up to `settled_number`, where no reorganisation reaches, are done.
+pub async fn follow_included(
+    db: &Db,
+    lane: Lane,
+    settled_number: u64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    db.query(REOPEN_TXS, &[&lane.as_str(), &At(now)]).await?;
+    db.query(FINALIZE_TXS, &[&lane.as_str(), &number(settled_number)?, &At(now)]).await?;
     Ok(())
 }
 
@@ -788,6 +809,26 @@ pub async fn give_up(
     Ok(())
 }
 
+/// Claimed initiations that cannot even be put into words for the contracts: their payments are told.
+pub async fn refuse_unsent(
+    tx: &Tx,
+    refused: &[(PaymentId, SetAside, String)],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let (ids, why) = columns!(refused, |(payment, why, _)| payment.as_uuid(), why.as_str());
+    tx.execute(REFUSE_UNSENT, &[&ids, &why, &At(now)]).await?;
+    let events = refused.iter().filter_map(|(payment, why, trace)| refusal(*payment, *why, trace.clone()));
+    event_log::append(tx, &Vec::from_iter(events), now).await
+}
+
+fn refusal(key: PaymentId, why: SetAside, traceparent: String) -> Option<NewEvent> {
+    let (kind, data) = observation::encode(Event::InitiationRefused(why), Map::new())?;
+    Some(NewEvent { topic: observation::CHAIN, key, kind, participants: None, traceparent, data })
+}
+
 /// An item that cannot be initiated, found alone in a transaction that was never signed: its payment is told.
 pub async fn refuse_initiation(
     tx: &Tx,
@@ -799,16 +840,8 @@ pub async fn refuse_initiation(
     give_up(tx, open, false, why.as_str(), now, now).await?;
     let mut events = Vec::new();
     for row in refused {
-        if let Some((kind, data)) = observation::encode(Event::InitiationRefused(why), Map::new()) {
-            events.push(NewEvent {
-                topic: observation::CHAIN,
-                key: PaymentId::from_uuid(row.try_get("payment_id")?),
-                kind,
-                participants: None,
-                traceparent: row.try_get("traceparent")?,
-                data,
-            });
-        }
+        let payment = PaymentId::from_uuid(row.try_get("payment_id")?);
+        events.extend(refusal(payment, why, row.try_get("traceparent")?));
     }
     event_log::append(tx, &events, now).await
 }

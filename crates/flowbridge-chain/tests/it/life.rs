@@ -29,13 +29,13 @@ async fn a_batch_settles_in_parts_around_a_frozen_creditor_and_a_straggler() {
     node.send(Who::Initiator, router, &initiate).await.unwrap();
     node.send(Who::Guardian, node.contracts.token, &call::freeze(&wallet(4))).await.unwrap();
     let manager = node.contracts.manager;
-    let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 2, 3]);
+    let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 2, 3]).unwrap();
     node.send(Who::Settler, manager, &settle).await.unwrap();
-    let straggler = call::on_leaves(OnLeaves::Settle, &batch, &[1]);
+    let straggler = call::on_leaves(OnLeaves::Settle, &batch, &[1]).unwrap();
     node.send(Who::Settler, manager, &straggler).await.unwrap();
-    let cancel = call::on_leaves(OnLeaves::Cancel, &batch, &[2, 4]);
+    let cancel = call::on_leaves(OnLeaves::Cancel, &batch, &[2, 4]).unwrap();
     node.send(Who::Canceller, manager, &cancel).await.unwrap();
-    let again = call::on_leaves(OnLeaves::Settle, &batch, &[4]);
+    let again = call::on_leaves(OnLeaves::Settle, &batch, &[4]).unwrap();
     node.send(Who::Settler, manager, &again).await.unwrap();
 
     let mut notebook = Notebook::at_the_deployment(&node);
@@ -74,7 +74,7 @@ async fn a_token_debtor_without_funds_is_set_aside_and_transfers_of_its_own_are_
     let router = node.contracts.router;
     node.send(Who::Initiator, router, &call::initiate_batch(&[issued], before)).await.unwrap();
     let manager = node.contracts.manager;
-    let settle = call::on_leaves(OnLeaves::Settle, &[issued], &[0]);
+    let settle = call::on_leaves(OnLeaves::Settle, &[issued], &[0]).unwrap();
     node.send(Who::Settler, manager, &settle).await.unwrap();
     node.send(Who::Debtor, node.contracts.token, &call::approve(&manager, 9_000)).await.unwrap();
     node.send(Who::Debtor, node.contracts.token, &call::transfer(&wallet(7), 1_000)).await.unwrap();
@@ -83,8 +83,10 @@ async fn a_token_debtor_without_funds_is_set_aside_and_transfers_of_its_own_are_
     let unfunded = Leaf { debtor, terms, amount: 8_000, ..node.leaf(2, 3).await };
     let batch = [paid, unfunded];
     node.send(Who::Initiator, router, &call::initiate_batch(&batch, before)).await.unwrap();
-    node.send(Who::Settler, manager, &call::on_leaves(OnLeaves::Settle, &batch, &[0])).await.unwrap();
-    node.send(Who::Settler, manager, &call::on_leaves(OnLeaves::Burn, &batch, &[0])).await.unwrap();
+    node.send(Who::Settler, manager, &call::on_leaves(OnLeaves::Settle, &batch, &[0]).unwrap())
+        .await
+        .unwrap();
+    node.send(Who::Settler, manager, &call::on_leaves(OnLeaves::Burn, &batch, &[0]).unwrap()).await.unwrap();
 
     let mut notebook = Notebook::at_the_deployment(&node);
     notebook.catch_up(&node).await.unwrap();
@@ -114,7 +116,7 @@ async fn what_the_contracts_would_refuse_is_known_before_it_is_sent() {
     };
     assert_eq!(refused(Who::Settler, router, initiate.clone()).await, Refusal::NotAllowed);
     assert_eq!(refused(Who::Initiator, router, call::initiate_batch(&batch, 1)).await, Refusal::TooLate);
-    let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 1]);
+    let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 1]).unwrap();
     assert_eq!(refused(Who::Settler, manager, settle.clone()).await, Refusal::UnknownBatch);
     let expired = Leaf { expires_at: 1, ..batch[1] };
     let with_expired = call::initiate_batch(&[batch[0], expired], before);
@@ -123,7 +125,7 @@ async fn what_the_contracts_would_refuse_is_known_before_it_is_sent() {
     assert_eq!(refused(Who::Initiator, router, initiate).await, Refusal::NumberUsed(0));
     let huge = Leaf { amount: 2_000_000_000, ..node.leaf(5, 2).await };
     node.send(Who::Initiator, router, &call::initiate_batch(&[huge], before)).await.unwrap();
-    let settle_huge = call::on_leaves(OnLeaves::Settle, &[huge], &[0]);
+    let settle_huge = call::on_leaves(OnLeaves::Settle, &[huge], &[0]).unwrap();
     assert_eq!(refused(Who::Settler, manager, settle_huge).await, Refusal::MintAllowanceExceeded);
 }
 

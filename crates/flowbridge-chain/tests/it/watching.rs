@@ -31,7 +31,7 @@ async fn a_reorganisation_of_three_blocks_takes_logs_back_and_they_are_seen_agai
 
     node.anvil.thaw();
     node.send(Who::Initiator, node.contracts.router, &initiate).await.unwrap();
-    let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 1]);
+    let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 1]).unwrap();
     node.send(Who::Settler, node.contracts.manager, &settle).await.unwrap();
     notebook.catch_up(&node).await.unwrap();
     assert_eq!((payments(&notebook.announced), payments(&notebook.removed)), (4, 2));

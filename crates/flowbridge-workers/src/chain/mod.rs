@@ -91,7 +91,7 @@ async fn send(
     stop: &CancellationToken,
 ) {
     let name = sender.lane.as_str();
-    run_loop(name, context, Work::ChainEffects, settings.poll, stop, async || sender.turn().await).await;
+    run_loop(name, context, (Work::ChainEffects, settings.poll), stop, &mut sender).await;
     if let Err(error) = sender.release().await {
         tracing::warn!(
             lane = name,
@@ -110,7 +110,7 @@ async fn watch(
 ) {
     let mut watcher =
         watcher::Watcher::new(context.clone(), chain.clone(), contracts.to_vec(), settings.clone());
-    run_loop("watcher", context, Work::Blocks, settings.poll, stop, async || watcher.turn().await).await;
+    run_loop("watcher", context, (Work::Blocks, settings.poll), stop, &mut watcher).await;
     if let Err(error) = watcher.release().await {
         tracing::warn!(
             error = causes(&error),

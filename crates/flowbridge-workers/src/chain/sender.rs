@@ -7,14 +7,15 @@
 //! [`flowbridge_chain::plan`] says). Only the holder of the lane's lease signs.
 
 use super::{ChainSettings, chain_error};
-use crate::context::{Context, Turn};
+use crate::context::{Context, Turn, Worker};
 use flowbridge_chain::call::{self, OnLeaves};
 use flowbridge_chain::leaf::{LeafTerms, root};
 use flowbridge_chain::plan::{Action, InFlight, TxFees, View, plan};
 use flowbridge_chain::signer::Unsigned;
 use flowbridge_chain::watch::Head;
 use flowbridge_chain::{At, Chain, ChainError, ContractSet, Fees, Key, Leaf, Refusal, Scope};
-use flowbridge_domain::money::Currency;
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::payment::{Effect, Funding, SetAside};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::chain::{
@@ -47,23 +48,15 @@ const TRACK_INTERVAL: Duration = Duration::from_secs(1);
 /// A call that would reach the chain this close to its deadline is not begun.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(3);
 
+/// How long a payment waits after the contracts refused it for a reason that may pass.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
 /// Transactions of a lane looked at in one turn.
 const OPEN_MAX: i64 = 512;
 
-impl Sender {
-    pub(super) fn new(
-        context: Context,
-        chain: Arc<dyn Chain>,
-        contracts: Vec<ContractSet>,
-        lane: Lane,
-        key: Key,
-        settings: ChainSettings,
-    ) -> Self {
-        Self { context, chain, contracts, lane, key, settings, tracked: None }
-    }
-
+impl Worker for Sender {
     /// One turn. Idle while somebody else holds the lane.
-    pub(super) async fn turn(&mut self) -> Result<Turn, StoreError> {
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
         let chain_nonce = match self.chain.nonce(&self.key.address(), At::Latest).await {
             Ok(nonce) => nonce,
             Err(error) => return Ok(chain_error(self.lane.as_str(), &error)),
@@ -78,6 +71,19 @@ impl Sender {
         let sent = self.send(&lease, &open).await?;
         self.track(&lease, &open, chain_nonce).await?;
         Ok(if intended || sent { Turn::Busy } else { Turn::Idle })
+    }
+}
+
+impl Sender {
+    pub(super) fn new(
+        context: Context,
+        chain: Arc<dyn Chain>,
+        contracts: Vec<ContractSet>,
+        lane: Lane,
+        key: Key,
+        settings: ChainSettings,
+    ) -> Self {
+        Self { context, chain, contracts, lane, key, settings, tracked: None }
     }
 
     /// Gives the lane back, so that another process need not wait for the lease to run out.
@@ -107,44 +113,49 @@ impl Sender {
 
     async fn intend_initiations(&self, tx: &Tx, now: Timestamp) -> Result<Vec<Intention>, StoreError> {
         let limit = i64::try_from(self.settings.batch_size_max * 4).unwrap_or(i64::MAX);
-        let due = rows::claim_initiations(tx, now, DEADLINE_MARGIN, limit).await?;
-        let mut groups: BTreeMap<(Currency, bool), Vec<DueInitiation>> = BTreeMap::new();
+        let currencies: Vec<Currency> = self.contracts.iter().map(|set| set.currency).collect();
+        let due = rows::claim_initiations(tx, &currencies, now, DEADLINE_MARGIN, limit).await?;
+        let mut groups: BTreeMap<(Currency, bool), Vec<Opening>> = BTreeMap::new();
         let mut intentions = Vec::new();
-        for payment in due {
-            if payment.authorization.is_some() {
-                intentions.push(self.initiation(vec![payment])?);
-                continue;
+        let mut refused = Vec::new();
+        for due in due {
+            let set = self.contracts_of(due.amount.currency())?;
+            match Opening::of(due, set) {
+                Ok(opening) if opening.authorization.is_some() => {
+                    intentions.push(self.initiation(set, vec![opening])?);
+                }
+                Ok(opening) => {
+                    let token_funded = opening.leaf.terms.token_funded;
+                    groups.entry((set.currency, token_funded)).or_default().push(opening);
+                }
+                Err(refusal) => refused.push(refusal),
             }
-            let token_funded = payment.funding == Funding::Token;
-            groups.entry((payment.amount.currency(), token_funded)).or_default().push(payment);
         }
-        for payments in groups.into_values() {
-            for batch in payments.chunks(self.settings.batch_size_max) {
-                let waiting = batch.iter().map(|payment| payment.waiting_since);
+        for ((currency, _), openings) in groups {
+            let set = self.contracts_of(currency)?;
+            for batch in openings.chunks(self.settings.batch_size_max) {
+                let waiting = batch.iter().map(|opening| opening.waiting_since);
                 if self.is_ripe(batch.len() == self.settings.batch_size_max, waiting, now) {
-                    intentions.push(self.initiation(batch.to_vec())?);
+                    intentions.push(self.initiation(set, batch.to_vec())?);
                 }
             }
         }
+        for (payment, why, _) in &refused {
+            tracing::error!(payment.id = %payment, why = why.as_str(), "a payment cannot be put to the contracts; it is refused");
+        }
+        rows::refuse_unsent(tx, &refused, now).await?;
         Ok(intentions)
     }
 
     /// Payments of one creditor stand together, so that settlement pays them by one transfer.
-    fn initiation(&self, mut payments: Vec<DueInitiation>) -> Result<Intention, StoreError> {
-        payments.sort_by_key(|payment| (payment.creditor, payment.number));
+    fn initiation(&self, set: &ContractSet, mut openings: Vec<Opening>) -> Result<Intention, StoreError> {
+        openings.sort_by_key(|opening| (opening.leaf.creditor, opening.leaf.number));
         let corrupt = || StoreError::Corrupt("an initiation without payments".into());
-        let first = payments.first().ok_or_else(corrupt)?;
-        let set = self.contracts_of(first.amount.currency())?;
-        let deadline = payments.iter().map(|payment| payment.initiate_before).min().ok_or_else(corrupt)?;
-        let leaves: Vec<Leaf> =
-            payments.iter().map(|payment| leaf(payment, set)).collect::<Result<_, _>>()?;
+        let first = openings.first().ok_or_else(corrupt)?;
+        let deadline = openings.iter().map(|opening| opening.initiate_before).min().ok_or_else(corrupt)?;
+        let leaves: Vec<Leaf> = openings.iter().map(|opening| opening.leaf).collect();
         let calldata = match (&first.authorization, leaves.as_slice()) {
-            (Some(authorization), [single]) => {
-                let signed = authorization_of(authorization).ok_or_else(|| {
-                    StoreError::Corrupt(format!("the authorization of payment {}", first.payment_id))
-                })?;
-                call::initiate_with_authorization(single, secs(deadline), &signed)
-            }
+            (Some(signed), [single]) => call::initiate_with_authorization(single, secs(deadline), signed),
             _ => call::initiate_batch(&leaves, secs(deadline)),
         };
         Ok(Intention {
@@ -153,7 +164,7 @@ impl Sender {
             currency: set.currency,
             contract: set.router,
             calldata,
-            payments: payments.iter().map(|payment| payment.payment_id).collect(),
+            payments: leaves.iter().map(|leaf| leaf.payment_id).collect(),
             valid_before: Some(deadline),
             batch: Some((root(&leaves), leaves.iter().map(stored).collect())),
             traceparent: first.traceparent.clone(),
@@ -211,12 +222,14 @@ impl Sender {
         let set = self.contracts_of(first.currency)?;
         let places: Vec<usize> =
             payments.iter().map(|payment| usize::try_from(payment.place).unwrap_or(usize::MAX)).collect();
+        let calldata = call::on_leaves(on_leaves(effect)?, batch, &places)
+            .ok_or_else(|| StoreError::Corrupt("a place outside its batch".into()))?;
         Ok(Intention {
             lane: self.lane,
             effect,
             currency: set.currency,
             contract: set.manager,
-            calldata: call::on_leaves(on_leaves(effect)?, batch, &places),
+            calldata,
             payments: payments.iter().map(|payment| payment.payment_id).collect(),
             valid_before: None,
             batch: None,
@@ -242,9 +255,8 @@ impl Sender {
         let in_flight =
             open.iter().filter(|tx| matches!(tx.state, TxState::Signed | TxState::Broadcast)).count();
         let room = self.settings.in_flight_max.saturating_sub(in_flight);
-        let intended: Vec<&OpenTx> =
-            open.iter().filter(|tx| tx.state == TxState::Intended).take(room).collect();
-        if intended.is_empty() {
+        let intended: Vec<&OpenTx> = open.iter().filter(|tx| tx.state == TxState::Intended).collect();
+        if intended.is_empty() || room == 0 {
             return Ok(false);
         }
         let market = match self.chain.fees().await {
@@ -254,18 +266,26 @@ impl Sender {
                 return Ok(false);
             }
         };
-        let mut sent = false;
+        let mut sent = 0;
+        let mut made_way = false;
+        let mut stopped: Vec<(Currency, Effect)> = Vec::new();
         for tx in intended {
+            if sent == room {
+                break;
+            }
+            if stopped.contains(&(tx.currency, tx.effect)) {
+                continue;
+            }
             match self.chain.estimate(&self.key.address(), Some(&tx.contract), &tx.calldata).await {
                 Ok(gas) => {
                     let signature = self.sign(lease, tx, gas, market).await?;
-                    self.broadcast(&signature).await?;
-                    sent = true;
+                    self.broadcast(signature.id, &signature.raw).await?;
+                    sent += 1;
                 }
                 Err(ChainError::Reverted(refusal)) => {
-                    sent |= self.refused(lease, tx, &refusal).await?;
+                    made_way |= self.refused(lease, tx, &refusal).await?;
                     if refusal.scope() == Scope::Lane {
-                        break;
+                        stopped.push((tx.currency, tx.effect));
                     }
                 }
                 Err(error) => {
@@ -274,7 +294,7 @@ impl Sender {
                 }
             }
         }
-        Ok(sent)
+        Ok(sent > 0 || made_way)
     }
 
     /// A first signature: takes the lane's next nonce, and is durable before anybody sees it.
@@ -325,11 +345,10 @@ impl Sender {
         })
     }
 
-    async fn broadcast(&self, signature: &Signature) -> Result<(), StoreError> {
-        match self.chain.send(&signature.raw).await {
+    async fn broadcast(&self, id: Uuid, raw: &[u8]) -> Result<(), StoreError> {
+        match self.chain.send(raw).await {
             Ok(()) => {
-                rows::save_fates(&self.context.db, &[(signature.id, TxFate::Broadcast)], self.context.now())
-                    .await
+                rows::save_fates(&self.context.db, &[(id, TxFate::Broadcast)], self.context.now()).await
             }
             // The plan finds out by whom, or offers more.
             Err(ChainError::NonceUsed | ChainError::Underpriced) => Ok(()),
@@ -350,56 +369,108 @@ impl Sender {
                 Ok(false)
             }
             Scope::Call if *refusal == Refusal::TooLate => {
-                let tx = self.context.db.begin().await?;
-                rows::guard_lane(&tx, lease).await?;
-                rows::give_up(&tx, open, false, "too_late", now, now).await?;
-                tx.commit().await?;
-                Ok(true)
+                self.ask_again_later(lease, open, "too_late", now).await
             }
             // The batch is not there yet, or a reorganisation took it away: it comes back.
-            Scope::Call => Ok(false),
+            Scope::Call => self.ask_again_later(lease, open, "unknown_batch", now.plus(RETRY_AFTER)).await,
             Scope::Item => self.bisect(lease, open, refusal).await,
         }
     }
 
-    /// Cuts a refused initiation in two until the item at fault stands alone; that one is told, the others go on.
+    /// Not sent, and never will be: its payments are free for another transaction, from `retry_at` on.
+    async fn ask_again_later(
+        &self,
+        lease: &LaneLease,
+        open: &OpenTx,
+        why: &str,
+        retry_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let now = self.context.now();
+        self.in_lane(lease, async |tx| rows::give_up(tx, open, false, why, retry_at, now).await).await?;
+        Ok(true)
+    }
+
+    /// Cuts a refused transaction in two until the item at fault stands alone. A payment that the router will never accept is
+    /// told so; any other is asked for again later, because what is wrong may not be the payment. Its neighbours go on.
     async fn bisect(&self, lease: &LaneLease, open: &OpenTx, refusal: &Refusal) -> Result<bool, StoreError> {
         let now = self.context.now();
         tracing::warn!(lane = self.lane.as_str(), why = %refusal, chain_tx = %open.id, "the contracts would refuse a transaction");
-        // A number that is used may be one of ours that we have not seen yet; settlements skip items by themselves.
-        if open.effect != Effect::InitiateOnChain || matches!(refusal, Refusal::NumberUsed(_)) {
-            return Ok(false);
-        }
         let tx = self.context.db.begin().await?;
         rows::guard_lane(&tx, lease).await?;
         let payments = rows::tx_payments(&tx, open.id).await?;
         let leaves = rows::leaves_of(&tx, &payments).await?;
-        if leaves.len() <= 1 {
-            rows::refuse_initiation(&tx, open, SetAside::Invalid, now).await?;
-            tx.commit().await?;
-            self.context.wake.ring(Work::Observations);
-            return Ok(true);
+        match (leaves.len(), refusal) {
+            (0 | 1, Refusal::InvalidPayment(_)) => {
+                rows::refuse_initiation(&tx, open, SetAside::Invalid, now).await?;
+            }
+            (0 | 1, _) => {
+                rows::give_up(&tx, open, false, "refused", now.plus(RETRY_AFTER), now).await?;
+            }
+            _ => {
+                rows::give_up(&tx, open, false, "split", now, now).await?;
+                let halves = self.halves(&tx, open, &leaves).await?;
+                rows::intend(&tx, &halves, now).await?;
+            }
         }
-        rows::give_up(&tx, open, false, "split", now, now).await?;
-        let mut halves = Vec::new();
-        for half in leaves.chunks(leaves.len().div_ceil(2)) {
-            let chain_leaves: Vec<Leaf> = half.iter().map(chain_leaf).collect::<Result<_, _>>()?;
-            let deadline = open.valid_before.unwrap_or(now);
-            halves.push(Intention {
-                lane: self.lane,
-                effect: open.effect,
-                currency: open.currency,
-                contract: open.contract,
-                calldata: call::initiate_batch(&chain_leaves, secs(deadline)),
-                payments: half.iter().map(|leaf| leaf.payment_id).collect(),
-                valid_before: open.valid_before,
-                batch: Some((root(&chain_leaves), half.to_vec())),
-                traceparent: open.traceparent.clone(),
-            });
-        }
-        rows::intend(&tx, &halves, now).await?;
         tx.commit().await?;
+        self.context.wake.ring(Work::Observations);
         Ok(true)
+    }
+
+    async fn halves(
+        &self,
+        tx: &Tx,
+        open: &OpenTx,
+        leaves: &[rows::Leaf],
+    ) -> Result<Vec<Intention>, StoreError> {
+        let roots =
+            rows::roots_of(tx, &leaves.iter().map(|leaf| leaf.payment_id).collect::<Vec<_>>()).await?;
+        let whole = rows::read_batches(tx, &roots).await?;
+        leaves
+            .chunks(leaves.len().div_ceil(2))
+            .map(|half| {
+                let half_leaves: Vec<Leaf> = half.iter().map(chain_leaf).collect::<Result<_, _>>()?;
+                let (calldata, batch) = if open.effect == Effect::InitiateOnChain {
+                    let deadline = open.valid_before.unwrap_or(Timestamp::EPOCH);
+                    let calldata = call::initiate_batch(&half_leaves, secs(deadline));
+                    (Some(calldata), Some((root(&half_leaves), half.to_vec())))
+                } else {
+                    (self.on_half(open, whole.values(), half)?, None)
+                };
+                Ok(Intention {
+                    lane: self.lane,
+                    effect: open.effect,
+                    currency: open.currency,
+                    contract: open.contract,
+                    calldata: calldata
+                        .ok_or_else(|| StoreError::Corrupt("a transaction without its batch".into()))?,
+                    payments: half.iter().map(|leaf| leaf.payment_id).collect(),
+                    valid_before: open.valid_before,
+                    batch,
+                    traceparent: open.traceparent.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// The same call for half of its payments; the whole batch is supplied all the same.
+    fn on_half<'a>(
+        &self,
+        open: &OpenTx,
+        mut batches: impl Iterator<Item = &'a Vec<rows::Leaf>>,
+        half: &[rows::Leaf],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(batch) = batches.find(|batch| half.iter().all(|leaf| batch.contains(leaf))) else {
+            return Ok(None);
+        };
+        let places: Vec<usize> = batch
+            .iter()
+            .enumerate()
+            .filter(|(_, leaf)| half.contains(leaf))
+            .map(|(place, _)| place)
+            .collect();
+        let leaves: Vec<Leaf> = batch.iter().map(chain_leaf).collect::<Result<_, _>>()?;
+        Ok(call::on_leaves(on_leaves(open.effect)?, &leaves, &places))
     }
 
     // -------------------------------------------------------------------------------------------------------- track
@@ -436,7 +507,10 @@ impl Sender {
         for action in plan(&in_flight, next_nonce, &view, &self.settings.fees, now) {
             self.carry_out(lease, &signed, action).await?;
         }
-        self.follow_included(open, view.final_number).await?;
+        // Policy says when a log counts; a transaction is followed until no reorganisation reaches it.
+        let depth = self.settings.watch.reorg_depth_blocks_max;
+        let settled = head.finalized.number.max(head.latest.number.saturating_sub(depth));
+        rows::follow_included(&self.context.db, self.lane, settled, now).await?;
         self.tracked = Some((now, head));
         let oldest = signed.iter().map(|tx| now.since(tx.state_since)).max().unwrap_or_default();
         metrics::gauge!("chain_oldest_unconfirmed_seconds", "lane" => self.lane.as_str())
@@ -487,12 +561,8 @@ impl Sender {
         let find = |id: Uuid| signed.iter().find(|tx| tx.id == id).copied();
         match action {
             Action::Broadcast(id) => {
-                let Some(raw) = find(id).and_then(|tx| tx.raw.as_ref()) else { return Ok(()) };
-                match self.chain.send(raw).await {
-                    Ok(()) => rows::save_fates(&self.context.db, &[(id, TxFate::Broadcast)], now).await?,
-                    Err(error) => {
-                        chain_error(self.lane.as_str(), &error);
-                    }
+                if let Some(raw) = find(id).and_then(|tx| tx.raw.as_ref()) {
+                    self.broadcast(id, raw).await?;
                 }
             }
             Action::Bump(id) => {
@@ -568,7 +638,7 @@ impl Sender {
         let signature = self.signature(open, nonce, gas_limit, fees)?;
         let now = self.context.now();
         self.in_lane(lease, async |tx| rows::save_signature(tx, lease, &signature, None, now).await).await?;
-        self.broadcast(&signature).await
+        self.broadcast(signature.id, &signature.raw).await
     }
 
     /// Sends nothing to ourselves, so that what waits above this nonce can be included.
@@ -592,35 +662,6 @@ impl Sender {
         if let Err(error) = filled.await {
             chain_error(self.lane.as_str(), &error);
         }
-    }
-
-    /// Included transactions become final, or go back to waiting when a reorganisation took their block.
-    async fn follow_included(&self, open: &[OpenTx], final_number: u64) -> Result<(), StoreError> {
-        let mut canonical: BTreeMap<u64, Option<[u8; 32]>> = BTreeMap::new();
-        let mut fates = Vec::new();
-        for tx in open {
-            let (TxState::Included, Some((number, hash))) = (tx.state, tx.included) else { continue };
-            let known = match canonical.get(&number) {
-                Some(known) => *known,
-                None => match self.chain.block(At::Number(number)).await {
-                    Ok(block) => {
-                        let hash = block.map(|block| block.hash);
-                        canonical.insert(number, hash);
-                        hash
-                    }
-                    Err(error) => {
-                        chain_error(self.lane.as_str(), &error);
-                        break;
-                    }
-                },
-            };
-            if known != Some(hash) {
-                fates.push((tx.id, TxFate::Broadcast));
-            } else if number <= final_number {
-                fates.push((tx.id, TxFate::Finalized(number, hash)));
-            }
-        }
-        rows::save_fates(&self.context.db, &fates, self.context.now()).await
     }
 }
 
@@ -651,26 +692,52 @@ fn on_leaves(effect: Effect) -> Result<OnLeaves, StoreError> {
     }
 }
 
-fn leaf(payment: &DueInitiation, set: &ContractSet) -> Result<Leaf, StoreError> {
-    let units = |money: flowbridge_domain::money::Money| {
-        let units = if money.is_zero() { Ok(0) } else { money.to_token_units(set.token_decimals) };
-        units.ok().and_then(|units| u64::try_from(units).ok()).ok_or_else(|| {
-            StoreError::Corrupt(format!("payment {} does not fit the token", payment.payment_id))
+/// A payment that is to be opened, in the contracts' words.
+#[derive(Debug, Clone)]
+struct Opening {
+    leaf: Leaf,
+    authorization: Option<call::Authorization>,
+    initiate_before: Timestamp,
+    waiting_since: Timestamp,
+    traceparent: String,
+}
+
+impl Opening {
+    /// What cannot be said in the contracts' words is refused with its reason.
+    fn of(due: DueInitiation, set: &ContractSet) -> Result<Self, (PaymentId, SetAside, String)> {
+        let units = |money: Money| {
+            let units = if money.is_zero() { Ok(0) } else { money.to_token_units(set.token_decimals) };
+            units.ok().and_then(|units| u64::try_from(units).ok())
+        };
+        let (Some(amount), Some(fee)) = (units(due.amount), units(due.fee)) else {
+            return Err((due.payment_id, SetAside::Invalid, due.traceparent));
+        };
+        let authorization = match due.authorization.as_ref().map(authorization_of) {
+            None => None,
+            Some(Some(signed)) => Some(signed),
+            Some(None) => return Err((due.payment_id, SetAside::Unauthorized, due.traceparent)),
+        };
+        let leaf = Leaf {
+            number: due.number,
+            payment_id: due.payment_id,
+            debtor: due.debtor,
+            creditor: due.creditor,
+            amount,
+            fee,
+            expires_at: secs(due.expires_at),
+            terms: LeafTerms {
+                token_funded: due.funding == Funding::Token,
+                paid_out_by_bank: due.paid_out_by_bank,
+            },
+        };
+        Ok(Self {
+            leaf,
+            authorization,
+            initiate_before: due.initiate_before,
+            waiting_since: due.waiting_since,
+            traceparent: due.traceparent,
         })
-    };
-    Ok(Leaf {
-        number: payment.number,
-        payment_id: payment.payment_id,
-        debtor: payment.debtor,
-        creditor: payment.creditor,
-        amount: units(payment.amount)?,
-        fee: units(payment.fee)?,
-        expires_at: secs(payment.expires_at),
-        terms: LeafTerms {
-            token_funded: payment.funding == Funding::Token,
-            paid_out_by_bank: payment.paid_out_by_bank,
-        },
-    })
+    }
 }
 
 fn stored(leaf: &Leaf) -> rows::Leaf {

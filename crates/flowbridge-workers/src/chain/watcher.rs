@@ -5,7 +5,7 @@
 //! logs that are gone, newest first, as removed. The WebSocket only wakes it up.
 
 use super::{ChainSettings, chain_error};
-use crate::context::{Context, Turn};
+use crate::context::{Context, Turn, Worker};
 use flowbridge_chain::watch::{Head, Next, Place, Stretch, next};
 use flowbridge_chain::{At, Block, Chain, ContractSet, Said, SeenLog};
 use flowbridge_domain::time::Timestamp;
@@ -27,18 +27,9 @@ pub(super) struct Watcher {
     start: Option<rows::Block>,
 }
 
-impl Watcher {
-    pub(super) fn new(
-        context: Context,
-        chain: Arc<dyn Chain>,
-        contracts: Vec<ContractSet>,
-        settings: ChainSettings,
-    ) -> Self {
-        Self { context, chain, contracts, settings, head: None, start: None }
-    }
-
+impl Worker for Watcher {
     /// One turn: takes in a stretch, goes back, or finds nothing new. Idle while somebody else watches.
-    pub(super) async fn turn(&mut self) -> Result<Turn, StoreError> {
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
         let Some(start) = self.start().await else { return Ok(Turn::Idle) };
         let now = self.context.now();
         let owner = self.context.instance.as_str();
@@ -58,6 +49,17 @@ impl Watcher {
             Ok(Next::TakeIn(stretch)) => self.take_in(&lease, *stretch, now).await,
             Err(error) => Ok(chain_error("watcher", &error)),
         }
+    }
+}
+
+impl Watcher {
+    pub(super) fn new(
+        context: Context,
+        chain: Arc<dyn Chain>,
+        contracts: Vec<ContractSet>,
+        settings: ChainSettings,
+    ) -> Self {
+        Self { context, chain, contracts, settings, head: None, start: None }
     }
 
     pub(super) async fn release(&self) -> Result<(), StoreError> {
