@@ -290,8 +290,9 @@ pub fn create_private(path: &Path, contents: &[u8]) -> Result<(), KeyFolderError
             file.sync_all()
         });
     let linked = written.map_err(failed).and_then(|()| link_new(&aside, path));
-    fs::remove_file(&aside).map_err(failed)?;
+    let removed = fs::remove_file(&aside);
     linked?;
+    removed.map_err(failed)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }

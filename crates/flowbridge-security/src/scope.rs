@@ -55,6 +55,8 @@ scopes! {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct ScopeSet(u16);
 
+const _: () = assert!(Scope::ALL.len() <= u16::BITS as usize);
+
 /// A name that is no scope of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown scope")]

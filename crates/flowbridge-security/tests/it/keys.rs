@@ -1,7 +1,7 @@
 //! The key folder.
 
 use flowbridge_security::jose::Algorithm;
-use flowbridge_security::keys::{KeyFolder, KeyFolderError, SigningKey};
+use flowbridge_security::keys::{KeyFolder, KeyFolderError, SigningKey, create_private};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -68,6 +68,18 @@ fn a_rotation_cut_short_leaves_a_folder_that_loads() {
     let renamed = folder.load_or_create().unwrap();
     assert_eq!(renamed.current.key_id(), before.next.key_id());
     assert_eq!(renamed.retired[0].key_id(), before.current.key_id());
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = KeyFolder::new(file.join("keys")).load_or_create().unwrap_err();
+    assert!(matches!(&error, KeyFolderError::Io { path, .. } if *path == file.join("keys")), "{error}");
+    let error = create_private(&home.path().join("no/such/folder.pem"), b"").unwrap_err();
+    let KeyFolderError::Io { source, .. } = error else { panic!("{error}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
 }
 
 #[test]

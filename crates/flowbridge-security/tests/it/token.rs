@@ -103,6 +103,22 @@ fn what_is_wrong_with_a_token_is_what_it_is_refused_for() {
 }
 
 #[test]
+fn no_token_passes_with_one_character_altered() {
+    for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
+        let key = SigningKey::generate(algorithm).unwrap();
+        let verifier = verifier(&key);
+        let good = valid(&key).text();
+        assert!(verifier.verify(&good, NOW).is_ok());
+        for index in 0..good.len() {
+            for other in ["A", "B", ".", "=", "-"] {
+                let altered = format!("{}{other}{}", &good[..index], &good[index + 1..]);
+                assert!(altered == good || verifier.verify(&altered, NOW).is_err(), "{index}: {altered}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_token_we_issue_says_what_was_granted_and_is_read_by_others() {
     for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
         let key = SigningKey::generate(algorithm).unwrap();

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 const SECONDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 
-const COUNTERS: [(&str, &str); 9] = [
+const COUNTERS: &[(&str, &str)] = &[
     ("payments_total", "Payments that entered a state, by state"),
     ("bank_operations_total", "Operations at banks, by bank, step and outcome"),
     ("observations_without_effect_total", "Observations that changed nothing, by reason"),
@@ -19,10 +19,16 @@ const COUNTERS: [(&str, &str); 9] = [
     ("webhook_attempts_total", "Calls of webhook endpoints, by outcome"),
     ("webhook_deliveries_total", "Webhook deliveries that came to an end, by outcome"),
     ("webhook_endpoints_disabled_total", "Webhook endpoints disabled after failing too long"),
+    ("chain_logs_announced_total", "Logs of our contracts handed on as observations"),
+    ("chain_reorganisations_total", "Reorganisations of the chain that took back blocks we had read"),
+    ("chain_fee_bumps_total", "Chain transactions sent again with a higher fee, by lane"),
+    ("chain_nonces_stolen_total", "Nonces of ours used by a transaction we do not know: an alarm, by lane"),
+    ("chain_lane_stopped_total", "Times the contracts stopped a lane, by lane"),
+    ("chain_errors_total", "Calls of the chain's node that failed, by who called"),
     ("proofs_total", "Three-way proofs, by whether ledger, chain and banks agreed"),
 ];
 
-const GAUGES: [(&str, Unit, &str); 9] = [
+const GAUGES: &[(&str, Unit, &str)] = &[
     ("waiting", Unit::Count, "Items that wait, by what and kind"),
     ("waiting_oldest_seconds", Unit::Seconds, "Age of the oldest item that waits, by what and kind"),
     ("consumer_lag", Unit::Count, "Events not yet read, by group and topic"),
@@ -33,9 +39,20 @@ const GAUGES: [(&str, Unit, &str); 9] = [
         "Differences between ledger, chain and banks that outlived a later cut",
     ),
     ("database_connections", Unit::Count, "Connections of this process, open and wanted"),
+    ("chain_head_lag_blocks", Unit::Count, "Blocks of the chain not yet read"),
+    (
+        "chain_oldest_unconfirmed_seconds",
+        Unit::Seconds,
+        "Age of the oldest chain transaction not yet confirmed, by lane",
+    ),
     ("webhook_queue_depth", Unit::Count, "Webhook deliveries not yet at their end, by state"),
     ("webhook_oldest_pending_seconds", Unit::Seconds, "Age of the oldest webhook delivery that waits"),
     ("webhook_endpoints", Unit::Count, "Webhook endpoints in trouble, by health"),
+];
+
+const HISTOGRAMS: &[(&str, &str)] = &[
+    (super::step::DURATION, "Steps of payments, by step and outcome"),
+    ("webhook_attempt_seconds", "Calls of webhook endpoints, by outcome"),
 ];
 
 /// Makes this process's metrics go to what the returned handle renders.
@@ -47,12 +64,50 @@ pub(super) fn install() -> Result<PrometheusHandle> {
     let handle = recorder.handle();
     ::metrics::set_global_recorder(recorder).context("metrics are already switched on")?;
     for (name, text) in COUNTERS {
-        describe_counter!(name, text);
+        describe_counter!(*name, *text);
     }
     for (name, unit, text) in GAUGES {
-        describe_gauge!(name, unit, text);
+        describe_gauge!(*name, *unit, *text);
     }
-    describe_histogram!(super::step::DURATION, Unit::Seconds, "Steps of payments, by step and outcome");
-    describe_histogram!("webhook_attempt_seconds", Unit::Seconds, "Calls of webhook endpoints, by outcome");
+    for (name, text) in HISTOGRAMS {
+        describe_histogram!(*name, Unit::Seconds, *text);
+    }
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The names in `counter!("…"`, `gauge!("…"` and `histogram!("…"` of all crates.
+    fn names_in(folder: &Path, names: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                names_in(&path, names);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(&path).unwrap();
+                for kind in ["counter", "gauge", "histogram"] {
+                    let call = format!("metrics::{kind}!(\"");
+                    let calls = source.split(call.as_str()).skip(1);
+                    names.extend(calls.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_metric_says_what_it_is() {
+        let mut used = Vec::new();
+        names_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut used);
+        assert!(used.iter().any(|name| name == "payments_total"), "the search itself works: {used:?}");
+        let described = |name: &str| {
+            COUNTERS.iter().any(|(known, _)| *known == name)
+                || GAUGES.iter().any(|(known, ..)| *known == name)
+                || HISTOGRAMS.iter().any(|(known, _)| *known == name)
+        };
+        used.retain(|name| !described(name));
+        assert!(used.is_empty(), "used, but not described in observability/metrics.rs: {used:?}");
+    }
 }
