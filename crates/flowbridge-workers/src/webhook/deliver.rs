@@ -9,6 +9,7 @@ use super::health::{Answer, Patience, learn};
 use super::message::{self, WEBHOOKS};
 use super::resolver::GuardedResolver;
 use crate::context::{Context, Turn, Worker, chain, run_loop};
+use flowbridge_api::trace::{STEP, TRACEPARENT, TraceParent};
 use flowbridge_domain::id::{ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_security::egress::{EgressPolicy, EgressRefused};
@@ -325,7 +326,7 @@ impl Deliverer {
         for event in disabled {
             let endpoint = WebhookEndpointId::from_uuid(event.key.as_uuid());
             metrics::counter!("webhook_endpoints_disabled_total").increment(1);
-            tracing::warn!(webhook.endpoint = %endpoint, reason = %event.data["reason"], "disabled a webhook endpoint");
+            tracing::warn!(endpoint.id = %endpoint, reason = %event.data["reason"], "disabled a webhook endpoint");
             self.context.wake.ring(Work::PaymentEvents);
         }
         Ok(())
@@ -385,7 +386,10 @@ impl Sender {
     async fn send(&self, claimed: ClaimedDelivery, context: &Context) -> Sent {
         let at = context.now();
         let begun = tokio::time::Instant::now();
-        let (answer, status, error) = match self.post(&claimed, at).await {
+        let trace = claimed.event.as_ref().and_then(|event| TraceParent::parse(&event.traceparent));
+        let span = trace.map(|trace| trace.child(rand::random()));
+        let is_about_payment = claimed.event.as_ref().is_none_or(|event| event.topic != WEBHOOKS);
+        let (answer, status, error) = match self.post(&claimed, at, span).await {
             Ok((status, headers)) => {
                 let answer = judge(status, &headers);
                 let error = (answer != Answer::Delivered).then(|| "refused by the receiver".to_owned());
@@ -393,12 +397,27 @@ impl Sender {
             }
             Err(why) => (Answer::Unanswered, None, Some(why)),
         };
-        let latency_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let took = begun.elapsed();
         tracing::debug!(
-            webhook.delivery = %claimed.id, webhook.endpoint = %claimed.endpoint, payment.id = %claimed.subject,
-            event.id = %claimed.event_id, attempt = claimed.attempts, http.status = status, error, latency_ms,
-            "sent a webhook"
+            target: STEP,
+            step = "webhook",
+            outcome = answer.as_str(),
+            payment.id = is_about_payment.then(|| claimed.subject.to_string()),
+            event.id = %claimed.event_id,
+            delivery.id = %claimed.id,
+            endpoint.id = %claimed.endpoint,
+            trace_id = trace.map(|trace| trace.trace_id_hex()),
+            parent_span_id = trace.map(|trace| trace.span_id_hex()),
+            span_id = span.map(|span| span.span_id_hex()),
+            sampled = trace.is_some_and(|trace| trace.sampled),
+            started_at_us = at.as_micros(),
+            ended_at_us = at.plus(took).as_micros(),
+            attempt = claimed.attempts,
+            http.status = status,
+            error,
+            "called a webhook endpoint"
         );
+        let latency_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         Sent { attempt: Attempt { at, status, error, latency_ms }, claimed, answer }
     }
 
@@ -407,6 +426,7 @@ impl Sender {
         &self,
         claimed: &ClaimedDelivery,
         at: Timestamp,
+        span: Option<TraceParent>,
     ) -> Result<(StatusCode, HeaderMap), String> {
         let url = self.settings.egress.check_url(&claimed.url).map_err(|error| error.to_string())?;
         let event = claimed.event.as_ref().ok_or("the event is no longer in the log")?;
@@ -424,8 +444,8 @@ impl Sender {
             .header(TIMESTAMP_HEADER, attempt.timestamp())
             .header(SIGNATURE_HEADER, signatures)
             .body(body);
-        if let Some(traceparent) = message::child_traceparent(&event.traceparent, rand::random()) {
-            request = request.header("traceparent", traceparent);
+        if let Some(span) = span {
+            request = request.header(TRACEPARENT, span.to_string());
         }
         let mut response = request.send().await.map_err(|error| describe(&error))?;
         let answer = (response.status(), std::mem::take(response.headers_mut()));

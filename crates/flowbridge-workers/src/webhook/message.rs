@@ -67,35 +67,3 @@ pub(crate) fn webhook_id(event: EventId) -> String {
 pub(crate) fn rfc3339(at: Timestamp) -> String {
     jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
-
-/// Continues a W3C trace context with a span of our own. `None` when it is none.
-pub(crate) fn child_traceparent(parent: &str, span: u64) -> Option<String> {
-    let mut parts = parent.split('-');
-    let (version, trace, _, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, digits: usize| {
-        text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    (version == "00" && is_hex(trace, 32) && is_hex(flags, 2))
-        .then(|| format!("00-{trace}-{:016x}-{flags}", span.max(1)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_is_continued_and_nonsense_is_not() {
-        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(
-            child_traceparent(parent, 0xab).as_deref(),
-            Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000ab-01")
-        );
-        for wrong in [
-            "",
-            "00-4bf9-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736\r\nx: y-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(child_traceparent(wrong, 1), None, "{wrong:?}");
-        }
-    }
-}
