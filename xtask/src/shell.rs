@@ -51,15 +51,19 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// The command line with paths below the repository made relative, and a bearer token left out.
+/// The command line as one would type it: paths below the repository relative, other programs by name, a bearer token
+/// left out.
 fn show(command: &Command) -> String {
     let root = format!("{}/", root().display());
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words = words.map(|word| match word.to_string_lossy().replace(&root, "") {
-        word if word.starts_with("Authorization:") => "Authorization:…".to_owned(),
-        word => word,
-    });
-    let line = words.collect::<Vec<_>>().join(" ");
+    let program = Path::new(command.get_program());
+    let program =
+        program.strip_prefix(&root).ok().or_else(|| program.file_name().map(Path::new)).unwrap_or(program);
+    let mut line = program.display().to_string();
+    for word in command.get_args() {
+        let word = word.to_string_lossy().replace(&root, "");
+        line.push(' ');
+        line.push_str(if word.starts_with("Authorization:") { "Authorization:…" } else { &word });
+    }
     match command.get_current_dir().map(|folder| folder.display().to_string().replace(&root, "")) {
         Some(folder) if !folder.starts_with('/') => format!("(in {folder}) {line}"),
         _ => line,

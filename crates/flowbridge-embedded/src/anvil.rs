@@ -112,7 +112,7 @@ impl EmbeddedAnvil {
         fs::create_dir_all(&*folder).with_context(|| format!("create {}", folder.display()))?;
         *folder = folder.canonicalize()?;
         let lock = process::lock(folder, "Anvil")?;
-        stop_survivors(folder)?;
+        process::kill_all(folder, "anvil")?;
         let binary = find_binary(settings.binary.as_deref())?;
         let port = choose_port(settings.port)?;
         let mut anvil =
@@ -177,6 +177,20 @@ impl EmbeddedAnvil {
         self.launch()
     }
 
+    /// Starts the node again if it has ended by itself, and says whether it had: for a supervisor's regular look.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn revive(&mut self) -> Result<bool> {
+        let has_ended = self.node.as_mut().is_some_and(|node| !matches!(node.try_wait(), Ok(None)));
+        if has_ended {
+            warn!("the chain node has ended by itself and is started again");
+            self.kill();
+            self.launch()?;
+        }
+        Ok(has_ended)
+    }
+
     fn end(&mut self, signal: Signal) {
         let Some(mut node) = self.node.take() else { return };
         if signal == Signal::KILL {
@@ -198,7 +212,15 @@ impl EmbeddedAnvil {
         let log_start = log.metadata()?.len();
         let mut command = process::command(&self.binary, None, "TERM");
         command.current_dir(folder).stdout(log.try_clone()?).stderr(log);
-        command.args(["--no-mining", "--hardfork", "cancun", "--order", "fifo", "--no-request-size-limit"]);
+        command.args([
+            "--no-mining",
+            "--hardfork",
+            "cancun",
+            "--order",
+            "fifo",
+            "--no-request-size-limit",
+            "--no-cors",
+        ]);
         // `safe` is two blocks behind the head and `finalized` four, so that finality is something to wait for.
         command.args(["--slots-in-an-epoch", "2", "--prune-history"]);
         if self.settings.states_kept > 0 {
@@ -276,14 +298,4 @@ fn choose_port(wanted: Option<u16>) -> Result<u16> {
         )
     })?;
     Ok(listener.local_addr()?.port())
-}
-
-fn stop_survivors(folder: &Path) -> Result<()> {
-    let own = std::process::id();
-    let survivors = || process::working_in(folder).into_iter().filter(move |pid| *pid != own);
-    let none_left = process::wait_until(STOP_PATIENCE, || {
-        survivors().for_each(|pid| process::signal(pid, Signal::KILL));
-        survivors().next().is_none()
-    });
-    if none_left { Ok(()) } else { bail!("an earlier run's process in {} does not end", folder.display()) }
 }

@@ -35,7 +35,6 @@ const TEMPORARY_PREFIX: &str = "flowbridge-postgres-";
 /// Redo of a gigabyte of log takes a few seconds; a minute means that something is wrong.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const FAST_STOP_PATIENCE: Duration = Duration::from_secs(10);
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running server; dropping it stops it.
 #[derive(Debug)]
@@ -155,7 +154,7 @@ impl EmbeddedPostgres {
     pub fn stop(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         // SIGINT is a fast shutdown. SIGQUIT leaves without the closing checkpoint; the next start replays the log.
-        for (name, patience) in [(Signal::INT, FAST_STOP_PATIENCE), (Signal::QUIT, KILL_PATIENCE)] {
+        for (name, patience) in [(Signal::INT, FAST_STOP_PATIENCE), (Signal::QUIT, process::KILL_PATIENCE)] {
             process::signal(server.id(), name);
             if process::wait_until(patience, || matches!(server.try_wait(), Ok(Some(_)) | Err(_))) {
                 return;
@@ -181,6 +180,20 @@ impl EmbeddedPostgres {
         self.launch()
     }
 
+    /// Starts the server again if it has ended by itself, and says whether it had: for a supervisor's regular look.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub fn revive(&mut self) -> Result<bool> {
+        let has_ended = self.server.as_mut().is_some_and(|server| !matches!(server.try_wait(), Ok(None)));
+        if has_ended {
+            warn!("PostgreSQL has ended by itself and is started again");
+            self.crash();
+            self.launch()?;
+        }
+        Ok(has_ended)
+    }
+
     /// The postmaster first, so that it starts no replacement; then every backend. A survivor would hold the shared
     /// memory and make the next start wait for it.
     fn kill(&self, mut server: Child) {
@@ -188,7 +201,7 @@ impl EmbeddedPostgres {
         if let Err(error) = server.wait() {
             warn!(%error, "PostgreSQL's main process could not be waited for");
         }
-        if let Err(error) = kill_all(&self.data_folder()) {
+        if let Err(error) = process::kill_all(&self.data_folder(), "postgres") {
             warn!(error = format!("{error:#}"), "a process of PostgreSQL is left");
         }
     }
@@ -367,7 +380,7 @@ fn remove_misleading_pid_file(data: &Path) {
     let file = data.join("postmaster.pid");
     let pid = fs::read_to_string(&file).ok().and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
     if pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
-        && process::working_in(data).is_empty()
+        && process::working_in(data, "postgres").is_empty()
     {
         let _ = fs::remove_file(&file);
     }
@@ -376,7 +389,7 @@ fn remove_misleading_pid_file(data: &Path) {
 /// Stops what a killed run left working in `data`: first by an immediate shutdown, in which the postmaster takes its
 /// backends with it, then by force.
 fn stop_survivors(data: &Path) -> Result<()> {
-    let survivors = process::working_in(data);
+    let survivors = process::working_in(data, "postgres");
     if survivors.is_empty() {
         return Ok(());
     }
@@ -384,19 +397,10 @@ fn stop_survivors(data: &Path) -> Result<()> {
     for pid in survivors {
         process::signal(pid, Signal::QUIT);
     }
-    if process::wait_until(KILL_PATIENCE, || process::working_in(data).is_empty()) {
+    if process::wait_until(process::KILL_PATIENCE, || process::working_in(data, "postgres").is_empty()) {
         return Ok(());
     }
-    kill_all(data)
-}
-
-fn kill_all(data: &Path) -> Result<()> {
-    let none_left = process::wait_until(KILL_PATIENCE, || {
-        let left = process::working_in(data);
-        left.iter().for_each(|pid| process::signal(*pid, Signal::KILL));
-        left.is_empty()
-    });
-    if none_left { Ok(()) } else { bail!("processes in {} do not end even when killed", data.display()) }
+    process::kill_all(data, "postgres")
 }
 
 /// Removes the folders of temporary servers whose test run was killed: those whose lock nobody holds any more.

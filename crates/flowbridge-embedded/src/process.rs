@@ -19,6 +19,9 @@ use std::{fs, thread};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, Signal};
 
+/// How long a process may take to vanish once it is killed.
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The system account a server runs under when we are root, since PostgreSQL refuses to run as root.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
@@ -128,16 +131,34 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Every living process whose working folder is `folder`. PostgreSQL's processes all work inside their data folder, and
-/// each leads a session of its own, so neither the process group nor the parent finds all of them after a crash.
-pub(crate) fn working_in(folder: &Path) -> Vec<u32> {
+/// Every living process of `program` whose working folder is `folder`. PostgreSQL's processes all work inside their data
+/// folder, and each leads a session of its own, so neither the process group nor the parent finds all of them after a
+/// crash. The program's name keeps a shell that looks around in the folder out of it.
+pub(crate) fn working_in(folder: &Path, program: &str) -> Vec<u32> {
     let Ok(folder) = folder.canonicalize() else { return Vec::new() };
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder))
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == program)
+        })
         .collect()
+}
+
+/// Kills what is left of `program` in `folder`, and waits until nothing is.
+pub(crate) fn kill_all(folder: &Path, program: &str) -> Result<()> {
+    let none_left = wait_until(KILL_PATIENCE, || {
+        let left = working_in(folder, program);
+        left.iter().for_each(|pid| signal(*pid, Signal::KILL));
+        left.is_empty()
+    });
+    if none_left {
+        Ok(())
+    } else {
+        bail!("a process of {program} in {} does not end even when killed", folder.display())
+    }
 }
 
 /// Polls `is_true` every few milliseconds until it holds; false when `patience` ran out first.

@@ -104,6 +104,8 @@ pub(crate) struct Journal {
 impl Journal {
     /// Mines the saved blocks again on a node that has just loaded the checkpoint, sets its clock, and goes on from there.
     pub(crate) fn resume(folder: &Path, saved: Saved, rpc: &Rpc) -> Result<Self> {
+        // Our own calls would fill its log.
+        rpc.call::<Value>("anvil_setLoggingEnabled", json!([false]))?;
         let loaded = block(rpc, "latest", false)?.header.number;
         let replayed = replay(rpc, loaded, &saved.tail)?;
         let (file, genesis_time) = match saved.genesis_time {

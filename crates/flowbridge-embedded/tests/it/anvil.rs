@@ -10,6 +10,8 @@ use alloy::providers::{Provider, ProviderBuilder};
 use alloy::rpc::types::TransactionRequest;
 use flowbridge_embedded::{AnvilSettings, EmbeddedAnvil};
 
+use crate::supervisor;
+
 /// The first of the accounts that Anvil makes and signs for, and one that starts with nothing.
 const RICH: Address = address!("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
 const POOR: Address = address!("0x000000000000000000000000000000000000dEaD");
@@ -26,7 +28,11 @@ fn start(folder: &Path) -> EmbeddedAnvil {
 }
 
 fn provider(anvil: &EmbeddedAnvil) -> impl Provider + use<> {
-    ProviderBuilder::new().connect_http(anvil.rpc_url().parse().unwrap())
+    provider_at(&anvil.rpc_url())
+}
+
+fn provider_at(url: &str) -> impl Provider + use<> {
+    ProviderBuilder::new().connect_http(url.parse().unwrap())
 }
 
 async fn pay(provider: &impl Provider, wei: u64) -> u64 {
@@ -92,6 +98,23 @@ async fn a_killed_node_continues_with_the_same_blocks() {
         assert_eq!(provider.get_balance(POOR).await.unwrap(), U256::from(paid), "life {life}");
         assert_eq!(provider.get_transaction_count(RICH).await.unwrap(), life * 5);
     }
+}
+
+#[tokio::test]
+async fn a_killed_supervisor_takes_the_node_along_and_the_next_continues_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let (supervisor, url) = supervisor::run("anvil", folder.path());
+    let provider = provider_at(&url);
+    let head = pay(&provider, 9).await;
+    // The payment's block is in the journal once the next one is there.
+    while provider.get_block_number().await.unwrap() == head {
+        tokio::task::yield_now().await;
+    }
+    let before = hashes(&provider, head).await;
+    supervisor::kill(supervisor);
+    let mut anvil = start(folder.path());
+    assert_eq!(hashes(&self::provider(&anvil), head).await, before);
+    assert!(!anvil.revive().unwrap(), "it runs");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

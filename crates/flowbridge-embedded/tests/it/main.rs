@@ -3,3 +3,4 @@
 
 mod anvil;
 mod postgres;
+mod supervisor;

@@ -1,13 +1,13 @@
 //! PostgreSQL through every way a run can end, and every reason not to start.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use flowbridge_embedded::EmbeddedPostgres;
+
+use crate::supervisor;
 
 async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
@@ -39,19 +39,19 @@ async fn committed_rows_survive_a_crash_and_a_restart() {
     postgres.restart().unwrap();
     println!("restart: {:?}", start.elapsed());
     assert_eq!(rows(&postgres.url()).await, 1);
+    assert!(!postgres.revive().unwrap(), "it runs");
 }
 
 #[tokio::test]
 async fn a_killed_supervisor_leaves_nothing_that_hinders_the_next_start() {
     let folder = folder(0o755);
-    let (mut supervisor, url) = supervisor(folder.path());
+    let (supervisor, url) = supervisor::run("postgres", folder.path());
     connect(&url)
         .await
         .batch_execute("create table payment (n int); insert into payment values (1)")
         .await
         .unwrap();
-    supervisor.kill().unwrap();
-    supervisor.wait().unwrap();
+    supervisor::kill(supervisor);
     let postgres = EmbeddedPostgres::start(folder.path(), None).unwrap();
     assert_eq!(postgres.url(), url);
     assert_eq!(rows(&url).await, 1);
@@ -60,11 +60,10 @@ async fn a_killed_supervisor_leaves_nothing_that_hinders_the_next_start() {
 #[test]
 fn a_folder_in_use_is_refused_with_the_process_that_uses_it() {
     let folder = folder(0o755);
-    let (mut supervisor, _) = supervisor(folder.path());
+    let (supervisor, _) = supervisor::run("postgres", folder.path());
     let refusal = EmbeddedPostgres::start(folder.path(), None).unwrap_err().to_string();
     assert!(refusal.contains(&format!("already run by process {}", supervisor.id())), "{refusal}");
-    supervisor.kill().unwrap();
-    supervisor.wait().unwrap();
+    supervisor::kill(supervisor);
 }
 
 #[test]
@@ -109,29 +108,5 @@ async fn a_folder_with_a_long_path_or_closed_to_the_servers_account_still_works(
         assert!(is_anew, "without the link the old data belongs to nobody");
         drop(postgres);
         fs::remove_dir_all(home).unwrap();
-    }
-}
-
-/// Another process that runs the server in `folder` until it is killed, and the server's connection string.
-fn supervisor(folder: &Path) -> (Child, String) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", "postgres::supervise_until_killed"])
-        .env("FLOWBRIDGE_TEST_FOLDER", folder)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let url = lines.map_while(Result::ok).find_map(|line| Some(line.split_once("url=")?.1.to_owned()));
-    (child, url.unwrap())
-}
-
-#[test]
-#[ignore = "the other process of `supervisor`"]
-fn supervise_until_killed() {
-    let Some(folder) = std::env::var_os("FLOWBRIDGE_TEST_FOLDER") else { return };
-    let postgres = EmbeddedPostgres::start(Path::new(&folder), None).unwrap();
-    println!("url={}", postgres.url());
-    loop {
-        std::thread::park();
     }
 }
