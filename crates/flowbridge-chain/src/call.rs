@@ -115,6 +115,16 @@ pub fn unfreeze(wallet: &EvmAddress) -> Vec<u8> {
     Token::unfreezeCall { wallet: address(wallet) }.abi_encode()
 }
 
+/// To the manager: stops settlement, never cancellation.
+pub fn pause() -> Vec<u8> {
+    Manager::pauseCall {}.abi_encode()
+}
+
+/// To the manager: undoes [`pause`].
+pub fn unpause() -> Vec<u8> {
+    Manager::unpauseCall {}.abi_encode()
+}
+
 /// To the token, from a debtor's wallet: the manager may take `units` for token-funded payments.
 pub fn approve(manager: &EvmAddress, units: u64) -> Vec<u8> {
     Token::approveCall { spender: address(manager), value: U256::from(units) }.abi_encode()

@@ -1,0 +1,203 @@
+//! The chain role under faults: nodes that die, sockets that say nothing, fees that rise, keys that others use, payments that
+//! the contracts refuse, and cancellations that race settlements. Each ends with every payment in one place and the proof.
+
+use crate::stage::{Shape, Stage, Tuning, key, next};
+use flowbridge_bank::simulator::{Fault, FaultRule, Target};
+use flowbridge_chain::At;
+use flowbridge_chain::call;
+use flowbridge_chain::deploy::Admin;
+use flowbridge_chain::signer::Unsigned;
+use flowbridge_chain::watch::Bell;
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::party::EvmAddress;
+use flowbridge_store::lifecycle;
+use serde_json::json;
+use std::time::Duration;
+
+/// Places in the list of funded accounts.
+const INITIATOR: usize = 1;
+const GUARDIAN: usize = 4;
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payments_complete_around_one_that_the_router_refuses() {
+    let stage = Stage::new(vec![]).await;
+    let payments = stage.accept_together(&[Shape::BankToToken; 5]).await;
+    for (place, payment) in payments.iter().enumerate() {
+        if place == 2 {
+            stage.reaches(*payment, "failed").await;
+            assert_eq!(stage.reason(*payment).await, "not_valid");
+        } else {
+            stage.reaches(*payment, "completed").await;
+        }
+    }
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_creditor_waits_for_a_person_and_its_neighbours_do_not() {
+    let stage = Stage::new(vec![]).await;
+    stage.guardian(stage.contracts.token, call::freeze(&stage.creditor_wallet)).await;
+    let frozen = stage.accept(Shape::BankToToken, 1_000).await;
+    let neighbour = stage.accept(Shape::Back, 2_000).await;
+    stage.reaches(neighbour, "completed").await;
+    stage.reaches(frozen, "under_review").await;
+    assert_eq!(stage.reason(frozen).await, "creditor_blocked");
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_and_comes_back_costs_time_only() {
+    let mut stage = Stage::new(vec![]).await;
+    let before = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(before, "initiated").await;
+    stage.anvil.kill();
+    let during = stage.accept(Shape::BankToToken, 2_000).await;
+    stage.anvil.restart().unwrap();
+    stage.reaches(before, "completed").await;
+    stage.reaches(during, "completed").await;
+    assert_eq!(stage.tokens_of_creditor().await, 30_000_000);
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_never_says_anything_costs_latency_only() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", silent.local_addr().unwrap());
+    let bell = Some(Bell { url, silence_max: Duration::from_secs(1) });
+    let stage = Stage::tuned(vec![], Tuning { bell, ..Tuning::default() }).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "completed").await;
+    assert!(
+        tokio::time::timeout(PATIENCE, silent.accept()).await.is_ok(),
+        "it was listened to all the while"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_offers_too_little_is_replaced_by_one_that_offers_more() {
+    let tuning = Tuning { bump_after: Duration::from_secs(1), ..Tuning::default() };
+    let stage = Stage::tuned(vec![], tuning).await;
+    stage.anvil.freeze();
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until("select 1 from chain_tx where state = 'broadcast'").await;
+    stage.node("anvil_setNextBlockBaseFeePerGas", json!(["0x174876e800"])).await;
+    stage.anvil.thaw();
+    stage.reaches(payment, "completed").await;
+    stage.until("select 1 from chain_tx where purpose = 'initiate' and versions > 1").await;
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nonce_that_somebody_else_used_is_noticed_and_the_payment_signed_anew() {
+    let stage = Stage::new(vec![]).await;
+    stage.anvil.freeze();
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until("select 1 from chain_tx where state = 'broadcast'").await;
+    let thief = key(INITIATOR);
+    let own = thief.address();
+    let nonce = stage.chain.nonce(&own, At::Latest).await.unwrap();
+    let stolen = Unsigned {
+        chain_id: 31337,
+        nonce,
+        to: Some(&own),
+        calldata: &[],
+        value: 0,
+        gas_limit: 21_000,
+        fee_per_gas: 100_000_000_000,
+        priority_fee: 50_000_000_000,
+    };
+    stage.chain.send(&thief.sign(&stolen).unwrap().raw).await.unwrap();
+    stage.anvil.thaw();
+    stage.reaches(payment, "completed").await;
+    let nonces = stage.chain.nonce(&own, At::Latest).await.unwrap();
+    assert_eq!(nonces, nonce + 2, "the stolen one and one of ours, and no hole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_that_races_a_settlement_ends_as_the_chain_decided() {
+    let stage = Stage::new(vec![slow_hold()]).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "initiated").await;
+    stage.anvil.freeze();
+    stage.until("select 1 from chain_tx where purpose = 'settle' and state = 'broadcast'").await;
+    stage.cancel(payment).await;
+    stage.until("select 1 from chain_tx where purpose = 'cancel' and state = 'broadcast'").await;
+    stage.anvil.thaw();
+    stage.until("select 1 from payment where state in ('completed', 'failed')").await;
+    let settled = stage.state(payment).await == "completed";
+    assert_eq!(stage.tokens_of_creditor().await, if settled { 10_000_000 } else { 0 });
+    stage.until("select 1 from chain_log where kind = 'skipped'").await;
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_ahead_of_a_settlement_wins_and_the_settlement_moves_nothing() {
+    let stage = Stage::new(vec![]).await;
+    stage.guardian(stage.contracts.manager, call::pause()).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until("select 1 from chain_tx where purpose = 'settle' and state = 'intended'").await;
+    stage.cancel(payment).await;
+    stage.reaches(payment, "failed").await;
+    stage.guardian(stage.contracts.manager, call::unpause()).await;
+    stage.until("select 1 from chain_log where kind = 'skipped'").await;
+    assert_eq!(stage.state(payment).await, "failed");
+    assert_eq!(stage.tokens_of_creditor().await, 0);
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stragglers_of_a_batch_settle_when_their_bank_has_answered() {
+    let stage = Stage::new(vec![slow_hold()]).await;
+    let mut payments = Vec::new();
+    for _ in 0..4 {
+        payments.push(stage.accept(Shape::BankToToken, 1_000).await);
+    }
+    for payment in payments {
+        stage.reaches(payment, "completed").await;
+    }
+    stage.requires_proof().await;
+}
+
+/// The bank takes its time for one hold.
+fn slow_hold() -> FaultRule {
+    next(Fault::Latency { ms: 1_500, jitter_ms: 0 }, Target::PlaceHold)
+}
+
+impl Stage {
+    /// Payments of 10 EUR in one batch. The third has expired before the router hears of it.
+    async fn accept_together(&self, shapes: &[Shape]) -> Vec<PaymentId> {
+        self.sql.batch_execute("begin").await.unwrap();
+        let mut payments = Vec::new();
+        for shape in shapes {
+            payments.push(self.accept(*shape, 1_000).await);
+        }
+        let expired = "update payment set expires_at = now() - interval '1 hour' where id = $1";
+        self.sql.execute(expired, &[&payments[2].as_uuid()]).await.unwrap();
+        self.sql.batch_execute("commit").await.unwrap();
+        payments
+    }
+
+    async fn cancel(&self, payment: PaymentId) {
+        let tx = self.context.db.begin().await.unwrap();
+        lifecycle::cancel(&tx, &[payment], self.context.now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn guardian(&self, to: EvmAddress, calldata: Vec<u8>) {
+        let key = key(GUARDIAN);
+        let admin = Admin { chain: &*self.chain, chain_id: 31337, key: &key, patience: PATIENCE };
+        admin.send(Some(&to), &calldata).await.unwrap();
+    }
+
+    /// Waits until a query finds something.
+    async fn until(&self, query: &str) {
+        let found = tokio::time::timeout(PATIENCE, async {
+            while self.sql.query(query, &[]).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        assert!(found.await.is_ok(), "nothing came of: {query}");
+    }
+}
