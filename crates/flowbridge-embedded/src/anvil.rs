@@ -52,6 +52,9 @@ pub struct AnvilSettings {
     /// How many past states stay in memory. 0 keeps a long run small; `anvil_reorg` and `anvil_rollback` need as many as
     /// they go back.
     pub states_kept: u32,
+    /// Whether the chain is written down and continued at the next start. Costs a read of each block; leave it out where a
+    /// run's chain is thrown away, such as a benchmark's.
+    pub keeps_chain: bool,
 }
 
 impl AnvilSettings {
@@ -65,6 +68,7 @@ impl AnvilSettings {
             block_time: Duration::from_secs(1),
             idle_block_time: Duration::from_secs(5),
             states_kept: 0,
+            keeps_chain: true,
         }
     }
 }
@@ -207,7 +211,7 @@ impl EmbeddedAnvil {
 
     fn launch(&mut self) -> Result<()> {
         let folder = &self.settings.folder;
-        let saved = Saved::read(folder)?;
+        let saved = self.settings.keeps_chain.then(|| Saved::read(folder)).transpose()?;
         let log = process::open_log(&self.log())?;
         let log_start = log.metadata()?.len();
         let mut command = process::command(&self.binary, None, "TERM");
@@ -234,10 +238,10 @@ impl EmbeddedAnvil {
         ] {
             command.arg(flag).arg(value.to_string());
         }
-        if let Some(time) = saved.genesis_time {
+        if let Some(time) = saved.as_ref().and_then(|saved| saved.genesis_time) {
             command.arg("--timestamp").arg(time.to_string());
         }
-        if let Some(checkpoint) = &saved.checkpoint {
+        if let Some(checkpoint) = saved.as_ref().and_then(|saved| saved.checkpoint.as_ref()) {
             command.arg("--load-state").arg(checkpoint);
         }
         let mut node = process::spawn(command).with_context(|| format!("start {}", self.binary.display()))?;
@@ -257,7 +261,8 @@ impl EmbeddedAnvil {
         self.node = Some(node);
         let AnvilSettings { block_time, idle_block_time, .. } = self.settings;
         let pace = Pace { block_time, idle_block_time };
-        self.miner = Some(Miner::start(self.port, pace, self.settings.folder.clone(), saved)?);
+        let journal = saved.map(|saved| (self.settings.folder.clone(), saved));
+        self.miner = Some(Miner::start(self.port, pace, journal)?);
         Ok(())
     }
 }

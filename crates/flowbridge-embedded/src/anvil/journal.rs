@@ -28,9 +28,12 @@ use tracing::{debug, info, warn};
 
 use super::rpc::Rpc;
 
-/// Replaying a block takes about a millisecond, replaying a mebibyte of transactions a tenth of a second.
+/// Beyond either, a checkpoint is taken as soon as the chain is idle: it halts the chain for as long as it takes. Replaying
+/// a block takes about a millisecond, replaying a mebibyte of the journal a twentieth of a second.
 const TAIL_BLOCKS_MAX: usize = 1_000;
 const TAIL_BYTES_MAX: usize = 16 << 20;
+/// Beyond this, idle or not.
+const TAIL_BLOCKS_BUSY_MAX: usize = 10_000;
 /// A longer tail is folded into a checkpoint when the node is stopped, to make the next start quick.
 const TAIL_BLOCKS_AFTER_STOP_MAX: usize = 100;
 /// Empty blocks older than this are of no use to anyone; a watcher rewinds less.
@@ -126,14 +129,24 @@ impl Journal {
             tail_bytes: usize::try_from(saved.whole_bytes)?,
         };
         match replayed {
-            Replayed::Same => journal.follow(rpc)?,
+            Replayed::Same => journal.append(rpc)?,
             Replayed::Different => journal.checkpoint(rpc)?,
         }
         Ok(journal)
     }
 
     /// Writes down what the chain has done since the last call. The blocks are on disk when this returns.
-    pub(crate) fn follow(&mut self, rpc: &Rpc) -> Result<()> {
+    pub(crate) fn follow(&mut self, rpc: &Rpc, is_idle: bool) -> Result<()> {
+        self.append(rpc)?;
+        let is_long = self.tail.len() > TAIL_BLOCKS_MAX || self.tail_bytes > TAIL_BYTES_MAX;
+        if is_long && is_idle || self.tail.len() > TAIL_BLOCKS_BUSY_MAX {
+            self.checkpoint(rpc)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn append(&mut self, rpc: &Rpc) -> Result<()> {
         let head = block(rpc, "latest", false)?;
         if head.header.number == self.head()
             && self.hash_of(self.head()).is_none_or(|hash| hash == head.header.hash)
@@ -141,20 +154,16 @@ impl Journal {
             return Ok(());
         }
         if self.is_extended(rpc, head.header.number)? {
-            self.append_up_to_head(rpc)?;
+            self.append_up_to(rpc, head.header.number)
         } else {
             debug!(chain.block_number = head.header.number, "the chain was reorganised: taking a checkpoint");
-            self.checkpoint(rpc)?;
+            self.checkpoint(rpc)
         }
-        if self.tail.len() > TAIL_BLOCKS_MAX || self.tail_bytes > TAIL_BYTES_MAX {
-            self.checkpoint(rpc)?;
-        }
-        Ok(())
     }
 
     /// The last entries before the node is stopped in good order.
     pub(crate) fn close(&mut self, rpc: &Rpc) -> Result<()> {
-        self.follow(rpc)?;
+        self.append(rpc)?;
         if self.tail.len() > TAIL_BLOCKS_AFTER_STOP_MAX { self.checkpoint(rpc) } else { Ok(()) }
     }
 
@@ -176,8 +185,7 @@ impl Journal {
         })
     }
 
-    fn append_up_to_head(&mut self, rpc: &Rpc) -> Result<()> {
-        let head = block(rpc, "latest", false)?.header.number;
+    fn append_up_to(&mut self, rpc: &Rpc, head: u64) -> Result<()> {
         let mut lines = Vec::new();
         let mut hashes = Vec::new();
         for number in self.head() + 1..=head {

@@ -41,15 +41,15 @@ pub(crate) struct Pace {
 }
 
 impl Miner {
-    /// Brings the chain back to where the journal ends, then starts mining.
-    pub(crate) fn start(port: u16, pace: Pace, folder: PathBuf, saved: Saved) -> Result<Self> {
+    /// Brings the chain back to where the journal ends, if one is kept, then starts mining.
+    pub(crate) fn start(port: u16, pace: Pace, journal: Option<(PathBuf, Saved)>) -> Result<Self> {
         let rpc = Rpc::new(port)?;
         let (orders, inbox) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         let frozen = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name("chain-miner".into()).spawn({
             let frozen = frozen.clone();
-            move || match Journal::resume(&folder, saved, &rpc) {
+            move || match journal.map(|(folder, saved)| Journal::resume(&folder, saved, &rpc)).transpose() {
                 Ok(journal) => {
                     // Nobody is left to mine for when the starter has gone; the first order then ends the loop.
                     let _ = ready.send(Ok(()));
@@ -85,7 +85,7 @@ impl Drop for Miner {
 
 struct Mining {
     rpc: Rpc,
-    journal: Journal,
+    journal: Option<Journal>,
     pace: Pace,
     frozen: Arc<AtomicBool>,
     /// When the last block was mined, and how many before it were empty.
@@ -100,9 +100,7 @@ impl Mining {
         loop {
             let outcome = match inbox.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
                 Ok(Order::Mine(count, answer)) => {
-                    let outcome = (0..count)
-                        .try_for_each(|_| self.mine())
-                        .and_then(|()| self.journal.follow(&self.rpc));
+                    let outcome = (0..count).try_for_each(|_| self.mine()).and_then(|()| self.follow());
                     // The asker may have given up waiting.
                     let _ = answer.send(outcome);
                     continue;
@@ -121,7 +119,7 @@ impl Mining {
             is_failing = outcome.is_err();
         }
         // A node that was killed cannot answer any more, and what it had not told is lost: that is what a crash means.
-        let _ = self.journal.close(&self.rpc);
+        let _ = self.journal.map(|mut journal| journal.close(&self.rpc));
     }
 
     fn look(&mut self) -> Result<()> {
@@ -134,7 +132,12 @@ impl Mining {
                 self.mine()?;
             }
         }
-        self.journal.follow(&self.rpc)
+        self.follow()
+    }
+
+    fn follow(&mut self) -> Result<()> {
+        let is_idle = self.empty > EMPTY_BLOCKS_BEFORE_IDLE;
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.follow(&self.rpc, is_idle))
     }
 
     fn mine(&mut self) -> Result<()> {

