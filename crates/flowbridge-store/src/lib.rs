@@ -5,6 +5,8 @@
 //! and nothing slow ever happens inside one. Every statement is a named constant in its module's `statements!` block; a test
 //! prepares all of them against a migrated database and compares their types with the committed list.
 
+pub mod accept;
+pub mod access;
 pub mod chain;
 pub mod db;
 pub mod effect;
@@ -13,8 +15,10 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod monitor;
 pub mod observation;
+pub mod party;
 pub mod payment;
 pub mod proof;
+pub mod query;
 #[cfg(test)]
 mod registry;
 mod sql;

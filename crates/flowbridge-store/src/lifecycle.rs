@@ -172,7 +172,13 @@ impl Slice {
         }
     }
 
-    /// Writes everything but the progress of payments that are new.
+    /// Adds a payment whose row is new and already says where it stands.
+    pub(crate) fn add_new(&mut self, stored: &StoredPayment, step: Step, now: Timestamp) {
+        self.add(stored, step, now);
+        self.progress.remove(&stored.payment.terms.id);
+    }
+
+    /// Writes everything.
     pub(crate) async fn write(self, tx: &Tx, now: Timestamp) -> Result<(), StoreError> {
         payment::save_progress(tx, &Vec::from_iter(self.progress), now).await?;
         ledger::post(tx, &self.entries, &self.holds, now).await?;

@@ -8,14 +8,18 @@ use flowbridge_embedded::EmbeddedPostgres;
 use std::fmt::Write as _;
 
 const MODULES: &[&[Statement]] = &[
+    crate::accept::STATEMENTS,
+    crate::access::STATEMENTS,
     crate::chain::STATEMENTS,
     crate::effect::STATEMENTS,
     crate::event_log::STATEMENTS,
     crate::ledger::STATEMENTS,
     crate::lifecycle::STATEMENTS,
     crate::monitor::STATEMENTS,
+    crate::party::STATEMENTS,
     crate::payment::STATEMENTS,
     crate::proof::STATEMENTS,
+    crate::query::STATEMENTS,
     crate::webhook::STATEMENTS,
 ];
 

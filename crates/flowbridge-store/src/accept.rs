@@ -1,0 +1,812 @@
+//! Accepting payments: a slice of requests, decided together and committed at once.
+//!
+//! One transaction holds the payment, its first event and effect, what is reserved for it, and the answer under the client's
+//! idempotency key; so an answer that was given can be given again, and one that was not given had no effect. A key is
+//! taken before anything else: a second request with it waits for the first and finds its answer. Requests are decided in
+//! the order in which they came, on running balances; one that is refused leaves its neighbours alone.
+
+use crate::db::{Db, StoreError, Tx};
+use crate::lifecycle::Slice;
+use crate::payment::{self, StoredPayment, hold_mode_name, parse_hold_mode};
+use crate::sql::{At, columns, statements};
+use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
+use flowbridge_domain::ledger::{Balances, HoldMovement, LedgerHold, cover_holds};
+use flowbridge_domain::money::Money;
+use flowbridge_domain::party::{BankCode, Iban};
+use flowbridge_domain::payment::{
+    self as domain, Funding, Kind, Legs, Party, Payment, PaymentNumber, Payout, State, Terms,
+};
+use flowbridge_domain::time::Timestamp;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+use uuid::Uuid;
+
+statements! {
+    TAKE_KEYS = "insert into idempotency_key (client_id, route, key, fingerprint, status, body, created_at)
+        select client_id, route, key, fingerprint, 0, '', $5
+            from unnest($1::text[], $2::text[], $3::text[], $4::bytea[]) as new (client_id, route, key, fingerprint)
+            order by client_id, route, key
+        on conflict do nothing
+        returning client_id, route, key";
+
+    READ_KEYS = "select known.client_id, known.route, known.key, known.fingerprint, known.status, known.body
+        from idempotency_key known
+            join unnest($1::text[], $2::text[], $3::text[]) as wanted (client_id, route, key)
+                on wanted.client_id = known.client_id and wanted.route = known.route and wanted.key = known.key";
+
+    ANSWER_KEYS = "update idempotency_key known set status = new.status, body = new.body
+        from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::bytea[])
+            as new (client_id, route, key, status, body)
+        where known.client_id = new.client_id and known.route = new.route and known.key = new.key";
+
+    ACCOUNTS = "select account.id, account.iban, account.currency, account.participant_id, account.bank_code,
+            account.status as account_status, participant.status as participant_status, participant.fee_basis_points,
+            bank.hold_mode
+        from account
+            join participant on participant.id = account.participant_id
+            join bank on bank.code = account.bank_code
+        where account.id = any($1)
+            or (account.iban, account.currency) in (select * from unnest($2::text[], $3::text[]))";
+
+    REFERENCES = "select id, participant_id, end_to_end_id from payment
+        where (participant_id, end_to_end_id) in (select * from unnest($1::uuid[], $2::text[]))";
+
+    // Locked in the order of ids, and before payments are decided, so that no two slices promise the same funds.
+    WALLETS = "select owner, currency, posted_credits - posted_debits as posted, held from ledger_account
+        where kind = 'wallet' and (owner, currency) in (select * from unnest($1::text[], $2::text[]))
+        order by id for no key update";
+
+    INSERT = "insert into payment (id, number, participant_id, kind, refund_of, funding, payout, currency, amount, fee,
+            debtor_account, debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode,
+            end_to_end_id, uetr, remittance_information, \"authorization\", execute_at, initiate_before, settle_before,
+            expires_at, hold_until, accepted_at, traceparent, state, state_since, chain_leg, hold_leg, payout_leg)
+        select new.id, nextval('payment_number'), new.participant_id, new.kind, new.refund_of, new.funding, new.payout,
+                new.currency, new.amount, new.fee, new.debtor_account, new.debtor_participant, new.debtor_bank,
+                new.creditor_account, new.creditor_participant, new.creditor_bank, new.hold_mode, new.end_to_end_id, new.uetr,
+                new.remittance_information, new.signed, new.execute_at, new.initiate_before, new.settle_before,
+                new.expires_at, new.hold_until, $28, new.traceparent, 'accepted', $28, $29, $30, $31
+            from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+                    $9::bigint[], $10::uuid[], $11::uuid[], $12::text[], $13::uuid[], $14::uuid[], $15::text[], $16::text[],
+                    $17::text[], $18::uuid[], $19::text[], $20::jsonb[], $21::timestamptz[], $22::timestamptz[],
+                    $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::text[], $27::integer[])
+                as new (id, participant_id, kind, refund_of, funding, payout, currency, amount, fee, debtor_account,
+                    debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode,
+                    end_to_end_id, uetr, remittance_information, signed, execute_at, initiate_before, settle_before,
+                    expires_at, hold_until, traceparent, place)
+            order by new.place
+        returning id, number";
+
+    RESERVE_QUOTA = "update payment set refunded = payment.refunded + taken.amount
+        from (select of, sum(amount)::bigint as amount from unnest($1::uuid[], $2::bigint[]) as refund (of, amount) group by of) taken
+        where payment.id = taken.of";
+}
+
+/// How long payments may take. See `config/default.toml`.
+#[derive(Debug, Clone, Copy)]
+pub struct PaymentPolicy {
+    /// From execution on, to be initiated.
+    pub initiate_window: Duration,
+    /// From execution on, to be settled, unless the client wants it sooner.
+    pub expiry: Duration,
+    /// Before expiry, when no settlement is sent any more.
+    pub settle_margin: Duration,
+    /// After expiry, that a bank's hold has to last.
+    pub hold_margin: Duration,
+}
+
+/// An account as a client names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountRef {
+    /// By our id.
+    Id(AccountId),
+    /// By the bank account, in the payment's currency.
+    Iban(Iban),
+}
+
+/// What is to be paid.
+#[derive(Debug, Clone)]
+pub enum Instruction {
+    /// From one account to another.
+    Pay {
+        /// Transfer, issuance or redemption.
+        kind: Kind,
+        /// Where the money comes from.
+        funding: Funding,
+        /// Where it goes.
+        payout: Payout,
+        /// Who pays.
+        debtor: AccountRef,
+        /// Who is paid.
+        creditor: AccountRef,
+    },
+    /// Back from the creditor of an earlier payment to its debtor, by the way it came.
+    Refund {
+        /// The earlier payment.
+        of: PaymentId,
+    },
+}
+
+/// A request to pay.
+#[derive(Debug, Clone)]
+pub struct NewPayment {
+    /// The id it will have.
+    pub id: PaymentId,
+    /// Whose client asks; none for an operator of ours, who may ask for anybody.
+    pub participant: Option<ParticipantId>,
+    /// What is to be paid.
+    pub instruction: Instruction,
+    /// How much.
+    pub amount: Money,
+    /// The client's reference.
+    pub end_to_end_id: Option<String>,
+    /// The global tracking id, a UUIDv4.
+    pub uetr: Uuid,
+    /// What the debtor tells the creditor.
+    pub remittance_information: Option<String>,
+    /// An ERC-3009 signature of the debtor's, as the chain role reads it.
+    pub authorization: Option<Value>,
+    /// Not before.
+    pub execute_at: Timestamp,
+    /// Settled before, if sooner than policy says.
+    pub expires_at: Option<Timestamp>,
+    /// The trace it continues.
+    pub traceparent: String,
+    /// The key under which the answer is kept.
+    pub key: KeyedRequest,
+}
+
+/// A client's idempotency key, and what it was used for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyedRequest {
+    /// The client.
+    pub client_id: String,
+    /// The route's template.
+    pub route: String,
+    /// The key.
+    pub key: String,
+    /// SHA-256 over what was asked.
+    pub fingerprint: [u8; 32],
+}
+
+/// What was decided about a request.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    /// Accepted: it exists.
+    Accepted(Box<StoredPayment>),
+    /// Refused: there is no payment.
+    Refused(AcceptRefusal),
+}
+
+/// Why a payment is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptRefusal {
+    /// No such account, or not one that this client may debit.
+    UnknownDebtor,
+    /// No such account.
+    UnknownCreditor,
+    /// One of the accounts is closed.
+    AccountClosed,
+    /// The debtor's or the creditor's institution is suspended.
+    ParticipantSuspended,
+    /// Debtor and creditor are one account.
+    SameAccount,
+    /// An issuance or redemption is between one account's bank and wallet.
+    NotOneAccount,
+    /// Not the funding and payout of that kind.
+    WrongWay,
+    /// The debtor's tokens do not cover it.
+    InsufficientFunds,
+    /// Nothing would be left after the fee.
+    FeeTooHigh,
+    /// It would expire before it could be settled.
+    ExpiresTooSoon,
+    /// The reference was used, by this payment.
+    ReferenceUsed(PaymentId),
+    /// No such payment to refund, or not this client's.
+    UnknownOriginal,
+    /// The original is not completed, or is itself a refund.
+    NotRefundable,
+    /// All refunds together would exceed the original; so much is left, in minor units.
+    RefundTooHigh(i128),
+    /// Not the original's currency.
+    WrongCurrency,
+}
+
+/// The answer to a request, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// What a client gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// The answer, made now.
+    New(KeptAnswer),
+    /// The answer that the key got before.
+    Replayed(KeptAnswer),
+    /// The key was used for something else.
+    KeyUsedOtherwise,
+}
+
+/// Puts a decision into an answer. Called inside the transaction; must not block.
+pub type Render<'a> = &'a (dyn Fn(&NewPayment, &Decision) -> KeptAnswer + Send + Sync);
+
+/// Accepts or refuses a slice. One outcome per request, in the same order.
+///
+/// [`StoreError::Refused`] and [`StoreError::TryAgain`]: another slice was faster with a key or a reference; the same call
+/// again finds what it did.
+pub async fn accept(
+    db: &Db,
+    requests: &[NewPayment],
+    policy: &PaymentPolicy,
+    now: Timestamp,
+    render: Render<'_>,
+) -> Result<Vec<Accepted>, StoreError> {
+    let tx = db.begin().await?;
+    let taken = take_keys(&tx, requests, now).await?;
+    let fresh: Vec<&NewPayment> =
+        requests.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(request, _)| request).collect();
+    let decisions = decide(&tx, &fresh, policy, now).await?;
+    let answers: Vec<KeptAnswer> =
+        fresh.iter().zip(&decisions).map(|(request, decision)| render(request, decision)).collect();
+    answer_keys(&tx, &fresh, &answers).await?;
+    let known = read_keys(&tx, requests, &taken).await?;
+    tx.commit().await?;
+
+    let mut answers = answers.into_iter();
+    let mut made: HashMap<(&str, &str, &str), KeptAnswer> = HashMap::new();
+    let mut outcomes = Vec::with_capacity(requests.len());
+    for (request, taken) in requests.iter().zip(taken) {
+        let key = (&*request.key.client_id, &*request.key.route, &*request.key.key);
+        if let Some(answer) = taken.then(|| answers.next()).flatten() {
+            made.insert(key, answer.clone());
+            outcomes.push(Accepted::New(answer));
+            continue;
+        }
+        let same_slice =
+            requests.iter().find(|other| (&*other.key.client_id, &*other.key.route, &*other.key.key) == key);
+        outcomes.push(match (known.get(&key), made.get(&key), same_slice) {
+            (Some((fingerprint, answer)), _, _) if *fingerprint == request.key.fingerprint => {
+                Accepted::Replayed(answer.clone())
+            }
+            (None, Some(answer), Some(first)) if first.key.fingerprint == request.key.fingerprint => {
+                Accepted::Replayed(answer.clone())
+            }
+            _ => Accepted::KeyUsedOtherwise,
+        });
+    }
+    Ok(outcomes)
+}
+
+// ------------------------------------------------------------------------------------------------------------------ keys
+
+/// Which requests are the first with their key. Waits for other transactions that have taken one of them.
+async fn take_keys(tx: &Tx, requests: &[NewPayment], now: Timestamp) -> Result<Vec<bool>, StoreError> {
+    let mut first_of: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
+    for (place, request) in requests.iter().enumerate() {
+        let KeyedRequest { client_id, route, key, .. } = &request.key;
+        first_of.entry((client_id, route, key)).or_insert(place);
+    }
+    let firsts: Vec<&NewPayment> = first_of.values().filter_map(|place| requests.get(*place)).collect();
+    let (clients, routes, keys, fingerprints) = columns!(
+        firsts,
+        |request| request.key.client_id.as_str(),
+        request.key.route.as_str(),
+        request.key.key.as_str(),
+        request.key.fingerprint.to_vec()
+    );
+    let mut taken = vec![false; requests.len()];
+    for row in tx.query(TAKE_KEYS, &[&clients, &routes, &keys, &fingerprints, &At(now)]).await? {
+        let key = (row.try_get("client_id")?, row.try_get("route")?, row.try_get("key")?);
+        if let Some(slot) = first_of.get(&key).and_then(|place| taken.get_mut(*place)) {
+            *slot = true;
+        }
+    }
+    Ok(taken)
+}
+
+type KnownKeys<'a> = HashMap<(&'a str, &'a str, &'a str), ([u8; 32], KeptAnswer)>;
+
+async fn read_keys<'a>(
+    tx: &Tx,
+    requests: &'a [NewPayment],
+    taken: &[bool],
+) -> Result<KnownKeys<'a>, StoreError> {
+    let old: Vec<&NewPayment> =
+        requests.iter().zip(taken).filter(|(_, taken)| !**taken).map(|(request, _)| request).collect();
+    if old.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (clients, routes, keys) = columns!(
+        old,
+        |request| request.key.client_id.as_str(),
+        request.key.route.as_str(),
+        request.key.key.as_str()
+    );
+    let mut known = HashMap::new();
+    for row in tx.query(READ_KEYS, &[&clients, &routes, &keys]).await? {
+        let (client, route, key): (&str, &str, &str) =
+            (row.try_get("client_id")?, row.try_get("route")?, row.try_get("key")?);
+        let Some(request) = old.iter().find(|request| {
+            (&*request.key.client_id, &*request.key.route, &*request.key.key) == (client, route, key)
+        }) else {
+            continue;
+        };
+        let fingerprint: Vec<u8> = row.try_get("fingerprint")?;
+        let fingerprint: [u8; 32] =
+            fingerprint.try_into().map_err(|_| StoreError::Corrupt("a fingerprint".into()))?;
+        let status = u16::try_from(row.try_get::<_, i16>("status")?).unwrap_or(500);
+        let answer = KeptAnswer { status, body: row.try_get("body")? };
+        let KeyedRequest { client_id, route, key, .. } = &request.key;
+        known.insert((client_id.as_str(), route.as_str(), key.as_str()), (fingerprint, answer));
+    }
+    Ok(known)
+}
+
+async fn answer_keys(tx: &Tx, requests: &[&NewPayment], answers: &[KeptAnswer]) -> Result<(), StoreError> {
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let pairs: Vec<(&&NewPayment, &KeptAnswer)> = requests.iter().zip(answers).collect();
+    let (clients, routes, keys, statuses, bodies) = columns!(
+        pairs,
+        |(request, answer)| request.key.client_id.as_str(),
+        request.key.route.as_str(),
+        request.key.key.as_str(),
+        i16::try_from(answer.status).unwrap_or(500),
+        answer.body.as_slice()
+    );
+    tx.execute(ANSWER_KEYS, &[&clients, &routes, &keys, &statuses, &bodies]).await?;
+    Ok(())
+}
+
+// -------------------------------------------------------------------------------------------------------------- deciding
+
+/// An account with what its institution and bank say.
+#[derive(Debug, Clone)]
+struct Known {
+    party: Party,
+    iban: String,
+    currency: String,
+    open: bool,
+    participant_active: bool,
+    fee_basis_points: u16,
+    hold_mode: flowbridge_domain::bank::HoldMode,
+}
+
+async fn decide(
+    tx: &Tx,
+    requests: &[&NewPayment],
+    policy: &PaymentPolicy,
+    now: Timestamp,
+) -> Result<Vec<Decision>, StoreError> {
+    if requests.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut originals = read_originals(tx, requests).await?;
+    let accounts = read_accounts(tx, requests, &originals).await?;
+    let mut references = read_references(tx, requests).await?;
+    let mut drafts: Vec<Result<Draft, AcceptRefusal>> = requests
+        .iter()
+        .map(|request| {
+            let draft = draft(request, &accounts, &mut originals, policy, now)?;
+            if let Some(reference) = &request.end_to_end_id {
+                let key = (draft.participant, reference.clone());
+                if let Some(used) = references.get(&key) {
+                    return Err(AcceptRefusal::ReferenceUsed(*used));
+                }
+                references.insert(key, request.id);
+            }
+            Ok(draft)
+        })
+        .collect();
+    cover(tx, &mut drafts).await?;
+    insert(tx, requests, &drafts, now).await
+}
+
+/// A payment that passed every check but the balance's.
+#[derive(Debug, Clone)]
+struct Draft {
+    terms: Terms,
+    participant: ParticipantId,
+}
+
+fn draft(
+    request: &NewPayment,
+    accounts: &[Known],
+    originals: &mut HashMap<PaymentId, StoredPayment>,
+    policy: &PaymentPolicy,
+    now: Timestamp,
+) -> Result<Draft, AcceptRefusal> {
+    let currency = request.amount.currency();
+    let find = |wanted: &AccountRef| {
+        accounts.iter().find(|known| match wanted {
+            AccountRef::Id(id) => known.party.account == *id,
+            AccountRef::Iban(iban) => known.iban == iban.as_str() && known.currency == currency.code(),
+        })
+    };
+    let may_debit = |known: &&Known| request.participant.is_none_or(|own| own == known.party.participant);
+    let (kind, funding, payout, debtor, creditor) = match &request.instruction {
+        Instruction::Pay { kind, funding, payout, debtor, creditor } => {
+            let debtor = find(debtor).filter(may_debit).ok_or(AcceptRefusal::UnknownDebtor)?;
+            (*kind, *funding, *payout, debtor, find(creditor).ok_or(AcceptRefusal::UnknownCreditor)?)
+        }
+        Instruction::Refund { of } => {
+            let original = originals.get_mut(of).ok_or(AcceptRefusal::UnknownOriginal)?;
+            let debtor = find(&AccountRef::Id(original.payment.terms.creditor.account))
+                .filter(may_debit)
+                .ok_or(AcceptRefusal::UnknownOriginal)?;
+            let creditor = find(&AccountRef::Id(original.payment.terms.debtor.account))
+                .ok_or(AcceptRefusal::UnknownCreditor)?;
+            let (funding, payout) = take_quota(original, request.amount)?;
+            (Kind::Refund { of: *of }, funding, payout, debtor, creditor)
+        }
+    };
+    if debtor.currency != currency.code() || creditor.currency != currency.code() {
+        return Err(AcceptRefusal::WrongCurrency);
+    }
+    if !debtor.open || !creditor.open {
+        return Err(AcceptRefusal::AccountClosed);
+    }
+    if !debtor.participant_active || !creditor.participant_active {
+        return Err(AcceptRefusal::ParticipantSuspended);
+    }
+    let one_account = debtor.party.account == creditor.party.account;
+    match (kind, funding, payout) {
+        (Kind::Issuance, Funding::Bank, Payout::Token) | (Kind::Redemption, Funding::Token, Payout::Bank) => {
+            if !one_account {
+                return Err(AcceptRefusal::NotOneAccount);
+            }
+        }
+        (Kind::Issuance | Kind::Redemption, ..) => return Err(AcceptRefusal::WrongWay),
+        (Kind::Transfer, ..) if one_account => return Err(AcceptRefusal::SameAccount),
+        (Kind::Transfer | Kind::Refund { .. }, ..) => {}
+    }
+    let fee = request
+        .amount
+        .basis_points_down(creditor.fee_basis_points)
+        .ok()
+        .filter(|fee| fee.minor_units() < request.amount.minor_units())
+        .ok_or(AcceptRefusal::FeeTooHigh)?;
+    let execute_at = request.execute_at.max(now);
+    let expires_at = execute_at.plus(policy.expiry).min(request.expires_at.unwrap_or(Timestamp::MAX));
+    let settle_before = expires_at.minus(policy.settle_margin);
+    if settle_before <= execute_at {
+        return Err(AcceptRefusal::ExpiresTooSoon);
+    }
+    let terms = Terms {
+        id: request.id,
+        number: PaymentNumber(0),
+        kind,
+        funding,
+        payout,
+        amount: request.amount,
+        fee,
+        debtor: debtor.party.clone(),
+        creditor: creditor.party.clone(),
+        hold_mode: debtor.hold_mode,
+        execute_at,
+        initiate_before: execute_at.plus(policy.initiate_window).min(settle_before),
+        settle_before,
+        expires_at,
+        hold_until: expires_at.plus(policy.hold_margin),
+    };
+    Ok(Draft { participant: request.participant.unwrap_or(terms.debtor.participant), terms })
+}
+
+/// Takes a refund out of what is left of its original, which this transaction holds, and turns its way round.
+fn take_quota(original: &mut StoredPayment, amount: Money) -> Result<(Funding, Payout), AcceptRefusal> {
+    let terms = &original.payment.terms;
+    let refundable = original.payment.progress.state == State::Completed
+        && match terms.kind {
+            Kind::Transfer => true,
+            Kind::Refund { .. } | Kind::Issuance | Kind::Redemption => false,
+        };
+    if !refundable {
+        return Err(AcceptRefusal::NotRefundable);
+    }
+    if terms.amount.currency() != amount.currency() {
+        return Err(AcceptRefusal::WrongCurrency);
+    }
+    let left = terms.amount.minor_units().saturating_sub(original.refunded);
+    if amount.minor_units() > left {
+        return Err(AcceptRefusal::RefundTooHigh(left));
+    }
+    original.refunded = original.refunded.saturating_add(amount.minor_units());
+    let funding = match terms.payout {
+        Payout::Bank => Funding::Bank,
+        Payout::Token => Funding::Token,
+    };
+    let payout = match terms.funding {
+        Funding::Bank => Payout::Bank,
+        Funding::Token => Payout::Token,
+    };
+    Ok((funding, payout))
+}
+
+async fn read_originals(
+    tx: &Tx,
+    requests: &[&NewPayment],
+) -> Result<HashMap<PaymentId, StoredPayment>, StoreError> {
+    let ids: BTreeSet<PaymentId> = requests
+        .iter()
+        .filter_map(|request| match &request.instruction {
+            Instruction::Refund { of } => Some(*of),
+            Instruction::Pay { .. } => None,
+        })
+        .collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let locked = payment::lock(tx, &Vec::from_iter(ids)).await?;
+    Ok(locked.into_iter().map(|stored| (stored.payment.terms.id, stored)).collect())
+}
+
+async fn read_accounts(
+    tx: &Tx,
+    requests: &[&NewPayment],
+    originals: &HashMap<PaymentId, StoredPayment>,
+) -> Result<Vec<Known>, StoreError> {
+    let mut ids: BTreeSet<Uuid> = BTreeSet::new();
+    let mut ibans: BTreeSet<(String, String)> = BTreeSet::new();
+    for stored in originals.values() {
+        let terms = &stored.payment.terms;
+        ids.extend([terms.debtor.account.as_uuid(), terms.creditor.account.as_uuid()]);
+    }
+    for request in requests {
+        let Instruction::Pay { debtor, creditor, .. } = &request.instruction else { continue };
+        for account in [debtor, creditor] {
+            match account {
+                AccountRef::Id(id) => {
+                    ids.insert(id.as_uuid());
+                }
+                AccountRef::Iban(iban) => {
+                    ibans.insert((iban.as_str().to_owned(), request.amount.currency().code().to_owned()));
+                }
+            }
+        }
+    }
+    let (texts, currencies): (Vec<String>, Vec<String>) = ibans.into_iter().unzip();
+    let rows = tx.query(ACCOUNTS, &[&Vec::from_iter(ids), &texts, &currencies]).await?;
+    rows.iter()
+        .map(|row| {
+            let account = AccountId::from_uuid(row.try_get("id")?);
+            let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of account {account}"));
+            Ok(Known {
+                party: Party {
+                    account,
+                    participant: ParticipantId::from_uuid(row.try_get("participant_id")?),
+                    bank: BankCode::parse(row.try_get("bank_code")?).map_err(|_| corrupt("bank"))?,
+                },
+                iban: row.try_get("iban")?,
+                currency: row.try_get("currency")?,
+                open: row.try_get::<_, &str>("account_status")? == "active",
+                participant_active: row.try_get::<_, &str>("participant_status")? == "active",
+                fee_basis_points: u16::try_from(row.try_get::<_, i16>("fee_basis_points")?)
+                    .map_err(|_| corrupt("fee"))?,
+                hold_mode: parse_hold_mode(row.try_get("hold_mode")?).ok_or_else(|| corrupt("hold mode"))?,
+            })
+        })
+        .collect()
+}
+
+async fn read_references(
+    tx: &Tx,
+    requests: &[&NewPayment],
+) -> Result<HashMap<(ParticipantId, String), PaymentId>, StoreError> {
+    let (participants, references): (Vec<Uuid>, Vec<String>) = requests
+        .iter()
+        .filter_map(|request| Some((request.participant?.as_uuid(), request.end_to_end_id.clone()?)))
+        .unzip();
+    let mut known = HashMap::new();
+    if references.is_empty() {
+        return Ok(known);
+    }
+    for row in tx.query(REFERENCES, &[&participants, &references]).await? {
+        let key = (ParticipantId::from_uuid(row.try_get("participant_id")?), row.try_get("end_to_end_id")?);
+        known.insert(key, PaymentId::from_uuid(row.try_get("id")?));
+    }
+    Ok(known)
+}
+
+/// Refuses what the debtors' wallets do not cover, in order, on balances locked until the transaction ends.
+async fn cover(tx: &Tx, drafts: &mut [Result<Draft, AcceptRefusal>]) -> Result<(), StoreError> {
+    let holds: Vec<(usize, LedgerHold)> = drafts
+        .iter()
+        .enumerate()
+        .filter_map(|(place, draft)| {
+            let Terms { funding, debtor, amount, .. } = &draft.as_ref().ok()?.terms;
+            let hold = LedgerHold {
+                account: debtor.account,
+                movement: HoldMovement::Place,
+                round: 0,
+                amount: *amount,
+            };
+            (*funding == Funding::Token).then_some((place, hold))
+        })
+        .collect();
+    if holds.is_empty() {
+        return Ok(());
+    }
+    let (owners, currencies) =
+        columns!(holds, |(_, hold)| hold.account.to_string(), hold.amount.currency().code().to_owned());
+    let mut balances: BTreeMap<AccountId, Balances> = BTreeMap::new();
+    for row in tx.query(WALLETS, &[&owners, &currencies]).await? {
+        let owner: &str = row.try_get("owner")?;
+        let account =
+            AccountId::parse(owner).map_err(|_| StoreError::Corrupt(format!("wallet account {owner}")))?;
+        let posted = row.try_get::<_, i64>("posted")?.into();
+        balances.insert(account, Balances { posted, held: row.try_get::<_, i64>("held")?.into() });
+    }
+    let slice: Vec<LedgerHold> = holds.iter().map(|(_, hold)| *hold).collect();
+    for ((place, _), covered) in holds.iter().zip(cover_holds(&slice, &mut balances)) {
+        if let (Err(_), Some(draft)) = (covered, drafts.get_mut(*place)) {
+            *draft = Err(AcceptRefusal::InsufficientFunds);
+        }
+    }
+    Ok(())
+}
+
+/// Writes what is accepted, with all that follows.
+async fn insert(
+    tx: &Tx,
+    requests: &[&NewPayment],
+    drafts: &[Result<Draft, AcceptRefusal>],
+    now: Timestamp,
+) -> Result<Vec<Decision>, StoreError> {
+    let accepted: Vec<(&NewPayment, &Draft)> = requests
+        .iter()
+        .zip(drafts)
+        .filter_map(|(request, draft)| Some((*request, draft.as_ref().ok()?)))
+        .collect();
+    let numbers = insert_rows(tx, &accepted, now).await?;
+    let mut slice = Slice::default();
+    let mut decisions = Vec::with_capacity(requests.len());
+    let mut quota: (Vec<Uuid>, Vec<i64>) = Default::default();
+    for (request, draft) in requests.iter().zip(drafts) {
+        let draft = match draft {
+            Err(refusal) => {
+                decisions.push(Decision::Refused(*refusal));
+                continue;
+            }
+            Ok(draft) => draft,
+        };
+        let number = numbers
+            .get(&request.id)
+            .copied()
+            .ok_or_else(|| StoreError::Corrupt(format!("payment {} got no number", request.id)))?;
+        let terms = Terms { number, ..draft.terms.clone() };
+        if let Kind::Refund { of } = terms.kind {
+            quota.0.push(of.as_uuid());
+            quota.1.push(minor_units(terms.amount));
+        }
+        let step = domain::accept(&terms);
+        let stored = StoredPayment {
+            payment: Payment { terms, progress: step.next },
+            participant: draft.participant,
+            end_to_end_id: request.end_to_end_id.clone(),
+            uetr: request.uetr,
+            remittance_information: request.remittance_information.clone(),
+            accepted_at: now,
+            traceparent: request.traceparent.clone(),
+            state_since: now,
+            refunded: 0,
+        };
+        slice.add_new(&stored, step, now);
+        decisions.push(Decision::Accepted(Box::new(stored)));
+    }
+    slice.write(tx, now).await?;
+    if !quota.0.is_empty() {
+        tx.execute(RESERVE_QUOTA, &[&quota.0, &quota.1]).await?;
+    }
+    Ok(decisions)
+}
+
+async fn insert_rows(
+    tx: &Tx,
+    accepted: &[(&NewPayment, &Draft)],
+    now: Timestamp,
+) -> Result<HashMap<PaymentId, PaymentNumber>, StoreError> {
+    if accepted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let of = |kind: Kind| match kind {
+        Kind::Refund { of } => Some(of.as_uuid()),
+        Kind::Transfer | Kind::Issuance | Kind::Redemption => None,
+    };
+    let (ids, participants, kinds, refunds, fundings, payouts, currencies, amounts, fees) = columns!(
+        accepted,
+        |(request, draft)| request.id.as_uuid(),
+        draft.participant.as_uuid(),
+        draft.terms.kind.as_str(),
+        of(draft.terms.kind),
+        draft.terms.funding.as_str(),
+        draft.terms.payout.as_str(),
+        draft.terms.amount.currency().code().to_owned(),
+        minor_units(draft.terms.amount),
+        minor_units(draft.terms.fee)
+    );
+    let (debtors, debtor_participants, debtor_banks, creditors, creditor_participants, creditor_banks, modes) = columns!(
+        accepted,
+        |(_, draft)| draft.terms.debtor.account.as_uuid(),
+        draft.terms.debtor.participant.as_uuid(),
+        draft.terms.debtor.bank.as_str(),
+        draft.terms.creditor.account.as_uuid(),
+        draft.terms.creditor.participant.as_uuid(),
+        draft.terms.creditor.bank.as_str(),
+        hold_mode_name(draft.terms.hold_mode)
+    );
+    let (references, uetrs, remittances, signed, traces) = columns!(
+        accepted,
+        |(request, _)| request.end_to_end_id.as_deref(),
+        request.uetr,
+        request.remittance_information.as_deref(),
+        request.authorization.as_ref(),
+        request.traceparent.as_str()
+    );
+    let (execute, initiate, settle, expire, hold) = columns!(
+        accepted,
+        |(_, draft)| At(draft.terms.execute_at),
+        At(draft.terms.initiate_before),
+        At(draft.terms.settle_before),
+        At(draft.terms.expires_at),
+        At(draft.terms.hold_until)
+    );
+    let places: Vec<i32> = (0..).take(accepted.len()).collect();
+    let Legs { chain, hold: hold_leg, payout, .. } = Legs::NEW;
+    let rows = tx
+        .query(
+            INSERT,
+            &[
+                &ids,
+                &participants,
+                &kinds,
+                &refunds,
+                &fundings,
+                &payouts,
+                &currencies,
+                &amounts,
+                &fees,
+                &debtors,
+                &debtor_participants,
+                &debtor_banks,
+                &creditors,
+                &creditor_participants,
+                &creditor_banks,
+                &modes,
+                &references,
+                &uetrs,
+                &remittances,
+                &signed,
+                &execute,
+                &initiate,
+                &settle,
+                &expire,
+                &hold,
+                &traces,
+                &places,
+                &At(now),
+                &payment::chain_leg_name(chain),
+                &payment::hold_leg_name(hold_leg),
+                &payment::payout_leg_name(payout),
+            ],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let number = u64::try_from(row.try_get::<_, i64>("number")?)
+                .map_err(|_| StoreError::Corrupt("a payment number".into()))?;
+            Ok((PaymentId::from_uuid(row.try_get("id")?), PaymentNumber(number)))
+        })
+        .collect()
+}
+
+/// Amounts of a payment fit: they were parsed within 2^53.
+fn minor_units(money: Money) -> i64 {
+    i64::try_from(money.minor_units()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,141 @@
+//! Reading payments: one, a page, and everything that happened to one.
+
+use crate::db::{Db, StoreError};
+use crate::payment::{StoredPayment, payment_columns};
+use crate::sql::{At, statements};
+use flowbridge_domain::id::{ParticipantId, PaymentId};
+use flowbridge_domain::time::Timestamp;
+
+statements! {
+    GET = concat!("select ", payment_columns!(), " from payment
+        where id = $1 and ($2::uuid is null or debtor_participant = $2 or creditor_participant = $2)");
+
+    // Newest first: keys are in the order of time. Each side has an index of its own.
+    LIST_ONE = concat!("select * from (
+            (select ", payment_columns!(), " from payment
+                where debtor_participant = $1 and ($2::uuid is null or id < $2) and ($3::text is null or state = $3)
+                    and ($4::text is null or kind = $4)
+                order by id desc limit $5)
+            union
+            (select ", payment_columns!(), " from payment
+                where creditor_participant = $1 and ($2::uuid is null or id < $2) and ($3::text is null or state = $3)
+                    and ($4::text is null or kind = $4)
+                order by id desc limit $5)
+        ) payment order by id desc limit $5");
+
+    LIST_ALL = concat!("select ", payment_columns!(), " from payment
+        where ($1::uuid is null or id < $1) and ($2::text is null or state = $2) and ($3::text is null or kind = $3)
+        order by id desc limit $4");
+
+    ENTRIES = "select moment, round, debit.kind as debit, credit.kind as credit, entry.amount, entry.currency, entry.posted_at
+        from journal_entry entry
+            join ledger_account debit on debit.id = entry.debit_account
+            join ledger_account credit on credit.id = entry.credit_account
+        where entry.source_id = $1 order by entry.posted_at, entry.round, entry.moment";
+
+    EFFECTS = "select kind, state, attempts, reference, outcome, state_since from effect where payment_id = $1
+        order by state_since, kind";
+}
+
+/// A payment, if `viewer` may see it (none: an operator, who sees all).
+pub async fn payment(
+    db: &Db,
+    id: PaymentId,
+    viewer: Option<ParticipantId>,
+) -> Result<Option<StoredPayment>, StoreError> {
+    let rows = db.query(GET, &[&id.as_uuid(), &viewer.map(|viewer| viewer.as_uuid())]).await?;
+    rows.first().map(StoredPayment::from_row).transpose()
+}
+
+/// Which payments to list.
+#[derive(Debug, Clone, Default)]
+pub struct PaymentFilter {
+    /// Only those that this participant may see.
+    pub viewer: Option<ParticipantId>,
+    /// Only those older than this one.
+    pub before: Option<PaymentId>,
+    /// Only those in this state.
+    pub state: Option<String>,
+    /// Only those of this kind.
+    pub kind: Option<String>,
+}
+
+/// Payments, newest first.
+pub async fn payments(db: &Db, filter: &PaymentFilter, limit: i64) -> Result<Vec<StoredPayment>, StoreError> {
+    let before = filter.before.map(|id| id.as_uuid());
+    let rows = match filter.viewer {
+        Some(viewer) => {
+            let viewer = viewer.as_uuid();
+            db.query(LIST_ONE, &[&viewer, &before, &filter.state, &filter.kind, &limit]).await?
+        }
+        None => db.query(LIST_ALL, &[&before, &filter.state, &filter.kind, &limit]).await?,
+    };
+    rows.iter().map(StoredPayment::from_row).collect()
+}
+
+/// A journal entry as a timeline shows it.
+#[derive(Debug, Clone)]
+pub struct TimelineEntry {
+    /// What it records.
+    pub moment: String,
+    /// In which life of the payment.
+    pub round: i16,
+    /// The kind of account debited.
+    pub debit: String,
+    /// The kind of account credited.
+    pub credit: String,
+    /// Minor units.
+    pub amount: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// When.
+    pub posted_at: Timestamp,
+}
+
+/// An effect as a timeline shows it.
+#[derive(Debug, Clone)]
+pub struct TimelineEffect {
+    /// What was asked for.
+    pub kind: String,
+    /// How far it is.
+    pub state: String,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// The bank's reference, or the chain transaction.
+    pub reference: Option<String>,
+    /// What came of it.
+    pub outcome: Option<String>,
+    /// Since when it is so far.
+    pub state_since: Timestamp,
+}
+
+/// What was posted for a payment, and what was asked of the outside.
+pub async fn ledger_and_effects(
+    db: &Db,
+    id: PaymentId,
+) -> Result<(Vec<TimelineEntry>, Vec<TimelineEffect>), StoreError> {
+    let mut entries = Vec::new();
+    for row in db.query(ENTRIES, &[&id.as_uuid()]).await? {
+        entries.push(TimelineEntry {
+            moment: row.try_get("moment")?,
+            round: row.try_get("round")?,
+            debit: row.try_get("debit")?,
+            credit: row.try_get("credit")?,
+            amount: row.try_get("amount")?,
+            currency: row.try_get("currency")?,
+            posted_at: row.try_get::<_, At>("posted_at")?.0,
+        });
+    }
+    let mut effects = Vec::new();
+    for row in db.query(EFFECTS, &[&id.as_uuid()]).await? {
+        effects.push(TimelineEffect {
+            kind: row.try_get("kind")?,
+            state: row.try_get("state")?,
+            attempts: row.try_get("attempts")?,
+            reference: row.try_get("reference")?,
+            outcome: row.try_get("outcome")?,
+            state_since: row.try_get::<_, At>("state_since")?.0,
+        });
+    }
+    Ok((entries, effects))
+}
