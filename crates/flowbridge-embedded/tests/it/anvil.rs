@@ -196,6 +196,28 @@ async fn a_long_chain_starts_from_a_checkpoint_and_keeps_its_receipts_and_newest
 }
 
 #[tokio::test]
+#[ignore = "long: fills the journal to its limit"]
+async fn a_journal_at_its_limit_is_replayed_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut anvil = start(folder.path());
+    anvil.freeze();
+    let provider = provider(&anvil);
+    for _ in 0..900 {
+        // 8 KiB of input, 16 KiB in the journal.
+        let request =
+            TransactionRequest::default().with_from(RICH).with_to(POOR).with_input(vec![7; 8 << 10]);
+        let _ = provider.send_transaction(request).await.unwrap();
+        anvil.mine(1).unwrap();
+    }
+    let before = hashes(&provider, 900).await;
+    anvil.kill();
+    let start = Instant::now();
+    anvil.restart().unwrap();
+    println!("replay of 900 blocks with {} bytes: {:?}", 900 * (8 << 10), start.elapsed());
+    assert!(hashes(&self::provider(&anvil), 900).await == before);
+}
+
+#[tokio::test]
 async fn a_reorganised_chain_continues_as_it_was_reorganised() {
     let folder = tempfile::tempdir().unwrap();
     let mut anvil = start(folder.path());
