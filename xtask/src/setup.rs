@@ -203,8 +203,10 @@ fn npm_ci(folder: &str, brings: &str) -> Result<()> {
         return Ok(());
     }
     println!("    installing {brings} into {folder}/node_modules");
-    let mut command =
-        shell::command("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
+    let mut command = shell::command(
+        "npm",
+        &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"],
+    );
     command.current_dir(path);
     shell::run(command)
 }
