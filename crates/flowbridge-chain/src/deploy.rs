@@ -1,12 +1,12 @@
 //! Putting the contracts there, and checking that they are what and where the record says.
 //!
-//! The manager names the router and the router the manager: the router's address is known before it exists, because it
-//! follows from the deployer's next nonce. Every transaction waits for its receipt, so a deployment that fails half-way
-//! leaves nothing in use: the record is returned only when all of it is done and has been verified.
+//! The manager names the router and the router the manager: addresses are known before the contracts exist, because they
+//! follow from the deployer's nonces. Calls that do not depend on one another share a block, and all are waited for: a
+//! deployment that fails half-way leaves nothing in use, because the record is returned only when all of it is verified.
 
 use crate::bindings::{address, evm_address, hash, manager, router, token};
 use crate::call;
-use crate::client::{At, Chain, Receipt};
+use crate::client::{At, Chain, Fees, Receipt};
 use crate::error::ChainError;
 use crate::log::ContractSet;
 use crate::signer::{Key, Unsigned};
@@ -126,36 +126,60 @@ pub struct Admin<'a> {
 impl Admin<'_> {
     /// Sends a call and waits until it is included. A call that the contracts would refuse is not sent.
     pub async fn send(&self, to: Option<&EvmAddress>, calldata: &[u8]) -> Result<Receipt, ChainError> {
-        let gas = self.chain.estimate(&self.key.address(), to, calldata).await?;
-        self.send_with(to, calldata, 0, gas.saturating_add(gas / 4)).await
+        let mut receipts = self.send_all(&[(to.copied(), calldata.to_vec())]).await?;
+        receipts.pop().ok_or_else(|| ChainError::Unreadable("a call without a receipt".into()))
+    }
+
+    /// Sends calls that do not depend on one another, so that they share a block, and waits until all are included. None
+    /// is sent if the contracts would refuse one.
+    pub async fn send_all(
+        &self,
+        calls: &[(Option<EvmAddress>, Vec<u8>)],
+    ) -> Result<Vec<Receipt>, ChainError> {
+        let mut gas_limits = Vec::with_capacity(calls.len());
+        for (to, calldata) in calls {
+            let gas = self.chain.estimate(&self.key.address(), to.as_ref(), calldata).await?;
+            gas_limits.push(gas.saturating_add(gas / 4));
+        }
+        let first = self.chain.nonce(&self.key.address(), At::Pending).await?;
+        let fees = self.chain.fees().await?;
+        let mut hashes = Vec::with_capacity(calls.len());
+        for ((nonce, (to, calldata)), gas_limit) in (first..).zip(calls).zip(gas_limits) {
+            let unsigned = self.unsigned(nonce, fees, gas_limit);
+            hashes.push(self.broadcast(&Unsigned { to: to.as_ref(), calldata, ..unsigned }).await?);
+        }
+        let mut receipts = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            receipts.push(self.wait(hash).await?);
+        }
+        Ok(receipts)
     }
 
     /// Sends coins, in wei, and waits until they are there.
     pub async fn send_coins(&self, to: &EvmAddress, wei: u64) -> Result<Receipt, ChainError> {
-        self.send_with(Some(to), &[], wei, 21_000).await
+        let nonce = self.chain.nonce(&self.key.address(), At::Pending).await?;
+        let unsigned = self.unsigned(nonce, self.chain.fees().await?, 21_000);
+        let hash = self.broadcast(&Unsigned { to: Some(to), value: wei, ..unsigned }).await?;
+        self.wait(hash).await
     }
 
-    async fn send_with(
-        &self,
-        to: Option<&EvmAddress>,
-        calldata: &[u8],
-        value: u64,
-        gas_limit: u64,
-    ) -> Result<Receipt, ChainError> {
-        let nonce = self.chain.nonce(&self.key.address(), At::Pending).await?;
-        let fees = self.chain.fees().await?;
-        let signed = self.key.sign(&Unsigned {
+    const fn unsigned(&self, nonce: u64, fees: Fees, gas_limit: u64) -> Unsigned<'static> {
+        Unsigned {
             chain_id: self.chain_id,
             nonce,
-            to,
-            calldata,
-            value,
+            to: None,
+            calldata: &[],
+            value: 0,
             gas_limit,
             fee_per_gas: fees.base.saturating_mul(2).saturating_add(fees.priority),
             priority_fee: fees.priority,
-        })?;
+        }
+    }
+
+    async fn broadcast(&self, unsigned: &Unsigned<'_>) -> Result<[u8; 32], ChainError> {
+        let signed = self.key.sign(unsigned)?;
         self.chain.send(&signed.raw).await?;
-        self.wait(signed.hash).await
+        Ok(signed.hash)
     }
 
     async fn wait(&self, tx_hash: [u8; 32]) -> Result<Receipt, ChainError> {
@@ -183,10 +207,11 @@ impl Admin<'_> {
         contracts: &ContractSet,
         wallets: &[EvmAddress],
     ) -> Result<(), ChainError> {
-        for some in wallets.chunks(WALLETS_AT_ONCE_MAX) {
-            self.send(Some(&contracts.token), &call::register_wallets(some)).await?;
-        }
-        Ok(())
+        let calls: Vec<_> = wallets
+            .chunks(WALLETS_AT_ONCE_MAX)
+            .map(|some| (Some(contracts.token), call::register_wallets(some)))
+            .collect();
+        self.send_all(&calls).await.map(drop)
     }
 }
 
@@ -207,59 +232,41 @@ pub async fn deploy(admin: &Admin<'_>, plan: &Plan) -> Result<Deployment, ChainE
         .block(At::Latest)
         .await?
         .ok_or_else(|| ChainError::Unreadable("the chain has no newest block".into()))?;
-    let token = create(admin, Token::BYTECODE.as_ref(), &token_arguments(admin, plan)).await?;
-    let nonce = chain.nonce(&admin.key.address(), At::Pending).await?;
-    let router_to_be = address(&admin.key.address()).create(nonce.saturating_add(1));
-    let manager_arguments = Manager::constructorCall {
-        token_: address(&token),
-        router_: router_to_be,
-        house_: address(&plan.house),
-        adminDelay: alloy::primitives::Uint::from(plan.admin_delay_secs),
-        admin: address(&admin.key.address()),
-    };
-    let manager = create(admin, Manager::BYTECODE.as_ref(), &manager_arguments.abi_encode()).await?;
-    let router_arguments = Router::constructorCall {
-        manager_: address(&manager),
-        adminDelay: alloy::primitives::Uint::from(plan.admin_delay_secs),
-        admin: address(&admin.key.address()),
-    };
-    let router = create(admin, Router::BYTECODE.as_ref(), &router_arguments.abi_encode()).await?;
-    let contracts = ContractSet {
-        currency: plan.currency,
-        token,
-        token_decimals: plan.token_decimals,
-        router,
-        manager,
-        house: plan.house,
-    };
-    for grant in grants(&plan.roles)? {
-        let to = grant.on.of(&contracts);
-        // All three contracts take their roles from the same base.
-        let calldata =
-            Token::grantRoleCall { role: grant.role, account: address(&grant.holder) }.abi_encode();
-        admin.send(Some(&to), &calldata).await?;
-    }
-    // The deployer sets the token up and gives those two roles away again.
-    let own_roles = [role("MINTER_ADMIN_ROLE"), role("REGISTRAR_ROLE")];
+    let contracts = create(admin, plan).await?;
     let me = address(&admin.key.address());
-    for own in own_roles {
-        admin.send(Some(&token), &Token::grantRoleCall { role: own, account: me }.abi_encode()).await?;
-    }
-    let minter =
-        Token::configureMinterCall { minter: address(&manager), allowance_: U256::from(plan.mint_allowance) };
-    admin.send(Some(&token), &minter.abi_encode()).await?;
-    admin.register_wallets(&contracts, &[manager, plan.house]).await?;
-    if parse(&plan.roles.registrar)? != admin.key.address() {
-        let renounce = Token::revokeRoleCall { role: role("REGISTRAR_ROLE"), account: me };
-        admin.send(Some(&token), &renounce.abi_encode()).await?;
-    }
+    let on_token = |calldata: Vec<u8>| (Some(contracts.token), calldata);
+    let mut granted: Vec<_> = grants(&plan.roles)?
+        .into_iter()
+        .map(|grant| {
+            // All three contracts take their roles from the same base.
+            let call = Token::grantRoleCall { role: grant.role, account: address(&grant.holder) };
+            (Some(grant.on.of(&contracts)), call.abi_encode())
+        })
+        .collect();
+    // The deployer sets the token up, and gives up the roles for that again.
+    let own = ["MINTER_ADMIN_ROLE", "REGISTRAR_ROLE"].map(role);
+    granted.extend(own.map(|role| on_token(Token::grantRoleCall { role, account: me }.abi_encode())));
+    admin.send_all(&granted).await?;
+    let minter = Token::configureMinterCall {
+        minter: address(&contracts.manager),
+        allowance_: U256::from(plan.mint_allowance),
+    };
+    let wallets = call::register_wallets(&[contracts.manager, plan.house]);
+    admin.send_all(&[on_token(minter.abi_encode()), on_token(wallets)]).await?;
+    let is_registrar = parse(&plan.roles.registrar)? == admin.key.address();
+    let given_up: Vec<_> = own
+        .into_iter()
+        .filter(|own| !(is_registrar && *own == role("REGISTRAR_ROLE")))
+        .map(|role| on_token(Token::revokeRoleCall { role, account: me }.abi_encode()))
+        .collect();
+    admin.send_all(&given_up).await?;
     let deployment = Deployment {
         chain_id: admin.chain_id,
         currency: plan.currency.code().to_owned(),
         token_decimals: plan.token_decimals,
-        token: deployed(chain, &token).await?,
-        router: deployed(chain, &router).await?,
-        manager: deployed(chain, &manager).await?,
+        token: deployed(chain, &contracts.token).await?,
+        router: deployed(chain, &contracts.router).await?,
+        manager: deployed(chain, &contracts.manager).await?,
         house: plan.house.to_string(),
         roles: plan.roles.clone(),
         start_block: start.number,
@@ -411,20 +418,51 @@ fn role(name: &str) -> B256 {
     keccak256(name)
 }
 
-fn token_arguments(admin: &Admin<'_>, plan: &Plan) -> Vec<u8> {
-    Token::constructorCall {
+/// The three contracts, in one go: their addresses follow from the deployer's nonces, so each can name the others.
+async fn create(admin: &Admin<'_>, plan: &Plan) -> Result<ContractSet, ChainError> {
+    let me = address(&admin.key.address());
+    let first = admin.chain.nonce(&admin.key.address(), At::Pending).await?;
+    let [token, manager, router] = [0, 1, 2].map(|later| me.create(first.saturating_add(later)));
+    let admin_delay = alloy::primitives::Uint::from(plan.admin_delay_secs);
+    let token_arguments = Token::constructorCall {
         name_: format!("FlowBridge {}", plan.currency),
         symbol_: format!("fb{}", plan.currency),
         decimals_: plan.token_decimals,
-        adminDelay: alloy::primitives::Uint::from(plan.admin_delay_secs),
-        admin: address(&admin.key.address()),
+        adminDelay: admin_delay,
+        admin: me,
+    };
+    let manager_arguments = Manager::constructorCall {
+        token_: token,
+        router_: router,
+        house_: address(&plan.house),
+        adminDelay: admin_delay,
+        admin: me,
+    };
+    let router_arguments = Router::constructorCall { manager_: manager, adminDelay: admin_delay, admin: me };
+    let creation =
+        |code: &alloy::primitives::Bytes, arguments: Vec<u8>| (None, [code.to_vec(), arguments].concat());
+    let receipts = admin
+        .send_all(&[
+            creation(&Token::BYTECODE, token_arguments.abi_encode()),
+            creation(&Manager::BYTECODE, manager_arguments.abi_encode()),
+            creation(&Router::BYTECODE, router_arguments.abi_encode()),
+        ])
+        .await?;
+    let created: Vec<_> = receipts.iter().map(|receipt| receipt.created).collect();
+    let expected = [token, manager, router].map(|contract| Some(evm_address(contract)));
+    if created != expected {
+        return Err(ChainError::Wrong(
+            "somebody else used the deployer's key meanwhile; deploy again".into(),
+        ));
     }
-    .abi_encode()
-}
-
-async fn create(admin: &Admin<'_>, code: &[u8], arguments: &[u8]) -> Result<EvmAddress, ChainError> {
-    let receipt = admin.send(None, &[code, arguments].concat()).await?;
-    receipt.created.ok_or_else(|| ChainError::Unreadable("a creation without an address".into()))
+    Ok(ContractSet {
+        currency: plan.currency,
+        token: evm_address(token),
+        token_decimals: plan.token_decimals,
+        router: evm_address(router),
+        manager: evm_address(manager),
+        house: plan.house,
+    })
 }
 
 async fn deployed(chain: &dyn Chain, at: &EvmAddress) -> Result<Deployed, ChainError> {
