@@ -1,0 +1,5 @@
+//! The edge against a real PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod webhooks;
