@@ -408,8 +408,9 @@ fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let folder = entry.path();
         let is_ours = entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
-        // A folder without a lock file is being made at this moment.
-        if is_ours && folder.join("lock").is_file() && process::lock(&folder, "PostgreSQL").is_ok() {
+        // A folder whose lock nobody has signed is being made at this moment.
+        let is_signed = fs::read(folder.join("lock")).is_ok_and(|holder| !holder.is_empty());
+        if is_ours && is_signed && process::lock(&folder, "PostgreSQL").is_ok() {
             let removed =
                 stop_survivors(&folder.join("data")).and_then(|()| Ok(fs::remove_dir_all(&folder)?));
             if let Err(error) = removed {
