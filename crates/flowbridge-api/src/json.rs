@@ -1,0 +1,243 @@
+//! Reading JSON strictly.
+//!
+//! Two members of one name, members that we do not know, numbers with a fraction where a whole one belongs, and nesting
+//! deeper than any request of ours are refused. A [`Reader`] collects all faults of a body before anything is decided.
+
+use crate::problem::Fault;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use std::fmt;
+
+/// No request of ours nests deeper.
+const DEPTH_MAX: usize = 16;
+
+/// Parses a body; an object or array nested too deeply and a doubled member are faults, with where they are as far as that
+/// can be said.
+pub fn parse(body: &[u8]) -> Result<Value, Fault> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Strict { depth: 0 }.deserialize(&mut deserializer);
+    let fault = |error: &serde_json::Error| Fault::new("", "malformed_json", error.to_string());
+    let value = value.map_err(|error| fault(&error))?;
+    deserializer.end().map_err(|error| fault(&error))?;
+    Ok(value)
+}
+
+struct Strict {
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    /// Kept so that the fault can say where it is; no amount is ever read from it.
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let depth = self.deeper()?;
+        let mut values = Vec::new();
+        while let Some(value) = items.next_element_seed(Self { depth })? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let depth = self.deeper()?;
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if object.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("the member {name:?} is there twice")));
+            }
+            let value = members.next_value_seed(Self { depth })?;
+            object.insert(name, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+impl Strict {
+    fn deeper<E: serde::de::Error>(&self) -> Result<usize, E> {
+        if self.depth >= DEPTH_MAX {
+            return Err(E::custom(format_args!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        Ok(self.depth + 1)
+    }
+}
+
+/// Reads the members of an object and collects what is wrong with them.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    object: Option<&'a Map<String, Value>>,
+    pointer: String,
+    known: Vec<&'static str>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of the whole body.
+    pub fn new(value: &'a Value) -> Self {
+        Self::at(value, String::new())
+    }
+
+    fn at(value: &'a Value, pointer: String) -> Self {
+        let object = value.as_object();
+        let faults = match object {
+            Some(_) => vec![],
+            None => vec![Fault::new(&pointer, "wrong_type", "an object is expected")],
+        };
+        Self { object, pointer, known: Vec::new(), faults }
+    }
+
+    /// The member as it is; absent and null are the same.
+    pub fn value(&mut self, name: &'static str) -> Option<&'a Value> {
+        self.known.push(name);
+        self.object?.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A text that `parse` understands.
+    pub fn text<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = self.value(name)?;
+        let Some(text) = value.as_str() else {
+            self.fault(name, "wrong_type", "a string is expected");
+            return None;
+        };
+        parse(text).map_err(|error| self.fault(name, "not_valid", error.to_string())).ok()
+    }
+
+    /// A whole number.
+    pub fn integer(&mut self, name: &'static str) -> Option<i64> {
+        let value = self.value(name)?;
+        let number = value.as_i64();
+        if number.is_none() {
+            self.fault(name, "wrong_type", "a whole number within 64 bits is expected");
+        }
+        number
+    }
+
+    /// An object, read by `read`.
+    pub fn object<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Reader<'a>) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.value(name)?;
+        let mut inner = Reader::at(value, self.pointer_to(name));
+        let read = read(&mut inner);
+        self.faults.extend(inner.finish());
+        read
+    }
+
+    /// Says that a member has to be there, if it is not and nothing else is wrong with it.
+    pub fn require<T>(&mut self, name: &'static str, value: Option<T>) -> Option<T> {
+        let pointer = self.pointer_to(name);
+        let is_reported = self.faults.iter().any(|fault| fault.pointer.starts_with(&pointer));
+        if value.is_none() && !is_reported && self.object.is_some() {
+            self.fault(name, "missing", "this member is required");
+        }
+        value
+    }
+
+    /// Adds a fault of a member.
+    pub fn fault(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
+        let fault = Fault::new(&self.pointer_to(name), code, detail);
+        self.faults.push(fault);
+    }
+
+    /// All faults, those of unknown members included.
+    pub fn finish(mut self) -> Vec<Fault> {
+        let unknown =
+            self.object.into_iter().flat_map(Map::keys).filter(|name| !self.known.contains(&name.as_str()));
+        let unknown: Vec<Fault> = unknown
+            .map(|name| Fault::new(&self.pointer_to(name), "unknown_member", "there is no such member"))
+            .collect();
+        self.faults.extend(unknown);
+        self.faults
+    }
+
+    /// RFC 6901.
+    fn pointer_to(&self, name: &str) -> String {
+        format!("{}/{}", self.pointer, name.replace('~', "~0").replace('/', "~1"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubled_members_deep_nesting_and_trailing_text_are_refused() {
+        for (body, says) in [
+            (r#"{"a":1,"a":2}"#.to_owned(), "there twice"),
+            ("[".repeat(40) + &"]".repeat(40), "nested deeper"),
+            ("{} {}".to_owned(), "trailing"),
+            ("{".to_owned(), "EOF"),
+            (String::new(), "EOF"),
+        ] {
+            let fault = parse(body.as_bytes()).unwrap_err();
+            assert!(fault.detail.contains(says), "{body}: {}", fault.detail);
+        }
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_place() {
+        let body = parse(br#"{"amount":{"amount":1.5,"x~/y":1},"name":7}"#).unwrap();
+        let mut reader = Reader::new(&body);
+        let amount = reader.object("amount", |amount| {
+            let units = amount.integer("amount");
+            amount.require("currency", None::<()>);
+            units
+        });
+        reader.require("amount", amount);
+        let name = reader.text("name", |text| Ok::<_, String>(text.to_owned()));
+        reader.require("name", name);
+        let places: Vec<_> =
+            reader.finish().into_iter().map(|fault| format!("{} {}", fault.pointer, fault.code)).collect();
+        assert_eq!(
+            places,
+            [
+                "/amount/amount wrong_type",
+                "/amount/currency missing",
+                "/amount/x~0~1y unknown_member",
+                "/name wrong_type"
+            ]
+        );
+    }
+}
