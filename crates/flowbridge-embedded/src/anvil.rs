@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tracing::warn;
 
-use crate::process;
+use crate::process::{self, Lock};
 use journal::Saved;
 use miner::{Miner, Pace};
 
@@ -81,7 +81,7 @@ pub struct EmbeddedAnvil {
     port: u16,
     node: Option<Child>,
     miner: Option<Miner>,
-    _lock: fs::File,
+    _lock: Lock,
     _temporary: Option<TempDir>,
 }
 

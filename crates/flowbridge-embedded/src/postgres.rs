@@ -11,7 +11,7 @@
 
 mod binaries;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tracing::{info, warn};
 
-use crate::process::{self, Account};
+use crate::process::{self, Account, Lock};
 use binaries::Binaries;
 
 const CONFIG: &str = include_str!("postgres/postgresql.conf");
@@ -47,7 +47,7 @@ pub struct EmbeddedPostgres {
     socket: SocketFolder,
     server: Option<Child>,
     temporary: Option<TempDir>,
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Debug)]

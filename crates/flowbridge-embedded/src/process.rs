@@ -175,8 +175,20 @@ pub(crate) fn wait_until(patience: Duration, mut is_true: impl FnMut() -> bool) 
     }
 }
 
-/// Takes `<folder>/lock` for as long as the returned file lives. The kernel gives it back however we end.
-pub(crate) fn lock(folder: &Path, what: &str) -> Result<File> {
+/// A folder that is ours alone. The kernel gives it back however we end.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that another thread is spawning holds a copy of it until it has become
+        // its program.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes `<folder>/lock` for as long as the returned value lives.
+pub(crate) fn lock(folder: &Path, what: &str) -> Result<Lock> {
     let path = folder.join("lock");
     let mut file = File::options()
         .read(true)
@@ -189,7 +201,7 @@ pub(crate) fn lock(folder: &Path, what: &str) -> Result<File> {
         Ok(()) => {
             file.set_len(0)?;
             write!(file, "{}", std::process::id())?;
-            Ok(file)
+            Ok(Lock(file))
         }
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
