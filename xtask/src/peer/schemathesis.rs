@@ -15,6 +15,8 @@ pub(crate) fn fuzz(url: &str, token: Option<&str>) -> Result<()> {
     let mut command = shell::command(shell::root().join(".tools/python/bin/schemathesis"), &["run", url]);
     command.args(["--seed", SEED, "--max-examples", CASES_PER_OPERATION_MAX, "--checks", "all"]);
     command.args(["--request-timeout", REQUEST_TIMEOUT_SECS, "--workers", "2", "--no-color"]);
+    // It leaves notes where it runs.
+    command.current_dir(shell::root().join(".tools"));
     // It would keep its examples between runs, and a repeated run would differ from a first one.
     command.arg("--generation-database=none");
     if let Some(token) = token {

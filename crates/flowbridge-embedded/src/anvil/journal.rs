@@ -200,10 +200,12 @@ impl Journal {
             lines.push(b'\n');
             hashes.push(entry.hash);
         }
-        self.file
-            .write_all(&lines)
-            .and_then(|()| self.file.sync_data())
-            .context("write the chain's journal")?;
+        let length = self.file.metadata().context("look at the chain's journal")?.len();
+        if let Err(error) = self.file.write_all(&lines).and_then(|()| self.file.sync_data()) {
+            // Half a line would make the next one unreadable, once the disk has room again.
+            let _ = self.file.set_len(length);
+            return Err(error).context("write the chain's journal");
+        }
         self.tail_bytes += lines.len();
         self.tail.append(&mut hashes);
         Ok(())
