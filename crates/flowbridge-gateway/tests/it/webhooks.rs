@@ -176,7 +176,9 @@ async fn participant(db: &Db) -> ParticipantId {
         fee_basis_points: 0,
         created_at: NOW,
     };
-    party::add_participant(db, &participant).await.unwrap();
+    let tx = db.begin().await.unwrap();
+    party::add_participant(&tx, &participant).await.unwrap();
+    tx.commit().await.unwrap();
     participant.id
 }
 

@@ -11,6 +11,7 @@ use flowbridge_embedded::EmbeddedPostgres;
 use flowbridge_security::egress::EgressPolicy;
 use flowbridge_security::webhook::{EndpointKeys, Verifier};
 use flowbridge_store::event_log::{self, NewEvent};
+use flowbridge_store::party::{self, Participant};
 use flowbridge_store::wake::Wake;
 use flowbridge_store::webhook::{self as store, Delivery, DeliveryState, NewEndpoint, SigningKeys};
 use flowbridge_store::{Db, DbSettings};
@@ -438,7 +439,6 @@ async fn production_settings_never_connect_inside() {
 
 /// A database of its own, a clock, and the two loops turned by hand.
 struct Stage {
-    url: String,
     context: Context,
     clock: Arc<ManualClock>,
     settings: DeliverySettings,
@@ -449,9 +449,8 @@ impl Stage {
     async fn new() -> Self {
         let clock =
             Arc::new(ManualClock::at(Timestamp::from_micros(jiff::Timestamp::now().as_microsecond())));
-        let url = database().await;
         let context = Context {
-            db: Db::new(&DbSettings::new(&url)).unwrap(),
+            db: Db::new(&DbSettings::new(database().await)).unwrap(),
             clock: clock.clone(),
             wake: Wake::default(),
             instance: "webhook test".to_owned(),
@@ -465,7 +464,7 @@ impl Stage {
             ..DeliverySettings::default()
         };
         let fan_out = FanOut::new(context.clone(), FanOutSettings::default());
-        Self { url, context, clock, settings, fan_out }
+        Self { context, clock, settings, fan_out }
     }
 
     fn deliverer(&self) -> Deliverer {
@@ -494,13 +493,19 @@ impl Stage {
     }
 
     async fn participant(&self) -> ParticipantId {
-        let id = ParticipantId::generate(self.clock.now(), rand::random());
-        let insert = format!(
-            "insert into participant (id, name, created_at) values ('{}', '{id}', now())",
-            id.as_uuid()
-        );
-        sql(&self.url, &insert).await;
-        id
+        let participant = Participant {
+            id: ParticipantId::generate(self.clock.now(), rand::random()),
+            name: "An institution".to_owned(),
+            lei: None,
+            active: true,
+            status_reason: None,
+            fee_basis_points: 0,
+            created_at: self.clock.now(),
+        };
+        let tx = self.context.db.begin().await.unwrap();
+        party::add_participant(&tx, &participant).await.unwrap();
+        tx.commit().await.unwrap();
+        participant.id
     }
 
     fn payment(&self) -> PaymentId {
