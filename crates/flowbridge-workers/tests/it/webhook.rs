@@ -16,7 +16,9 @@ use flowbridge_store::wake::Wake;
 use flowbridge_store::webhook::{self as store, Delivery, DeliveryState, NewEndpoint, SigningKeys};
 use flowbridge_store::{Db, DbSettings};
 use flowbridge_workers::context::{Context, Turn};
-use flowbridge_workers::webhook::{Deliverer, DeliverySettings, FanOut, FanOutSettings, Patience, tidy};
+use flowbridge_workers::webhook::{
+    Deliverer, DeliverySettings, FanOut, FanOutSettings, Patience, WebhookSettings, run, tidy,
+};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -128,6 +130,26 @@ async fn a_receiver_that_never_answers_does_not_delay_another() {
         () = prompt.wait_for(PAYMENTS) => {}
     }
     assert!(silent.heard().len() <= 4, "no more at once than an endpoint may have");
+}
+
+#[tokio::test]
+async fn the_role_that_is_told_to_stop_waits_for_what_is_under_way() {
+    let stage = Stage::new().await;
+    let answer = Arc::new(tokio::sync::Notify::new());
+    let held_back = Arc::clone(&answer);
+    let receiver = Receiver::start(move |_| Reply::After(Arc::clone(&held_back))).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+
+    let stop = CancellationToken::new();
+    let settings = WebhookSettings { delivery: stage.settings.clone(), ..WebhookSettings::default() };
+    let role = tokio::spawn(run(stage.context.clone(), settings, stop.clone()));
+    receiver.wait_for(1).await;
+    stop.cancel();
+    answer.notify_one();
+    role.await.unwrap().unwrap();
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Delivered);
 }
 
 #[tokio::test]
@@ -650,6 +672,7 @@ impl Heard {
 enum Reply {
     Answer(StatusCode, Option<(header::HeaderName, String)>),
     Never,
+    After(Arc<tokio::sync::Notify>),
 }
 
 impl Reply {
@@ -745,5 +768,9 @@ async fn hear(
         Reply::Answer(status, None) => status.into_response(),
         Reply::Answer(status, Some((name, value))) => (status, [(name, value)]).into_response(),
         Reply::Never => std::future::pending().await,
+        Reply::After(bell) => {
+            bell.notified().await;
+            StatusCode::OK.into_response()
+        }
     }
 }
