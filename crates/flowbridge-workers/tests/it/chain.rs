@@ -11,8 +11,11 @@ use flowbridge_chain::watch::Bell;
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_store::lifecycle;
+use flowbridge_workers::chain;
+use flowbridge_workers::context::Context;
 use serde_json::json;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Places in the list of funded accounts.
 const INITIATOR: usize = 1;
@@ -160,6 +163,44 @@ async fn stragglers_of_a_batch_settle_when_their_bank_has_answered() {
     stage.requires_proof().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reorganisation_in_mid_life_is_healed_by_the_same_bytes() {
+    let stage = Stage::new(vec![slow_hold()]).await;
+    // The deployment stays out of reach.
+    stage.anvil.mine(4).unwrap();
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "initiated").await;
+    stage.reorganise(3).await;
+    stage.until("select 1 from event where kind = 'chain.initiated.removed'").await;
+    stage.reaches(payment, "completed").await;
+    let initiations =
+        "select 1 from chain_tx where purpose = 'initiate' having count(*) = 1 and max(versions) = 1";
+    stage.until(initiations).await;
+    assert_eq!(stage.tokens_of_creditor().await, 10_000_000);
+    stage.holds_eventually().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_role_that_is_killed_again_and_again_sends_everything_once() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, ..Tuning::default() }).await;
+    let mut payments = Vec::new();
+    for life in 0..12u64 {
+        for _ in 0..5 {
+            payments.push(stage.accept(Shape::BankToToken, 1_000).await);
+        }
+        let mortal = stage.start_chain_role(life);
+        // Any point of a turn; blocks come every 250 ms.
+        tokio::time::sleep(Duration::from_millis(60 + 37 * life)).await;
+        mortal.abort();
+    }
+    stage.start_chain_role(99);
+    for payment in payments {
+        stage.reaches(payment, "completed").await;
+    }
+    assert_eq!(stage.tokens_of_creditor().await, 600_000_000, "60 payments of 10 EUR");
+    stage.requires_proof().await;
+}
+
 /// The bank takes its time for one hold.
 fn slow_hold() -> FaultRule {
     next(Fault::Latency { ms: 1_500, jitter_ms: 0 }, Target::PlaceHold)
@@ -183,6 +224,13 @@ impl Stage {
         let tx = self.context.db.begin().await.unwrap();
         lifecycle::cancel(&tx, &[payment], self.context.now()).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    /// Another process with a chain role. Leases of one that died are short.
+    fn start_chain_role(&self, name: u64) -> tokio::task::JoinHandle<()> {
+        let context = Context { instance: format!("life {name}"), ..self.context.clone() };
+        let role = self.chain_role(Tuning { lease: Duration::from_millis(100), ..Tuning::default() });
+        tokio::spawn(chain::run(context, role, CancellationToken::new()))
     }
 
     async fn guardian(&self, to: EvmAddress, calldata: Vec<u8>) {
