@@ -391,7 +391,7 @@ impl Sender {
         let is_about_payment = claimed.event.as_ref().is_none_or(|event| event.topic != WEBHOOKS);
         let (answer, status, error) = match self.post(&claimed, at, span).await {
             Ok((status, headers)) => {
-                let answer = judge(status, &headers);
+                let answer = judge(status, &headers, at);
                 let error = (answer != Answer::Delivered).then(|| "refused by the receiver".to_owned());
                 (answer, Some(status.as_u16()), error)
             }
@@ -468,16 +468,23 @@ fn signing_keys(claimed: &ClaimedDelivery) -> Result<Vec<EndpointKeys>, InvalidK
 }
 
 /// What a status means. Redirects are refusals: a receiver that moved registers its new address.
-fn judge(status: StatusCode, headers: &HeaderMap) -> Answer {
+fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Answer {
     match status.as_u16() {
         200..=299 => Answer::Delivered,
         410 => Answer::Gone,
-        429 | 502..=504 => {
-            let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            Answer::Throttled(seconds.map(Duration::from_secs))
-        }
+        429 | 502..=504 => Answer::Throttled(retry_after(headers, now)),
         _ => Answer::Refused,
     }
+}
+
+/// `Retry-After` in its two forms (RFC 9110 section 10.2.3): seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Timestamp::from_micros(date.as_microsecond()).since(now))
 }
 
 fn describe(error: &reqwest::Error) -> String {
@@ -501,9 +508,6 @@ mod tests {
 
     #[test]
     fn only_two_hundreds_count_as_delivered() {
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, "17".parse().unwrap());
-        let judged = |status| judge(StatusCode::from_u16(status).unwrap(), &headers);
         for (status, answer) in [
             (200, Answer::Delivered),
             (204, Answer::Delivered),
@@ -511,14 +515,31 @@ mod tests {
             (307, Answer::Refused),
             (400, Answer::Refused),
             (410, Answer::Gone),
-            (429, Answer::Throttled(Some(Duration::from_secs(17)))),
+            (429, Answer::Throttled(None)),
             (500, Answer::Refused),
-            (502, Answer::Throttled(Some(Duration::from_secs(17)))),
-            (503, Answer::Throttled(Some(Duration::from_secs(17)))),
-            (504, Answer::Throttled(Some(Duration::from_secs(17)))),
+            (502, Answer::Throttled(None)),
+            (503, Answer::Throttled(None)),
+            (504, Answer::Throttled(None)),
         ] {
-            assert_eq!(judged(status), answer, "{status}");
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(judge(status, &HeaderMap::new(), Timestamp::EPOCH), answer, "{status}");
         }
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_until_a_date() {
+        // 1994-11-06T08:49:37Z, the date of the RFC's own examples.
+        let now = Timestamp::from_secs(784_111_777 - 30);
+        let asked = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            retry_after(&headers, now).map(|pause| pause.as_secs())
+        };
+        assert_eq!(asked("17"), Some(17));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(30));
+        assert_eq!(asked("Sat, 05 Nov 1994 08:49:37 GMT"), Some(0), "over already");
+        assert_eq!(asked("soon"), None);
+        assert_eq!(asked("-5"), None);
     }
 
     #[test]
