@@ -166,8 +166,6 @@ async fn stragglers_of_a_batch_settle_when_their_bank_has_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reorganisation_in_mid_life_is_healed_by_the_same_bytes() {
     let stage = Stage::new(vec![slow_hold()]).await;
-    // The deployment stays out of reach.
-    stage.anvil.mine(4).unwrap();
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "initiated").await;
     stage.reorganise(3).await;

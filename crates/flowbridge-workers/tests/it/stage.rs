@@ -146,6 +146,8 @@ impl Stage {
             Arc::new(HttpChain::connect(&anvil.rpc_url(), 31337, Duration::from_secs(5)).await.unwrap());
         let keys: Vec<Key> = KEYS.iter().map(|key| Key::parse(key).unwrap()).collect();
         let (contracts, start_block) = deploy_contracts(&*chain, &keys).await;
+        // What the tests reorganise does not reach the deployment.
+        anvil.mine(8).unwrap();
         save_contracts(
             &db,
             &Contracts {
