@@ -403,13 +403,13 @@ impl Asker<'_> {
         tx: &Tx,
         request: CreateWebhookEndpoint,
     ) -> Result<WebhookEndpointWithKeys, WebhookError> {
-        self.limits.egress.check_url(&request.url)?;
+        let url = self.check_url(&request.url)?;
         check_kinds(&request.event_kinds)?;
         let keys = EndpointKeys::generate()?;
         let new = NewEndpoint {
             id: WebhookEndpointId::generate(self.now, flowbridge_security::random_bytes()?),
             participant: self.participant,
-            url: request.url,
+            url,
             event_kinds: request.event_kinds,
             keys: to_store(&keys),
         };
@@ -439,12 +439,10 @@ impl Asker<'_> {
         id: WebhookEndpointId,
         request: &UpdateWebhookEndpoint,
     ) -> Result<WebhookEndpoint, WebhookError> {
-        let (url, kinds) = (request.url.as_deref(), request.event_kinds.as_deref());
-        if let Some(url) = url {
-            self.limits.egress.check_url(url)?;
-        }
+        let url = request.url.as_deref().map(|url| self.check_url(url)).transpose()?;
+        let kinds = request.event_kinds.as_deref();
         check_kinds(kinds.unwrap_or_default())?;
-        found(store::update(tx, self.participant, id, url, kinds, self.now).await?)
+        found(store::update(tx, self.participant, id, url.as_deref(), kinds, self.now).await?)
     }
 
     /// Gives an endpoint new keys; deliveries carry signatures of the old ones too for the rotation window.
@@ -527,7 +525,11 @@ impl Asker<'_> {
         let since: jiff::Timestamp = request.since.parse().map_err(|_| WebhookError::Since)?;
         let after = match &request.after {
             Some(after) => Offset::parse(after).ok_or(WebhookError::After)?,
-            None => store::offset_since(self.db, Timestamp::from_micros(since.as_microsecond())).await?,
+            None => {
+                // Nothing happened before 1970, and the database cannot tell what far earlier means.
+                let since = Timestamp::from_micros(since.as_microsecond()).max(Timestamp::EPOCH);
+                store::offset_since(self.db, since).await?
+            }
         };
         self.is_active(id).await?;
         let tx = self.db.begin().await?;
@@ -538,6 +540,13 @@ impl Asker<'_> {
             queued: recovered.queued,
             continue_after: recovered.more_after.map(|after| after.to_string()),
         })
+    }
+
+    /// Judges a URL and writes it as it will be called: without control characters, and no longer than allowed.
+    fn check_url(&self, url: &str) -> Result<String, EgressRefused> {
+        let url = self.limits.egress.check_url(url)?.to_string();
+        self.limits.egress.check_url(&url)?;
+        Ok(url)
     }
 
     async fn is_active(&self, id: WebhookEndpointId) -> Result<(), WebhookError> {

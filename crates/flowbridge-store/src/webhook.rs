@@ -880,7 +880,8 @@ pub async fn redeliver(
 /// Where to begin to look for what happened at or after an instant.
 pub async fn offset_since(db: &Db, since: Timestamp) -> Result<Offset, StoreError> {
     // Ids tell the time of the process that wrote them; a minute covers what clocks differ by.
-    let rows = db.query(FIRST_SINCE, &[&At(since.minus(Duration::from_secs(60)))]).await?;
+    let early = since.minus(Duration::from_secs(60)).max(Timestamp::EPOCH);
+    let rows = db.query(FIRST_SINCE, &[&At(early)]).await?;
     let first: Option<i64> = rows.first().map(|row| row.try_get("xid")).transpose()?.flatten();
     Ok(Offset { xid: first.map_or(i64::MAX, |xid| xid.saturating_sub(1)), seq: i64::MAX })
 }

@@ -98,6 +98,13 @@ async fn requests_that_cannot_be_are_refused_with_their_place() {
     assert_eq!(place(owner.recover(id, &since("yesterday")).await.unwrap_err()), at("/since"));
     let after = RecoverWebhooks { after: Some("1".to_owned()), ..since("2027-01-15T08:00:00Z") };
     assert_eq!(place(owner.recover(id, &after).await.unwrap_err()), at("/after"));
+    let odd = create(&owner, "HTTPS://Bank.Example:443/\0\tä", &[]).await.unwrap();
+    assert_eq!(odd.endpoint.url, "https://bank.example/%00%C3%A4", "kept as it will be called");
+    let grows = format!("https://bank.example/{}", "ä".repeat(900));
+    assert_eq!(place(create(&owner, &grows, &[]).await.unwrap_err()), at("/url"));
+    for early in ["-009000-01-01T00:00:00Z", "9999-12-30T00:00:00Z"] {
+        assert_eq!(owner.recover(id, &since(early)).await.unwrap().queued, 0, "{early}");
+    }
     let tx = db.begin().await.unwrap();
     for reason in ["", "  ", "\0", "x".repeat(201).as_str()] {
         let request = DisableWebhookEndpoint { reason: reason.to_owned() };
