@@ -79,6 +79,9 @@ statements! {
     MARK_SENT = "update effect set state = 'sent', attempts = attempts + 1, sent_at = $3, state_since = $3
         where payment_id = any($1) and kind = $2 and lane = 'chain'";
 
+    STILL_ASKED = "select payment_id from effect where payment_id = any($1) and kind = $2 and state = 'ready'
+        order by payment_id for update";
+
     UNMARK_SENT = "update effect set state = 'ready', next_attempt_at = $3, state_since = $4
         from chain_tx_item item
         where item.chain_tx = $1 and effect.payment_id = item.payment_id and effect.kind = $2 and effect.state = 'sent'";
@@ -97,13 +100,16 @@ statements! {
     INSERT_BATCH = "insert into chain_batch (root, currency, chain_tx, size, created_at) values ($1, $2, $3, $4, $5)
         on conflict (root) do update set chain_tx = excluded.chain_tx";
 
-    // A payment that is batched again (its earlier transaction can no longer be included) has a new place.
+    // A payment that is batched again (its earlier transaction can no longer be included) has a new place; one that has been
+    // seen on chain keeps the place that it has there.
     INSERT_LEAVES = "insert into chain_leaf (payment_id, number, root, place, debtor, creditor, amount, fee, expires_at, terms)
         select leaf.payment_id, leaf.number, $1, leaf.place - 1, leaf.debtor, leaf.creditor, leaf.amount, leaf.fee,
                 leaf.expires_at, leaf.terms
             from unnest($2::uuid[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[])
                 with ordinality as leaf (payment_id, number, debtor, creditor, amount, fee, expires_at, terms, place)
-        on conflict (payment_id) do update set root = excluded.root, place = excluded.place";
+        on conflict (payment_id) do update set root = excluded.root, place = excluded.place
+            where not exists (
+                select from chain_log where chain_log.payment_id = excluded.payment_id and chain_log.kind = 'payment')";
 
     LEAVES_OF = "select payment_id, number, root, debtor, creditor, amount, fee, expires_at, terms from chain_leaf
         where payment_id = any($1) order by root, place";
@@ -827,6 +833,17 @@ pub async fn refuse_unsent(
 fn refusal(key: PaymentId, why: SetAside, traceparent: String) -> Option<NewEvent> {
     let (kind, data) = observation::encode(Event::InitiationRefused(why), Map::new())?;
     Some(NewEvent { topic: observation::CHAIN, key, kind, participants: None, traceparent, data })
+}
+
+/// Those of `payments` that still ask for the effect: it was not resolved by a log meanwhile. Locks them.
+pub async fn still_asked(
+    tx: &Tx,
+    payments: &[PaymentId],
+    effect: Effect,
+) -> Result<HashSet<PaymentId>, StoreError> {
+    let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
+    let rows = tx.query(STILL_ASKED, &[&ids, &effect.as_str()]).await?;
+    rows.iter().map(|row| Ok(PaymentId::from_uuid(row.try_get(0)?))).collect()
 }
 
 /// An item that cannot be initiated, found alone in a transaction that was never signed: its payment is told.

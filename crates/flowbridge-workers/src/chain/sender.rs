@@ -408,6 +408,9 @@ impl Sender {
             }
             _ => {
                 rows::give_up(&tx, open, false, "split", now, now).await?;
+                let asked = rows::still_asked(&tx, &payments, open.effect).await?;
+                let leaves: Vec<rows::Leaf> =
+                    leaves.into_iter().filter(|leaf| asked.contains(&leaf.payment_id)).collect();
                 let halves = self.halves(&tx, open, &leaves).await?;
                 rows::intend(&tx, &halves, now).await?;
             }
@@ -427,7 +430,7 @@ impl Sender {
             rows::roots_of(tx, &leaves.iter().map(|leaf| leaf.payment_id).collect::<Vec<_>>()).await?;
         let whole = rows::read_batches(tx, &roots).await?;
         leaves
-            .chunks(leaves.len().div_ceil(2))
+            .chunks(leaves.len().div_ceil(2).max(1))
             .map(|half| {
                 let half_leaves: Vec<Leaf> = half.iter().map(chain_leaf).collect::<Result<_, _>>()?;
                 let (calldata, batch) = if open.effect == Effect::InitiateOnChain {

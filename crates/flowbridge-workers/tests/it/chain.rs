@@ -3,11 +3,12 @@
 
 use crate::stage::{Shape, Stage, Tuning, key, next};
 use flowbridge_bank::simulator::{Fault, FaultRule, Target};
-use flowbridge_chain::At;
 use flowbridge_chain::call;
 use flowbridge_chain::deploy::Admin;
+use flowbridge_chain::leaf::LeafTerms;
 use flowbridge_chain::signer::Unsigned;
 use flowbridge_chain::watch::Bell;
+use flowbridge_chain::{At, Leaf};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_store::lifecycle;
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_complete_around_one_that_the_router_refuses() {
     let stage = Stage::new(vec![]).await;
-    let payments = stage.accept_together(&[Shape::BankToToken; 5]).await;
+    let payments = stage.accept_together(5, Some(2)).await;
     for (place, payment) in payments.iter().enumerate() {
         if place == 2 {
             stage.reaches(*payment, "failed").await;
@@ -35,6 +36,31 @@ async fn payments_complete_around_one_that_the_router_refuses() {
             stage.reaches(*payment, "completed").await;
         }
     }
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payments_complete_around_one_whose_number_somebody_else_used() {
+    let stage = Stage::new(vec![]).await;
+    let foreign = Leaf {
+        number: 3,
+        payment_id: PaymentId::generate(stage.context.now(), rand::random()),
+        debtor: stage.creditor_wallet,
+        creditor: stage.creditor_wallet,
+        amount: 1,
+        fee: 0,
+        expires_at: u64::MAX,
+        terms: LeafTerms { token_funded: false, paid_out_by_bank: false },
+    };
+    let thief = key(INITIATOR);
+    let admin = Admin { chain: &*stage.chain, chain_id: 31337, key: &thief, patience: PATIENCE };
+    admin.send(Some(&stage.contracts.router), &call::initiate_batch(&[foreign], u64::MAX)).await.unwrap();
+    let payments = stage.accept_together(5, None).await;
+    for place in [0, 1, 3, 4] {
+        stage.reaches(payments[place], "completed").await;
+    }
+    assert_eq!(stage.state(payments[2]).await, "accepted", "asked for until its window closes");
+    assert_eq!(stage.tokens_of_creditor().await, 40_000_000);
     stage.requires_proof().await;
 }
 
@@ -205,15 +231,17 @@ fn slow_hold() -> FaultRule {
 }
 
 impl Stage {
-    /// Payments of 10 EUR in one batch. The third has expired before the router hears of it.
-    async fn accept_together(&self, shapes: &[Shape]) -> Vec<PaymentId> {
+    /// Payments of 10 EUR in one batch; one of them, if so wished, has expired before the router hears of it.
+    async fn accept_together(&self, count: usize, expired: Option<usize>) -> Vec<PaymentId> {
         self.sql.batch_execute("begin").await.unwrap();
         let mut payments = Vec::new();
-        for shape in shapes {
-            payments.push(self.accept(*shape, 1_000).await);
+        for _ in 0..count {
+            payments.push(self.accept(Shape::BankToToken, 1_000).await);
         }
-        let expired = "update payment set expires_at = now() - interval '1 hour' where id = $1";
-        self.sql.execute(expired, &[&payments[2].as_uuid()]).await.unwrap();
+        if let Some(place) = expired {
+            let expire = "update payment set expires_at = now() - interval '1 hour' where id = $1";
+            self.sql.execute(expire, &[&payments[place].as_uuid()]).await.unwrap();
+        }
         self.sql.batch_execute("commit").await.unwrap();
         payments
     }
