@@ -1,1 +1,161 @@
-//! Placeholder.
+//! The partners' API: sign-in, payments, accounts, events, webhooks, the proof.
+//!
+//! An answer is sent only after what it says is committed. Requests that change something carry an idempotency key: the
+//! answer is kept under it in the transaction that did the thing, so a repeat is answered alike. Payments that arrive
+//! together are committed together ([`batcher`]). A participant sees what is its own; anything else is not found.
+
+mod answer;
+mod batcher;
+mod caller;
+mod events;
+mod keyed;
+mod openapi;
+mod parties;
+mod payments;
+mod sign_in;
+mod webhook_routes;
+pub mod webhooks;
+
+pub use answer::Answer;
+
+use crate::batcher::Batcher;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::get;
+use flowbridge_domain::time::{Clock, Timestamp};
+use flowbridge_security::cursor::CursorKey;
+use flowbridge_security::jwk::JwkSet;
+use flowbridge_security::token::{TokenIssuer, TokenVerifier};
+use flowbridge_store::Db;
+use flowbridge_store::accept::PaymentPolicy;
+use flowbridge_store::wake::Wake;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+
+/// Limits of the gateway. See `config/default.toml`.
+#[derive(Debug, Clone)]
+pub struct GatewaySettings {
+    /// Issuer of tokens, audience of assertions, without a slash at its end.
+    pub issuer: String,
+    /// A request other than bulk.
+    pub request_bytes_max: usize,
+    /// A bulk request.
+    pub bulk_bytes_max: usize,
+    /// Its lines.
+    pub bulk_lines_max: usize,
+    /// How long a request may take.
+    pub request_timeout: Duration,
+    /// Payments joined into one commit at most.
+    pub accept_slice_max: usize,
+    /// How long payments may take.
+    pub policy: PaymentPolicy,
+    /// What participants may ask of webhooks.
+    pub webhooks: webhooks::WebhookLimits,
+}
+
+/// Takes the three-way proof, wherever the banks are known. The answer as JSON, or why there is none.
+pub type ProofSource =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<serde_json::Value, String>> + Send>> + Send + Sync>;
+
+/// What the gateway works with.
+pub struct GatewayParts {
+    /// The database.
+    pub db: Db,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Bells of the workers in this process.
+    pub wake: Wake,
+    /// Issues access tokens.
+    pub tokens: TokenIssuer,
+    /// Verifies them.
+    pub verifier: TokenVerifier,
+    /// The public keys, to publish.
+    pub jwks: JwkSet,
+    /// Seals paging cursors.
+    pub cursors: CursorKey,
+    /// Takes the proof.
+    pub proof: ProofSource,
+}
+
+impl fmt::Debug for GatewayParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatewayParts").field("db", &self.db).finish_non_exhaustive()
+    }
+}
+
+/// What every request is given.
+#[derive(Clone)]
+pub(crate) struct Gateway(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) parts: GatewayParts,
+    pub(crate) settings: GatewaySettings,
+    pub(crate) batcher: Batcher,
+}
+
+impl std::ops::Deref for Gateway {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// All routes. Must be called inside a runtime: the batcher is a task.
+pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
+    let batcher = Batcher::start(&parts, &settings);
+    let timeout = settings.request_timeout;
+    let (bytes_max, bulk_bytes_max) = (settings.request_bytes_max, settings.bulk_bytes_max);
+    let gateway = Gateway(Arc::new(Inner { parts, settings, batcher }));
+    Router::new()
+        .merge(sign_in::router())
+        .merge(payments::router())
+        .merge(parties::router())
+        .merge(events::router())
+        .merge(webhook_routes::router())
+        .layer(DefaultBodyLimit::max(bytes_max))
+        .merge(payments::bulk_router().layer(DefaultBodyLimit::max(bulk_bytes_max)))
+        .route("/openapi.json", get(openapi::show))
+        .route("/livez", get(|| async { StatusCode::OK }))
+        .route("/readyz", get(events::ready))
+        .fallback(answer::no_such_route)
+        .method_not_allowed_fallback(answer::no_such_method)
+        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, timeout))
+        .layer(CatchPanicLayer::custom(answer::panicked))
+        // Outermost, so that what took too long or panicked is answered with a problem too.
+        .layer(axum::middleware::from_fn(answer::observe))
+        .with_state(gateway)
+}
+
+/// Serves until told to stop; requests under way are answered first.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+/// The OpenAPI document, as it is served.
+pub fn openapi_json() -> String {
+    openapi::text()
+}

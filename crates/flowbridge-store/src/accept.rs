@@ -285,6 +285,47 @@ pub async fn accept(
 
 // ------------------------------------------------------------------------------------------------------------------ keys
 
+/// What a key says about a request that is not a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keyed {
+    /// It is new: do it in this transaction and [`keep`] the answer.
+    Start,
+    /// It was done.
+    Replay(KeptAnswer),
+    /// The key was used for something else.
+    UsedOtherwise,
+}
+
+/// Takes a key for one request, in the transaction that will do it. Waits for another that has it.
+pub async fn take_key(tx: &Tx, request: &KeyedRequest, now: Timestamp) -> Result<Keyed, StoreError> {
+    let KeyedRequest { client_id, route, key, fingerprint } = request;
+    let (clients, routes, keys) = (vec![client_id.as_str()], vec![route.as_str()], vec![key.as_str()]);
+    let taken =
+        tx.query(TAKE_KEYS, &[&clients, &routes, &keys, &vec![fingerprint.to_vec()], &At(now)]).await?;
+    if !taken.is_empty() {
+        return Ok(Keyed::Start);
+    }
+    let rows = tx.query(READ_KEYS, &[&clients, &routes, &keys]).await?;
+    let row = rows.first().ok_or_else(|| StoreError::Corrupt("an idempotency key that vanished".into()))?;
+    if row.try_get::<_, Vec<u8>>("fingerprint")? != fingerprint {
+        return Ok(Keyed::UsedOtherwise);
+    }
+    let status = u16::try_from(row.try_get::<_, i16>("status")?).unwrap_or(500);
+    Ok(Keyed::Replay(KeptAnswer { status, body: row.try_get("body")? }))
+}
+
+/// Keeps the answer under the key, with what it answers.
+pub async fn keep(tx: &Tx, request: &KeyedRequest, answer: &KeptAnswer) -> Result<(), StoreError> {
+    let KeyedRequest { client_id, route, key, .. } = request;
+    let status = i16::try_from(answer.status).unwrap_or(500);
+    tx.execute(
+        ANSWER_KEYS,
+        &[&vec![client_id], &vec![route], &vec![key], &vec![status], &vec![&answer.body]],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Which requests are the first with their key. Waits for other transactions that have taken one of them.
 async fn take_keys(tx: &Tx, requests: &[NewPayment], now: Timestamp) -> Result<Vec<bool>, StoreError> {
     let mut first_of: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
@@ -390,17 +431,22 @@ async fn decide(
     }
     let mut originals = read_originals(tx, requests).await?;
     let accounts = read_accounts(tx, requests, &originals).await?;
-    let mut references = read_references(tx, requests).await?;
+    let mut references = read_references(tx, requests, &accounts, &originals).await?;
     let mut drafts: Vec<Result<Draft, AcceptRefusal>> = requests
         .iter()
         .map(|request| {
-            let draft = draft(request, &accounts, &mut originals, policy, now)?;
+            let draft = draft(request, &accounts, &originals, policy, now)?;
             if let Some(reference) = &request.end_to_end_id {
                 let key = (draft.participant, reference.clone());
                 if let Some(used) = references.get(&key) {
                     return Err(AcceptRefusal::ReferenceUsed(*used));
                 }
                 references.insert(key, request.id);
+            }
+            if let Kind::Refund { of } = draft.terms.kind
+                && let Some(original) = originals.get_mut(&of)
+            {
+                original.refunded = original.refunded.saturating_add(request.amount.minor_units());
             }
             Ok(draft)
         })
@@ -419,17 +465,12 @@ struct Draft {
 fn draft(
     request: &NewPayment,
     accounts: &[Known],
-    originals: &mut HashMap<PaymentId, StoredPayment>,
+    originals: &HashMap<PaymentId, StoredPayment>,
     policy: &PaymentPolicy,
     now: Timestamp,
 ) -> Result<Draft, AcceptRefusal> {
     let currency = request.amount.currency();
-    let find = |wanted: &AccountRef| {
-        accounts.iter().find(|known| match wanted {
-            AccountRef::Id(id) => known.party.account == *id,
-            AccountRef::Iban(iban) => known.iban == iban.as_str() && known.currency == currency.code(),
-        })
-    };
+    let find = |wanted: &AccountRef| find_account(accounts, wanted, request.amount);
     let may_debit = |known: &&Known| request.participant.is_none_or(|own| own == known.party.participant);
     let (kind, funding, payout, debtor, creditor) = match &request.instruction {
         Instruction::Pay { kind, funding, payout, debtor, creditor } => {
@@ -437,13 +478,13 @@ fn draft(
             (*kind, *funding, *payout, debtor, find(creditor).ok_or(AcceptRefusal::UnknownCreditor)?)
         }
         Instruction::Refund { of } => {
-            let original = originals.get_mut(of).ok_or(AcceptRefusal::UnknownOriginal)?;
+            let original = originals.get(of).ok_or(AcceptRefusal::UnknownOriginal)?;
             let debtor = find(&AccountRef::Id(original.payment.terms.creditor.account))
                 .filter(may_debit)
                 .ok_or(AcceptRefusal::UnknownOriginal)?;
             let creditor = find(&AccountRef::Id(original.payment.terms.debtor.account))
                 .ok_or(AcceptRefusal::UnknownCreditor)?;
-            let (funding, payout) = take_quota(original, request.amount)?;
+            let (funding, payout) = way_back(original, request.amount)?;
             (Kind::Refund { of: *of }, funding, payout, debtor, creditor)
         }
     };
@@ -499,8 +540,16 @@ fn draft(
     Ok(Draft { participant: request.participant.unwrap_or(terms.debtor.participant), terms })
 }
 
-/// Takes a refund out of what is left of its original, which this transaction holds, and turns its way round.
-fn take_quota(original: &mut StoredPayment, amount: Money) -> Result<(Funding, Payout), AcceptRefusal> {
+fn find_account<'a>(accounts: &'a [Known], wanted: &AccountRef, amount: Money) -> Option<&'a Known> {
+    let currency = amount.currency().code();
+    accounts.iter().find(|known| match wanted {
+        AccountRef::Id(id) => known.party.account == *id,
+        AccountRef::Iban(iban) => known.iban == iban.as_str() && known.currency == currency,
+    })
+}
+
+/// The way a refund takes, if its original can be refunded and so much of it is left.
+fn way_back(original: &StoredPayment, amount: Money) -> Result<(Funding, Payout), AcceptRefusal> {
     let terms = &original.payment.terms;
     let refundable = original.payment.progress.state == State::Completed
         && match terms.kind {
@@ -517,7 +566,6 @@ fn take_quota(original: &mut StoredPayment, amount: Money) -> Result<(Funding, P
     if amount.minor_units() > left {
         return Err(AcceptRefusal::RefundTooHigh(left));
     }
-    original.refunded = original.refunded.saturating_add(amount.minor_units());
     let funding = match terms.payout {
         Payout::Bank => Funding::Bank,
         Payout::Token => Funding::Token,
@@ -595,13 +643,25 @@ async fn read_accounts(
         .collect()
 }
 
+/// Which references are used already. What an operator asks for goes under the debtor's institution.
 async fn read_references(
     tx: &Tx,
     requests: &[&NewPayment],
+    accounts: &[Known],
+    originals: &HashMap<PaymentId, StoredPayment>,
 ) -> Result<HashMap<(ParticipantId, String), PaymentId>, StoreError> {
+    let participant = |request: &NewPayment| match &request.instruction {
+        _ if request.participant.is_some() => request.participant,
+        Instruction::Pay { debtor, .. } => {
+            find_account(accounts, debtor, request.amount).map(|known| known.party.participant)
+        }
+        Instruction::Refund { of } => {
+            originals.get(of).map(|original| original.payment.terms.creditor.participant)
+        }
+    };
     let (participants, references): (Vec<Uuid>, Vec<String>) = requests
         .iter()
-        .filter_map(|request| Some((request.participant?.as_uuid(), request.end_to_end_id.clone()?)))
+        .filter_map(|request| Some((participant(request)?.as_uuid(), request.end_to_end_id.clone()?)))
         .unzip();
     let mut known = HashMap::new();
     if references.is_empty() {

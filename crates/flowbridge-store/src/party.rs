@@ -1,6 +1,6 @@
 //! Participants, their banks and their customers' accounts.
 
-use crate::db::{Db, StoreError};
+use crate::db::{Db, StoreError, Tx};
 use crate::payment::hold_mode_name;
 use crate::sql::{At, statements};
 use flowbridge_domain::bank::HoldMode;
@@ -67,11 +67,11 @@ pub struct Participant {
 }
 
 /// Adds a participant. Adding the same id again changes nothing.
-pub async fn add_participant(db: &Db, participant: &Participant) -> Result<(), StoreError> {
+pub async fn add_participant(tx: &Tx, participant: &Participant) -> Result<(), StoreError> {
     let lei = participant.lei.as_ref().map(Lei::as_str);
     let fee = i16::try_from(participant.fee_basis_points).unwrap_or(i16::MAX);
     let id = participant.id.as_uuid();
-    db.query(ADD_PARTICIPANT, &[&id, &participant.name, &lei, &fee, &At(participant.created_at)]).await?;
+    tx.execute(ADD_PARTICIPANT, &[&id, &participant.name, &lei, &fee, &At(participant.created_at)]).await?;
     Ok(())
 }
 
@@ -137,8 +137,8 @@ pub struct Account {
 }
 
 /// Adds an account. Adding the same id again changes nothing; another account's IBAN or wallet is refused by constraint.
-pub async fn add_account(db: &Db, account: &Account) -> Result<(), StoreError> {
-    db.query(
+pub async fn add_account(tx: &Tx, account: &Account) -> Result<(), StoreError> {
+    tx.execute(
         ADD_ACCOUNT,
         &[
             &account.id.as_uuid(),

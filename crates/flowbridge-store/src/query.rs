@@ -1,6 +1,6 @@
 //! Reading payments: one, a page, and everything that happened to one.
 
-use crate::db::{Db, StoreError};
+use crate::db::{Db, StoreError, Tx};
 use crate::payment::{StoredPayment, payment_columns};
 use crate::sql::{At, statements};
 use flowbridge_domain::id::{ParticipantId, PaymentId};
@@ -44,6 +44,12 @@ pub async fn payment(
     viewer: Option<ParticipantId>,
 ) -> Result<Option<StoredPayment>, StoreError> {
     let rows = db.query(GET, &[&id.as_uuid(), &viewer.map(|viewer| viewer.as_uuid())]).await?;
+    rows.first().map(StoredPayment::from_row).transpose()
+}
+
+/// A payment as a transaction sees it.
+pub async fn payment_in(tx: &Tx, id: PaymentId) -> Result<Option<StoredPayment>, StoreError> {
+    let rows = tx.query(GET, &[&id.as_uuid(), &None::<uuid::Uuid>]).await?;
     rows.first().map(StoredPayment::from_row).transpose()
 }
 

@@ -1,1 +1,33 @@
-fn main() {}
+//! FlowBridge: every tier of a payment system as roles of one program.
+
+mod chain;
+mod client;
+mod clock;
+mod commands;
+mod config;
+mod dev;
+mod gateway;
+mod observability;
+mod proof;
+mod roles;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(commands::run(commands::Cli::parse())) {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says what went wrong, from the outside in, and gives the exit code.
+#[expect(clippy::print_stderr, reason = "a command's errors go to the terminal")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("flowbridge: {error:#}");
+    ExitCode::FAILURE
+}

@@ -190,7 +190,7 @@ async fn participant(db: &Db) -> ParticipantId {
 }
 
 /// One database for all: each test has participants of its own.
-async fn database() -> Db {
+pub(crate) async fn database() -> Db {
     static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
     static MIGRATED: OnceCell<()> = OnceCell::const_new();
     let server = SERVER.get_or_init(|| EmbeddedPostgres::temporary().unwrap());

@@ -66,8 +66,13 @@ impl Worker for Sender {
             rows::lease_lane(&self.context.db, self.lane, owner, chain_nonce, now, self.settings.lease)
                 .await?;
         let Some(lease) = lease else { return Ok(Turn::Idle) };
-        let intended = self.intend(&lease).await?;
-        let open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        let mut open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        // What cannot be sent soon stays an effect, which its client can still take back.
+        let waiting = open.iter().filter(|tx| tx.state == TxState::Intended).count();
+        let intended = waiting < self.settings.in_flight_max.saturating_mul(4) && self.intend(&lease).await?;
+        if intended {
+            open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        }
         let sent = self.send(&lease, &open).await?;
         self.track(&lease, &open, chain_nonce).await?;
         Ok(if intended || sent { Turn::Busy } else { Turn::Idle })

@@ -1,0 +1,124 @@
+//! The event log as a participant may read it, the proof, and readiness.
+
+use crate::Gateway;
+use crate::answer::{Answer, Refusal, json};
+use crate::caller::Caller;
+use crate::payments::page_limit;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use flowbridge_api::payment::show_instant;
+use flowbridge_api::problem::ErrorCode;
+use flowbridge_security::scope::Scope;
+use flowbridge_store::event_log::{self, Offset};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+pub(crate) fn router() -> Router<Gateway> {
+    Router::new().route("/v1/events", get(list)).route("/v1/proof", get(proof))
+}
+
+/// Which events
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EventsQuery {
+    /// `next` of the page before; without it, from the beginning
+    after: Option<String>,
+    /// 1 to 100; 25 if it is not given
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<i64>,
+}
+
+/// An event
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EventBody {
+    /// Its id, also that of its webhooks.
+    id: String,
+    /// Where it is in the log.
+    offset: String,
+    /// Such as `payment.settled`.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The payment.
+    subject: String,
+    /// When it was written.
+    time: String,
+    /// The payment as it was at that moment.
+    #[schema(value_type = Object)]
+    data: Value,
+}
+
+/// A page of events, oldest first
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EventPage {
+    data: Vec<EventBody>,
+    /// Ask again with it as `after`; it is the same when there was nothing new.
+    next: String,
+}
+
+/// Read events after an offset
+#[utoipa::path(get, path = "/v1/events", tag = "events", params(EventsQuery),
+    responses((status = 200, body = EventPage), crate::openapi::Refusals))]
+pub(crate) async fn list(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Query(wanted): Query<EventsQuery>,
+) -> Answer {
+    caller.require(Scope::EventsRead)?;
+    let limit = page_limit(wanted.limit)?;
+    let after = match &wanted.after {
+        None => Offset::START,
+        Some(text) => Offset::parse(text).ok_or_else(|| {
+            Refusal::new(ErrorCode::InvalidParameter)
+                .detail("after is the next of an earlier page, like 1234-567")
+        })?,
+    };
+    let db = &gateway.parts.db;
+    let events = match caller.participant() {
+        Some(participant) => event_log::read_participant(db, participant, after, limit).await?,
+        None => event_log::read_all(db, Some(flowbridge_store::lifecycle::PAYMENTS), after, limit).await?,
+    };
+    let next = events.last().map_or(after, |event| event.offset).to_string();
+    let data = events
+        .into_iter()
+        .map(|event| EventBody {
+            id: event.id.to_string(),
+            offset: event.offset.to_string(),
+            kind: event.kind,
+            subject: event.key.to_string(),
+            time: show_instant(event.recorded_at),
+            data: event.data,
+        })
+        .collect();
+    json(StatusCode::OK, &EventPage { data, next })
+}
+
+/// Compare ledger, chain and banks, now
+#[utoipa::path(get, path = "/v1/proof", tag = "proof",
+    responses((status = 200, description = "Every quantity with both of its sides", body = Object), crate::openapi::Refusals))]
+pub(crate) async fn proof(State(gateway): State<Gateway>, caller: Caller) -> Answer {
+    caller.require(Scope::ProofRead)?;
+    // It covers every participant.
+    if caller.participant().is_some() {
+        return Err(Refusal::new(ErrorCode::Forbidden)
+            .detail("the proof covers every participant: only operators see it"));
+    }
+    match (gateway.parts.proof)().await {
+        Ok(proof) => json(StatusCode::OK, &proof),
+        Err(why) => {
+            tracing::warn!(why, "could not take the proof");
+            Err(Refusal::new(ErrorCode::Unavailable))
+        }
+    }
+}
+
+/// Ready when the database answers.
+pub(crate) async fn ready(State(gateway): State<Gateway>) -> StatusCode {
+    match gateway.parts.db.ping().await {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

@@ -1,0 +1,94 @@
+//! The OpenAPI document, made from the handlers themselves.
+
+use crate::{events, parties, payments, sign_in, webhook_routes};
+use axum::http::header;
+use axum::response::IntoResponse;
+use flowbridge_api::problem::Problem;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoResponses, Modify, OpenApi};
+
+/// What every signed-in route may answer with besides success.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "described, not built: refusals are written in one place")]
+pub(crate) enum Refusals {
+    /// The request cannot be read
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(Problem),
+    /// A valid access token is required
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(Problem),
+    /// The access token does not allow this
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
+    /// There is no such resource
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(Problem),
+    /// It is past that, exists, or is under way
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(Problem),
+    /// The request is too large
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(Problem),
+    /// The body has to be JSON
+    #[response(status = 415, content_type = "application/problem+json")]
+    UnsupportedMediaType(Problem),
+    /// Understood, and refused
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unprocessable(Problem),
+    /// Try again
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem),
+}
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        if let Some(components) = openapi.components.as_mut() {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+            components.add_security_scheme("access_token", SecurityScheme::Http(scheme));
+        }
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "FlowBridge",
+        description = "Moves money between banks, exchanges and fintechs in real time. Amounts are whole minor units. Requests that change something carry an Idempotency-Key. Refusals are RFC 9457 problems with a stable code.",
+        contact(name = "FlowBridge", url = "https://flowbridge.example")
+    ),
+    servers((url = "/")),
+    security(("access_token" = [])),
+    modifiers(&Bearer),
+    paths(
+        sign_in::token, sign_in::metadata, sign_in::jwks,
+        payments::create, payments::list, payments::show, payments::cancel, payments::refund, payments::timeline, payments::bulk,
+        parties::create_participant, parties::list_participants, parties::show_participant,
+        parties::create_account, parties::list_accounts, parties::show_account, parties::balances,
+        events::list, events::proof,
+        webhook_routes::create, webhook_routes::list, webhook_routes::show, webhook_routes::update, webhook_routes::remove,
+        webhook_routes::rotate, webhook_routes::disable, webhook_routes::enable, webhook_routes::recover,
+        webhook_routes::deliveries, webhook_routes::redeliver,
+    ),
+    tags(
+        (name = "sign-in", description = "OAuth 2 client credentials with private_key_jwt"),
+        (name = "payments", description = "Create, follow, cancel and refund payments"),
+        (name = "accounts", description = "Customers' accounts: a bank account and a wallet under one id"),
+        (name = "participants", description = "Institutions that use FlowBridge"),
+        (name = "events", description = "The event log"),
+        (name = "webhooks", description = "Being told"),
+        (name = "proof", description = "Ledger, chain and banks are equal"),
+    )
+)]
+struct Document;
+
+/// The document as text.
+pub(crate) fn text() -> String {
+    // It is made of constants: if it could not be written, no test of ours would pass.
+    Document::openapi().to_pretty_json().unwrap_or_default()
+}
+
+pub(crate) async fn show() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text())
+}

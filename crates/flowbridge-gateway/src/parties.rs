@@ -1,0 +1,262 @@
+//! Participants and accounts.
+
+use crate::answer::{Answer, Refusal, json, random};
+use crate::caller::{Caller, JsonBody};
+use crate::payments::page_limit;
+use crate::{Gateway, keyed};
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use flowbridge_api::party::{AccountBody, BalancesBody, CreateAccount, CreateParticipant, ParticipantBody};
+use flowbridge_api::payment::show_instant;
+use flowbridge_api::problem::{ErrorCode, Fault};
+use flowbridge_domain::id::{AccountId, ParticipantId};
+use flowbridge_security::scope::Scope;
+use flowbridge_store::party::{self, Account, Participant};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+const PARTICIPANTS: &str = "/v1/participants";
+const ACCOUNTS: &str = "/v1/accounts";
+
+pub(crate) fn router() -> Router<Gateway> {
+    Router::new()
+        .route(PARTICIPANTS, get(list_participants).post(create_participant))
+        .route("/v1/participants/{id}", get(show_participant))
+        .route(ACCOUNTS, get(list_accounts).post(create_account))
+        .route("/v1/accounts/{id}", get(show_account))
+        .route("/v1/accounts/{id}/balances", get(balances))
+}
+
+/// Which page
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageQuery {
+    /// 1 to 100; 25 if it is not given
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<i64>,
+    /// The last id of the page before
+    after: Option<String>,
+}
+
+fn parameter<T>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, flowbridge_domain::id::ParseIdError>,
+) -> Result<T, Refusal> {
+    parse(text).map_err(|error| Refusal::new(ErrorCode::InvalidParameter).detail(error.to_string()))
+}
+
+/// A page of participants
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ParticipantPage {
+    data: Vec<ParticipantBody>,
+    /// There are more after the last one.
+    has_more: bool,
+}
+
+/// Register a participant
+#[utoipa::path(post, path = "/v1/participants", tag = "participants", request_body = flowbridge_api::party::CreateParticipantBody,
+    params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+    responses((status = 201, body = ParticipantBody), crate::openapi::Refusals))]
+pub(crate) async fn create_participant(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Answer {
+    caller.require(Scope::ParticipantsWrite)?;
+    if caller.participant().is_some() {
+        return Err(Refusal::new(ErrorCode::Forbidden).detail("only operators register participants"));
+    }
+    let key = caller.keyed(&headers, ("POST", PARTICIPANTS), &[], &body.bytes)?;
+    let request = CreateParticipant::read(&body.value)?;
+    let now = gateway.now();
+    let participant = Participant {
+        id: ParticipantId::generate(now, random()),
+        name: request.name,
+        lei: request.lei,
+        active: true,
+        status_reason: None,
+        fee_basis_points: request.fee_basis_points,
+        created_at: now,
+    };
+    keyed::once(&gateway, &key, StatusCode::CREATED, async |tx| {
+        party::add_participant(tx, &participant).await.map_err(keyed::unless_it_exists)?;
+        Ok(shown_participant(&participant))
+    })
+    .await
+}
+
+/// List participants: an operator sees all, a participant itself
+#[utoipa::path(get, path = "/v1/participants", tag = "participants", params(PageQuery),
+    responses((status = 200, body = ParticipantPage), crate::openapi::Refusals))]
+pub(crate) async fn list_participants(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Query(page): Query<PageQuery>,
+) -> Answer {
+    caller.require(Scope::ParticipantsRead)?;
+    let limit = page_limit(page.limit)?;
+    let after = page.after.as_deref().map(|id| parameter(id, ParticipantId::parse)).transpose()?;
+    let found = party::participants(&gateway.parts.db, caller.participant(), after, limit + 1).await?;
+    let (found, has_more) = cut(found, limit);
+    json(StatusCode::OK, &ParticipantPage { data: found.iter().map(shown_participant).collect(), has_more })
+}
+
+/// Read a participant
+#[utoipa::path(get, path = "/v1/participants/{id}", tag = "participants", params(("id" = String, Path, description = "The participant")),
+    responses((status = 200, body = ParticipantBody), crate::openapi::Refusals))]
+pub(crate) async fn show_participant(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    caller.require(Scope::ParticipantsRead)?;
+    let id = parameter(&id, ParticipantId::parse)?;
+    if caller.participant().is_some_and(|own| own != id) {
+        return Err(Refusal::new(ErrorCode::NotFound));
+    }
+    let found = party::participants(&gateway.parts.db, Some(id), None, 1).await?;
+    let found = found.first().ok_or_else(|| Refusal::new(ErrorCode::NotFound))?;
+    json(StatusCode::OK, &shown_participant(found))
+}
+
+/// A page of accounts
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AccountPage {
+    data: Vec<AccountBody>,
+    /// There are more after the last one.
+    has_more: bool,
+}
+
+/// Open an account
+#[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = flowbridge_api::party::CreateAccountBody,
+    params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+    responses((status = 201, body = AccountBody), crate::openapi::Refusals))]
+pub(crate) async fn create_account(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Answer {
+    caller.require(Scope::AccountsWrite)?;
+    let key = caller.keyed(&headers, ("POST", ACCOUNTS), &[], &body.bytes)?;
+    let request = CreateAccount::read(&body.value)?;
+    let participant = match (caller.participant(), request.participant) {
+        (Some(own), None) => own,
+        (Some(own), Some(named)) if own == named => own,
+        (None, Some(named)) => named,
+        (Some(_), Some(_)) | (None, None) => {
+            let fault =
+                Fault::new("/participant_id", "not_valid", "your own participant, or for operators any");
+            return Err(vec![fault].into());
+        }
+    };
+    let now = gateway.now();
+    let account = Account {
+        id: AccountId::generate(now, random()),
+        participant,
+        bank: request.bank,
+        currency: request.currency,
+        iban: request.iban,
+        wallet: request.wallet,
+        name: request.name,
+        active: true,
+        created_at: now,
+    };
+    keyed::once(&gateway, &key, StatusCode::CREATED, async |tx| {
+        party::add_account(tx, &account).await.map_err(keyed::unless_it_exists)?;
+        Ok(shown_account(&account))
+    })
+    .await
+}
+
+/// List accounts
+#[utoipa::path(get, path = "/v1/accounts", tag = "accounts", params(PageQuery),
+    responses((status = 200, body = AccountPage), crate::openapi::Refusals))]
+pub(crate) async fn list_accounts(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Query(page): Query<PageQuery>,
+) -> Answer {
+    caller.require(Scope::AccountsRead)?;
+    let limit = page_limit(page.limit)?;
+    let after = page.after.as_deref().map(|id| parameter(id, AccountId::parse)).transpose()?;
+    let found = party::accounts(&gateway.parts.db, caller.participant(), None, after, limit + 1).await?;
+    let (found, has_more) = cut(found, limit);
+    json(StatusCode::OK, &AccountPage { data: found.iter().map(shown_account).collect(), has_more })
+}
+
+async fn find_account(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Account, Refusal> {
+    let id = parameter(id, AccountId::parse)?;
+    let found = party::accounts(&gateway.parts.db, caller.participant(), Some(id), None, 1).await?;
+    found.into_iter().next().ok_or_else(|| Refusal::new(ErrorCode::NotFound))
+}
+
+/// Read an account
+#[utoipa::path(get, path = "/v1/accounts/{id}", tag = "accounts", params(("id" = String, Path, description = "The account")),
+    responses((status = 200, body = AccountBody), crate::openapi::Refusals))]
+pub(crate) async fn show_account(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    caller.require(Scope::AccountsRead)?;
+    json(StatusCode::OK, &shown_account(&find_account(&gateway, &caller, &id).await?))
+}
+
+/// What an account's wallet has
+#[utoipa::path(get, path = "/v1/accounts/{id}/balances", tag = "accounts", params(("id" = String, Path, description = "The account")),
+    responses((status = 200, body = BalancesBody), crate::openapi::Refusals))]
+pub(crate) async fn balances(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    caller.require(Scope::AccountsRead)?;
+    let account = find_account(&gateway, &caller, &id).await?;
+    let balances = party::balances(&gateway.parts.db, account.id, account.currency).await?;
+    let units = |units: i128| i64::try_from(units).unwrap_or(i64::MAX);
+    let body = BalancesBody {
+        currency: account.currency.code().to_owned(),
+        posted: units(balances.posted),
+        held: units(balances.held),
+        available: units(balances.available()),
+    };
+    json(StatusCode::OK, &body)
+}
+
+fn cut<T>(mut found: Vec<T>, limit: i64) -> (Vec<T>, bool) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    (found, has_more)
+}
+
+fn shown_participant(participant: &Participant) -> ParticipantBody {
+    ParticipantBody {
+        id: participant.id.to_string(),
+        name: participant.name.clone(),
+        lei: participant.lei.as_ref().map(|lei| lei.as_str().to_owned()),
+        status: if participant.active { "active" } else { "suspended" },
+        status_reason: participant.status_reason.clone(),
+        fee_basis_points: participant.fee_basis_points,
+        created_at: show_instant(participant.created_at),
+    }
+}
+
+fn shown_account(account: &Account) -> AccountBody {
+    AccountBody {
+        id: account.id.to_string(),
+        participant_id: account.participant.to_string(),
+        bank: account.bank.as_str().to_owned(),
+        currency: account.currency.code().to_owned(),
+        iban: account.iban.as_str().to_owned(),
+        wallet: account.wallet.to_string(),
+        name: account.name.clone(),
+        status: if account.active { "active" } else { "closed" },
+        created_at: show_instant(account.created_at),
+    }
+}

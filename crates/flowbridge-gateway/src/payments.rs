@@ -1,0 +1,520 @@
+//! Payments: create one or many, read, list, cancel, refund, and everything that happened to one.
+
+use crate::answer::{Answer, Refusal, json, kept, random};
+use crate::caller::{Caller, JsonBody, read_body};
+use crate::{Gateway, keyed};
+use axum::Router;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use flowbridge_api::json as strict;
+use flowbridge_api::payment::{
+    AccountName, Amount, CreatePayment, Details, PartyBody, PaymentBody, read_payment_id, read_refund,
+    show_instant,
+};
+use flowbridge_api::problem::{ErrorCode, Fault};
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::money::Money;
+use flowbridge_domain::payment::{Kind, Rejected};
+use flowbridge_security::cursor::QueryDigest;
+use flowbridge_security::scope::Scope;
+use flowbridge_store::accept::{
+    AcceptRefusal, Accepted, AccountRef, Decision, Instruction, KeptAnswer, KeyedRequest, NewPayment,
+};
+use flowbridge_store::event_log;
+use flowbridge_store::lifecycle::{self, Outcome};
+use flowbridge_store::payment::StoredPayment;
+use flowbridge_store::query::{self, PaymentFilter};
+use flowbridge_store::wake::Work;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+const LIST: &str = "/v1/payments";
+const REFUNDS: &str = "/v1/payments/{id}/refunds";
+const CANCEL: &str = "/v1/payments/{id}/cancel";
+const BULK: &str = "/v1/payments/bulk";
+
+const KINDS: [&str; 4] = ["transfer", "refund", "issuance", "redemption"];
+const STATES: [&str; 8] = [
+    "accepted",
+    "initiated",
+    "held",
+    "settled",
+    "cancelling",
+    "completed",
+    "failed",
+    "under_review",
+];
+
+/// Events of a payment shown in its timeline at most.
+const TIMELINE_EVENTS_MAX: i64 = 1_000;
+
+pub(crate) fn router() -> Router<Gateway> {
+    Router::new()
+        .route(LIST, get(list).post(create))
+        .route("/v1/payments/{id}", get(show))
+        .route(CANCEL, post(cancel))
+        .route(REFUNDS, post(refund))
+        .route("/v1/payments/{id}/timeline", get(timeline))
+}
+
+pub(crate) fn bulk_router() -> Router<Gateway> {
+    Router::new().route(BULK, post(bulk))
+}
+
+/// Create a payment
+#[utoipa::path(post, path = "/v1/payments", tag = "payments", request_body = flowbridge_api::payment::CreatePaymentBody,
+    params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+    responses((status = 201, description = "Accepted: it is durable", body = PaymentBody), crate::openapi::Refusals))]
+pub(crate) async fn create(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Answer {
+    caller.require(Scope::PaymentsWrite)?;
+    let key = caller.keyed(&headers, ("POST", LIST), &[], &body.bytes)?;
+    let request = CreatePayment::read(&body.value)?;
+    answer(gateway.batcher.accept(new_payment(&gateway, &caller, request, key)).await?)
+}
+
+/// Refund a completed payment, in whole or in part
+#[utoipa::path(post, path = "/v1/payments/{id}/refunds", tag = "payments", request_body = flowbridge_api::payment::CreateRefundBody,
+    params(("id" = String, Path, description = "The payment to refund"),
+        ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+    responses((status = 201, description = "A payment of its own, back to the debtor", body = PaymentBody), crate::openapi::Refusals))]
+pub(crate) async fn refund(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Answer {
+    caller.require(Scope::PaymentsWrite)?;
+    let of = find(&gateway, &caller, &id).await?.payment.terms.id;
+    let key = caller.keyed(&headers, ("POST", REFUNDS), &[&id], &body.bytes)?;
+    let (amount, details) = read_refund(&body.value)?;
+    let refund = new_instruction(&gateway, &caller, Instruction::Refund { of }, amount, details, key);
+    answer(gateway.batcher.accept(refund).await?)
+}
+
+fn answer(accepted: Accepted) -> Answer {
+    match accepted {
+        Accepted::New(answer) => Ok(kept(answer, false)),
+        Accepted::Replayed(answer) => Ok(kept(answer, true)),
+        Accepted::KeyUsedOtherwise => Err(Refusal::new(ErrorCode::KeyReused)),
+    }
+}
+
+/// What became of a line of a bulk request
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BulkLine {
+    /// Its place, from 0.
+    line: usize,
+    /// The status that it would have had alone.
+    status: u16,
+    /// The payment, or the problem.
+    #[schema(value_type = Object)]
+    body: Value,
+}
+
+/// What became of a bulk request
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BulkAnswer {
+    /// One outcome per line, in order.
+    outcomes: Vec<BulkLine>,
+}
+
+/// Create up to 10,000 payments; each line has its own outcome
+#[utoipa::path(post, path = "/v1/payments/bulk", tag = "payments",
+    request_body(content = Vec<flowbridge_api::payment::CreatePaymentBody>, description = "An array of payments", content_type = "application/json"),
+    params(("Idempotency-Key" = String, Header, description = "Each line is known by it and its place", max_length = 240)),
+    responses((status = 200, description = "An outcome per line", body = BulkAnswer), crate::openapi::Refusals))]
+pub(crate) async fn bulk(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    headers: HeaderMap,
+    request: Request,
+) -> Answer {
+    caller.require(Scope::PaymentsWrite)?;
+    let bytes = read_body(request, &gateway).await?;
+    let value = strict::parse(&bytes).map_err(|fault: Fault| Refusal::from(vec![fault]))?;
+    let Some(lines) = value.as_array() else {
+        return Err(vec![Fault::new("", "wrong_type", "an array of payments is expected")].into());
+    };
+    let lines_max = gateway.settings.bulk_lines_max;
+    if lines.is_empty() || lines.len() > lines_max {
+        return Err(vec![Fault::new("", "not_valid", format!("1 to {lines_max} payments"))].into());
+    }
+    let mut pending = Vec::with_capacity(lines.len());
+    for (place, line) in lines.iter().enumerate() {
+        // A line's own bytes: the same line under the same key is the same request, whatever stands beside it.
+        let own_bytes = serde_json::to_vec(line).unwrap_or_default();
+        let mut key = caller.keyed(&headers, ("POST", BULK), &[], &own_bytes)?;
+        key.key = format!("{}#{place}", key.key);
+        pending.push(match CreatePayment::read(line) {
+            Ok(request) => Ok(new_payment(&gateway, &caller, request, key)),
+            Err(faults) => Err(Refusal::from(faults)),
+        });
+    }
+    let trace_id = caller.trace.0.trace_id_hex();
+    // A slice at a time, so that one bulk request does not fill the queue that everybody waits in.
+    let mut outcomes = Vec::with_capacity(pending.len());
+    let mut pending = pending.into_iter().enumerate().peekable();
+    while pending.peek().is_some() {
+        let slice: Vec<_> = pending.by_ref().take(gateway.settings.accept_slice_max).collect();
+        let accepted = futures_util::future::join_all(slice.into_iter().map(|(line, request)| {
+            let (gateway, trace_id) = (&gateway, &trace_id);
+            async move {
+                let outcome = match request {
+                    Ok(payment) => gateway.batcher.accept(payment).await,
+                    Err(refusal) => Err(refusal),
+                };
+                bulk_line(line, outcome, trace_id)
+            }
+        }));
+        outcomes.extend(accepted.await);
+    }
+    json(StatusCode::OK, &BulkAnswer { outcomes })
+}
+
+fn bulk_line(line: usize, outcome: Result<Accepted, Refusal>, trace_id: &str) -> BulkLine {
+    match outcome {
+        Ok(Accepted::New(kept) | Accepted::Replayed(kept)) => BulkLine {
+            line,
+            status: kept.status,
+            body: serde_json::from_slice(&kept.body).unwrap_or(Value::Null),
+        },
+        Ok(Accepted::KeyUsedOtherwise) => problem_line(line, &Refusal::new(ErrorCode::KeyReused), trace_id),
+        Err(refusal) => problem_line(line, &refusal, trace_id),
+    }
+}
+
+fn problem_line(line: usize, refusal: &Refusal, trace_id: &str) -> BulkLine {
+    let problem = refusal.problem(trace_id);
+    BulkLine { line, status: problem.status, body: serde_json::to_value(&problem).unwrap_or(Value::Null) }
+}
+
+fn new_payment(gateway: &Gateway, caller: &Caller, request: CreatePayment, key: KeyedRequest) -> NewPayment {
+    let account = |name| match name {
+        AccountName::Id(id) => AccountRef::Id(id),
+        AccountName::Iban(iban) => AccountRef::Iban(iban),
+    };
+    let instruction = Instruction::Pay {
+        kind: request.kind,
+        funding: request.funding,
+        payout: request.payout,
+        debtor: account(request.debtor),
+        creditor: account(request.creditor),
+    };
+    new_instruction(gateway, caller, instruction, request.amount, request.details, key)
+}
+
+fn new_instruction(
+    gateway: &Gateway,
+    caller: &Caller,
+    instruction: Instruction,
+    amount: Money,
+    details: Details,
+    key: KeyedRequest,
+) -> NewPayment {
+    let now = gateway.now();
+    NewPayment {
+        id: PaymentId::generate(now, random()),
+        participant: caller.participant(),
+        instruction,
+        amount,
+        end_to_end_id: details.end_to_end_id,
+        uetr: details.uetr.unwrap_or_else(|| uuid_v4(random())),
+        remittance_information: details.remittance_information,
+        authorization: details.authorization,
+        execute_at: details.requested_execution_date.unwrap_or(now),
+        expires_at: details.expires_at,
+        traceparent: caller.trace.0.to_string(),
+        key,
+    }
+}
+
+/// A UETR is a UUID of version 4, whatever our own ids are.
+fn uuid_v4(random: [u8; 16]) -> Uuid {
+    uuid::Builder::from_random_bytes(random).into_uuid()
+}
+
+/// Puts a decision into the answer that is kept.
+pub(crate) fn render(request: &NewPayment, decision: &Decision) -> KeptAnswer {
+    let (status, body) = match decision {
+        Decision::Accepted(stored) => (201, serde_json::to_vec(&shown(stored))),
+        Decision::Refused(refusal) => {
+            let refusal = explained(*refusal);
+            let trace_id = request.traceparent.split('-').nth(1).unwrap_or_default();
+            (refusal.code.status(), serde_json::to_vec(&refusal.problem(trace_id)))
+        }
+    };
+    match body {
+        Ok(body) => KeptAnswer { status, body },
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be written as JSON");
+            KeptAnswer { status: 500, body: Vec::new() }
+        }
+    }
+}
+
+fn explained(refusal: AcceptRefusal) -> Refusal {
+    let at = |code: ErrorCode, pointer: &str| {
+        Refusal::new(code).errors(vec![Fault::new(pointer, code.code(), code.title())])
+    };
+    match refusal {
+        AcceptRefusal::UnknownDebtor => at(ErrorCode::UnknownDebtor, "/debtor"),
+        AcceptRefusal::UnknownCreditor => at(ErrorCode::UnknownCreditor, "/creditor"),
+        AcceptRefusal::AccountClosed => Refusal::new(ErrorCode::AccountClosed),
+        AcceptRefusal::ParticipantSuspended => Refusal::new(ErrorCode::ParticipantSuspended),
+        AcceptRefusal::SameAccount => {
+            at(ErrorCode::WrongKind, "/creditor").detail("debtor and creditor are one account")
+        }
+        AcceptRefusal::NotOneAccount => at(ErrorCode::WrongKind, "/creditor")
+            .detail("an issuance or redemption is between one account's bank and wallet"),
+        AcceptRefusal::WrongWay => {
+            at(ErrorCode::WrongKind, "/kind").detail("not the funding and payout of that kind")
+        }
+        AcceptRefusal::InsufficientFunds => at(ErrorCode::InsufficientFunds, "/instructed_amount"),
+        AcceptRefusal::FeeTooHigh => at(ErrorCode::FeeTooHigh, "/instructed_amount/amount"),
+        AcceptRefusal::ExpiresTooSoon => at(ErrorCode::ExpiresTooSoon, "/expires_at"),
+        AcceptRefusal::ReferenceUsed(payment) => {
+            at(ErrorCode::ReferenceUsed, "/end_to_end_id").detail(format!("payment {payment} has it"))
+        }
+        AcceptRefusal::UnknownOriginal => Refusal::new(ErrorCode::UnknownOriginal),
+        AcceptRefusal::NotRefundable => Refusal::new(ErrorCode::NotRefundable),
+        AcceptRefusal::RefundTooHigh(left) => at(ErrorCode::RefundTooHigh, "/instructed_amount/amount")
+            .detail(format!("{left} minor units are left")),
+        AcceptRefusal::WrongCurrency => at(ErrorCode::WrongCurrency, "/instructed_amount/currency"),
+    }
+}
+
+fn shown(stored: &StoredPayment) -> PaymentBody {
+    let terms = &stored.payment.terms;
+    let units = |units: i128| i64::try_from(units).unwrap_or(i64::MAX);
+    let party = |party: &flowbridge_domain::payment::Party| PartyBody {
+        account_id: party.account.to_string(),
+        participant_id: party.participant.to_string(),
+    };
+    let state = stored.payment.progress.state;
+    PaymentBody {
+        id: terms.id.to_string(),
+        number: terms.number.0,
+        kind: terms.kind.as_str(),
+        refund_of: match terms.kind {
+            Kind::Refund { of } => Some(of.to_string()),
+            Kind::Transfer | Kind::Issuance | Kind::Redemption => None,
+        },
+        funding: terms.funding.as_str(),
+        payout: terms.payout.as_str(),
+        instructed_amount: Amount::from(terms.amount),
+        fee: units(terms.fee.minor_units()),
+        refunded: units(stored.refunded),
+        debtor: party(&terms.debtor),
+        creditor: party(&terms.creditor),
+        end_to_end_id: stored.end_to_end_id.clone(),
+        uetr: stored.uetr.to_string(),
+        remittance_information: stored.remittance_information.clone(),
+        state: state.as_str(),
+        reason: state.reason(),
+        state_since: show_instant(stored.state_since),
+        accepted_at: show_instant(stored.accepted_at),
+        execute_at: show_instant(terms.execute_at),
+        expires_at: show_instant(terms.expires_at),
+    }
+}
+
+fn payment_id(text: &str) -> Result<PaymentId, Refusal> {
+    read_payment_id(text).map_err(|fault| Refusal::new(ErrorCode::InvalidParameter).detail(fault.detail))
+}
+
+/// A payment that the caller may see; anything else is not found.
+async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<StoredPayment, Refusal> {
+    let found = query::payment(&gateway.parts.db, payment_id(id)?, caller.participant()).await?;
+    found.ok_or_else(|| Refusal::new(ErrorCode::NotFound))
+}
+
+/// Read a payment
+#[utoipa::path(get, path = "/v1/payments/{id}", tag = "payments", params(("id" = String, Path, description = "The payment")),
+    responses((status = 200, body = PaymentBody), crate::openapi::Refusals))]
+pub(crate) async fn show(State(gateway): State<Gateway>, caller: Caller, Path(id): Path<String>) -> Answer {
+    caller.require(Scope::PaymentsRead)?;
+    json(StatusCode::OK, &shown(&find(&gateway, &caller, &id).await?))
+}
+
+/// Which payments to list
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// 1 to 100; 25 if it is not given
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<i64>,
+    /// `next_cursor` of the page before, with the same filters
+    cursor: Option<String>,
+    /// Only payments in this state
+    state: Option<String>,
+    /// Only payments of this kind
+    kind: Option<String>,
+}
+
+/// A page of payments, newest first
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PaymentPage {
+    data: Vec<PaymentBody>,
+    /// There are older ones.
+    has_more: bool,
+    /// Where they begin.
+    next_cursor: Option<String>,
+}
+
+/// List payments, newest first
+#[utoipa::path(get, path = "/v1/payments", tag = "payments", params(ListQuery),
+    responses((status = 200, body = PaymentPage), crate::openapi::Refusals))]
+pub(crate) async fn list(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Query(wanted): Query<ListQuery>,
+) -> Answer {
+    caller.require(Scope::PaymentsRead)?;
+    let limit = page_limit(wanted.limit)?;
+    let state = one_of("state", wanted.state, &STATES)?;
+    let kind = one_of("kind", wanted.kind, &KINDS)?;
+    let digest = QueryDigest::new(LIST, &[("state", &state), ("kind", &kind)]);
+    let before = match &wanted.cursor {
+        Some(cursor) => Some(open_cursor(&gateway, &caller, cursor, digest)?),
+        None => None,
+    };
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let filter = PaymentFilter { viewer: caller.participant(), before, state: some(state), kind: some(kind) };
+    let mut page = query::payments(&gateway.parts.db, &filter, limit + 1).await?;
+    let has_more = i64::try_from(page.len()).is_ok_and(|found| found > limit);
+    page.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let last = page.last().filter(|_| has_more).map(|stored| stored.payment.terms.id);
+    let next_cursor =
+        last.map(|id| gateway.parts.cursors.seal(id.as_uuid().as_bytes(), digest, caller.participant()));
+    json(StatusCode::OK, &PaymentPage { data: page.iter().map(shown).collect(), has_more, next_cursor })
+}
+
+/// A filter's word, empty when it is not given.
+fn one_of(name: &str, given: Option<String>, words: &[&str]) -> Result<String, Refusal> {
+    match given {
+        None => Ok(String::new()),
+        Some(word) if words.contains(&word.as_str()) => Ok(word),
+        Some(_) => {
+            let detail = format!("{name} is one of {}", words.join(", "));
+            Err(Refusal::new(ErrorCode::InvalidParameter).detail(detail))
+        }
+    }
+}
+
+pub(crate) fn page_limit(limit: Option<i64>) -> Result<i64, Refusal> {
+    let limit = limit.unwrap_or(25);
+    if (1..=100).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Refusal::new(ErrorCode::InvalidParameter).detail("limit is 1 to 100"))
+}
+
+fn open_cursor(
+    gateway: &Gateway,
+    caller: &Caller,
+    cursor: &str,
+    digest: QueryDigest,
+) -> Result<PaymentId, Refusal> {
+    let invalid = || Refusal::new(ErrorCode::InvalidCursor);
+    let position = gateway.parts.cursors.open(cursor, digest, caller.participant()).map_err(|_| invalid())?;
+    let uuid = Uuid::from_slice(&position).map_err(|_| invalid())?;
+    Ok(PaymentId::from_uuid(uuid))
+}
+
+/// Ask for a payment to be undone
+#[utoipa::path(post, path = "/v1/payments/{id}/cancel", tag = "payments",
+    params(("id" = String, Path, description = "The payment"),
+        ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+    responses((status = 202, description = "It is being undone, unless the chain settles it first", body = PaymentBody), crate::openapi::Refusals))]
+pub(crate) async fn cancel(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    caller.require(Scope::PaymentsWrite)?;
+    let stored = find(&gateway, &caller, &id).await?;
+    // Only who pays may revoke; who is paid can refund.
+    if caller.participant().is_some_and(|own| own != stored.payment.terms.debtor.participant) {
+        return Err(Refusal::new(ErrorCode::NotFound));
+    }
+    let payment = stored.payment.terms.id;
+    let key = caller.keyed(&headers, ("POST", CANCEL), &[&id], &[])?;
+    let answer = keyed::once(&gateway, &key, StatusCode::ACCEPTED, async |tx| {
+        let outcomes = lifecycle::cancel(tx, &[payment], gateway.now()).await?;
+        match outcomes.first() {
+            Some(Outcome::Applied { .. } | Outcome::Rejected(Rejected::Repeat)) => {}
+            Some(Outcome::Rejected(Rejected::TooLate | Rejected::NotApplicable)) => {
+                let state = stored.payment.progress.state.as_str();
+                let detail = format!("the payment was {state} and is past cancellation");
+                return Err(Refusal::new(ErrorCode::Conflict).detail(detail));
+            }
+            Some(Outcome::UnknownPayment) | None => return Err(Refusal::new(ErrorCode::NotFound)),
+        }
+        let now = query::payment_in(tx, payment).await?.ok_or_else(|| Refusal::new(ErrorCode::NotFound))?;
+        Ok(shown(&now))
+    })
+    .await;
+    gateway.parts.wake.ring(Work::ChainEffects);
+    gateway.parts.wake.ring(Work::PaymentEvents);
+    answer
+}
+
+/// Everything that happened to a payment
+#[utoipa::path(get, path = "/v1/payments/{id}/timeline", tag = "payments", params(("id" = String, Path, description = "The payment")),
+    responses((status = 200, description = "Events, journal entries and what was asked of chain and banks", body = Object), crate::openapi::Refusals))]
+pub(crate) async fn timeline(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    caller.require(Scope::PaymentsRead)?;
+    let stored = find(&gateway, &caller, &id).await?;
+    let payment = stored.payment.terms.id;
+    let events = event_log::read_key(&gateway.parts.db, payment, TIMELINE_EVENTS_MAX).await?;
+    let (entries, effects) = query::ledger_and_effects(&gateway.parts.db, payment).await?;
+    let events: Vec<Value> = events
+        .iter()
+        .map(|event| {
+            let mut shown = json!({ "at": show_instant(event.recorded_at), "event": event.kind });
+            for name in ["reason", "reason_code", "bank", "reference", "tx_hash", "block_number"] {
+                if let (Some(value), Some(object)) = (event.data.get(name), shown.as_object_mut())
+                    && !value.is_null()
+                {
+                    object.insert(name.to_owned(), value.clone());
+                }
+            }
+            shown
+        })
+        .collect();
+    let entries: Vec<Value> = entries
+        .iter()
+        .map(|entry| {
+            json!({
+                "at": show_instant(entry.posted_at), "moment": entry.moment, "round": entry.round, "debit": entry.debit,
+                "credit": entry.credit, "amount": entry.amount, "currency": entry.currency,
+            })
+        })
+        .collect();
+    let effects: Vec<Value> = effects
+        .iter()
+        .map(|effect| {
+            json!({
+                "effect": effect.kind, "state": effect.state, "attempts": effect.attempts, "reference": effect.reference,
+                "outcome": effect.outcome, "since": show_instant(effect.state_since),
+            })
+        })
+        .collect();
+    let body = json!({ "payment": shown(&stored), "events": events, "journal_entries": entries, "effects": effects });
+    json(StatusCode::OK, &body)
+}

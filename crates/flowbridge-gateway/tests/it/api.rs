@@ -1,0 +1,524 @@
+//! The partners' API over real HTTP and a real PostgreSQL: what it promises when clients hurry, repeat, err or pry.
+
+use crate::webhooks::database;
+use flowbridge_domain::bank::HoldMode;
+use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
+use flowbridge_domain::money::Currency;
+use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
+use flowbridge_domain::payment::{ChainLog, Event};
+use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
+use flowbridge_gateway::webhooks::WebhookLimits;
+use flowbridge_gateway::{GatewayParts, GatewaySettings, router, serve};
+use flowbridge_security::client_assertion;
+use flowbridge_security::cursor::CursorKey;
+use flowbridge_security::jose::Algorithm;
+use flowbridge_security::keys::{KeyFolder, SigningKey};
+use flowbridge_security::oauth::token_form;
+use flowbridge_security::scope::{Scope, ScopeSet};
+use flowbridge_security::token::{TokenIssuer, TokenVerifier};
+use flowbridge_store::accept::PaymentPolicy;
+use flowbridge_store::access::{self, OauthClient};
+use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
+use flowbridge_store::party::{self, Account, Participant};
+use flowbridge_store::wake::Wake;
+use flowbridge_store::Db;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+const ISSUER: &str = "https://api.flowbridge.example";
+const REQUEST_BYTES_MAX: usize = 65_536;
+
+#[tokio::test]
+async fn a_client_signs_in_with_its_key_and_each_assertion_once() {
+    let api = Api::start().await;
+    let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let client_id = format!("client-{}", hex(flowbridge_security::random_bytes::<8>().unwrap()));
+    let client = OauthClient {
+        client_id: client_id.clone(),
+        participant: Some(api.alpha.participant),
+        name: "Tests".to_owned(),
+        scopes: vec!["payments:read".to_owned(), "accounts:read".to_owned()],
+        jwks: json!({ "keys": [key.public()] }),
+        active: true,
+    };
+    access::register_client(&api.db, &client, NOW).await.unwrap();
+    let sign_in = async |form: String| {
+        let request = api.http.post(format!("{}/oauth/token", api.url));
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
+        Reply::of(request.send().await.unwrap()).await
+    };
+
+    let assertion = client_assertion::make(&client_id, ISSUER, &key, NOW).unwrap();
+    let form = token_form(&assertion, Some(ScopeSet::EMPTY.with(Scope::PaymentsRead)));
+    let granted = sign_in(form.expose_secret().to_owned()).await;
+    assert_eq!(granted.status, 200, "{}", granted.body);
+    let token = granted.body["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(api.send("GET", "/v1/payments", &token, None, None).await.status, 200);
+    let narrowed = api.send("GET", "/v1/accounts", &token, None, None).await;
+    assert_eq!((narrowed.status, narrowed.code()), (403, "insufficient_scope"));
+
+    let again = sign_in(form.expose_secret().to_owned()).await;
+    assert_eq!((again.status, &again.body["error"]), (401, &json!("invalid_client")));
+    let stranger = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let forged = client_assertion::make(&client_id, ISSUER, &stranger, NOW).unwrap();
+    assert_eq!(sign_in(token_form(&forged, None).expose_secret().to_owned()).await.status, 401);
+
+    api.clock.advance(Duration::from_secs(301));
+    assert_eq!(api.send("GET", "/v1/payments", &token, None, None).await.status, 401, "it has expired");
+}
+
+#[tokio::test]
+async fn sixty_four_parallel_requests_with_one_key_make_one_payment() {
+    let api = Api::start().await;
+    let body = api.payment(1_250).to_string();
+    let replies = futures_util::future::join_all((0..64).map(|_| api.create(&api.alpha, "one-key", &body))).await;
+    let first = &replies[0];
+    assert_eq!(first.status, 201, "{}", first.body);
+    assert!(replies.iter().all(|reply| (reply.status, &reply.body) == (201, &first.body)));
+    assert_eq!(replies.iter().filter(|reply| !reply.replayed).count(), 1);
+    let listed = api.get(&api.alpha, "/v1/payments").await;
+    assert_eq!(listed.body["data"], json!([first.body]), "read after write, and no second payment");
+
+    let quoted = api.create(&api.alpha, "\"one-key\"", &body).await;
+    assert_eq!((quoted.replayed, &quoted.body), (true, &first.body), "a quoted key is the same key");
+    let other = api.create(&api.alpha, "one-key", &api.payment(1_251).to_string()).await;
+    assert_eq!((other.status, other.code()), (422, "idempotency_key_reused"));
+    let elsewhere = api.create(&api.beta, "one-key", &body).await;
+    assert_eq!(elsewhere.code(), "debtor_account_unknown", "keys are each client's own");
+}
+
+#[tokio::test]
+async fn a_reference_pays_once_even_when_its_key_is_forgotten() {
+    let api = Api::start().await;
+    let mut body = api.payment(500);
+    body["end_to_end_id"] = json!("INVOICE-1");
+    let body = body.to_string();
+    let keys: Vec<String> = (0..16).map(|key| format!("reference-{key}")).collect();
+    let replies = futures_util::future::join_all(keys.iter().map(|key| api.create(&api.alpha, key, &body))).await;
+    let paid: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 201).collect();
+    assert_eq!(paid.len(), 1);
+    let id = paid[0].body["id"].as_str().unwrap();
+    for reply in replies.iter().filter(|reply| reply.status != 201) {
+        assert_eq!((reply.status, reply.code()), (409, "end_to_end_id_used"));
+        assert!(reply.body["detail"].as_str().unwrap().contains(id), "the payment is named: {}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn parallel_refunds_never_exceed_the_payment() {
+    let api = Api::start().await;
+    let paid = api.create(&api.alpha, "original", &api.payment(1_000).to_string()).await;
+    let id = paid.body["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/payments/{id}/refunds");
+    let body = json!({ "instructed_amount": { "amount": 300, "currency": "EUR" } }).to_string();
+    let early = api.post(&api.beta, &path, "too-early", &body).await;
+    assert_eq!((early.status, early.code()), (422, "not_refundable"));
+
+    api.complete(&id).await;
+    let keys: Vec<String> = (0..20).map(|key| format!("refund-{key}")).collect();
+    let replies = futures_util::future::join_all(keys.iter().map(|key| api.post(&api.beta, &path, key, &body))).await;
+    let made = replies.iter().filter(|reply| reply.status == 201).count();
+    assert_eq!(made, 3, "{:?}", replies.iter().map(Reply::code).collect::<Vec<_>>());
+    assert!(replies.iter().filter(|reply| reply.status != 201).all(|reply| reply.code() == "refund_exceeds_payment"));
+    let original = api.get(&api.alpha, &format!("/v1/payments/{id}")).await;
+    assert_eq!(original.body["refunded"], 900);
+    let balances = api.get(&api.beta, &format!("/v1/accounts/{}/balances", api.beta.account)).await;
+    assert_eq!(balances.body, json!({ "currency": "EUR", "posted": 1_000, "held": 900, "available": 100 }));
+}
+
+#[tokio::test]
+async fn nobody_sees_or_moves_what_is_another_s() {
+    let api = Api::start().await;
+    let stranger = api.party(ScopeSet::from_iter(Scope::ALL.iter().copied())).await;
+    let paid = api.create(&api.alpha, "secret", &api.payment(700).to_string()).await;
+    let (payment, account) = (paid.body["id"].as_str().unwrap(), api.alpha.account.to_string());
+    let participant = api.alpha.participant.to_string();
+    let amount = json!({ "instructed_amount": { "amount": 1, "currency": "EUR" } }).to_string();
+    for (method, path, body) in [
+        ("GET", format!("/v1/payments/{payment}"), None),
+        ("GET", format!("/v1/payments/{payment}/timeline"), None),
+        ("POST", format!("/v1/payments/{payment}/cancel"), None),
+        ("GET", format!("/v1/accounts/{account}"), None),
+        ("GET", format!("/v1/accounts/{account}/balances"), None),
+        ("GET", format!("/v1/participants/{participant}"), None),
+        ("POST", format!("/v1/payments/{payment}/refunds"), Some(amount.as_str())),
+    ] {
+        let key = (method == "POST").then_some("prying");
+        let reply = api.send(method, &path, &stranger.token, key, body).await;
+        assert_eq!(reply.status, 404, "{method} {path}: {}", reply.body);
+        assert!(!reply.body.to_string().contains(&participant), "{}", reply.body);
+    }
+    for (path, rows) in [("/v1/payments", 0), ("/v1/events", 0), ("/v1/accounts", 1), ("/v1/participants", 1)] {
+        let seen = api.get(&stranger, path).await;
+        assert_eq!(seen.body["data"].as_array().map(Vec::len), Some(rows), "{path}: only its own");
+    }
+    let debit = api.create(&stranger, "theft", &api.payment(700).to_string()).await;
+    assert_eq!((debit.status, debit.code()), (422, "debtor_account_unknown"));
+    for path in ["/v1/proof"] {
+        assert_eq!(api.get(&stranger, path).await.status, 403, "{path} is for operators");
+    }
+    let untouched = api.get(&api.alpha, &format!("/v1/payments/{payment}")).await;
+    assert_eq!(untouched.body, paid.body);
+    let creditor_s = api.get(&api.beta, &format!("/v1/payments/{payment}")).await;
+    assert_eq!(creditor_s.status, 200, "the creditor's side is a side of it");
+    let revoked = api.post(&api.beta, &format!("/v1/payments/{payment}/cancel"), "not-mine", "").await;
+    assert_eq!(revoked.status, 404, "only who pays may revoke");
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_is_refused_with_its_place() {
+    let api = Api::start().await;
+    let with = |member: &str, value: Value| {
+        let mut body = api.payment(100);
+        body[member] = value;
+        body.to_string()
+    };
+    let amount = |amount: Value| with("instructed_amount", json!({ "amount": amount, "currency": "EUR" }));
+    let good = api.payment(100).to_string();
+    let doubled = good.replacen('{', "{\"kind\":\"transfer\",\"kind\":\"transfer\",", 1);
+    let huge = good.replacen("100", "99999999999999999999999999", 1);
+    for (body, pointer) in [
+        (String::new(), ""),
+        ("{".to_owned(), ""),
+        ("[]".to_owned(), ""),
+        ("null".to_owned(), ""),
+        (doubled, ""),
+        ("[".repeat(5_000), ""),
+        ("{}".to_owned(), "/debtor"),
+        (amount(json!(-1)), "/instructed_amount/amount"),
+        (amount(json!(0)), "/instructed_amount/amount"),
+        (amount(json!(1.5)), "/instructed_amount/amount"),
+        (amount(json!(1e3)), "/instructed_amount/amount"),
+        (amount(json!("100")), "/instructed_amount/amount"),
+        (amount(json!(9_007_199_254_740_992_i64)), "/instructed_amount/amount"),
+        (amount(json!(i64::MAX)), "/instructed_amount/amount"),
+        (huge, "/instructed_amount/amount"),
+        (with("instructed_amount", json!({ "amount": 1, "currency": "XYZ" })), "/instructed_amount/currency"),
+        (with("instructed_amount", json!({ "amount": 1, "currency": "eur" })), "/instructed_amount/currency"),
+        (with("instructed_amount", json!([1])), "/instructed_amount"),
+        (with("debtor", json!({ "iban": "DE00370400440532013000" })), "/debtor/iban"),
+        (with("debtor", json!({ "account_id": "pay_01h455vb4pex5vsknk084sn02q" })), "/debtor/account_id"),
+        (with("debtor", json!("me")), "/debtor"),
+        (with("kind", json!("gift")), "/kind"),
+        (with("end_to_end_id", json!("x".repeat(36))), "/end_to_end_id"),
+        (with("end_to_end_id", json!("a\u{0}b")), "/end_to_end_id"),
+        (with("uetr", json!("not-a-uuid")), "/uetr"),
+        (with("requested_execution_date", json!("2026-02-30")), "/requested_execution_date"),
+        (with("expires_at", json!("soon")), "/expires_at"),
+        (with("priority", json!("high")), "/priority"),
+        (with("a/b~c", json!(1)), "/a~1b~0c"),
+    ] {
+        let reply = api.create(&api.alpha, "hostile", &body).await;
+        assert_eq!(reply.status, 400, "{body:.200}: {}", reply.body);
+        let pointers: Vec<&str> =
+            reply.body["errors"].as_array().unwrap().iter().filter_map(|error| error["pointer"].as_str()).collect();
+        assert!(pointers.contains(&pointer), "{body:.200}: {pointers:?}");
+        assert_eq!(reply.body["type"], "/errors/FB1001");
+        assert_eq!(reply.body["trace_id"].as_str().map(str::len), Some(32));
+    }
+    let oversized = api.create(&api.alpha, "hostile", &" ".repeat(REQUEST_BYTES_MAX + 1)).await;
+    assert_eq!((oversized.status, oversized.code()), (413, "request_too_large"));
+    for key in [String::new(), "x".repeat(256), "a\tb".to_owned(), "\"open".to_owned()] {
+        let reply = api.create(&api.alpha, &key, &good).await;
+        assert_eq!((reply.status, reply.code()), (400, "idempotency_key_invalid"), "{key:?}");
+    }
+    let keyless = api.send("POST", "/v1/payments", &api.alpha.token, None, Some(&good)).await;
+    assert_eq!((keyless.status, keyless.code()), (400, "idempotency_key_invalid"));
+    for (method, path, status) in [
+        ("GET", "/v1/nothing", 404),
+        ("DELETE", "/v1/payments", 405),
+        ("GET", "/v1/payments?limit=0", 400),
+        ("GET", "/v1/payments?limit=x", 400),
+        ("GET", "/v1/payments?state=%00", 400),
+        ("GET", "/v1/payments?state=gone", 400),
+        ("GET", "/v1/payments?kind=gift", 400),
+        ("GET", "/v1/payments?colour=red", 400),
+        ("GET", "/v1/payments/%00", 400),
+        ("GET", "/v1/payments/%ff", 400),
+        ("GET", "/v1/events?after=-1", 400),
+    ] {
+        let reply = api.send(method, path, &api.alpha.token, None, None).await;
+        assert_eq!(reply.status, status, "{method} {path}: {}", reply.body);
+        assert_eq!(reply.body["status"], status, "{method} {path}: a problem as every other");
+    }
+    for token in ["", "x", &format!("{}x", api.alpha.token)] {
+        let reply = api.send("GET", "/v1/payments", token, None, None).await;
+        assert_eq!((reply.status, reply.code()), (401, "unauthenticated"));
+    }
+    let sound = api.create(&api.alpha, "hostile", &good).await;
+    assert_eq!(sound.status, 201, "no refusal of what cannot be read uses up a key: {}", sound.body);
+}
+
+#[tokio::test]
+async fn pages_hold_every_payment_once_and_cursors_cannot_be_bent() {
+    let api = Api::start().await;
+    for place in 0..5 {
+        api.clock.advance(Duration::from_millis(2));
+        api.create(&api.alpha, &format!("page-{place}"), &api.payment(100 + place).to_string()).await;
+    }
+    let first = api.get(&api.alpha, "/v1/payments?limit=2").await;
+    let cursor = first.body["next_cursor"].as_str().unwrap().to_owned();
+    let mut amounts = amounts_of(&first);
+    let mut next = Some(cursor.clone());
+    while let Some(cursor) = next {
+        let page = api.get(&api.alpha, &format!("/v1/payments?limit=2&cursor={cursor}")).await;
+        amounts.extend(amounts_of(&page));
+        next = page.body["next_cursor"].as_str().map(str::to_owned);
+    }
+    assert_eq!(amounts, [104, 103, 102, 101, 100], "newest first, none twice, none left out");
+
+    let mut bent = cursor.clone().into_bytes();
+    bent[5] = if bent[5] == b'A' { b'B' } else { b'A' };
+    let bent = String::from_utf8(bent).unwrap();
+    for (who, query) in [
+        (&api.alpha, format!("cursor={bent}")),
+        (&api.alpha, "cursor=AAAA".to_owned()),
+        (&api.alpha, format!("cursor={cursor}&kind=refund")),
+        (&api.beta, format!("cursor={cursor}")),
+    ] {
+        let reply = api.get(who, &format!("/v1/payments?{query}")).await;
+        assert_eq!((reply.status, reply.code()), (400, "cursor_invalid"), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn each_line_of_a_bulk_has_its_own_outcome_and_repeats_change_nothing() {
+    let api = Api::start().await;
+    let mut reference = api.payment(30);
+    reference["end_to_end_id"] = json!("LINE-2");
+    let lines = json!([
+        api.payment(10),
+        { "amount": 1 },
+        reference,
+        reference,
+        { "debtor": { "account_id": api.beta.account.to_string() }, "creditor": { "account_id": api.alpha.account.to_string() },
+          "instructed_amount": { "amount": 1, "currency": "EUR" } },
+    ])
+    .to_string();
+    let reply = api.post(&api.alpha, "/v1/payments/bulk", "bulk", &lines).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let outcomes = reply.body["outcomes"].as_array().unwrap();
+    let statuses: Vec<_> = outcomes.iter().map(|outcome| outcome["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [201, 400, 201, 409, 422], "{}", reply.body);
+    let repeated = api.post(&api.alpha, "/v1/payments/bulk", "bulk", &lines).await;
+    for place in [0, 2, 3, 4] {
+        assert_eq!(repeated.body["outcomes"][place]["body"], outcomes[place]["body"], "line {place}");
+    }
+    assert_eq!(amounts_of(&api.get(&api.alpha, "/v1/payments").await).len(), 2);
+    for body in ["{}", "[]", "1"] {
+        assert_eq!(api.post(&api.alpha, "/v1/payments/bulk", "bulk-2", body).await.status, 400, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_payment_nobody_has_begun_is_cancelled_at_once() {
+    let api = Api::start().await;
+    let paid = api.create(&api.alpha, "regret", &api.payment(900).to_string()).await;
+    let path = format!("/v1/payments/{}/cancel", paid.body["id"].as_str().unwrap());
+    let cancelled = api.post(&api.alpha, &path, "revoke", "").await;
+    assert_eq!((cancelled.status, &cancelled.body["state"]), (202, &json!("failed")), "{}", cancelled.body);
+    let again = api.post(&api.alpha, &path, "revoke", "").await;
+    assert_eq!((again.replayed, &again.body), (true, &cancelled.body));
+    let events = api.get(&api.alpha, "/v1/events").await;
+    let kinds: Vec<_> = events.body["data"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
+    assert_eq!(kinds, ["payment.accepted", "payment.failed"]);
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_there_cannot_be_paid() {
+    let api = Api::start().await;
+    let mut body = api.payment(1);
+    body["funding"] = json!("token");
+    let reply = api.create(&api.alpha, "broke", &body.to_string()).await;
+    assert_eq!((reply.status, reply.code()), (422, "insufficient_funds"));
+    assert_eq!(amounts_of(&api.get(&api.alpha, "/v1/payments").await), Vec::<u64>::new(), "and no payment");
+}
+
+// ---------------------------------------------------------------------------------------------------------------- stage
+
+/// An institution of a test's own, with an account and a token.
+struct Client {
+    participant: ParticipantId,
+    account: AccountId,
+    token: String,
+}
+
+/// A gateway with two institutions.
+struct Api {
+    db: Db,
+    clock: Arc<ManualClock>,
+    tokens: TokenIssuer,
+    http: reqwest::Client,
+    url: String,
+    alpha: Client,
+    beta: Client,
+    _keys: tempfile::TempDir,
+}
+
+struct Reply {
+    status: u16,
+    body: Value,
+    replayed: bool,
+}
+
+impl Reply {
+    async fn of(response: reqwest::Response) -> Self {
+        let status = response.status().as_u16();
+        let replayed = response.headers().contains_key("idempotent-replayed");
+        let text = response.text().await.unwrap();
+        Self { status, body: serde_json::from_str(&text).unwrap_or(Value::Null), replayed }
+    }
+
+    fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+}
+
+impl Api {
+    async fn start() -> Self {
+        let db = database().await;
+        let clock = Arc::new(ManualClock::at(NOW));
+        let folder = tempfile::tempdir().unwrap();
+        let keys = KeyFolder::new(folder.path().join("keys"));
+        let key_set = keys.load_or_create().unwrap();
+        let issuer = |key| TokenIssuer::new(ISSUER, ISSUER, Duration::from_secs(300), key);
+        let parts = GatewayParts {
+            db: db.clone(),
+            clock: clock.clone() as Arc<dyn Clock>,
+            wake: Wake::default(),
+            verifier: TokenVerifier::new(ISSUER, ISSUER, key_set.public_keys().unwrap(), Arc::default()),
+            jwks: key_set.jwks(),
+            tokens: issuer(key_set.current),
+            cursors: CursorKey::new(&keys.cursor_key().unwrap()),
+            proof: Arc::new(|| Box::pin(async { Err("there are no banks here".to_owned()) })),
+        };
+        let settings = GatewaySettings {
+            issuer: ISSUER.to_owned(),
+            request_bytes_max: REQUEST_BYTES_MAX,
+            bulk_bytes_max: 1 << 24,
+            bulk_lines_max: 10_000,
+            request_timeout: Duration::from_secs(30),
+            accept_slice_max: 100,
+            policy: PaymentPolicy {
+                initiate_window: Duration::from_secs(120),
+                expiry: Duration::from_secs(600),
+                settle_margin: Duration::from_secs(30),
+                hold_margin: Duration::from_secs(3_600),
+            },
+            webhooks: WebhookLimits::default(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(serve(listener, router(parts, settings), std::future::pending()));
+        let tokens = issuer(keys.load().unwrap().current);
+        let scopes = ScopeSet::from_iter(Scope::ALL.iter().copied());
+        let (alpha, beta) = (client(&db, &tokens, scopes).await, client(&db, &tokens, scopes).await);
+        Self { db, clock, tokens, http: reqwest::Client::new(), url, alpha, beta, _keys: folder }
+    }
+
+    async fn party(&self, scopes: ScopeSet) -> Client {
+        client(&self.db, &self.tokens, scopes).await
+    }
+
+    /// From alpha's account to beta's.
+    fn payment(&self, minor_units: i64) -> Value {
+        json!({
+            "debtor": { "account_id": self.alpha.account.to_string() },
+            "creditor": { "account_id": self.beta.account.to_string() },
+            "instructed_amount": { "amount": minor_units, "currency": "EUR" },
+        })
+    }
+
+    async fn create(&self, client: &Client, key: &str, body: &str) -> Reply {
+        self.post(client, "/v1/payments", key, body).await
+    }
+
+    async fn post(&self, client: &Client, path: &str, key: &str, body: &str) -> Reply {
+        self.send("POST", path, &client.token, Some(key), Some(body)).await
+    }
+
+    async fn get(&self, client: &Client, path: &str) -> Reply {
+        self.send("GET", path, &client.token, None, None).await
+    }
+
+    async fn send(&self, method: &str, path: &str, token: &str, key: Option<&str>, body: Option<&str>) -> Reply {
+        let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url)).bearer_auth(token);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_owned());
+        }
+        Reply::of(request.send().await.unwrap()).await
+    }
+
+    /// What chain and bank would report of a payment that goes well.
+    async fn complete(&self, id: &str) {
+        let payment_id = PaymentId::parse(id).unwrap();
+        let held_until = NOW.plus(Duration::from_secs(100_000));
+        let well = [
+            Event::Chain(ChainLog::Initiated),
+            Event::HoldPlaced { until: held_until },
+            Event::Chain(ChainLog::Settled),
+            Event::Captured,
+        ];
+        let occurrences = well.map(|event| Occurrence { payment_id, event });
+        let tx = self.db.begin().await.unwrap();
+        let outcomes = lifecycle::apply(&tx, &occurrences, NOW).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Applied { .. })), "{outcomes:?}");
+    }
+}
+
+async fn client(db: &Db, tokens: &TokenIssuer, scopes: ScopeSet) -> Client {
+    let random = || flowbridge_security::random_bytes::<10>().unwrap();
+    let participant = Participant {
+        id: ParticipantId::generate(NOW, random()),
+        name: "An institution of this test's own".to_owned(),
+        lei: None,
+        active: true,
+        status_reason: None,
+        fee_basis_points: 0,
+        created_at: NOW,
+    };
+    let bank = BankCode::parse("alpha").unwrap();
+    let account = Account {
+        id: AccountId::generate(NOW, random()),
+        participant: participant.id,
+        bank: bank.clone(),
+        currency: Currency::parse("EUR").unwrap(),
+        iban: iban(u64::from_be_bytes(flowbridge_security::random_bytes().unwrap())),
+        wallet: EvmAddress::from_bytes(flowbridge_security::random_bytes().unwrap()),
+        name: "A customer of this test's own".to_owned(),
+        active: true,
+        created_at: NOW,
+    };
+    party::save_bank(db, &bank, "Alpha", HoldMode::Native, NOW).await.unwrap();
+    let tx = db.begin().await.unwrap();
+    party::add_participant(&tx, &participant).await.unwrap();
+    party::add_account(&tx, &account).await.unwrap();
+    tx.commit().await.unwrap();
+    let client_id = format!("client-{}", participant.id);
+    let issued = tokens.issue(&client_id, Some(participant.id), scopes, NOW).unwrap();
+    Client { participant: participant.id, account: account.id, token: issued.token.expose_secret().to_owned() }
+}
+
+/// A German IBAN with the right check digits (ISO 7064, mod 97-10; D and E read as 13 and 14).
+fn iban(number: u64) -> Iban {
+    let bban = format!("{:018}", number % 1_000_000_000_000_000_000);
+    let rest = format!("{bban}131400").bytes().fold(0, |rest, digit| (rest * 10 + u32::from(digit - b'0')) % 97);
+    Iban::parse(&format!("DE{:02}{bban}", 98 - rest)).unwrap()
+}
+
+fn amounts_of(page: &Reply) -> Vec<u64> {
+    let rows = page.body["data"].as_array().unwrap();
+    rows.iter().map(|payment| payment["instructed_amount"]["amount"].as_u64().unwrap()).collect()
+}
+
+fn hex(bytes: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(bytes))
+}

@@ -1,0 +1,337 @@
+//! `flowbridge payments`: submit files, list, show, watch, cancel.
+
+use super::{AsClient, say};
+use crate::client::{ApiClient, new_key};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use flowbridge_bank::iso20022::{PaymentInstruction, read_pain001};
+use flowbridge_security::sha256;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How often a payment that is followed is looked at.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+/// Payments posted at the same time.
+const POSTS_MAX: usize = 16;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PaymentsCommand {
+    /// Post every payment of a pain.001 file or of JSON lines, follow them to their end, print a table
+    Submit(SubmitArgs),
+    /// List payments, newest first
+    List(ListArgs),
+    /// Show everything that happened to a payment
+    Show(OnePayment),
+    /// Follow a payment to its end
+    Watch(OnePayment),
+    /// Ask for a payment to be undone
+    Cancel(OnePayment),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// The file; .jsonl holds one request body of POST /v1/payments a line
+    file: PathBuf,
+    /// Submit although the file does not contain what its totals say
+    #[arg(long)]
+    ignore_totals: bool,
+    #[command(flatten)]
+    client: AsClient,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// How many, 1 to 100
+    #[arg(long, default_value_t = 25)]
+    limit: u8,
+    /// Only those in this state
+    #[arg(long)]
+    state: Option<String>,
+    #[command(flatten)]
+    client: AsClient,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OnePayment {
+    /// The payment's id
+    id: String,
+    #[command(flatten)]
+    client: AsClient,
+}
+
+pub(super) async fn run(command: PaymentsCommand) -> Result<ExitCode> {
+    match command {
+        PaymentsCommand::Submit(args) => submit(args).await,
+        PaymentsCommand::List(args) => list(args).await,
+        PaymentsCommand::Show(one) => {
+            show(&one.client.sign_in()?, &one.id).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        PaymentsCommand::Watch(one) => {
+            let client = one.client.sign_in()?;
+            let ended = follow(&client, &one.id).await?;
+            show(&client, &one.id).await?;
+            Ok(if text(&ended, "state") == "completed" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        PaymentsCommand::Cancel(one) => {
+            let path = format!("/v1/payments/{}/cancel", one.id);
+            let answer =
+                one.client.sign_in()?.call("POST", &path, None, Some(&new_key())).await?.success()?;
+            say(format_args!("{} is {}", one.id, state(&answer)));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- submit
+
+/// A payment of a file: where it stands, and what to post or why not.
+struct Entry {
+    place: String,
+    note: Option<String>,
+    request: Result<Value, String>,
+}
+
+async fn submit(args: SubmitArgs) -> Result<ExitCode> {
+    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let is_lines = args.file.extension().is_some_and(|extension| extension == "jsonl");
+    let entries = if is_lines { read_lines(&bytes)? } else { read_file(&bytes, args.ignore_totals)? };
+    ensure!(!entries.is_empty(), "{} contains no payments", args.file.display());
+    let client = args.client.sign_in()?;
+    client.token().await?;
+    let bar = ProgressBar::new(entries.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} payments, {elapsed}")?);
+    // The same file again is the same payments again: keys follow from its content and the place.
+    let file_digest: String = sha256(&bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let mut rows = Vec::with_capacity(entries.len());
+    for slice in entries.chunks(POSTS_MAX) {
+        let outcomes = futures_util::future::join_all(slice.iter().map(|entry| {
+            let (client, bar) = (&client, &bar);
+            let key = format!("{file_digest}-{}", entry.place.replace(' ', ""));
+            async move {
+                let outcome = submit_one(client, entry, &key).await;
+                bar.inc(1);
+                outcome
+            }
+        }));
+        rows.extend(slice.iter().zip(outcomes.await));
+    }
+    bar.finish_and_clear();
+    let mut all_completed = true;
+    say(format_args!("{:<28} {:<32} {:<14} {}", "place", "payment", "amount", "outcome"));
+    for (entry, outcome) in rows {
+        let note = entry.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+        match outcome {
+            Ok(payment) => {
+                all_completed &= text(&payment, "state") == "completed";
+                say(format_args!(
+                    "{:<28} {:<32} {:<14} {}{note}",
+                    entry.place,
+                    text(&payment, "id"),
+                    amount(&payment),
+                    state(&payment)
+                ));
+            }
+            Err(why) => {
+                all_completed = false;
+                say(format_args!("{:<28} {:<32} {:<14} refused: {why}", entry.place, "-", "-"));
+            }
+        }
+    }
+    Ok(if all_completed { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+async fn submit_one(client: &ApiClient, entry: &Entry, key: &str) -> Result<Value, String> {
+    let request = entry.request.as_ref().map_err(Clone::clone)?;
+    let answer = client.call("POST", "/v1/payments", Some(request), Some(key)).await;
+    let answer = answer.map_err(|error| format!("{error:#}"))?;
+    if answer.status != 201 {
+        let reason = match answer.body.get("code").and_then(Value::as_str) {
+            Some("debtor_account_unknown") => "AC02 ",
+            Some("creditor_account_unknown") => "AC03 ",
+            Some("account_closed") => "AC04 ",
+            Some("currency_mismatch") => "AM03 ",
+            Some("end_to_end_id_used") => "AM05 ",
+            Some("insufficient_funds") => "AM04 ",
+            _ => "",
+        };
+        return Err(format!("{reason}{}", answer.problem()));
+    }
+    // A payment of a future day waits for it; nobody waits with it.
+    let later = request
+        .get("requested_execution_date")
+        .and_then(Value::as_str)
+        .is_some_and(|date| date > today().as_str());
+    if later {
+        return Ok(answer.body);
+    }
+    follow(client, text(&answer.body, "id")).await.map_err(|error| format!("{error:#}"))
+}
+
+fn read_lines(bytes: &[u8]) -> Result<Vec<Entry>> {
+    let content = std::str::from_utf8(bytes).context("the file is not UTF-8")?;
+    let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    Ok(lines
+        .map(|(number, line)| Entry {
+            place: format!("line {}", number + 1),
+            note: None,
+            request: serde_json::from_str(line).map_err(|error| format!("not JSON: {error}")),
+        })
+        .collect())
+}
+
+fn read_file(bytes: &[u8], ignore_totals: bool) -> Result<Vec<Entry>> {
+    let file = read_pain001(bytes)?;
+    let disagreements = file.disagreements();
+    if !disagreements.is_empty() && !ignore_totals {
+        bail!(
+            "the file is not what its totals say, so nothing of it was sent:\n  {}\n--ignore-totals sends it all the same",
+            disagreements.join("\n  ")
+        );
+    }
+    let today = today();
+    Ok(file
+        .entries
+        .into_iter()
+        .map(|entry| match entry {
+            Ok(instruction) => {
+                let date = instruction.requested_execution_on.to_string();
+                let note = match date.as_str().cmp(today.as_str()) {
+                    std::cmp::Ordering::Less => Some(format!("asked for {date}, runs today")),
+                    std::cmp::Ordering::Equal => None,
+                    std::cmp::Ordering::Greater => Some(format!("waits for {date}")),
+                };
+                Entry { place: instruction.place.clone(), note, request: Ok(request(&instruction, &date)) }
+            }
+            Err(refused) => Entry {
+                place: refused.place.clone(),
+                note: None,
+                request: Err(format!("{} {}", refused.reason, refused.text)),
+            },
+        })
+        .collect())
+}
+
+fn request(instruction: &PaymentInstruction, date: &str) -> Value {
+    let amount = i64::try_from(instruction.instructed_amount.minor_units()).unwrap_or(i64::MAX);
+    let mut request = json!({
+        "debtor": { "iban": instruction.debtor.account.as_str() },
+        "creditor": { "iban": instruction.creditor.account.as_str() },
+        "instructed_amount": { "amount": amount, "currency": instruction.instructed_amount.currency().code() },
+        "requested_execution_date": date,
+    });
+    if instruction.end_to_end_id != "NOTPROVIDED" {
+        request["end_to_end_id"] = json!(instruction.end_to_end_id);
+    }
+    if let Some(uetr) = &instruction.uetr {
+        request["uetr"] = json!(uetr.to_string());
+    }
+    if let Some(remittance) = &instruction.remittance_information {
+        let remittance: String = remittance.reveal().chars().take(140).collect();
+        request["remittance_information"] = json!(remittance);
+    }
+    request
+}
+
+fn today() -> String {
+    use flowbridge_domain::time::Clock as _;
+    super::at(crate::clock::SystemClock.now()).chars().take(10).collect()
+}
+
+// ---------------------------------------------------------------------------------------------------------------- reading
+
+/// Waits until a payment has ended or needs a person.
+pub(crate) async fn follow(client: &ApiClient, id: &str) -> Result<Value> {
+    loop {
+        let payment = client.get(&format!("/v1/payments/{id}")).await?;
+        if matches!(text(&payment, "state"), "completed" | "failed" | "under_review") {
+            return Ok(payment);
+        }
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
+    }
+}
+
+async fn list(args: ListArgs) -> Result<ExitCode> {
+    let mut path = format!("/v1/payments?limit={}", args.limit);
+    if let Some(state) = &args.state {
+        path.push_str(&format!("&state={state}"));
+    }
+    let page = args.client.sign_in()?.get(&path).await?;
+    for payment in page.get("data").and_then(Value::as_array).into_iter().flatten() {
+        say(format_args!(
+            "{}  {:<32} {:<10} {:>16}  {:<20} {}",
+            text(payment, "accepted_at"),
+            text(payment, "id"),
+            text(payment, "kind"),
+            amount(payment),
+            text(payment, "end_to_end_id"),
+            state(payment)
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints everything that happened to a payment, in the order in which it did.
+pub(crate) async fn show(client: &ApiClient, id: &str) -> Result<()> {
+    let timeline = client.get(&format!("/v1/payments/{id}/timeline")).await?;
+    let payment = timeline.get("payment").cloned().unwrap_or_default();
+    say(format_args!("{id}  {}  {}", amount(&payment), state(&payment)));
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for event in list_of(&timeline, "events") {
+        let details: Vec<String> = ["reason", "reason_code", "bank", "reference", "block_number", "tx_hash"]
+            .iter()
+            .filter_map(|name| {
+                let value = event.get(*name)?;
+                Some(format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+            })
+            .collect();
+        lines.push((
+            text(event, "at").to_owned(),
+            format!("{:<26} {}", text(event, "event"), details.join(", ")),
+        ));
+    }
+    for entry in list_of(&timeline, "journal_entries") {
+        let units = entry.get("amount").and_then(Value::as_i64).unwrap_or_default();
+        let legs = format!(
+            "  ledger: {:<16} debit {}, credit {}: {units} {}",
+            text(entry, "moment"),
+            text(entry, "debit"),
+            text(entry, "credit"),
+            text(entry, "currency")
+        );
+        lines.push((text(entry, "at").to_owned(), legs));
+    }
+    lines.sort_by(|one, other| one.0.cmp(&other.0));
+    for (at, line) in lines {
+        say(format_args!("  {at}  {}", line.trim_end()));
+    }
+    Ok(())
+}
+
+fn list_of<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn state(payment: &Value) -> String {
+    match payment.get("reason").and_then(Value::as_str) {
+        Some(reason) => format!("{} ({reason})", text(payment, "state")),
+        None => text(payment, "state").to_owned(),
+    }
+}
+
+fn amount(payment: &Value) -> String {
+    use flowbridge_domain::money::{Currency, Money};
+    let amount = payment.get("instructed_amount").cloned().unwrap_or_default();
+    let units = amount.get("amount").and_then(Value::as_i64).unwrap_or_default();
+    match Currency::parse(text(&amount, "currency")) {
+        Ok(currency) => Money::new(units.into(), currency).to_string(),
+        Err(_) => String::new(),
+    }
+}

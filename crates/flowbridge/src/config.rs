@@ -1,0 +1,270 @@
+//! The configuration: `config/default.toml` is built in and says what each key means; a file and the environment override it.
+
+use anyhow::{Context, Result};
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use flowbridge_security::egress::EgressPolicy;
+use flowbridge_store::DbSettings;
+use flowbridge_workers::bank::BankWorkerSettings;
+use flowbridge_workers::monitor::MonitorSettings;
+use flowbridge_workers::orchestrator::OrchestratorSettings;
+use flowbridge_workers::webhook::{DeliverySettings, WebhookSettings};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use url::Url;
+
+/// The defaults, with what each key means.
+pub(crate) const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
+
+/// All settings. Sections and keys are described in `config/default.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) database: DatabaseSection,
+    pub(crate) gateway: GatewaySection,
+    pub(crate) payments: PaymentsSection,
+    pub(crate) orchestrator: OrchestratorSection,
+    pub(crate) chain: ChainSection,
+    pub(crate) bank: BankSection,
+    pub(crate) bank_simulator: BankSimulatorSection,
+    pub(crate) webhooks: WebhooksSection,
+    pub(crate) security: SecuritySection,
+    pub(crate) observability: ObservabilitySection,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DatabaseSection {
+    pub(crate) url: String,
+    pub(crate) pool_size_max: usize,
+    pub(crate) pool_wait_ms_max: u64,
+    pub(crate) statement_timeout_ms: u64,
+    pub(crate) lock_timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GatewaySection {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public_url: Url,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) bulk_bytes_max: usize,
+    pub(crate) bulk_lines_max: usize,
+    pub(crate) request_timeout_ms: u64,
+    pub(crate) accept_slice_max: usize,
+    pub(crate) idempotency_hours: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PaymentsSection {
+    pub(crate) initiate_window_secs: u64,
+    pub(crate) expiry_secs: u64,
+    pub(crate) settle_margin_secs: u64,
+    pub(crate) hold_margin_secs: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrchestratorSection {
+    pub(crate) slice_max: i64,
+    pub(crate) poll_ms: u64,
+    pub(crate) lease_ms: u64,
+    pub(crate) timer_interval_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChainSection {
+    pub(crate) rpc_url: Url,
+    pub(crate) ws_url: String,
+    pub(crate) chain_id: u64,
+    pub(crate) deployment: PathBuf,
+    pub(crate) keys: PathBuf,
+    pub(crate) finality: String,
+    pub(crate) batch_size_max: usize,
+    pub(crate) batch_delay_ms: u64,
+    pub(crate) in_flight_max: usize,
+    pub(crate) poll_ms: u64,
+    pub(crate) lease_ms: u64,
+    pub(crate) reorg_depth_blocks_max: u64,
+    pub(crate) fee_bump_after_ms: u64,
+    pub(crate) fee_per_gas_gwei_max: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BankSection {
+    pub(crate) listen: SocketAddr,
+    pub(crate) url: Url,
+    pub(crate) slice_max: usize,
+    pub(crate) lease_ms: u64,
+    pub(crate) poll_ms: u64,
+    pub(crate) calls_per_bank_max: usize,
+    pub(crate) timeout_ms: u64,
+    pub(crate) connectors: Vec<ConnectorSection>,
+}
+
+/// One bank and how to reach it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConnectorSection {
+    pub(crate) code: String,
+    pub(crate) name: String,
+    pub(crate) hold_mode: String,
+    pub(crate) kind: ConnectorKind,
+    pub(crate) url: Url,
+    pub(crate) key_file: PathBuf,
+}
+
+/// The protocols that a connector can speak.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ConnectorKind {
+    /// The bank simulator's.
+    Simulator,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BankSimulatorSection {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) client_key_file: PathBuf,
+    pub(crate) admin_key_file: PathBuf,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhooksSection {
+    pub(crate) timeout_ms: u64,
+    pub(crate) in_flight_per_endpoint_max: i64,
+    pub(crate) private_ranges_allowed: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecuritySection {
+    pub(crate) keys: PathBuf,
+    pub(crate) token_ttl_secs: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ObservabilitySection {
+    pub(crate) log_format: String,
+    pub(crate) log_filter: String,
+    pub(crate) otlp_endpoint: String,
+    pub(crate) metrics_listen: SocketAddr,
+}
+
+impl Config {
+    /// Defaults, then the file, then the environment (`FLOWBRIDGE__SECTION__KEY`).
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self> {
+        let mut figment = Figment::from(Toml::string(DEFAULT_TOML));
+        if let Some(file) = file {
+            anyhow::ensure!(file.exists(), "there is no configuration file {}", file.display());
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        figment.merge(Env::prefixed("FLOWBRIDGE__").split("__")).extract().context(
+            "the configuration cannot be used; `flowbridge config` prints every key with its default",
+        )
+    }
+
+    /// How to reach the database.
+    pub(crate) fn database(&self) -> DbSettings {
+        let section = &self.database;
+        DbSettings {
+            url: section.url.clone(),
+            pool_size_max: section.pool_size_max,
+            pool_wait_max: Duration::from_millis(section.pool_wait_ms_max),
+            statement_timeout: Duration::from_millis(section.statement_timeout_ms),
+            lock_timeout: Duration::from_millis(section.lock_timeout_ms),
+        }
+    }
+
+    /// Limits of the orchestrator.
+    pub(crate) fn orchestrator(&self) -> OrchestratorSettings {
+        let section = &self.orchestrator;
+        OrchestratorSettings {
+            slice_max: section.slice_max,
+            poll: Duration::from_millis(section.poll_ms),
+            lease: Duration::from_millis(section.lease_ms),
+            timer_interval: Duration::from_millis(section.timer_interval_ms),
+        }
+    }
+
+    /// Limits of the bank worker.
+    pub(crate) fn bank_worker(&self) -> BankWorkerSettings {
+        let section = &self.bank;
+        BankWorkerSettings {
+            slice_max: section.slice_max,
+            calls_per_bank_max: section.calls_per_bank_max,
+            lease: Duration::from_millis(section.lease_ms),
+            poll: Duration::from_millis(section.poll_ms),
+            ..BankWorkerSettings::default()
+        }
+    }
+
+    /// The issuer of tokens and the audience of client assertions: the public address, without a slash at its end.
+    pub(crate) fn issuer(&self) -> String {
+        self.gateway.public_url.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// Limits of the webhooks' role.
+    pub(crate) fn webhooks(&self) -> Result<WebhookSettings> {
+        let section = &self.webhooks;
+        let ranges = section
+            .private_ranges_allowed
+            .iter()
+            .map(|range| {
+                range
+                    .parse()
+                    .with_context(|| format!("[webhooks] private_ranges_allowed: {range} is no CIDR"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(WebhookSettings {
+            delivery: DeliverySettings {
+                source: self.issuer(),
+                timeout: Duration::from_millis(section.timeout_ms),
+                in_flight_per_endpoint_max: section.in_flight_per_endpoint_max,
+                egress: EgressPolicy::new(ranges),
+                ..DeliverySettings::default()
+            },
+            ..WebhookSettings::default()
+        })
+    }
+
+    /// How often the monitor looks.
+    pub(crate) fn monitor(&self) -> MonitorSettings {
+        MonitorSettings {
+            idempotency_kept: Duration::from_secs(self.gateway.idempotency_hours.saturating_mul(3600)),
+            ..MonitorSettings::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_annotated_defaults_are_a_whole_configuration() {
+        let config = Config::load(None).unwrap();
+        assert_eq!(config.orchestrator.slice_max, OrchestratorSettings::default().slice_max);
+        assert!(
+            config.webhooks.private_ranges_allowed.is_empty(),
+            "production reaches public addresses only"
+        );
+    }
+
+    #[test]
+    fn a_key_that_does_not_exist_is_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[gateway]\nlissten = \"127.0.0.1:1\"\n").unwrap();
+        let error = format!("{:#}", Config::load(Some(file.path())).unwrap_err());
+        assert!(error.contains("lissten"), "{error}");
+    }
+}

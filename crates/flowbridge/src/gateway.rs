@@ -1,0 +1,73 @@
+//! The gateway's wiring.
+
+use crate::config::Config;
+use crate::proof;
+use crate::roles::{Parts, Role, Running, internal_tokens, listen};
+use anyhow::{Context as _, Result};
+use flowbridge_gateway::webhooks::WebhookLimits;
+use flowbridge_gateway::{GatewayParts, GatewaySettings, ProofSource, router, serve};
+use flowbridge_security::cursor::CursorKey;
+use flowbridge_security::keys::KeyFolder;
+use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier};
+use flowbridge_store::accept::PaymentPolicy;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Starts the partners' API.
+pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
+    let config = &parts.config;
+    let issuer = config.issuer();
+    let folder = KeyFolder::new(&config.security.keys);
+    let keys = folder.load_or_create()?;
+    let verifier = TokenVerifier::new(&issuer, &issuer, keys.public_keys()?, Arc::new(DenyList::default()));
+    let jwks = keys.jwks();
+    let life = Duration::from_secs(config.security.token_ttl_secs);
+    let gateway = GatewayParts {
+        db: parts.context.db.clone(),
+        clock: parts.clock.clone(),
+        wake: parts.context.wake.clone(),
+        tokens: TokenIssuer::new(&issuer, &issuer, life, keys.current),
+        verifier,
+        jwks,
+        cursors: CursorKey::new(&*folder.cursor_key()?),
+        proof: proof_source(parts, &folder)?,
+    };
+    let router = router(gateway, settings(config)?);
+    let listener = listen(config.gateway.listen, "[gateway] listen").await?;
+    let stop = parts.stop.clone();
+    running.spawn(Role::Gateway, async move {
+        serve(listener, router, stop.cancelled_owned()).await.context("the gateway's server failed")
+    });
+    Ok(())
+}
+
+fn settings(config: &Config) -> Result<GatewaySettings> {
+    let section = &config.gateway;
+    let payments = &config.payments;
+    Ok(GatewaySettings {
+        issuer: config.issuer(),
+        request_bytes_max: section.request_bytes_max,
+        bulk_bytes_max: section.bulk_bytes_max,
+        bulk_lines_max: section.bulk_lines_max,
+        request_timeout: Duration::from_millis(section.request_timeout_ms),
+        accept_slice_max: section.accept_slice_max,
+        policy: PaymentPolicy {
+            initiate_window: Duration::from_secs(payments.initiate_window_secs),
+            expiry: Duration::from_secs(payments.expiry_secs),
+            settle_margin: Duration::from_secs(payments.settle_margin_secs),
+            hold_margin: Duration::from_secs(payments.hold_margin_secs),
+        },
+        webhooks: WebhookLimits { egress: config.webhooks()?.delivery.egress, ..WebhookLimits::default() },
+    })
+}
+
+/// The proof is taken where the banks are known; the gateway asks there.
+fn proof_source(parts: &Parts, folder: &KeyFolder) -> Result<ProofSource> {
+    let tokens = internal_tokens(&parts.config, folder.load()?, parts.clock.clone())?;
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+    let url = parts.config.bank.url.clone();
+    Ok(Arc::new(move || {
+        let (http, url, tokens) = (http.clone(), url.clone(), tokens.clone());
+        Box::pin(async move { proof::ask(&http, &url, &tokens).await.map_err(|error| format!("{error:#}")) })
+    }))
+}

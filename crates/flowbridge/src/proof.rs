@@ -1,0 +1,72 @@
+//! The proof over the internal API: taken by the role that knows the banks, shown by the gateway.
+
+use anyhow::{Context as _, Result};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use flowbridge_bank::hold_api::{CallerVerifier, TokenSource};
+use flowbridge_bank::registry::BankRegistry;
+use flowbridge_workers::context::Context;
+use flowbridge_workers::proof::{Proof, prove};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use url::Url;
+
+/// Where the proof is taken.
+const PATH: &str = "/internal/proof";
+
+/// `GET /internal/proof`, for our own roles.
+pub(crate) fn router(context: Context, banks: Arc<BankRegistry>, verify: CallerVerifier) -> Router {
+    Router::new().route(PATH, get(take)).with_state((context, banks, verify))
+}
+
+async fn take(
+    State((context, banks, verify)): State<(Context, Arc<BankRegistry>, CallerVerifier)>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(why) = verify(&headers) {
+        return (StatusCode::UNAUTHORIZED, why).into_response();
+    }
+    match prove(&context, &banks).await {
+        Ok(proof) => Json(shown(&proof)).into_response(),
+        Err(error) => {
+            tracing::warn!(error = %error, "could not take a cut for the proof");
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    }
+}
+
+fn shown(proof: &Proof) -> Value {
+    let lines: Vec<Value> = proof
+        .lines
+        .iter()
+        .map(|line| {
+            let units = |side: i128| i64::try_from(side).unwrap_or(i64::MAX);
+            json!({
+                "what": line.what,
+                "currency": line.currency.code(),
+                "ledger": units(line.ledger),
+                "other": units(line.other),
+                "holds": line.holds(),
+            })
+        })
+        .collect();
+    json!({
+        "holds": proof.holds(),
+        "at_micros": proof.at.as_micros(),
+        "block": proof.block,
+        "in_flight": proof.unread,
+        "lines": lines,
+        "missing": proof.missing,
+    })
+}
+
+/// Asks the role that knows the banks.
+pub(crate) async fn ask(http: &reqwest::Client, bank_url: &Url, token: &TokenSource) -> Result<Value> {
+    let url = bank_url.join(PATH)?;
+    let token = token().map_err(anyhow::Error::msg)?;
+    let response = http.get(url).bearer_auth(token).send().await.context("the bank role does not answer")?;
+    Ok(response.error_for_status()?.json().await?)
+}
