@@ -105,19 +105,19 @@ impl FromRequest<Gateway> for JsonBody {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Refusal> {
-        let kind = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|kind| kind.to_str().ok())
-            .unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
+        if media_type(request.headers()) != "application/json" {
             return Err(Refusal::new(ErrorCode::UnsupportedMediaType));
         }
         let bytes = read_body(request, gateway).await?;
         let value = json::parse(&bytes).map_err(|fault: Fault| Refusal::from(vec![fault]))?;
         Ok(Self { bytes, value })
     }
+}
+
+/// The declared type of a body in lower case, without parameters; empty when there is none.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// The body as it came.

@@ -1,7 +1,7 @@
 //! Payments: create one or many, read, list, cancel, refund, and everything that happened to one.
 
 use crate::answer::{Answer, Refusal, json, kept, random};
-use crate::caller::{Caller, JsonBody, read_body};
+use crate::caller::{Caller, JsonBody, media_type, read_body};
 use crate::{Gateway, keyed};
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
@@ -37,16 +37,8 @@ const CANCEL: &str = "/v1/payments/{id}/cancel";
 const BULK: &str = "/v1/payments/bulk";
 
 const KINDS: [&str; 4] = ["transfer", "refund", "issuance", "redemption"];
-const STATES: [&str; 8] = [
-    "accepted",
-    "initiated",
-    "held",
-    "settled",
-    "cancelling",
-    "completed",
-    "failed",
-    "under_review",
-];
+const STATES: [&str; 8] =
+    ["accepted", "initiated", "held", "settled", "cancelling", "completed", "failed", "under_review"];
 
 /// Events of a payment shown in its timeline at most.
 const TIMELINE_EVENTS_MAX: i64 = 1_000;
@@ -129,7 +121,9 @@ pub(crate) struct BulkAnswer {
 
 /// Create up to 10,000 payments; each line has its own outcome
 #[utoipa::path(post, path = "/v1/payments/bulk", tag = "payments",
-    request_body(content = Vec<flowbridge_api::payment::CreatePaymentBody>, description = "An array of payments", content_type = "application/json"),
+    request_body(content(
+        (Vec<flowbridge_api::payment::CreatePaymentBody> = "application/json"),
+        (String = "application/x-ndjson")), description = "An array of payments, or one payment per line"),
     params(("Idempotency-Key" = String, Header, description = "Each line is known by it and its place", max_length = 240)),
     responses((status = 200, description = "An outcome per line", body = BulkAnswer), crate::openapi::Refusals))]
 pub(crate) async fn bulk(
@@ -140,10 +134,7 @@ pub(crate) async fn bulk(
 ) -> Answer {
     caller.require(Scope::PaymentsWrite)?;
     let bytes = read_body(request, &gateway).await?;
-    let value = strict::parse(&bytes).map_err(|fault: Fault| Refusal::from(vec![fault]))?;
-    let Some(lines) = value.as_array() else {
-        return Err(vec![Fault::new("", "wrong_type", "an array of payments is expected")].into());
-    };
+    let lines = read_lines(&media_type(&headers), &bytes)?;
     let lines_max = gateway.settings.bulk_lines_max;
     if lines.is_empty() || lines.len() > lines_max {
         return Err(vec![Fault::new("", "not_valid", format!("1 to {lines_max} payments"))].into());
@@ -151,13 +142,12 @@ pub(crate) async fn bulk(
     let mut pending = Vec::with_capacity(lines.len());
     for (place, line) in lines.iter().enumerate() {
         // A line's own bytes: the same line under the same key is the same request, whatever stands beside it.
-        let own_bytes = serde_json::to_vec(line).unwrap_or_default();
-        let mut key = caller.keyed(&headers, ("POST", BULK), &[], &own_bytes)?;
+        let own_bytes = line.as_ref().map(|line| serde_json::to_vec(line).unwrap_or_default());
+        let mut key = caller.keyed(&headers, ("POST", BULK), &[], &own_bytes.unwrap_or_default())?;
         key.key = format!("{}#{place}", key.key);
-        pending.push(match CreatePayment::read(line) {
-            Ok(request) => Ok(new_payment(&gateway, &caller, request, key)),
-            Err(faults) => Err(Refusal::from(faults)),
-        });
+        let request = line.as_ref().map_err(|fault| vec![fault.clone()]).and_then(CreatePayment::read);
+        let request = request.map(|request| new_payment(&gateway, &caller, request, key));
+        pending.push(request.map_err(Refusal::from));
     }
     let trace_id = caller.trace.0.trace_id_hex();
     // A slice at a time, so that one bulk request does not fill the queue that everybody waits in.
@@ -178,6 +168,23 @@ pub(crate) async fn bulk(
         outcomes.extend(accepted.await);
     }
     json(StatusCode::OK, &BulkAnswer { outcomes })
+}
+
+/// The payments of an array, or of newline-delimited JSON, where one line that is no JSON leaves the others alone.
+fn read_lines(media_type: &str, bytes: &[u8]) -> Result<Vec<Result<Value, Fault>>, Refusal> {
+    match media_type {
+        "application/json" => match strict::parse(bytes).map_err(|fault| vec![fault])? {
+            Value::Array(lines) => Ok(lines.into_iter().map(Ok).collect()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+                Err(vec![Fault::new("", "wrong_type", "an array of payments is expected")].into())
+            }
+        },
+        "application/x-ndjson" => {
+            let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+            Ok(lines.filter(|line| !line.is_empty()).map(strict::parse).collect())
+        }
+        _ => Err(Refusal::new(ErrorCode::UnsupportedMediaType)),
+    }
 }
 
 fn bulk_line(line: usize, outcome: Result<Accepted, Refusal>, trace_id: &str) -> BulkLine {

@@ -541,10 +541,10 @@ fn draft(
 }
 
 fn find_account<'a>(accounts: &'a [Known], wanted: &AccountRef, amount: Money) -> Option<&'a Known> {
-    let currency = amount.currency().code();
+    let currency = amount.currency();
     accounts.iter().find(|known| match wanted {
         AccountRef::Id(id) => known.party.account == *id,
-        AccountRef::Iban(iban) => known.iban == iban.as_str() && known.currency == currency,
+        AccountRef::Iban(iban) => known.iban == iban.as_str() && known.currency == currency.code(),
     })
 }
 

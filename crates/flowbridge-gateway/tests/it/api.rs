@@ -16,12 +16,12 @@ use flowbridge_security::keys::{KeyFolder, SigningKey};
 use flowbridge_security::oauth::token_form;
 use flowbridge_security::scope::{Scope, ScopeSet};
 use flowbridge_security::token::{TokenIssuer, TokenVerifier};
+use flowbridge_store::Db;
 use flowbridge_store::accept::PaymentPolicy;
 use flowbridge_store::access::{self, OauthClient};
 use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
 use flowbridge_store::party::{self, Account, Participant};
 use flowbridge_store::wake::Wake;
-use flowbridge_store::Db;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -75,7 +75,8 @@ async fn a_client_signs_in_with_its_key_and_each_assertion_once() {
 async fn sixty_four_parallel_requests_with_one_key_make_one_payment() {
     let api = Api::start().await;
     let body = api.payment(1_250).to_string();
-    let replies = futures_util::future::join_all((0..64).map(|_| api.create(&api.alpha, "one-key", &body))).await;
+    let replies =
+        futures_util::future::join_all((0..64).map(|_| api.create(&api.alpha, "one-key", &body))).await;
     let first = &replies[0];
     assert_eq!(first.status, 201, "{}", first.body);
     assert!(replies.iter().all(|reply| (reply.status, &reply.body) == (201, &first.body)));
@@ -98,7 +99,8 @@ async fn a_reference_pays_once_even_when_its_key_is_forgotten() {
     body["end_to_end_id"] = json!("INVOICE-1");
     let body = body.to_string();
     let keys: Vec<String> = (0..16).map(|key| format!("reference-{key}")).collect();
-    let replies = futures_util::future::join_all(keys.iter().map(|key| api.create(&api.alpha, key, &body))).await;
+    let replies =
+        futures_util::future::join_all(keys.iter().map(|key| api.create(&api.alpha, key, &body))).await;
     let paid: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 201).collect();
     assert_eq!(paid.len(), 1);
     let id = paid[0].body["id"].as_str().unwrap();
@@ -120,10 +122,16 @@ async fn parallel_refunds_never_exceed_the_payment() {
 
     api.complete(&id).await;
     let keys: Vec<String> = (0..20).map(|key| format!("refund-{key}")).collect();
-    let replies = futures_util::future::join_all(keys.iter().map(|key| api.post(&api.beta, &path, key, &body))).await;
+    let replies =
+        futures_util::future::join_all(keys.iter().map(|key| api.post(&api.beta, &path, key, &body))).await;
     let made = replies.iter().filter(|reply| reply.status == 201).count();
     assert_eq!(made, 3, "{:?}", replies.iter().map(Reply::code).collect::<Vec<_>>());
-    assert!(replies.iter().filter(|reply| reply.status != 201).all(|reply| reply.code() == "refund_exceeds_payment"));
+    assert!(
+        replies
+            .iter()
+            .filter(|reply| reply.status != 201)
+            .all(|reply| reply.code() == "refund_exceeds_payment")
+    );
     let original = api.get(&api.alpha, &format!("/v1/payments/{id}")).await;
     assert_eq!(original.body["refunded"], 900);
     let balances = api.get(&api.beta, &format!("/v1/accounts/{}/balances", api.beta.account)).await;
@@ -152,15 +160,14 @@ async fn nobody_sees_or_moves_what_is_another_s() {
         assert_eq!(reply.status, 404, "{method} {path}: {}", reply.body);
         assert!(!reply.body.to_string().contains(&participant), "{}", reply.body);
     }
-    for (path, rows) in [("/v1/payments", 0), ("/v1/events", 0), ("/v1/accounts", 1), ("/v1/participants", 1)] {
+    for (path, rows) in [("/v1/payments", 0), ("/v1/events", 0), ("/v1/accounts", 1), ("/v1/participants", 1)]
+    {
         let seen = api.get(&stranger, path).await;
         assert_eq!(seen.body["data"].as_array().map(Vec::len), Some(rows), "{path}: only its own");
     }
     let debit = api.create(&stranger, "theft", &api.payment(700).to_string()).await;
     assert_eq!((debit.status, debit.code()), (422, "debtor_account_unknown"));
-    for path in ["/v1/proof"] {
-        assert_eq!(api.get(&stranger, path).await.status, 403, "{path} is for operators");
-    }
+    assert_eq!(api.get(&stranger, "/v1/proof").await.status, 403, "it covers every participant");
     let untouched = api.get(&api.alpha, &format!("/v1/payments/{payment}")).await;
     assert_eq!(untouched.body, paid.body);
     let creditor_s = api.get(&api.beta, &format!("/v1/payments/{payment}")).await;
@@ -214,8 +221,12 @@ async fn whatever_is_wrong_is_refused_with_its_place() {
     ] {
         let reply = api.create(&api.alpha, "hostile", &body).await;
         assert_eq!(reply.status, 400, "{body:.200}: {}", reply.body);
-        let pointers: Vec<&str> =
-            reply.body["errors"].as_array().unwrap().iter().filter_map(|error| error["pointer"].as_str()).collect();
+        let pointers: Vec<&str> = reply.body["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|error| error["pointer"].as_str())
+            .collect();
         assert!(pointers.contains(&pointer), "{body:.200}: {pointers:?}");
         assert_eq!(reply.body["type"], "/errors/FB1001");
         assert_eq!(reply.body["trace_id"].as_str().map(str::len), Some(32));
@@ -309,6 +320,14 @@ async fn each_line_of_a_bulk_has_its_own_outcome_and_repeats_change_nothing() {
         assert_eq!(repeated.body["outcomes"][place]["body"], outcomes[place]["body"], "line {place}");
     }
     assert_eq!(amounts_of(&api.get(&api.alpha, "/v1/payments").await).len(), 2);
+
+    let ndjson = format!("{}\n\n{{\n{}\r\n", api.payment(70), api.payment(80));
+    let request = api.http.post(format!("{}/v1/payments/bulk", api.url)).bearer_auth(&api.alpha.token);
+    let request = request.header("idempotency-key", "lines").header("content-type", "application/x-ndjson");
+    let reply = Reply::of(request.body(ndjson).send().await.unwrap()).await;
+    let statuses: Vec<_> =
+        reply.body["outcomes"].as_array().unwrap().iter().map(|outcome| outcome["status"].as_u64()).collect();
+    assert_eq!(statuses, [Some(201), Some(400), Some(201)], "one bad line: {}", reply.body);
     for body in ["{}", "[]", "1"] {
         assert_eq!(api.post(&api.alpha, "/v1/payments/bulk", "bulk-2", body).await.status, 400, "{body}");
     }
@@ -445,8 +464,16 @@ impl Api {
         self.send("GET", path, &client.token, None, None).await
     }
 
-    async fn send(&self, method: &str, path: &str, token: &str, key: Option<&str>, body: Option<&str>) -> Reply {
-        let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url)).bearer_auth(token);
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        key: Option<&str>,
+        body: Option<&str>,
+    ) -> Reply {
+        let mut request =
+            self.http.request(method.parse().unwrap(), format!("{}{path}", self.url)).bearer_auth(token);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -504,13 +531,18 @@ async fn client(db: &Db, tokens: &TokenIssuer, scopes: ScopeSet) -> Client {
     tx.commit().await.unwrap();
     let client_id = format!("client-{}", participant.id);
     let issued = tokens.issue(&client_id, Some(participant.id), scopes, NOW).unwrap();
-    Client { participant: participant.id, account: account.id, token: issued.token.expose_secret().to_owned() }
+    Client {
+        participant: participant.id,
+        account: account.id,
+        token: issued.token.expose_secret().to_owned(),
+    }
 }
 
 /// A German IBAN with the right check digits (ISO 7064, mod 97-10; D and E read as 13 and 14).
 fn iban(number: u64) -> Iban {
     let bban = format!("{:018}", number % 1_000_000_000_000_000_000);
-    let rest = format!("{bban}131400").bytes().fold(0, |rest, digit| (rest * 10 + u32::from(digit - b'0')) % 97);
+    let rest =
+        format!("{bban}131400").bytes().fold(0, |rest, digit| (rest * 10 + u32::from(digit - b'0')) % 97);
     Iban::parse(&format!("DE{:02}{bban}", 98 - rest)).unwrap()
 }
 
