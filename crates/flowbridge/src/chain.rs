@@ -76,7 +76,7 @@ fn settings(config: &Config, start_block: u64) -> Result<ChainSettings> {
         fees: FeePolicy {
             bump_after: Duration::from_millis(section.fee_bump_after_ms),
             rebroadcast_after: Duration::from_millis(section.fee_bump_after_ms / 4),
-            fee_per_gas_max: section.fee_per_gas_gwei_max.saturating_mul(100_000_0000),
+            fee_per_gas_max: section.fee_per_gas_gwei_max.saturating_mul(1_000_000_000),
         },
         watch: WatchSettings {
             finality: Finality::parse(&section.finality)?,

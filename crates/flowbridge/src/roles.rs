@@ -248,10 +248,14 @@ fn registry(config: &Config, clock: &Arc<dyn Clock>) -> Result<BankRegistry> {
     Ok(BankRegistry::new(banks, GuardConfig::default(), clock, None))
 }
 
-fn connector(section: &ConnectorSection) -> Result<Arc<dyn BankConnector>> {
-    let hold_mode = parse_hold_mode(&section.hold_mode).with_context(|| {
+fn hold_mode(section: &ConnectorSection) -> Result<HoldMode> {
+    parse_hold_mode(&section.hold_mode).with_context(|| {
         format!("there is no hold_mode {:?}: native, escrow or confirm_only", section.hold_mode)
-    })?;
+    })
+}
+
+fn connector(section: &ConnectorSection) -> Result<Arc<dyn BankConnector>> {
+    let hold_mode = hold_mode(section)?;
     match section.kind {
         ConnectorKind::Simulator => {
             let key = read_key(&section.key_file)?;

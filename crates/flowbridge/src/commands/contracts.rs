@@ -36,7 +36,7 @@ pub(crate) struct DeployArgs {
     #[arg(long, value_name = "ADDRESS")]
     house: String,
     /// What the manager may mint, in whole units of the currency
-    #[arg(long, default_value_t = 100_000_0000)]
+    #[arg(long, default_value_t = 1_000_000_000)]
     mint_allowance: u64,
     /// How long a change of the admin takes
     #[arg(long, default_value_t = 86_400)]

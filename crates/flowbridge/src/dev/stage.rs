@@ -133,7 +133,7 @@ pub(super) async fn deploy_contracts(config: &Config) -> Result<()> {
             token_decimals: 6,
             house: Key::parse(HOUSE_KEY)?.address(),
             roles: roles(config, &admin, &guardian)?,
-            mint_allowance: 100_000_0000_000_000,
+            mint_allowance: 1_000_000_000_000_000,
             admin_delay_secs: 0,
         };
         let deployment = deploy_one(config, &*chain, &admin, &plan).await?;
