@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 /// Places in the list of funded accounts.
 const INITIATOR: usize = 1;
 const GUARDIAN: usize = 4;
+const DEBTOR: usize = 6;
+const CREDITOR: usize = 7;
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -205,6 +207,23 @@ async fn a_reorganisation_in_mid_life_is_healed_by_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_move_past_us_are_an_entry_of_their_own() {
+    let stage = Stage::new(vec![]).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "completed").await;
+    let holder = key(CREDITOR);
+    let admin = Admin { chain: &*stage.chain, chain_id: 31337, key: &holder, patience: PATIENCE };
+    let gift = call::transfer(&key(DEBTOR).address(), 4_000_000);
+    admin.send(Some(&stage.contracts.token), &gift).await.unwrap();
+    stage.until("select 1 from journal_entry where moment like 'custody%' and amount = 400").await;
+    assert_eq!(stage.tokens_of_creditor().await, 6_000_000);
+    stage.requires_proof().await;
+    stage.reorganise(3).await;
+    stage.until("select 1 from journal_entry where moment = 'custody_transfer_removed'").await;
+    stage.holds_eventually().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_role_that_is_killed_again_and_again_sends_everything_once() {
     let stage = Stage::tuned(vec![], Tuning { chain: false, ..Tuning::default() }).await;
     let mut payments = Vec::new();
@@ -222,6 +241,7 @@ async fn a_chain_role_that_is_killed_again_and_again_sends_everything_once() {
         stage.reaches(payment, "completed").await;
     }
     assert_eq!(stage.tokens_of_creditor().await, 600_000_000, "60 payments of 10 EUR");
+    stage.until("select 1 from chain_totals where gaps = 0").await;
     stage.requires_proof().await;
 }
 
