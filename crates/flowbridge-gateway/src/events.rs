@@ -60,8 +60,8 @@ pub(crate) struct EventPage {
 }
 
 /// Read events after an offset
-#[utoipa::path(get, path = "/v1/events", tag = "events", params(EventsQuery),
-    responses((status = 200, body = EventPage), crate::openapi::Refusals))]
+#[utoipa::path(get, path = "/v1/events", operation_id = "list_events", tag = "events", params(EventsQuery),
+    responses((status = 200, description = "A page of events", body = EventPage), crate::openapi::Refusals))]
 pub(crate) async fn list(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -97,7 +97,7 @@ pub(crate) async fn list(
 }
 
 /// Compare ledger, chain and banks, now
-#[utoipa::path(get, path = "/v1/proof", tag = "proof",
+#[utoipa::path(get, path = "/v1/proof", operation_id = "get_proof", tag = "proof",
     responses((status = 200, description = "Every quantity with both of its sides", body = Object), crate::openapi::Refusals))]
 pub(crate) async fn proof(State(gateway): State<Gateway>, caller: Caller) -> Answer {
     caller.require(Scope::ProofRead)?;

@@ -4,6 +4,7 @@ use crate::{events, parties, payments, sign_in, webhook_routes};
 use axum::http::header;
 use axum::response::IntoResponse;
 use flowbridge_api::problem::Problem;
+use utoipa::openapi::RefOr;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi};
 
@@ -35,9 +36,15 @@ pub(crate) enum Refusals {
     /// Understood, and refused
     #[response(status = 422, content_type = "application/problem+json")]
     Unprocessable(Problem),
+    /// Something went wrong on our side
+    #[response(status = 500, content_type = "application/problem+json")]
+    Internal(Problem),
     /// Try again
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
+    /// It took too long
+    #[response(status = 504, content_type = "application/problem+json")]
+    Timeout(Problem),
 }
 
 struct Bearer;
@@ -51,6 +58,28 @@ impl Modify for Bearer {
     }
 }
 
+/// Says of each operation what its summary leaves out.
+struct Described;
+
+impl Modify for Described {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for path in openapi.paths.paths.values_mut() {
+            let operations = [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete];
+            for operation in operations.into_iter().flatten() {
+                let summary = operation.summary.clone().unwrap_or_default();
+                let is_keyed = operation
+                    .parameters
+                    .iter()
+                    .flatten()
+                    .any(|given| matches!(given, RefOr::T(given) if given.name == "Idempotency-Key"));
+                let repeats =
+                    if is_keyed { " Repeated with the same key and body, it is answered alike." } else { "" };
+                operation.description.get_or_insert_with(|| format!("{summary}.{repeats}"));
+            }
+        }
+    }
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -60,7 +89,7 @@ impl Modify for Bearer {
     ),
     servers((url = "/")),
     security(("access_token" = [])),
-    modifiers(&Bearer),
+    modifiers(&Bearer, &Described),
     paths(
         sign_in::token, sign_in::metadata, sign_in::jwks,
         payments::create, payments::list, payments::show, payments::cancel, payments::refund, payments::timeline, payments::bulk,

@@ -59,7 +59,7 @@ pub(crate) struct ParticipantPage {
 /// Register a participant
 #[utoipa::path(post, path = "/v1/participants", tag = "participants", request_body = flowbridge_api::party::CreateParticipantBody,
     params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 201, body = ParticipantBody), crate::openapi::Refusals))]
+    responses((status = 201, description = "The participant", body = ParticipantBody), crate::openapi::Refusals))]
 pub(crate) async fn create_participant(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -91,7 +91,7 @@ pub(crate) async fn create_participant(
 
 /// List participants: an operator sees all, a participant itself
 #[utoipa::path(get, path = "/v1/participants", tag = "participants", params(PageQuery),
-    responses((status = 200, body = ParticipantPage), crate::openapi::Refusals))]
+    responses((status = 200, description = "A page of participants", body = ParticipantPage), crate::openapi::Refusals))]
 pub(crate) async fn list_participants(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -107,7 +107,7 @@ pub(crate) async fn list_participants(
 
 /// Read a participant
 #[utoipa::path(get, path = "/v1/participants/{id}", tag = "participants", params(("id" = String, Path, description = "The participant")),
-    responses((status = 200, body = ParticipantBody), crate::openapi::Refusals))]
+    responses((status = 200, description = "The participant", body = ParticipantBody), crate::openapi::Refusals))]
 pub(crate) async fn show_participant(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -134,7 +134,7 @@ pub(crate) struct AccountPage {
 /// Open an account
 #[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = flowbridge_api::party::CreateAccountBody,
     params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 201, body = AccountBody), crate::openapi::Refusals))]
+    responses((status = 201, description = "The account", body = AccountBody), crate::openapi::Refusals))]
 pub(crate) async fn create_account(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -175,7 +175,7 @@ pub(crate) async fn create_account(
 
 /// List accounts
 #[utoipa::path(get, path = "/v1/accounts", tag = "accounts", params(PageQuery),
-    responses((status = 200, body = AccountPage), crate::openapi::Refusals))]
+    responses((status = 200, description = "A page of accounts", body = AccountPage), crate::openapi::Refusals))]
 pub(crate) async fn list_accounts(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -197,7 +197,7 @@ async fn find_account(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Ac
 
 /// Read an account
 #[utoipa::path(get, path = "/v1/accounts/{id}", tag = "accounts", params(("id" = String, Path, description = "The account")),
-    responses((status = 200, body = AccountBody), crate::openapi::Refusals))]
+    responses((status = 200, description = "The account", body = AccountBody), crate::openapi::Refusals))]
 pub(crate) async fn show_account(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -209,7 +209,7 @@ pub(crate) async fn show_account(
 
 /// What an account's wallet has
 #[utoipa::path(get, path = "/v1/accounts/{id}/balances", tag = "accounts", params(("id" = String, Path, description = "The account")),
-    responses((status = 200, body = BalancesBody), crate::openapi::Refusals))]
+    responses((status = 200, description = "What is posted, held and available", body = BalancesBody), crate::openapi::Refusals))]
 pub(crate) async fn balances(
     State(gateway): State<Gateway>,
     caller: Caller,

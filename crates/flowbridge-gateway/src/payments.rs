@@ -57,7 +57,7 @@ pub(crate) fn bulk_router() -> Router<Gateway> {
 }
 
 /// Create a payment
-#[utoipa::path(post, path = "/v1/payments", tag = "payments", request_body = flowbridge_api::payment::CreatePaymentBody,
+#[utoipa::path(post, path = "/v1/payments", operation_id = "create_payment", tag = "payments", request_body = flowbridge_api::payment::CreatePaymentBody,
     params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
     responses((status = 201, description = "Accepted: it is durable", body = PaymentBody), crate::openapi::Refusals))]
 pub(crate) async fn create(
@@ -73,7 +73,7 @@ pub(crate) async fn create(
 }
 
 /// Refund a completed payment, in whole or in part
-#[utoipa::path(post, path = "/v1/payments/{id}/refunds", tag = "payments", request_body = flowbridge_api::payment::CreateRefundBody,
+#[utoipa::path(post, path = "/v1/payments/{id}/refunds", operation_id = "refund_payment", tag = "payments", request_body = flowbridge_api::payment::CreateRefundBody,
     params(("id" = String, Path, description = "The payment to refund"),
         ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
     responses((status = 201, description = "A payment of its own, back to the debtor", body = PaymentBody), crate::openapi::Refusals))]
@@ -120,7 +120,7 @@ pub(crate) struct BulkAnswer {
 }
 
 /// Create up to 10,000 payments; each line has its own outcome
-#[utoipa::path(post, path = "/v1/payments/bulk", tag = "payments",
+#[utoipa::path(post, path = "/v1/payments/bulk", operation_id = "create_payments", tag = "payments",
     request_body(content(
         (Vec<flowbridge_api::payment::CreatePaymentBody> = "application/json"),
         (String = "application/x-ndjson")), description = "An array of payments, or one payment per line"),
@@ -345,8 +345,8 @@ async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<StoredPaym
 }
 
 /// Read a payment
-#[utoipa::path(get, path = "/v1/payments/{id}", tag = "payments", params(("id" = String, Path, description = "The payment")),
-    responses((status = 200, body = PaymentBody), crate::openapi::Refusals))]
+#[utoipa::path(get, path = "/v1/payments/{id}", operation_id = "get_payment", tag = "payments", params(("id" = String, Path, description = "The payment")),
+    responses((status = 200, description = "The payment", body = PaymentBody), crate::openapi::Refusals))]
 pub(crate) async fn show(State(gateway): State<Gateway>, caller: Caller, Path(id): Path<String>) -> Answer {
     caller.require(Scope::PaymentsRead)?;
     json(StatusCode::OK, &shown(&find(&gateway, &caller, &id).await?))
@@ -379,8 +379,8 @@ pub(crate) struct PaymentPage {
 }
 
 /// List payments, newest first
-#[utoipa::path(get, path = "/v1/payments", tag = "payments", params(ListQuery),
-    responses((status = 200, body = PaymentPage), crate::openapi::Refusals))]
+#[utoipa::path(get, path = "/v1/payments", operation_id = "list_payments", tag = "payments", params(ListQuery),
+    responses((status = 200, description = "A page of payments", body = PaymentPage), crate::openapi::Refusals))]
 pub(crate) async fn list(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -439,7 +439,7 @@ fn open_cursor(
 }
 
 /// Ask for a payment to be undone
-#[utoipa::path(post, path = "/v1/payments/{id}/cancel", tag = "payments",
+#[utoipa::path(post, path = "/v1/payments/{id}/cancel", operation_id = "cancel_payment", tag = "payments",
     params(("id" = String, Path, description = "The payment"),
         ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
     responses((status = 202, description = "It is being undone, unless the chain settles it first", body = PaymentBody), crate::openapi::Refusals))]
@@ -478,7 +478,7 @@ pub(crate) async fn cancel(
 }
 
 /// Everything that happened to a payment
-#[utoipa::path(get, path = "/v1/payments/{id}/timeline", tag = "payments", params(("id" = String, Path, description = "The payment")),
+#[utoipa::path(get, path = "/v1/payments/{id}/timeline", operation_id = "get_payment_timeline", tag = "payments", params(("id" = String, Path, description = "The payment")),
     responses((status = 200, description = "Events, journal entries and what was asked of chain and banks", body = Object), crate::openapi::Refusals))]
 pub(crate) async fn timeline(
     State(gateway): State<Gateway>,

@@ -103,9 +103,9 @@ pub(crate) struct EndpointsQuery {
 }
 
 /// Create a webhook endpoint; its secret is shown this once
-#[utoipa::path(post, path = "/v1/webhook-endpoints", tag = "webhooks", request_body = CreateWebhookEndpoint,
+#[utoipa::path(post, path = "/v1/webhook-endpoints", operation_id = "create_webhook_endpoint", tag = "webhooks", request_body = CreateWebhookEndpoint,
     params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 201, body = WebhookEndpointWithKeys), crate::openapi::Refusals))]
+    responses((status = 201, description = "The endpoint with its new keys, shown this once", body = WebhookEndpointWithKeys), crate::openapi::Refusals))]
 pub(crate) async fn create(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -119,8 +119,8 @@ pub(crate) async fn create(
 }
 
 /// List webhook endpoints
-#[utoipa::path(get, path = "/v1/webhook-endpoints", tag = "webhooks", params(EndpointsQuery),
-    responses((status = 200, body = WebhookEndpointPage), crate::openapi::Refusals))]
+#[utoipa::path(get, path = "/v1/webhook-endpoints", operation_id = "list_webhook_endpoints", tag = "webhooks", params(EndpointsQuery),
+    responses((status = 200, description = "The webhook endpoint page", body = WebhookEndpointPage), crate::openapi::Refusals))]
 pub(crate) async fn list(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -132,8 +132,8 @@ pub(crate) async fn list(
 }
 
 /// Read a webhook endpoint
-#[utoipa::path(get, path = "/v1/webhook-endpoints/{id}", tag = "webhooks", params(("id" = String, Path, description = "The endpoint")),
-    responses((status = 200, body = WebhookEndpoint), crate::openapi::Refusals))]
+#[utoipa::path(get, path = "/v1/webhook-endpoints/{id}", operation_id = "get_webhook_endpoint", tag = "webhooks", params(("id" = String, Path, description = "The endpoint")),
+    responses((status = 200, description = "The webhook endpoint", body = WebhookEndpoint), crate::openapi::Refusals))]
 pub(crate) async fn show(State(gateway): State<Gateway>, caller: Caller, Path(id): Path<String>) -> Answer {
     let asker = asker(&gateway, &caller, Scope::WebhooksRead)?;
     json(StatusCode::OK, &asker.get(endpoint_id(&id)?).await?)
@@ -153,9 +153,9 @@ async fn change<T: Serialize>(
 }
 
 /// Change where an endpoint is and what it hears
-#[utoipa::path(patch, path = "/v1/webhook-endpoints/{id}", tag = "webhooks", request_body = UpdateWebhookEndpoint,
+#[utoipa::path(patch, path = "/v1/webhook-endpoints/{id}", operation_id = "update_webhook_endpoint", tag = "webhooks", request_body = UpdateWebhookEndpoint,
     params(("id" = String, Path, description = "The endpoint"), ("Idempotency-Key" = String, Header, description = "As when creating", max_length = 255)),
-    responses((status = 200, body = WebhookEndpoint), crate::openapi::Refusals))]
+    responses((status = 200, description = "The webhook endpoint", body = WebhookEndpoint), crate::openapi::Refusals))]
 pub(crate) async fn update(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -172,7 +172,7 @@ pub(crate) async fn update(
 }
 
 /// Delete an endpoint for good
-#[utoipa::path(delete, path = "/v1/webhook-endpoints/{id}", tag = "webhooks",
+#[utoipa::path(delete, path = "/v1/webhook-endpoints/{id}", operation_id = "delete_webhook_endpoint", tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint"), ("Idempotency-Key" = String, Header, description = "As when creating", max_length = 255)),
     responses((status = 200, description = "It is gone", body = Object), crate::openapi::Refusals))]
 pub(crate) async fn remove(
@@ -190,9 +190,9 @@ pub(crate) async fn remove(
 }
 
 /// Make new keys; deliveries are signed with the old ones too for a day
-#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/rotate", tag = "webhooks",
+#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/rotate", operation_id = "rotate_webhook_endpoint_keys", tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint"), ("Idempotency-Key" = String, Header, description = "As when creating", max_length = 255)),
-    responses((status = 200, body = WebhookEndpointWithKeys), crate::openapi::Refusals))]
+    responses((status = 200, description = "The endpoint with its new keys, shown this once", body = WebhookEndpointWithKeys), crate::openapi::Refusals))]
 pub(crate) async fn rotate(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -206,9 +206,9 @@ pub(crate) async fn rotate(
 }
 
 /// Send nothing any more
-#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/disable", tag = "webhooks", request_body = DisableWebhookEndpoint,
+#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/disable", operation_id = "disable_webhook_endpoint", tag = "webhooks", request_body = DisableWebhookEndpoint,
     params(("id" = String, Path, description = "The endpoint"), ("Idempotency-Key" = String, Header, description = "As when creating", max_length = 255)),
-    responses((status = 200, body = WebhookEndpoint), crate::openapi::Refusals))]
+    responses((status = 200, description = "The webhook endpoint", body = WebhookEndpoint), crate::openapi::Refusals))]
 pub(crate) async fn disable(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -226,9 +226,9 @@ pub(crate) async fn disable(
 }
 
 /// Send again
-#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/enable", tag = "webhooks",
+#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/enable", operation_id = "enable_webhook_endpoint", tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint"), ("Idempotency-Key" = String, Header, description = "As when creating", max_length = 255)),
-    responses((status = 200, body = WebhookEndpoint), crate::openapi::Refusals))]
+    responses((status = 200, description = "The webhook endpoint", body = WebhookEndpoint), crate::openapi::Refusals))]
 pub(crate) async fn enable(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -242,9 +242,9 @@ pub(crate) async fn enable(
 }
 
 /// Queue again what an endpoint has not got since an instant; harmless to repeat
-#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/recover", tag = "webhooks", request_body = RecoverWebhooks,
+#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/recover", operation_id = "recover_webhook_endpoint", tag = "webhooks", request_body = RecoverWebhooks,
     params(("id" = String, Path, description = "The endpoint")),
-    responses((status = 200, body = WebhooksRecovered), crate::openapi::Refusals))]
+    responses((status = 200, description = "The number of deliveries queued again", body = WebhooksRecovered), crate::openapi::Refusals))]
 pub(crate) async fn recover(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -278,9 +278,9 @@ pub(crate) struct DeliveryPage {
 }
 
 /// List deliveries to an endpoint
-#[utoipa::path(get, path = "/v1/webhook-endpoints/{id}/deliveries", tag = "webhooks",
+#[utoipa::path(get, path = "/v1/webhook-endpoints/{id}/deliveries", operation_id = "list_webhook_deliveries", tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint"), DeliveriesQuery),
-    responses((status = 200, body = DeliveryPage), crate::openapi::Refusals))]
+    responses((status = 200, description = "The delivery page", body = DeliveryPage), crate::openapi::Refusals))]
 pub(crate) async fn deliveries(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -303,7 +303,7 @@ pub(crate) async fn deliveries(
 }
 
 /// Send a delivery again; harmless to repeat
-#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/deliveries/{delivery}/redeliver", tag = "webhooks",
+#[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/deliveries/{delivery}/redeliver", operation_id = "redeliver_webhook", tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint"), ("delivery" = String, Path, description = "The delivery")),
     responses((status = 202, description = "It is queued", body = Object), crate::openapi::Refusals))]
 pub(crate) async fn redeliver(

@@ -8,7 +8,7 @@ use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
 use flowbridge_domain::payment::{ChainLog, Event};
 use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
 use flowbridge_gateway::webhooks::WebhookLimits;
-use flowbridge_gateway::{GatewayParts, GatewaySettings, router, serve};
+use flowbridge_gateway::{GatewayParts, GatewaySettings, openapi_json, router, serve};
 use flowbridge_security::client_assertion;
 use flowbridge_security::cursor::CursorKey;
 use flowbridge_security::jose::Algorithm;
@@ -24,6 +24,7 @@ use flowbridge_store::party::{self, Account, Participant};
 use flowbridge_store::wake::Wake;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -355,6 +356,25 @@ async fn tokens_that_are_not_there_cannot_be_paid() {
     let reply = api.create(&api.alpha, "broke", &body.to_string()).await;
     assert_eq!((reply.status, reply.code()), (422, "insufficient_funds"));
     assert_eq!(amounts_of(&api.get(&api.alpha, "/v1/payments").await), Vec::<u64>::new(), "and no payment");
+}
+
+#[tokio::test]
+async fn the_document_that_is_served_is_the_one_in_docs() {
+    let api = Api::start().await;
+    let served = api.send("GET", "/openapi.json", "", None, None).await;
+    let text = openapi_json();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), served.body);
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+    let current = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openapi.json");
+    std::fs::write(&current, &text).unwrap();
+    let is_same =
+        std::fs::read_to_string(&committed).is_ok_and(|committed| committed.trim_end() == text.trim_end());
+    assert!(
+        is_same,
+        "the API has changed; if it should have: cp {} {}",
+        current.display(),
+        committed.display()
+    );
 }
 
 // ---------------------------------------------------------------------------------------------------------------- stage
