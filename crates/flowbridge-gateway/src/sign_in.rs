@@ -36,7 +36,7 @@ impl ReplayGuard for UsedAssertions<'_> {
 }
 
 /// Get an access token
-#[utoipa::path(post, path = "/oauth/token", tag = "sign-in",
+#[utoipa::path(post, path = "/oauth/token", tag = "sign-in", security(()),
     request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "grant_type=client_credentials with a client_assertion (RFC 7523)"),
     responses((status = 200, description = "A token for five minutes", body = Object), (status = 400, description = "RFC 6749 error", body = Object),
         (status = 401, description = "RFC 6749 error", body = Object), (status = 413, description = "The problem", body = flowbridge_api::problem::Problem),
@@ -95,13 +95,13 @@ async fn sign_in(
 }
 
 /// The authorization server's metadata (RFC 8414)
-#[utoipa::path(get, path = "/.well-known/oauth-authorization-server", tag = "sign-in", responses((status = 200, description = "The document", body = Object)))]
+#[utoipa::path(get, path = "/.well-known/oauth-authorization-server", tag = "sign-in", security(()), responses((status = 200, description = "The document", body = Object)))]
 pub(crate) async fn metadata(State(gateway): State<Gateway>) -> Answer {
     json(StatusCode::OK, &Metadata::new(&gateway.settings.issuer))
 }
 
 /// The public keys of access tokens
-#[utoipa::path(get, path = "/oauth/jwks.json", tag = "sign-in", responses((status = 200, description = "The document", body = Object)))]
+#[utoipa::path(get, path = "/oauth/jwks.json", tag = "sign-in", security(()), responses((status = 200, description = "The document", body = Object)))]
 pub(crate) async fn jwks(State(gateway): State<Gateway>) -> Answer {
     json(StatusCode::OK, &gateway.parts.jwks)
 }
