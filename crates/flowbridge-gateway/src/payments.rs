@@ -122,7 +122,7 @@ pub(crate) struct BulkAnswer {
 /// Create up to 10,000 payments; each line has its own outcome
 #[utoipa::path(post, path = "/v1/payments/bulk", operation_id = "create_payments", tag = "payments",
     request_body(content(
-        (Vec<Object> = "application/json"),
+        (Vec<Value> = "application/json"),
         (String = "application/x-ndjson")), description = "An array of bodies as for POST /v1/payments, or one per line; what is wrong with one is said in its outcome"),
     params(("Idempotency-Key" = String, Header, description = "Each line is known by it and its place", max_length = 240)),
     responses((status = 200, description = "An outcome per line", body = BulkAnswer), crate::openapi::Refusals))]

@@ -35,9 +35,23 @@ impl ReplayGuard for UsedAssertions<'_> {
     }
 }
 
+/// What a client posts to get an access token, for the documentation
+#[derive(Debug, utoipa::ToSchema)]
+#[expect(dead_code, reason = "described, not built: the security crate reads it")]
+pub(crate) struct TokenForm {
+    /// `client_credentials`
+    grant_type: String,
+    /// `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`
+    client_assertion_type: String,
+    /// A JWT signed with the client's key (RFC 7523), good for one request
+    client_assertion: String,
+    /// The scopes wanted; all that the client has if it is not given
+    scope: Option<String>,
+}
+
 /// Get an access token
 #[utoipa::path(post, path = "/oauth/token", tag = "sign-in", security(()),
-    request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "grant_type=client_credentials with a client_assertion (RFC 7523)"),
+    request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded", description = "grant_type=client_credentials with a client_assertion (RFC 7523)"),
     responses((status = 200, description = "A token for five minutes", body = Object), (status = 400, description = "RFC 6749 error", body = Object),
         (status = 401, description = "RFC 6749 error", body = Object), (status = 413, description = "The problem", body = flowbridge_api::problem::Problem),
         (status = 503, description = "Try again", body = Object)))]
