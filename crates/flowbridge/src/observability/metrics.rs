@@ -10,6 +10,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 const SECONDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 
+/// Bounds of the buckets of the sizes of slices, up to the most a slice takes.
+const SLICES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0];
+
 const COUNTERS: &[(&str, &str)] = &[
     ("payments_total", "Payments that entered a state, by state"),
     ("bank_operations_total", "Operations at banks, by bank, step and outcome"),
@@ -26,6 +29,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("chain_lane_stopped_total", "Times the contracts stopped a lane, by lane"),
     ("chain_errors_total", "Calls of the chain's node that failed, by who called"),
     ("proofs_total", "Three-way proofs, by whether ledger, chain and banks agreed"),
+    ("http_requests_total", "Requests answered, by route, method and status"),
 ];
 
 const GAUGES: &[(&str, Unit, &str)] = &[
@@ -50,9 +54,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
     ("webhook_endpoints", Unit::Count, "Webhook endpoints in trouble, by health"),
 ];
 
-const HISTOGRAMS: &[(&str, &str)] = &[
-    (super::step::DURATION, "Steps of payments, by step and outcome"),
-    ("webhook_attempt_seconds", "Calls of webhook endpoints, by outcome"),
+const HISTOGRAMS: &[(&str, Unit, &str)] = &[
+    (super::step::DURATION, Unit::Seconds, "Steps of payments, by step and outcome"),
+    ("webhook_attempt_seconds", Unit::Seconds, "Calls of webhook endpoints, by outcome"),
+    ("http_request_seconds", Unit::Seconds, "Time to answer a request, by route and method"),
+    ("accept_slice_payments", Unit::Count, "Payments accepted together in one transaction"),
 ];
 
 /// Makes this process's metrics go to what the returned handle renders.
@@ -60,6 +66,8 @@ pub(super) fn install() -> Result<PrometheusHandle> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .context("the buckets of durations")?
+        .set_buckets_for_metric(Matcher::Prefix("accept_slice".into()), &SLICES)
+        .context("the buckets of slices")?
         .build_recorder();
     let handle = recorder.handle();
     ::metrics::set_global_recorder(recorder).context("metrics are already switched on")?;
@@ -69,8 +77,8 @@ pub(super) fn install() -> Result<PrometheusHandle> {
     for (name, unit, text) in GAUGES {
         describe_gauge!(*name, *unit, *text);
     }
-    for (name, text) in HISTOGRAMS {
-        describe_histogram!(*name, Unit::Seconds, *text);
+    for (name, unit, text) in HISTOGRAMS {
+        describe_histogram!(*name, *unit, *text);
     }
     Ok(handle)
 }
@@ -105,7 +113,7 @@ mod tests {
         let described = |name: &str| {
             COUNTERS.iter().any(|(known, _)| *known == name)
                 || GAUGES.iter().any(|(known, ..)| *known == name)
-                || HISTOGRAMS.iter().any(|(known, _)| *known == name)
+                || HISTOGRAMS.iter().any(|(known, ..)| *known == name)
         };
         used.retain(|name| !described(name));
         assert!(used.is_empty(), "used, but not described in observability/metrics.rs: {used:?}");
