@@ -1,7 +1,6 @@
 //! `cargo xtask dev`: from a fresh clone to a running FlowBridge.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
@@ -22,14 +21,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         shell::run(shell::cargo(&["build", "--package", "flowbridge"]))
     })?;
     drop(steps);
-    let mut command = shell::command(target_folder()?.join("debug/flowbridge"), &["dev"]);
+    let mut command = shell::command(shell::target_folder()?.join("debug/flowbridge"), &["dev"]);
     command.args(arguments).stdin(Stdio::inherit());
     // Returns only when the program could not be started.
     Err(command.exec()).context("start flowbridge")
-}
-
-fn target_folder() -> Result<PathBuf> {
-    let metadata = shell::output(shell::cargo(&["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target folder")
 }

@@ -19,6 +19,7 @@ cargo xtask setup                    only the set-up, with the tools that the te
 cargo xtask test [--long] [FILTER]   every check, as CI runs it; with FILTER only the Rust tests whose name contains it
 cargo xtask tidy                     architecture and style checks that no compiler makes
 cargo xtask contracts build|check|test
+cargo xtask peers                    every peer below against a FlowBridge that is started for it
 cargo xtask peer spectral FILE|URL               lint an OpenAPI description
 cargo xtask peer schemathesis URL [TOKEN]        fuzz a running FlowBridge against its own OpenAPI description
 cargo xtask peer webhooks FILE                   verify recorded deliveries with the Standard Webhooks libraries";
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ["contracts", "build"] => contracts::build(),
         ["contracts", "check"] => contracts::check(),
         ["contracts", "test"] => contracts::test(),
+        ["peers"] => setup::peers().and_then(|()| peer::run(&mut steps::Steps::default())),
         ["peer", "spectral", document] => peer::spectral::lint(document),
         ["peer", "schemathesis", url] => peer::schemathesis::fuzz(url, None),
         ["peer", "schemathesis", url, token] => peer::schemathesis::fuzz(url, Some(token)),

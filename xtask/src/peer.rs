@@ -2,4 +2,41 @@
 
 pub(crate) mod schemathesis;
 pub(crate) mod spectral;
+pub(crate) mod stage;
 pub(crate) mod webhooks;
+
+use anyhow::Result;
+
+use crate::setup;
+use crate::steps::{Outcome, Steps};
+
+/// The clients that the API is fuzzed as: a participant's, and an operator's, who may do what no participant may.
+const CLIENTS: [&str; 2] = ["alpha", "operator"];
+
+/// Every peer against a FlowBridge that is started for it.
+pub(crate) fn run(steps: &mut Steps) -> Result<()> {
+    let mut stage = None;
+    steps.must("FlowBridge for its peers", "cargo xtask dev, and read what it says", || {
+        stage = Some(stage::Stage::start()?);
+        Ok(())
+    })?;
+    let Some(stage) = stage else { return Ok(()) };
+    let document = format!("{}/openapi.json", stage.url);
+    steps.must("spectral", "each line above names a rule and its place in docs/openapi.json", || {
+        spectral::lint(&document)
+    })?;
+    steps.must("standardwebhooks", "read which delivery is not as the library wants it", || {
+        webhooks::record_and_verify(&stage)
+    })?;
+    let remedy = "the report names the request, what was answered and a curl command";
+    steps.step("schemathesis", remedy, || {
+        if let Some(why) = setup::no_schemathesis()? {
+            return Ok(Outcome::Skipped(why));
+        }
+        for client in CLIENTS {
+            schemathesis::fuzz(&document, Some(&stage.token(client)?))?;
+        }
+        Ok(Outcome::Passed)
+    })?;
+    steps.must("clean stop", "what was logged is a fault, or should not be logged", || stage.stop())
+}

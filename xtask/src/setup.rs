@@ -18,8 +18,9 @@ pub(crate) const TO_RUN: [Need; 3] = [Need::CCompiler, Need::Node, Need::Npm];
 pub(crate) const TO_TEST: [Need; 5] = [Need::CCompiler, Need::Node, Need::Npm, Need::Git, Need::Python];
 
 const NODE_MAJOR_MIN: u32 = 18;
-/// The oldest that the pinned schemathesis runs on.
-const PYTHON_MINOR_MIN: u32 = 11;
+const PYTHON_MINOR_MIN: u32 = 10;
+/// The oldest that the pinned schemathesis runs on; `tools/requirements.in` says the same.
+const SCHEMATHESIS_PYTHON_MINOR_MIN: u32 = 11;
 const POSTGRES_MAJOR_MIN: u32 = 15;
 
 /// A program that must be there before anything else.
@@ -50,12 +51,7 @@ impl Need {
             }
             Self::Python => {
                 let text = version("python3", "Python", "apt-get install python3 python3-venv")?;
-                let minor = text
-                    .trim_start_matches("Python 3.")
-                    .split('.')
-                    .next()
-                    .and_then(|minor| minor.parse().ok());
-                if minor.unwrap_or(0) < PYTHON_MINOR_MIN {
+                if python_minor(&text) < PYTHON_MINOR_MIN {
                     bail!(
                         "python3 is {text}, Python 3.{PYTHON_MINOR_MIN} or newer is needed for the peer checks"
                     );
@@ -66,6 +62,19 @@ impl Need {
             }
         }
     }
+}
+
+/// Why schemathesis cannot run here, if it cannot.
+pub(crate) fn no_schemathesis() -> Result<Option<String>> {
+    let text = version("python3", "Python", "apt-get install python3 python3-venv")?;
+    let is_too_old = python_minor(&text) < SCHEMATHESIS_PYTHON_MINOR_MIN;
+    Ok(is_too_old.then(|| format!("it needs Python 3.{SCHEMATHESIS_PYTHON_MINOR_MIN}, this is {text}")))
+}
+
+/// The second number in `Python 3.11.7`.
+fn python_minor(version: &str) -> u32 {
+    let minor = version.strip_prefix("Python 3.").and_then(|rest| rest.split('.').next());
+    minor.and_then(|minor| minor.parse().ok()).unwrap_or(0)
 }
 
 /// `cargo xtask setup`.

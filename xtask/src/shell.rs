@@ -24,6 +24,13 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), arguments)
 }
 
+/// Where cargo builds.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let metadata = output(cargo(&["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target folder")
+}
+
 /// Runs the command with its output passed through.
 pub(crate) fn run(mut command: Command) -> Result<()> {
     let shown = show(&command);

@@ -58,5 +58,12 @@ impl Drop for Steps {
             println!("{name:<28} {:>7.1} s  {verdict}", time.as_secs_f64());
         }
         println!("{:<28} {:>7.1} s", "in all", total.as_secs_f64());
+        let skipped = self.done.iter().filter(|(.., verdict)| verdict.starts_with("SKIPPED")).count();
+        if skipped > 0 {
+            println!(
+                "{skipped} of {} steps were SKIPPED: this run proves less than a whole one",
+                self.done.len()
+            );
+        }
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::steps::{Outcome, Steps};
-use crate::{contracts, setup, shell, tidy};
+use crate::{contracts, peer, setup, shell, tidy};
 
 /// All checks, or with a filter only the Rust tests whose name contains it. `--long` adds the tests marked as long.
 pub(crate) fn run(options: &[&str]) -> Result<()> {
@@ -24,7 +24,8 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
             arguments.extend(["--", "--include-ignored"]);
         }
         shell::run(shell::cargo(&arguments))
-    })
+    })?;
+    if filter.is_empty() { peer::run(&mut steps) } else { Ok(()) }
 }
 
 fn before_the_tests(steps: &mut Steps) -> Result<()> {

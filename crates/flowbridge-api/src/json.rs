@@ -152,6 +152,26 @@ impl<'a> Reader<'a> {
         number
     }
 
+    /// An array of texts.
+    pub fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let value = self.value(name)?;
+        let Some(items) = value.as_array() else {
+            self.fault(name, "wrong_type", "an array of strings is expected");
+            return None;
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for (place, item) in items.iter().enumerate() {
+            match item.as_str() {
+                Some(text) => texts.push(text.to_owned()),
+                None => {
+                    let pointer = format!("{}/{place}", self.pointer_to(name));
+                    self.faults.push(Fault::new(&pointer, "wrong_type", "a string is expected"));
+                }
+            }
+        }
+        Some(texts)
+    }
+
     /// An object, read by `read`.
     pub fn object<T>(
         &mut self,
@@ -218,7 +238,8 @@ mod tests {
 
     #[test]
     fn every_fault_is_told_with_its_place() {
-        let body = parse(br#"{"amount":{"amount":1.5,"x~/y":1},"name":7}"#).unwrap();
+        let body =
+            parse(br#"{"amount":{"amount":1.5,"x~/y":1},"name":7,"kinds":["a",null],"more":{}}"#).unwrap();
         let mut reader = Reader::new(&body);
         let amount = reader.object("amount", |amount| {
             let units = amount.integer("amount");
@@ -228,6 +249,7 @@ mod tests {
         reader.require("amount", amount);
         let name = reader.text("name", |text| Ok::<_, String>(text.to_owned()));
         reader.require("name", name);
+        assert_eq!((reader.texts("kinds"), reader.texts("more")), (Some(vec!["a".to_owned()]), None));
         let places: Vec<_> =
             reader.finish().into_iter().map(|fault| format!("{} {}", fault.pointer, fault.code)).collect();
         assert_eq!(
@@ -236,7 +258,9 @@ mod tests {
                 "/amount/amount wrong_type",
                 "/amount/currency missing",
                 "/amount/x~0~1y unknown_member",
-                "/name wrong_type"
+                "/name wrong_type",
+                "/kinds/1 wrong_type",
+                "/more wrong_type"
             ]
         );
     }

@@ -18,7 +18,6 @@ use flowbridge_security::scope::Scope;
 use flowbridge_store::Tx;
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook::DeliveryState;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -79,11 +78,6 @@ fn delivery_id(text: &str) -> Result<DeliveryId, Refusal> {
         .map_err(|error| Refusal::new(ErrorCode::InvalidParameter).detail(error.to_string()))
 }
 
-fn read<T: DeserializeOwned>(body: &JsonBody) -> Result<T, Refusal> {
-    serde_json::from_value(body.value.clone())
-        .map_err(|error| vec![Fault::new("", "not_valid", error.to_string())].into())
-}
-
 /// A page of endpoints
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WebhookEndpointPage {
@@ -114,7 +108,7 @@ pub(crate) async fn create(
 ) -> Answer {
     let asker = asker(&gateway, &caller, Scope::WebhooksWrite)?;
     let key = caller.keyed(&headers, ("POST", ALL), &[], &body.bytes)?;
-    let request: CreateWebhookEndpoint = read(&body)?;
+    let request = CreateWebhookEndpoint::read(&body.value)?;
     keyed::once(&gateway, &key, StatusCode::CREATED, async |tx| Ok(asker.create(tx, request).await?)).await
 }
 
@@ -164,7 +158,7 @@ pub(crate) async fn update(
     body: JsonBody,
 ) -> Answer {
     let asker = asker(&gateway, &caller, Scope::WebhooksWrite)?;
-    let (endpoint, request): (_, UpdateWebhookEndpoint) = (endpoint_id(&id)?, read(&body)?);
+    let (endpoint, request) = (endpoint_id(&id)?, UpdateWebhookEndpoint::read(&body.value)?);
     change(&gateway, &caller, &headers, ("PATCH", ONE, &id), &body.bytes, async |tx| {
         asker.update(tx, endpoint, &request).await
     })
@@ -217,7 +211,7 @@ pub(crate) async fn disable(
     body: JsonBody,
 ) -> Answer {
     let asker = asker(&gateway, &caller, Scope::WebhooksWrite)?;
-    let (endpoint, request): (_, DisableWebhookEndpoint) = (endpoint_id(&id)?, read(&body)?);
+    let (endpoint, request) = (endpoint_id(&id)?, DisableWebhookEndpoint::read(&body.value)?);
     let route = ("POST", "/v1/webhook-endpoints/{id}/disable", id.as_str());
     change(&gateway, &caller, &headers, route, &body.bytes, async |tx| {
         asker.disable(tx, endpoint, &request).await
@@ -252,7 +246,7 @@ pub(crate) async fn recover(
     body: JsonBody,
 ) -> Answer {
     let asker = asker(&gateway, &caller, Scope::WebhooksWrite)?;
-    let recovered = asker.recover(endpoint_id(&id)?, &read::<RecoverWebhooks>(&body)?).await?;
+    let recovered = asker.recover(endpoint_id(&id)?, &RecoverWebhooks::read(&body.value)?).await?;
     gateway.parts.wake.ring(Work::Deliveries);
     json(StatusCode::OK, &recovered)
 }

@@ -4,6 +4,8 @@
 //! so that a repeat finds the one or makes the other. Secrets are shown in the answer to their making and never again: they
 //! are not read back here at all. Whatever a participant does not own is not found.
 
+use flowbridge_api::json::Reader;
+use flowbridge_api::problem::Fault;
 use flowbridge_domain::id::{DeliveryId, ParticipantId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_security::CryptoFailure;
@@ -14,6 +16,8 @@ use flowbridge_store::webhook::{self as store, DeliveryState, NewEndpoint, Signi
 use flowbridge_store::{Db, StoreError, Tx};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -153,9 +157,8 @@ pub struct CreateWebhookEndpoint {
     #[schema(format = "uri", max_length = 2000, example = "https://bank.example/flowbridge")]
     pub url: String,
     /// The kinds of events wanted; all when it is empty or left out.
-    #[serde(default)]
     #[schema(max_items = 9)]
-    pub event_kinds: Vec<String>,
+    pub event_kinds: Option<Vec<String>>,
 }
 
 /// What to change about an endpoint; what is left out stays.
@@ -192,6 +195,57 @@ pub struct RecoverWebhooks {
     /// Where an earlier answer left off (its `continue_after`).
     #[schema(example = "81234-55012")]
     pub after: Option<String>,
+}
+
+impl CreateWebhookEndpoint {
+    /// Reads a body; all that is wrong with its form is told at once.
+    pub fn read(body: &Value) -> Result<Self, Vec<Fault>> {
+        let mut reader = Reader::new(body);
+        let url = reader.text("url", plain);
+        let url = reader.require("url", url);
+        let event_kinds = reader.texts("event_kinds");
+        whole(reader, url.map(|url| Self { url, event_kinds }))
+    }
+}
+
+impl UpdateWebhookEndpoint {
+    /// Reads a body; all that is wrong with its form is told at once.
+    pub fn read(body: &Value) -> Result<Self, Vec<Fault>> {
+        let mut reader = Reader::new(body);
+        let request = Self { url: reader.text("url", plain), event_kinds: reader.texts("event_kinds") };
+        whole(reader, Some(request))
+    }
+}
+
+impl DisableWebhookEndpoint {
+    /// Reads a body; all that is wrong with its form is told at once.
+    pub fn read(body: &Value) -> Result<Self, Vec<Fault>> {
+        let mut reader = Reader::new(body);
+        let reason = reader.text("reason", plain);
+        let reason = reader.require("reason", reason);
+        whole(reader, reason.map(|reason| Self { reason }))
+    }
+}
+
+impl RecoverWebhooks {
+    /// Reads a body; all that is wrong with its form is told at once.
+    pub fn read(body: &Value) -> Result<Self, Vec<Fault>> {
+        let mut reader = Reader::new(body);
+        let since = reader.text("since", plain);
+        let since = reader.require("since", since);
+        let after = reader.text("after", plain);
+        whole(reader, since.map(|since| Self { since, after }))
+    }
+}
+
+/// A text whose meaning is judged later.
+fn plain(text: &str) -> Result<String, Infallible> {
+    Ok(text.to_owned())
+}
+
+fn whole<T>(reader: Reader<'_>, request: Option<T>) -> Result<T, Vec<Fault>> {
+    let faults = reader.finish();
+    request.filter(|_| faults.is_empty()).ok_or(faults)
 }
 
 /// A webhook endpoint.
@@ -404,13 +458,14 @@ impl Asker<'_> {
         request: CreateWebhookEndpoint,
     ) -> Result<WebhookEndpointWithKeys, WebhookError> {
         let url = self.check_url(&request.url)?;
-        check_kinds(&request.event_kinds)?;
+        let event_kinds = request.event_kinds.unwrap_or_default();
+        check_kinds(&event_kinds)?;
         let keys = EndpointKeys::generate()?;
         let new = NewEndpoint {
             id: WebhookEndpointId::generate(self.now, flowbridge_security::random_bytes()?),
             participant: self.participant,
             url,
-            event_kinds: request.event_kinds,
+            event_kinds,
             keys: to_store(&keys),
         };
         let endpoints_max = self.limits.endpoints_max;

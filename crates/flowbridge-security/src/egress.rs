@@ -19,6 +19,7 @@ pub const URL_BYTES_MAX: usize = 2000;
 #[derive(Debug, Clone, Default)]
 pub struct EgressPolicy {
     private_ranges_allowed: Vec<IpNet>,
+    is_closed: bool,
 }
 
 /// Why an address is not called. Written for the person who registered it.
@@ -37,7 +38,7 @@ pub enum EgressRefused {
     #[error("the port must be 443 or 1024 and above")]
     Port,
     /// It is, or resolves to, an address that is not public.
-    #[error("the host does not have a public address")]
+    #[error("the host does not have an address that may be called")]
     Address,
     /// The name resolves to nothing.
     #[error("the host has no address")]
@@ -47,7 +48,13 @@ pub enum EgressRefused {
 impl EgressPolicy {
     /// Public addresses, and besides them `private_ranges_allowed` (none in production).
     pub fn new(private_ranges_allowed: Vec<IpNet>) -> Self {
-        Self { private_ranges_allowed }
+        Self { private_ranges_allowed, is_closed: false }
+    }
+
+    /// Without public addresses: for a network of its own, and for tests that must not call strangers.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        Self { is_closed: true, ..self }
     }
 
     /// Judges a URL as text: when an endpoint is registered, and again before each call.
@@ -82,7 +89,7 @@ impl EgressPolicy {
 
     /// Whether one address may be called.
     pub fn permits(&self, address: IpAddr) -> bool {
-        is_public(address) || self.allows_private(address)
+        (is_public(address) && !self.is_closed) || self.allows_private(address)
     }
 
     /// The address to connect to out of all that a name resolved to. One that is not permitted spoils them all: an
@@ -269,6 +276,12 @@ mod tests {
         assert_eq!(dev.check_url("https://10.0.0.1/"), Err(EgressRefused::Address));
         assert_eq!(dev.check_url("http://localhost:9000/"), Err(EgressRefused::Scheme));
         assert_eq!(dev.check_url("http://8.8.8.8/"), Err(EgressRefused::Scheme));
+        let closed = dev.clone().closed();
+        assert_eq!(closed.check_url("https://8.8.8.8/"), Err(EgressRefused::Address));
+        assert_eq!(closed.pin(&["8.8.8.8:443".parse().unwrap()]), Err(EgressRefused::Address));
+        assert!(
+            closed.check_url("http://127.0.0.1:9000/").is_ok() && dev.check_url("https://8.8.8.8/").is_ok()
+        );
     }
 
     #[test]

@@ -142,6 +142,7 @@ pub(crate) struct WebhooksSection {
     pub(crate) timeout_ms: u64,
     pub(crate) in_flight_per_endpoint_max: i64,
     pub(crate) private_ranges_allowed: Vec<String>,
+    pub(crate) public_allowed: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -225,12 +226,13 @@ impl Config {
                     .with_context(|| format!("[webhooks] private_ranges_allowed: {range} is no CIDR"))
             })
             .collect::<Result<Vec<_>>>()?;
+        let egress = EgressPolicy::new(ranges);
         Ok(WebhookSettings {
             delivery: DeliverySettings {
                 source: self.issuer(),
                 timeout: Duration::from_millis(section.timeout_ms),
                 in_flight_per_endpoint_max: section.in_flight_per_endpoint_max,
-                egress: EgressPolicy::new(ranges),
+                egress: if section.public_allowed { egress } else { egress.closed() },
                 ..DeliverySettings::default()
             },
             ..WebhookSettings::default()

@@ -97,6 +97,7 @@ impl fmt::Display for Role {
 pub(crate) struct Running {
     stop: CancellationToken,
     tasks: TaskTracker,
+    db: Db,
     /// The first role that ended by itself, and why.
     failed: Arc<Mutex<Option<String>>>,
 }
@@ -111,7 +112,9 @@ impl Running {
     pub(crate) async fn stop(self, patience: Duration) -> Result<()> {
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+        let finished = tokio::time::timeout(patience, self.tasks.wait()).await;
+        self.db.close();
+        if finished.is_err() {
             bail!(
                 "some roles did not finish within {patience:?}; what they had claimed comes free when its lease runs out"
             );
@@ -147,10 +150,14 @@ pub(crate) struct Parts {
 
 /// Starts roles in this process.
 pub(crate) async fn start(config: Config, roles: &[Role]) -> Result<Running> {
-    let running =
-        Running { stop: CancellationToken::new(), tasks: TaskTracker::new(), failed: Arc::default() };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let db = Db::new(&config.database())?;
+    let running = Running {
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        db: db.clone(),
+        failed: Arc::default(),
+    };
     db.ping().await.with_context(|| "the database of [database] url cannot be used".to_owned())?;
     let instance = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
     let context = Context { db, clock: clock.clone(), wake: Wake::default(), instance };

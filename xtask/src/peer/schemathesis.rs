@@ -6,14 +6,18 @@ use anyhow::Result;
 use crate::{setup, shell};
 
 const SEED: &str = "20261123";
-const CASES_PER_OPERATION_MAX: &str = "100";
+const EXAMPLES_PER_OPERATION_MAX: &str = "25";
 const REQUEST_TIMEOUT_SECS: &str = "30";
+/// That a request which fits the description is accepted: a payment is refused for reasons no schema knows, such as an
+/// account that does not exist or funds that do not suffice, so an invented request is right to be refused.
+const CHECK_LEFT_OUT: &str = "positive_data_acceptance";
 
 /// Fuzzes the API whose description is served at `url`, with `token` as bearer token.
 pub(crate) fn fuzz(url: &str, token: Option<&str>) -> Result<()> {
     setup::peers()?;
     let mut command = shell::command(shell::root().join(".tools/python/bin/schemathesis"), &["run", url]);
-    command.args(["--seed", SEED, "--max-examples", CASES_PER_OPERATION_MAX, "--checks", "all"]);
+    command.args(["--seed", SEED, "--max-examples", EXAMPLES_PER_OPERATION_MAX, "--checks", "all"]);
+    command.args(["--exclude-checks", CHECK_LEFT_OUT]);
     command.args(["--request-timeout", REQUEST_TIMEOUT_SECS, "--workers", "2", "--no-color"]);
     // It leaves notes where it runs.
     command.current_dir(shell::root().join(".tools"));

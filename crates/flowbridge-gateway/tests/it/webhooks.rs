@@ -157,7 +157,7 @@ async fn create(
     url: &str,
     kinds: &[&str],
 ) -> Result<WebhookEndpointWithKeys, WebhookError> {
-    let event_kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    let event_kinds = Some(kinds.iter().map(|kind| (*kind).to_owned()).collect());
     let tx = owner.db.begin().await.unwrap();
     let made = owner.create(&tx, CreateWebhookEndpoint { url: url.to_owned(), event_kinds }).await?;
     tx.commit().await.unwrap();

@@ -65,6 +65,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     db.migrate().await?;
     stage::deploy_contracts(&config).await?;
     stage::register(&config, &db, &folder).await?;
+    db.close();
     let running = roles::start(config.clone(), &Role::ALL).await?;
     stage::open_bank_accounts(&config).await?;
 
