@@ -9,3 +9,4 @@ mod process;
 
 pub use anvil::{AnvilSettings, EmbeddedAnvil};
 pub use postgres::EmbeddedPostgres;
+pub use process::Companion;

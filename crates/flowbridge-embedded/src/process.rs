@@ -234,3 +234,51 @@ pub(crate) fn log_since(path: &Path, from: u64) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
+
+/// A program of ours beside this one. It ends when this process does, however that ends.
+#[derive(Debug)]
+pub struct Companion {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Companion {
+    /// Starts `program` with these arguments and, beside what we have, these variables; what it says goes to `log`.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the log cannot be written.
+    pub fn start(
+        program: &Path,
+        arguments: &[&OsStr],
+        variables: &[(&str, &str)],
+        log: &Path,
+    ) -> Result<Self> {
+        let mut command = command(program, None, "TERM");
+        let file = open_log(log)?;
+        command.args(arguments).envs(variables.iter().copied()).stdout(file.try_clone()?).stderr(file);
+        let child = spawn(command).with_context(|| format!("start {}", program.display()))?;
+        Ok(Self { child: Some(child), log: log.to_owned() })
+    }
+
+    /// What it said last, if it has ended by itself.
+    pub fn last_words(&mut self) -> Option<String> {
+        let has_ended = self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
+        has_ended.then(|| log_since(&self.log, 0))
+    }
+
+    /// Asks it to stop, and makes it when it has not within `patience`.
+    pub fn stop(&mut self, patience: Duration) {
+        let Some(mut child) = self.child.take() else { return };
+        signal(child.id(), Signal::TERM);
+        if !wait_until(patience, || !matches!(child.try_wait(), Ok(None))) {
+            signal(child.id(), Signal::KILL);
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Companion {
+    fn drop(&mut self) {
+        self.stop(KILL_PATIENCE);
+    }
+}

@@ -3,7 +3,7 @@
 //! Balances follow by triggers in the database, under locks taken in the order of account ids; an entry that was posted
 //! before (same source, moment and round) is refused there too. An account that does not exist yet is made first.
 
-use crate::db::{StoreError, Tx};
+use crate::db::{Db, StoreError, Tx};
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::ledger::{HoldMovement, JournalEntry, LedgerAccount, LedgerHold, Side};
 use flowbridge_domain::money::Currency;
@@ -38,6 +38,13 @@ statements! {
                 as new (source_id, round, movement, owner, currency, amount)
             join ledger_account account on account.kind = 'wallet' and account.owner = new.owner
                 and account.currency = new.currency";
+}
+
+/// Posts entries in a transaction of their own: all of them, or none.
+pub async fn post_slice(db: &Db, entries: &[(Uuid, JournalEntry)], now: Timestamp) -> Result<(), StoreError> {
+    let tx = db.begin().await?;
+    post(&tx, entries, &[], now).await?;
+    tx.commit().await
 }
 
 /// Posts entries and hold movements, each under the payment (or other source) that they belong to.

@@ -13,6 +13,7 @@ pub mod effect;
 pub mod event_log;
 pub mod ledger;
 pub mod lifecycle;
+pub mod measure;
 pub mod monitor;
 pub mod observation;
 pub mod party;

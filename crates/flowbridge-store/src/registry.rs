@@ -15,6 +15,7 @@ const MODULES: &[&[Statement]] = &[
     crate::event_log::STATEMENTS,
     crate::ledger::STATEMENTS,
     crate::lifecycle::STATEMENTS,
+    crate::measure::STATEMENTS,
     crate::monitor::STATEMENTS,
     crate::party::STATEMENTS,
     crate::payment::STATEMENTS,

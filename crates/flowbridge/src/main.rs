@@ -1,5 +1,6 @@
 //! FlowBridge: every tier of a payment system as roles of one program.
 
+mod bench;
 mod chain;
 mod client;
 mod clock;

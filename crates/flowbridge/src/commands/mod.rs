@@ -52,6 +52,9 @@ enum Command {
     Payments(payments::PaymentsCommand),
     /// Compare ledger, chain and banks, now
     Proof(AsClient),
+    /// Measure what this program does a second, and prove that nothing was lost on the way
+    #[command(subcommand)]
+    Bench(crate::bench::BenchCommand),
     /// Look at the event log, or set a group of readers back
     #[command(subcommand)]
     Events(events::EventsCommand),
@@ -98,6 +101,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Token(client) => api::token(&client).await,
         Command::Payments(command) => payments::run(command).await,
         Command::Proof(client) => api::proof(&client).await,
+        Command::Bench(command) => crate::bench::run(command).await,
         Command::Events(command) => events::run(command, &database(&config()?)?).await,
         Command::Dlq(command) => dlq::run(command, &database(&config()?)?).await,
     }

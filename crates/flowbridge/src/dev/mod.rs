@@ -4,7 +4,7 @@
 //! file that the other commands find by themselves. A second start continues where the first one stopped.
 
 mod cast;
-mod stage;
+pub(crate) mod stage;
 
 use crate::client::{ApiClient, Profile};
 use crate::commands::say;

@@ -37,20 +37,20 @@ const GUARDIAN_KEY: &str = "47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f
 const HOUSE_KEY: &str = "8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba";
 
 /// The ports in use, from the API's upwards; the chain and the metrics keep their usual ones beside the default.
-pub(super) struct Ports {
-    pub(super) api: u16,
-    pub(super) bank: u16,
-    pub(super) simulator: u16,
-    pub(super) chain: u16,
-    pub(super) metrics: u16,
+pub(crate) struct Ports {
+    pub(crate) api: u16,
+    pub(crate) bank: u16,
+    pub(crate) simulator: u16,
+    pub(crate) chain: u16,
+    pub(crate) metrics: u16,
 }
 
-pub(super) const fn ports(api: u16) -> Ports {
+pub(crate) const fn ports(api: u16) -> Ports {
     Ports { api, bank: api + 1, simulator: api + 2, chain: api + 465, metrics: api + 1384 }
 }
 
 /// Says who should give way before anything is begun.
-pub(super) fn require_nobody_serves(port: u16) -> Result<()> {
+pub(crate) fn require_nobody_serves(port: u16) -> Result<()> {
     let Ports { api, bank, simulator, chain, metrics } = ports(port);
     for port in [api, bank, simulator, chain, metrics] {
         TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).with_context(|| {
@@ -62,6 +62,11 @@ pub(super) fn require_nobody_serves(port: u16) -> Result<()> {
 
 /// Writes keys and the configuration that all commands find. Keys that exist stay.
 pub(super) fn write_config(folder: &Path, database_url: &str, port: u16) -> Result<()> {
+    save_config(folder, &make_config(folder, database_url, port)?)
+}
+
+/// Writes keys, and makes the configuration of a stage in `folder`.
+pub(crate) fn make_config(folder: &Path, database_url: &str, port: u16) -> Result<Value> {
     let keys = folder.join("keys");
     for (lane, key) in LANE_KEYS {
         keep_key(&keys.join("chain").join(format!("{lane}.key")), key)?;
@@ -81,7 +86,7 @@ pub(super) fn write_config(folder: &Path, database_url: &str, port: u16) -> Resu
             }))
         })
         .collect::<Result<_>>()?;
-    let config = json!({
+    Ok(json!({
         "database": { "url": database_url },
         "gateway": { "listen": format!("127.0.0.1:{api}"), "public_url": format!("http://127.0.0.1:{api}") },
         "chain": {
@@ -100,10 +105,14 @@ pub(super) fn write_config(folder: &Path, database_url: &str, port: u16) -> Resu
         "observability": {
             "log_format": "pretty", "log_filter": "warn", "metrics_listen": format!("127.0.0.1:{metrics}"),
         },
-    });
+    }))
+}
+
+/// Writes the configuration where all commands find it.
+pub(crate) fn save_config(folder: &Path, config: &Value) -> Result<()> {
     let text = format!(
         "# Written by `flowbridge dev` at each start; see config/default.toml for what each key means.\n\n{}",
-        toml::to_string(&config)?
+        toml::to_string(config)?
     );
     std::fs::write(folder.join("flowbridge.toml"), text).context("cannot write the configuration")
 }
@@ -118,40 +127,52 @@ fn keep_key(file: &Path, contents: &str) -> Result<()> {
 
 /// Deploys the contracts of each currency that has none yet, and registers the customers' wallets.
 pub(super) async fn deploy_contracts(config: &Config) -> Result<()> {
-    let chain = crate::chain::connect(config).await?;
-    let admin = Key::parse(ADMIN_KEY)?;
-    let guardian = Key::parse(GUARDIAN_KEY)?;
-    let deployed =
-        if config.chain.deployment.exists() { crate::chain::read_deployments(config)? } else { vec![] };
     for code in CURRENCIES {
-        if deployed.iter().any(|deployment| deployment.currency == code) {
-            continue;
-        }
-        say(format_args!("deploying the contracts for {code} …"));
-        let plan = Plan {
-            currency: Currency::parse(code)?,
-            token_decimals: 6,
-            house: Key::parse(HOUSE_KEY)?.address(),
-            roles: roles(config, &admin, &guardian)?,
-            mint_allowance: 1_000_000_000_000_000,
-            admin_delay_secs: 0,
-        };
-        let deployment = deploy_one(config, &*chain, &admin, &plan).await?;
-        let contracts: ContractSet = deployment.contracts()?;
         let wallets: Vec<EvmAddress> = CUSTOMERS
             .iter()
             .filter(|customer| customer.currency == code)
             .map(|customer| Ok(wallet(customer.iban)?.address()))
             .collect::<Result<_>>()?;
-        let admin = Admin {
-            chain: &*chain,
-            chain_id: config.chain.chain_id,
-            key: &admin,
-            patience: Duration::from_secs(60),
-        };
-        admin.register_wallets(&contracts, &wallets).await?;
+        if deploy_currency(config, code).await? {
+            register_wallets(config, code, &wallets).await?;
+        }
     }
     Ok(())
+}
+
+/// Deploys the contracts of a currency; false if the record has them already.
+pub(crate) async fn deploy_currency(config: &Config, code: &str) -> Result<bool> {
+    let deployed =
+        if config.chain.deployment.exists() { crate::chain::read_deployments(config)? } else { vec![] };
+    if deployed.iter().any(|deployment| deployment.currency == code) {
+        return Ok(false);
+    }
+    say(format_args!("deploying the contracts for {code} …"));
+    let chain = crate::chain::connect(config).await?;
+    let admin = Key::parse(ADMIN_KEY)?;
+    let plan = Plan {
+        currency: Currency::parse(code)?,
+        token_decimals: 6,
+        house: Key::parse(HOUSE_KEY)?.address(),
+        roles: roles(config, &admin, &Key::parse(GUARDIAN_KEY)?)?,
+        mint_allowance: 1_000_000_000_000_000,
+        admin_delay_secs: 0,
+    };
+    deploy_one(config, &*chain, &admin, &plan).await?;
+    Ok(true)
+}
+
+/// Lets wallets hold a currency's tokens.
+pub(crate) async fn register_wallets(config: &Config, code: &str, wallets: &[EvmAddress]) -> Result<()> {
+    let chain = crate::chain::connect(config).await?;
+    let deployments = crate::chain::read_deployments(config)?;
+    let deployment = deployments.iter().find(|deployment| deployment.currency == code);
+    let contracts: ContractSet =
+        deployment.with_context(|| format!("no contracts are deployed for {code}"))?.contracts()?;
+    let key = Key::parse(ADMIN_KEY)?;
+    let patience = Duration::from_secs(60);
+    let admin = Admin { chain: &*chain, chain_id: config.chain.chain_id, key: &key, patience };
+    Ok(admin.register_wallets(&contracts, wallets).await?)
 }
 
 /// A customer's wallet: a key that follows from the IBAN, so that it is the same in every run. For development only.
@@ -200,22 +221,30 @@ pub(super) async fn register(config: &Config, db: &Db, folder: &Path) -> Result<
         register_profile(config, db, folder, name, Some(participant_id(name)), scopes.copied().collect())
             .await?;
     }
+    register_operator(config, db, folder).await
+}
+
+/// Registers the client `operator`, who sees everything.
+pub(crate) async fn register_operator(config: &Config, db: &Db, folder: &Path) -> Result<()> {
     let scopes = Scope::ALL.iter().filter(|scope| !matches!(scope, Scope::InternalHold));
     register_profile(config, db, folder, "operator", None, scopes.copied().collect()).await
 }
 
-fn short(text: &str) -> [u8; 10] {
+/// The random part of an id that follows from a name.
+pub(crate) fn short(text: &str) -> [u8; 10] {
     let digest = sha256(text.as_bytes());
     let mut short = [0; 10];
     short.iter_mut().zip(digest).for_each(|(place, byte)| *place = byte);
     short
 }
 
-fn participant_id(name: &str) -> ParticipantId {
+/// The id of a participant of the stage.
+pub(crate) fn participant_id(name: &str) -> ParticipantId {
     ParticipantId::generate(Timestamp::EPOCH, short(name))
 }
 
-async fn register_profile(
+/// Registers a client with a key of its own, and writes the profile that commands sign in with.
+pub(crate) async fn register_profile(
     config: &Config,
     db: &Db,
     folder: &Path,

@@ -1,0 +1,73 @@
+//! `flowbridge bench`: what this program does a second, on this machine, with everything on it.
+//!
+//! A run starts from institutions, accounts and banks, sends real signed-in requests, waits for the webhooks, and ends with
+//! the proof that nothing was lost: ledger, chain and banks are equal, each payment ended once, each endpoint heard of it once.
+//! A run that fails the proof has no figure and exit code 1. What was measured, and under which policy, is printed
+//! with it.
+
+mod api;
+mod cast;
+mod journal;
+mod ledger;
+mod load;
+mod payments;
+mod proof;
+mod receiver;
+mod report;
+mod stack;
+mod usage;
+mod yardstick;
+
+use crate::bench::payments::RunArgs;
+use crate::bench::report::Progress;
+use crate::bench::stack::Stack;
+use anyhow::{Result, ensure};
+use clap::Subcommand;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Payments from the request to the last webhook
+    Payments(payments::PaymentsArgs),
+    /// Transfers straight into the ledger
+    Ledger(ledger::LedgerArgs),
+    /// Requests to pay, up to the answer
+    Api(api::ApiArgs),
+}
+
+/// Runs a benchmark.
+pub(crate) async fn run(command: BenchCommand) -> Result<ExitCode> {
+    match command {
+        BenchCommand::Payments(args) => payments::run(args).await,
+        BenchCommand::Ledger(args) => ledger::run(args).await,
+        BenchCommand::Api(args) => api::run(args).await,
+    }
+}
+
+/// What `pgbench` does on the stack's server, unless it is not wanted or not installed.
+async fn yardstick_of(
+    stack: &Stack,
+    args: &RunArgs,
+    duration: Duration,
+    progress: &Progress,
+) -> Result<Option<f64>> {
+    if args.no_yardstick {
+        return Ok(None);
+    }
+    progress.say("measuring the yardstick: pgbench");
+    yardstick::tpc_b(&stack.config.database.url, duration).await
+}
+
+/// Reads a duration such as `60s`, `500ms` or `2m`.
+fn duration(text: &str) -> Result<Duration> {
+    let read: jiff::SignedDuration = text.parse()?;
+    ensure!(read.is_positive(), "a duration is positive, such as 60s");
+    Ok(read.unsigned_abs())
+}
+
+/// So many a second; zero in no time.
+#[expect(clippy::cast_precision_loss, reason = "a rate is a float, and no count comes near 2^53")]
+fn per_second(count: usize, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
+}

@@ -1,0 +1,163 @@
+//! What the processes of a stack use, as the kernel counts it.
+//!
+//! Processes are found by what they listen on, so that a stack that somebody else started is measured like our own. What runs
+//! on another machine is not seen, and is left out.
+
+use crate::config::Config;
+use anyhow::{Context as _, Result};
+use flowbridge_store::{Db, measure};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The processes to watch, by what they are.
+#[derive(Debug, Clone)]
+pub(super) struct Processes(BTreeMap<&'static str, u32>);
+
+/// The name of our own program among the processes.
+pub(super) const FLOWBRIDGE: &str = "flowbridge";
+const CLIENT: &str = "client";
+const POSTGRES: &str = "postgresql";
+
+impl Processes {
+    /// Finds the processes of the stack of this configuration, and ourselves.
+    pub(super) async fn find(config: &Config, db: &Db) -> Result<Self> {
+        let backend = measure::counters(db).await?.backend;
+        let mut found = BTreeMap::from([(CLIENT, std::process::id())]);
+        let listening = [
+            (FLOWBRIDGE, Some(config.gateway.listen.port())),
+            ("bank-simulator", Some(config.bank_simulator.listen.port())),
+            ("chain", config.chain.rpc_url.port_or_known_default()),
+        ];
+        for (name, port) in listening {
+            let pid = port.and_then(listener);
+            // One process with all roles is counted once.
+            found.extend(pid.filter(|pid| found.values().all(|known| known != pid)).map(|pid| (name, pid)));
+        }
+        let server = u32::try_from(backend).ok().and_then(parent_of_postgres);
+        found.extend(server.map(|pid| (POSTGRES, pid)));
+        Ok(Self(found))
+    }
+
+    /// The processor time that each has used so far, with that of its children.
+    pub(super) fn cpu(&self) -> BTreeMap<&'static str, Duration> {
+        let tree = Stat::all();
+        self.0
+            .iter()
+            .filter_map(|(name, pid)| {
+                let own = tree.get(pid)?;
+                let mut ticks = own.ticks;
+                // PostgreSQL has a process per connection; those that have ended are in the server's own count.
+                if *name == POSTGRES {
+                    ticks += own.ticks_of_ended;
+                    ticks +=
+                        tree.values().filter(|stat| stat.parent == *pid).map(|stat| stat.ticks).sum::<u64>();
+                }
+                let per_second = rustix::param::clock_ticks_per_second();
+                Some((*name, Duration::from_millis(ticks.saturating_mul(1_000) / per_second.max(1))))
+            })
+            .collect()
+    }
+
+    /// The most memory that our program has had in use, in bytes. Zero if it runs elsewhere.
+    pub(super) fn rss_bytes_max(&self) -> u64 {
+        let status = self.0.get(FLOWBRIDGE).map(|pid| fs::read_to_string(format!("/proc/{pid}/status")));
+        let Some(Ok(status)) = status else { return 0 };
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kibibytes.unwrap_or(0).saturating_mul(1_024)
+    }
+}
+
+/// A line of `/proc/PID/stat`.
+struct Stat {
+    name: String,
+    parent: u32,
+    ticks: u64,
+    ticks_of_ended: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name stands in parentheses and may hold anything; what follows is numbers, from the third field on.
+        let (name, rest) =
+            (text.get(text.find('(')? + 1..text.rfind(')')?)?, text.get(text.rfind(')')? + 2..)?);
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Self {
+            name: name.to_owned(),
+            parent: u32::try_from(number(4)?).ok()?,
+            ticks: number(14)? + number(15)?,
+            ticks_of_ended: number(16)? + number(17)?,
+        })
+    }
+
+    fn all() -> BTreeMap<u32, Self> {
+        processes().filter_map(|pid| Some((pid, Self::read(pid)?))).collect()
+    }
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let folder = fs::read_dir("/proc").into_iter().flatten().flatten();
+    folder.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The server that a backend belongs to, if it runs on this machine.
+fn parent_of_postgres(backend: u32) -> Option<u32> {
+    let stat = Stat::read(backend)?;
+    (stat.name == "postgres").then_some(stat.parent)
+}
+
+/// The process that listens on a TCP port of this machine.
+fn listener(port: u16) -> Option<u32> {
+    const LISTENING: &str = "0A";
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    let wanted = format!(":{port:04X}");
+    let socket = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (address, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        (address.ends_with(&wanted) && *state == LISTENING)
+            .then(|| PathBuf::from(format!("socket:[{inode}]")))
+    })?;
+    processes().find(|pid| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.map(|file| fs::read_link(file.path())).any(|link| link.is_ok_and(|link| link == socket))
+    })
+}
+
+/// The machine, for the record: processors, memory, kernel.
+pub(super) fn machine() -> Result<String> {
+    let processors = std::thread::available_parallelism()?;
+    let info = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let memory = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let kibibytes = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
+    let gibibytes = kibibytes.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) / (1 << 20);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let model = model.map_or("unknown processor", |(_, model)| model);
+    Ok(format!("{processors} × {model}, {gibibytes} GiB, Linux {}", kernel.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_by_what_it_listens_on() {
+        let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(listener(listening.local_addr().unwrap().port()), Some(std::process::id()));
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let ours = Processes(BTreeMap::from([(CLIENT, std::process::id())]));
+        let before = ours.cpu()[CLIENT];
+        let mut digest = [0; 32];
+        while ours.cpu()[CLIENT] <= before {
+            digest = flowbridge_security::sha256(&digest);
+        }
+        assert_ne!(digest, [0; 32]);
+    }
+}
