@@ -3,7 +3,7 @@ const fs = require("fs");
 const path = require("path");
 const solc = require("solc");
 
-const CONTRACTS = ["TokenizedCash", "PaymentRouter", "SettlementManager"];
+const CONTRACTS = ["TokenizedCash", "PaymentRouter", "SettlementManager", "MultiSigVault", "AuditAnchor"];
 const at = (...parts) => path.join(__dirname, ...parts);
 
 const input = {
@@ -14,6 +14,7 @@ const input = {
   settings: {
     evmVersion: "cancun",
     optimizer: { enabled: true, runs: 10000 },
+    viaIR: true,
     metadata: { bytecodeHash: "none", appendCBOR: false },
     outputSelection: { "*": { "*": ["abi", "evm.bytecode.object"] } },
   },
@@ -31,7 +32,7 @@ let stale = 0;
 fs.mkdirSync(at("artifacts"), { recursive: true });
 for (const name of CONTRACTS) {
   const { abi, evm } = output.contracts["src/" + name + ".sol"][name];
-  const text = JSON.stringify({ contractName: name, abi, bytecode: "0x" + evm.bytecode.object }, null, 1) + "\n";
+  const text = JSON.stringify({ contractName: name, abi, bytecode: { object: "0x" + evm.bytecode.object } }, null, 1) + "\n";
   const file = at("artifacts", name + ".json");
   if (!process.argv.includes("--check")) {
     fs.writeFileSync(file, text);

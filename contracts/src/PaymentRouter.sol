@@ -14,19 +14,28 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
     using StatusWord for uint256;
     using StatusWord for uint64;
 
+    /// @notice Opens payments. Whoever has it neither settles nor cancels.
     bytes32 public constant INITIATOR_ROLE = keccak256("INITIATOR_ROLE");
+    /// @notice Stops initiation.
     bytes32 public constant GUARDIAN_ROLE = keccak256("GUARDIAN_ROLE");
 
     /// @notice More would not fit a transaction of 16 million gas when it is settled.
     uint256 public constant BATCH_SIZE_MAX = 500;
+    /// @notice As many tokens as there can be.
+    uint128 public constant AMOUNT_MAX = type(uint96).max;
 
+    /// @notice The only contract that moves a number on from open.
     SettlementManager public immutable manager;
     /// @notice Which batch, counted from one, committed to a root; zero where none did.
     mapping(bytes32 root => uint256 sequence) public sequenceOf;
+    /// @notice Two status bits for each of the 128 numbers from `index * 128` on.
     mapping(uint256 index => uint256 word) public statusWord;
+    /// @notice How many batches were initiated.
     uint64 public batches;
+    /// @notice Whether initiation is stopped.
     bool public paused;
 
+    /// @notice Open from now on. The only event that says all of a payment.
     event PaymentInitiated(
         uint64 number,
         bytes16 indexed paymentId,
@@ -39,18 +48,33 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
     );
     /// @notice Closed at once: it could not be funded.
     event PaymentSetAside(uint64 number, bytes16 indexed paymentId, Reason reason);
+    /// @notice Ends every initiation: its gapless sequence, its root, how many payments were in it, those set aside included.
     event BatchInitiated(uint64 sequence, bytes32 indexed root, uint256 count);
+    /// @notice Initiation is stopped.
     event Paused(address indexed by);
+    /// @notice Initiation goes on.
     event Unpaused(address indexed by);
 
+    /// @notice Initiation is stopped.
     error PaymentRouter__Paused();
+    /// @notice A batch has between one and `BATCH_SIZE_MAX` payments.
     error PaymentRouter__BatchSize(uint256 size);
+    /// @notice The block time has reached `initiateBefore`.
     error PaymentRouter__TooLate(uint64 initiateBefore);
+    /// @notice The number was used before, alone or in a batch.
     error PaymentRouter__NumberUsed(uint64 number);
+    /// @notice Amount, fee, expiry or terms make no sense.
     error PaymentRouter__InvalidPayment(uint64 number);
+    /// @notice Payments of one call are all funded the same way.
     error PaymentRouter__MixedFunding(uint64 number);
+    /// @notice Only the manager moves numbers on.
     error PaymentRouter__OnlyManager();
+    /// @notice A number would go where it may not, back to open for instance.
+    error PaymentRouter__IllegalMove(uint256 index, uint256 word, uint256 next);
+    /// @notice No key holds two of initiator, settler and canceller.
+    error PaymentRouter__RolesNotSeparate(address account);
 
+    /// @param adminDelay seconds between naming a new admin and its acceptance
     constructor(SettlementManager manager_, uint48 adminDelay, address admin)
         AccessControlDefaultAdminRules(adminDelay, admin)
     {
@@ -78,6 +102,7 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
             word = _open(payment, word, reason);
         }
         statusWord[index] = word;
+        if (tokenFunded) manager.reportEscrow();
         _commit(payments.length == 1 ? payments[0].hash() : PaymentLeaf.root(payments), payments.length);
     }
 
@@ -93,6 +118,7 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
         _requireValid(payment, word);
         Reason reason = manager.escrowWithAuthorization(payment.debtor, payment.amount, authorization);
         statusWord[index] = _open(payment, word, reason);
+        manager.reportEscrow();
         _commit(payment.hash(), 1);
     }
 
@@ -101,20 +127,35 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
         return statusWord[number.index()].get(number);
     }
 
-    /// @notice The manager moves what is open to settled or closed, a word at a time.
-    function setStatusWord(uint256 index, uint256 word) external {
+    /// @notice The manager moves what is open to settled or closed, and what is settled to closed, a word at a time. Nothing ever
+    /// goes back, whatever the manager may ask.
+    function setStatusWord(uint256 index, uint256 next) external {
         if (msg.sender != address(manager)) revert PaymentRouter__OnlyManager();
-        statusWord[index] = word;
+        uint256 word = statusWord[index];
+        if (!word.mayBecome(next)) revert PaymentRouter__IllegalMove(index, word, next);
+        statusWord[index] = next;
     }
 
+    /// @notice Stops initiation.
     function pause() external onlyRole(GUARDIAN_ROLE) {
         paused = true;
         emit Paused(msg.sender);
     }
 
+    /// @notice Undoes `pause`.
     function unpause() external onlyRole(GUARDIAN_ROLE) {
         paused = false;
         emit Unpaused(msg.sender);
+    }
+
+    /// @dev Whoever settles or cancels cannot also initiate. The manager looks here for the other direction.
+    function _grantRole(bytes32 role, address account) internal override returns (bool) {
+        if (role == INITIATOR_ROLE) {
+            bool separate = !manager.hasRole(manager.SETTLER_ROLE(), account)
+                && !manager.hasRole(manager.CANCELLER_ROLE(), account);
+            if (!separate) revert PaymentRouter__RolesNotSeparate(account);
+        }
+        return super._grantRole(role, account);
     }
 
     function _requireOpenFor(uint64 initiateBefore) private view {
@@ -124,8 +165,8 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
 
     function _requireValid(Payment calldata payment, uint256 word) private view {
         if (word.get(payment.number) != Status.Unused) revert PaymentRouter__NumberUsed(payment.number);
-        bool valid = payment.amount > 0 && payment.fee <= payment.amount && payment.expiresAt > block.timestamp
-            && payment.terms < 4;
+        bool valid = payment.amount > 0 && payment.amount <= AMOUNT_MAX && payment.fee <= payment.amount
+            && payment.expiresAt > block.timestamp && payment.terms < 4;
         if (!valid) revert PaymentRouter__InvalidPayment(payment.number);
     }
 

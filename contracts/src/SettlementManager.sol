@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {AccessControlDefaultAdminRules} from
     "@openzeppelin/contracts/access/extensions/AccessControlDefaultAdminRules.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {Payment, PaymentLeaf, Reason, Status, StatusWord} from "./Payment.sol";
 import {PaymentRouter} from "./PaymentRouter.sol";
 import {TokenizedCash} from "./TokenizedCash.sol";
@@ -25,13 +26,20 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     using PaymentLeaf for Payment;
     using StatusWord for uint256;
     using StatusWord for uint64;
+    using SafeCast for uint256;
 
+    /// @notice Settles, burns, releases. Whoever has it neither initiates nor cancels.
     bytes32 public constant SETTLER_ROLE = keccak256("SETTLER_ROLE");
+    /// @notice Cancels. Whoever has it neither initiates nor settles.
     bytes32 public constant CANCELLER_ROLE = keccak256("CANCELLER_ROLE");
+    /// @notice Stops settlement.
     bytes32 public constant GUARDIAN_ROLE = keccak256("GUARDIAN_ROLE");
+    /// @notice Says where quarantined and stray tokens go.
     bytes32 public constant COMPLIANCE_ROLE = keccak256("COMPLIANCE_ROLE");
 
+    /// @notice What payments are in.
     TokenizedCash public immutable token;
+    /// @notice Where payments are opened and their numbers' status is kept.
     PaymentRouter public immutable router;
     /// @notice Where fees go.
     address public immutable house;
@@ -53,35 +61,57 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     Flow public flow;
     /// @notice What could not be given back because the wallet cannot receive.
     mapping(address wallet => uint256) public quarantined;
+    /// @notice Whether settlement is stopped.
     bool public paused;
 
-    event PaymentSettled(
-        uint64 number, bytes16 indexed paymentId, address creditor, uint128 amount, uint128 fee, uint8 terms
-    );
+    /// @notice Paid: to the creditor's wallet, or into redemption if its bank pays. What was initiated says how much and to whom.
+    event PaymentSettled(uint64 number, bytes16 indexed paymentId);
     /// @notice Left open: its creditor cannot receive.
     event PaymentSetAside(uint64 number, bytes16 indexed paymentId, Reason reason);
     /// @notice Not done because the payment is not where the caller thought.
     event PaymentSkipped(uint64 number, bytes16 indexed paymentId, Status status);
+    /// @notice Closed by us, or by anyone once it had expired; its escrow went back.
     event PaymentCancelled(uint64 number, bytes16 indexed paymentId, bool expired);
+    /// @notice Closed by its debtor after it had expired; its escrow went back.
     event PaymentReclaimed(uint64 number, bytes16 indexed paymentId);
+    /// @notice The creditor's bank has paid; the tokens are gone.
     event RedemptionBurned(uint64 number, bytes16 indexed paymentId, uint128 amount);
+    /// @notice The creditor's bank has declined; the creditor's wallet has the tokens.
     event RedemptionReleased(uint64 number, bytes16 indexed paymentId, address creditor, uint128 amount);
+    /// @notice The wallet cannot receive; the tokens wait here for it.
     event Quarantined(address indexed wallet, uint256 amount);
+    /// @notice What waited for `wallet` went to `to`.
     event QuarantineReleased(address indexed wallet, address to, uint256 amount);
+    /// @notice Tokens that were here for no payment went to `to`.
+    event SurplusReleased(address indexed to, uint256 amount);
     /// @notice Ends every call that moved money. Gapless sequence, running totals: a gap or a drift shows from events alone.
     event Totals(uint64 sequence, uint128 minted, uint128 burned, uint128 escrowed, uint128 redemption);
+    /// @notice Settlement is stopped.
     event Paused(address indexed by);
+    /// @notice Settlement goes on.
     event Unpaused(address indexed by);
 
+    /// @notice Settlement is stopped.
     error SettlementManager__Paused();
+    /// @notice Escrow is taken at initiation only.
     error SettlementManager__OnlyRouter();
+    /// @notice No batch was initiated that has this root.
     error SettlementManager__UnknownBatch(bytes32 root);
+    /// @notice There is nothing to take back: the payment is not open.
     error SettlementManager__NotOpen(uint64 number, Status status);
+    /// @notice The payment can still be settled.
     error SettlementManager__NotExpired(uint64 number, uint64 expiresAt);
+    /// @notice Only the debtor of a payment funded by token takes it back.
     error SettlementManager__NotDebtor(uint64 number);
+    /// @notice The payment is not paid out by a bank.
     error SettlementManager__NotRedeemable(uint64 number);
+    /// @notice The wallet cannot receive yet.
     error SettlementManager__WalletBlocked(address wallet);
+    /// @notice No key holds two of initiator, settler and canceller.
+    error SettlementManager__RolesNotSeparate(address account);
 
+    /// @param router_ the address that the router will have; the two name each other
+    /// @param adminDelay seconds between naming a new admin and its acceptance
     constructor(TokenizedCash token_, PaymentRouter router_, address house_, uint48 adminDelay, address admin)
         AccessControlDefaultAdminRules(adminDelay, admin)
     {
@@ -101,7 +131,7 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     function escrow(address debtor, uint128 amount) external returns (Reason) {
         Reason reason = _requireRouterAndStanding(debtor);
         if (reason != Reason.None) return reason;
-        if (token.balanceOf(debtor) < amount || token.allowance(debtor, address(this)) < amount) {
+        if (token.availableBalanceOf(debtor) < amount || token.allowance(debtor, address(this)) < amount) {
             return Reason.NotFunded;
         }
         token.transferFrom(debtor, address(this), amount);
@@ -112,13 +142,19 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     function escrowWithAuthorization(address debtor, uint128 amount, Authorization calldata a) external returns (Reason) {
         Reason reason = _requireRouterAndStanding(debtor);
         if (reason != Reason.None) return reason;
-        if (token.balanceOf(debtor) < amount) return Reason.NotFunded;
+        if (token.availableBalanceOf(debtor) < amount) return Reason.NotFunded;
         try token.receiveWithAuthorization(debtor, address(this), amount, a.validAfter, a.validBefore, a.nonce, a.v, a.r, a.s)
         {
             return _escrowed(amount);
         } catch {
             return Reason.Unauthorized;
         }
+    }
+
+    /// @notice The router ends every initiation that may have taken escrow with the totals.
+    function reportEscrow() external {
+        if (msg.sender != address(router)) revert SettlementManager__OnlyRouter();
+        _emitTotals();
     }
 
     // --------------------------------------------------------------------------------------------------- settle
@@ -129,11 +165,13 @@ contract SettlementManager is AccessControlDefaultAdminRules {
         uint256 index;
         uint256 word;
         address creditor;
-        Reason standing;
         uint256 run;
         uint256 fees;
         uint256 redemption;
         uint256 paid;
+        uint256 receivers;
+        address[] to; // the first `receivers` of it are used
+        uint256[] amounts;
     }
 
     /// @notice Settles the picked payments of a batch. Payments of one creditor that stand together are paid by one transfer.
@@ -145,11 +183,14 @@ contract SettlementManager is AccessControlDefaultAdminRules {
         whenNotPaused
     {
         _requireBatch(payments);
-        Tally memory tally;
-        tally.tokenFunded = payments[0].isTokenFunded();
-        _load(tally, payments[0].number.index());
+        Tally memory tally = _begin(payments[0], payments.length);
+        address[] memory creditors = new address[](payments.length);
         for (uint256 i = 0; i < payments.length; ++i) {
-            if (_picked(picks, i)) _settle(tally, payments[i]);
+            if (_picked(picks, i)) creditors[i] = payments[i].creditor;
+        }
+        uint256[] memory blocked = token.blockedAmong(creditors);
+        for (uint256 i = 0; i < payments.length; ++i) {
+            if (_picked(picks, i)) _settle(tally, payments[i], (blocked[i / 256] >> (i % 256)) & 1 != 0);
         }
         _finish(tally);
     }
@@ -157,10 +198,8 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     /// @notice Settles one payment out of its batch.
     function settle(Payment calldata payment, bytes32[] calldata proof) external onlyRole(SETTLER_ROLE) whenNotPaused {
         _requireLeaf(payment, proof);
-        Tally memory tally;
-        tally.tokenFunded = payment.isTokenFunded();
-        _load(tally, payment.number.index());
-        _settle(tally, payment);
+        Tally memory tally = _begin(payment, 1);
+        _settle(tally, payment, !token.isInGoodStanding(payment.creditor));
         _finish(tally);
     }
 
@@ -229,7 +268,7 @@ contract SettlementManager is AccessControlDefaultAdminRules {
             emit PaymentSkipped(payment.number, payment.paymentId, status);
         } else {
             uint128 net = payment.amount - payment.fee;
-            held.redemption -= uint96(net);
+            held.redemption -= uint256(net).toUint96();
             emit RedemptionReleased(payment.number, payment.paymentId, payment.creditor, net);
             _send(payment.creditor, net);
         }
@@ -238,11 +277,20 @@ contract SettlementManager is AccessControlDefaultAdminRules {
 
     /// @notice Sends what was quarantined for a wallet to where compliance says.
     function releaseQuarantine(address wallet, address to) external onlyRole(COMPLIANCE_ROLE) {
-        uint256 amount = quarantined[wallet];
-        quarantined[wallet] = 0;
-        held.escrowed -= uint96(amount);
-        emit QuarantineReleased(wallet, to, amount);
-        token.transfer(to, amount);
+        _releaseQuarantine(wallet, to);
+    }
+
+    /// @notice Gives a wallet that can receive again what waited for it. Anyone may, so nobody depends on us for it.
+    function claimQuarantine(address wallet) external {
+        if (_standing(wallet) != Reason.None) revert SettlementManager__WalletBlocked(wallet);
+        _releaseQuarantine(wallet, wallet);
+    }
+
+    /// @notice Sends tokens that came here for no payment, by a plain transfer for instance, to where compliance says.
+    function releaseSurplus(address to) external onlyRole(COMPLIANCE_ROLE) {
+        uint256 surplus = token.balanceOf(address(this)) - held.escrowed - held.redemption;
+        emit SurplusReleased(to, surplus);
+        token.transfer(to, surplus);
         _emitTotals();
     }
 
@@ -254,6 +302,7 @@ contract SettlementManager is AccessControlDefaultAdminRules {
         emit Paused(msg.sender);
     }
 
+    /// @notice Undoes `pause`.
     function unpause() external onlyRole(GUARDIAN_ROLE) {
         paused = false;
         emit Unpaused(msg.sender);
@@ -261,13 +310,32 @@ contract SettlementManager is AccessControlDefaultAdminRules {
 
     // -------------------------------------------------------------------------------------------------- private
 
+    /// @dev Whoever initiates cannot settle or cancel, whoever settles cannot cancel. The router looks here for the other direction.
+    function _grantRole(bytes32 role, address account) internal override returns (bool) {
+        if (role == SETTLER_ROLE || role == CANCELLER_ROLE) {
+            bool separate = !hasRole(role == SETTLER_ROLE ? CANCELLER_ROLE : SETTLER_ROLE, account)
+                && !router.hasRole(router.INITIATOR_ROLE(), account);
+            if (!separate) revert SettlementManager__RolesNotSeparate(account);
+        }
+        return super._grantRole(role, account);
+    }
+
+    function _releaseQuarantine(address wallet, address to) private {
+        uint256 amount = quarantined[wallet];
+        quarantined[wallet] = 0;
+        held.escrowed -= amount.toUint96();
+        emit QuarantineReleased(wallet, to, amount);
+        token.transfer(to, amount);
+        _emitTotals();
+    }
+
     function _requireRouterAndStanding(address debtor) private view returns (Reason) {
         if (msg.sender != address(router)) revert SettlementManager__OnlyRouter();
         return _standing(debtor);
     }
 
     function _escrowed(uint128 amount) private returns (Reason) {
-        held.escrowed += uint96(amount);
+        held.escrowed += uint256(amount).toUint96();
         return Reason.None;
     }
 
@@ -296,12 +364,19 @@ contract SettlementManager is AccessControlDefaultAdminRules {
         return (picks[i / 256] >> (i % 256)) & 1 != 0;
     }
 
+    /// @dev At most one receiver a payment, the house, and the redemption held here.
+    function _begin(Payment calldata first, uint256 count) private view returns (Tally memory tally) {
+        tally.tokenFunded = first.isTokenFunded();
+        (tally.to, tally.amounts) = (new address[](count + 2), new uint256[](count + 2));
+        _load(tally, first.number.index());
+    }
+
     function _load(Tally memory tally, uint256 index) private view {
         tally.index = index;
         tally.word = router.statusWord(index);
     }
 
-    function _settle(Tally memory tally, Payment calldata payment) private {
+    function _settle(Tally memory tally, Payment calldata payment, bool blocked) private {
         if (payment.number.index() != tally.index) {
             router.setStatusWord(tally.index, tally.word);
             _load(tally, payment.number.index());
@@ -312,51 +387,66 @@ contract SettlementManager is AccessControlDefaultAdminRules {
             return;
         }
         bool byBank = payment.isPaidOutByBank();
-        if (!byBank && payment.creditor != tally.creditor) {
-            _payRun(tally);
-            tally.creditor = payment.creditor;
-            tally.standing = _standing(payment.creditor);
-        }
-        if (!byBank && tally.standing != Reason.None) {
-            emit PaymentSetAside(payment.number, payment.paymentId, tally.standing);
+        if (blocked && !byBank) {
+            emit PaymentSetAside(payment.number, payment.paymentId, _standing(payment.creditor));
             return;
         }
         tally.word = tally.word.set(payment.number, Status.Settled);
         uint256 net = payment.amount - payment.fee;
         if (byBank) tally.redemption += net;
-        else tally.run += net;
+        else _addToRun(tally, payment.creditor, net);
         tally.fees += payment.fee;
-        emit PaymentSettled(
-            payment.number, payment.paymentId, payment.creditor, payment.amount, payment.fee, payment.terms
-        );
+        emit PaymentSettled(payment.number, payment.paymentId);
+    }
+
+    function _addToRun(Tally memory tally, address creditor, uint256 net) private view {
+        if (creditor != tally.creditor) {
+            _payRun(tally);
+            tally.creditor = creditor;
+        }
+        tally.run += net;
     }
 
     /// @dev Pays what has added up for one creditor.
-    function _payRun(Tally memory tally) private {
+    function _payRun(Tally memory tally) private view {
         if (tally.run == 0) return;
         _pay(tally, tally.creditor, tally.run);
         tally.run = 0;
     }
 
-    function _pay(Tally memory tally, address to, uint256 amount) private {
+    /// @dev Notes who gets what. What comes out of escrow and stays here is not sent.
+    function _pay(Tally memory tally, address to, uint256 amount) private view {
         tally.paid += amount;
-        if (tally.tokenFunded) token.transfer(to, amount);
-        else token.mint(to, amount);
+        if (tally.tokenFunded && to == address(this)) return;
+        (tally.to[tally.receivers], tally.amounts[tally.receivers]) = (to, amount);
+        ++tally.receivers;
+    }
+
+    /// @dev Everybody is paid by one call.
+    function _payOut(Tally memory tally) private {
+        (address[] memory to, uint256[] memory amounts, uint256 receivers) = (tally.to, tally.amounts, tally.receivers);
+        if (receivers == 0) return;
+        assembly ("memory-safe") {
+            mstore(to, receivers)
+            mstore(amounts, receivers)
+        }
+        if (tally.tokenFunded) token.transferMany(to, amounts);
+        else token.mintMany(to, amounts);
     }
 
     function _finish(Tally memory tally) private {
         router.setStatusWord(tally.index, tally.word);
         _payRun(tally);
         if (tally.redemption != 0) {
-            tally.paid += tally.redemption;
-            held.redemption += uint96(tally.redemption);
-            if (!tally.tokenFunded) token.mint(address(this), tally.redemption);
+            held.redemption += tally.redemption.toUint96();
+            _pay(tally, address(this), tally.redemption);
         }
         uint256 kept = _payFees(tally);
-        if (tally.tokenFunded) held.escrowed = held.escrowed - uint96(tally.paid) + uint96(kept);
+        _payOut(tally);
+        if (tally.tokenFunded) held.escrowed = held.escrowed - tally.paid.toUint96() + kept.toUint96();
         else {
-            flow.minted += uint128(tally.paid);
-            held.escrowed += uint96(kept);
+            flow.minted += tally.paid.toUint128();
+            held.escrowed += kept.toUint96();
         }
         _emitTotals();
     }
@@ -368,8 +458,7 @@ contract SettlementManager is AccessControlDefaultAdminRules {
             _pay(tally, house, tally.fees);
             return 0;
         }
-        tally.paid += tally.fees;
-        if (!tally.tokenFunded) token.mint(address(this), tally.fees);
+        _pay(tally, address(this), tally.fees);
         quarantined[house] += tally.fees;
         emit Quarantined(house, tally.fees);
         return tally.fees;
@@ -394,17 +483,17 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     }
 
     function _giveBack(Payment calldata payment) private {
-        held.escrowed -= uint96(payment.amount);
+        held.escrowed -= uint256(payment.amount).toUint96();
         _send(payment.debtor, payment.amount);
     }
 
     function _send(address wallet, uint256 amount) private {
-        if (!token.paused() && _standing(wallet) == Reason.None) {
+        if (token.canTransfer(address(this), wallet, amount)) {
             token.transfer(wallet, amount);
             return;
         }
         quarantined[wallet] += amount;
-        held.escrowed += uint96(amount);
+        held.escrowed += amount.toUint96();
         emit Quarantined(wallet, amount);
     }
 
@@ -421,8 +510,8 @@ contract SettlementManager is AccessControlDefaultAdminRules {
 
     function _burn(uint256 amount) private {
         if (amount != 0) {
-            held.redemption -= uint96(amount);
-            flow.burned += uint128(amount);
+            held.redemption -= amount.toUint96();
+            flow.burned += amount.toUint128();
             token.burn(amount);
         }
         _emitTotals();

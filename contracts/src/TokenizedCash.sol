@@ -6,39 +6,78 @@ import {ERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20P
 import {ERC3009} from "@openzeppelin/contracts/token/ERC20/extensions/draft-ERC3009.sol";
 import {AccessControlDefaultAdminRules} from
     "@openzeppelin/contracts/access/extensions/AccessControlDefaultAdminRules.sol";
+import {IERC7943Fungible} from "./IERC7943.sol";
 
 /// @title Bank money as a token, one contract per currency
-/// @notice Moves only between registered wallets; can be frozen per wallet and paused as a whole; is minted within the allowance of
-/// a minter and burned only by a minter from its own balance. No fees, no rebasing, no callbacks to receivers.
-contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules {
+/// @notice Moves only between registered wallets; can be frozen per wallet or in part, and paused as a whole; is minted within the
+/// allowance of a minter and burned only by a minter from its own balance. No fees, no rebasing, no callbacks to receivers.
+/// @dev A wallet is one storage slot: what it holds, what of it is frozen, and its flags. A payment writes that slot and no other
+/// of its creditor, which is what a payment costs on chain.
+contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, IERC7943Fungible {
+    /// @notice Sets what each minter may mint.
     bytes32 public constant MINTER_ADMIN_ROLE = keccak256("MINTER_ADMIN_ROLE");
+    /// @notice Says which wallets may hold the token.
     bytes32 public constant REGISTRAR_ROLE = keccak256("REGISTRAR_ROLE");
+    /// @notice Freezes wallets, or parts of what they hold.
     bytes32 public constant FREEZER_ROLE = keccak256("FREEZER_ROLE");
+    /// @notice Stops every movement.
     bytes32 public constant PAUSER_ROLE = keccak256("PAUSER_ROLE");
+    /// @notice Takes tokens by order of a court or to repair an error.
+    bytes32 public constant COMPLIANCE_ROLE = keccak256("COMPLIANCE_ROLE");
+
+    /// @notice There are never more tokens than this, so that whoever keeps books of them can rely on 96 bits.
+    uint256 public constant SUPPLY_MAX = type(uint96).max;
 
     uint8 private constant REGISTERED = 1;
     uint8 private constant FROZEN = 2;
 
-    uint8 private immutable _decimals;
-    mapping(address wallet => uint8) private _flags;
-    mapping(address minter => bool) public isMinter;
-    mapping(address minter => uint256) public minterAllowance;
-    bool public paused;
+    struct Account {
+        uint96 balance; // in the lowest bits, so that a changed balance is a small change of the word
+        uint96 frozen; // never moves, may exceed the balance
+        uint8 flags;
+    }
 
+    struct Minter {
+        uint248 allowance;
+        bool active;
+    }
+
+    uint8 private immutable _decimals;
+    mapping(address wallet => Account) private _accounts;
+    mapping(address minter => Minter) private _minters;
+    uint96 private _supply;
+    bool private _paused;
+
+    /// @notice `minter` may mint `allowance` from now on.
     event MinterConfigured(address indexed minter, uint256 allowance);
+    /// @notice `minter` may neither mint nor burn any more.
     event MinterRemoved(address indexed minter);
+    /// @notice `wallet` may hold the token.
     event WalletRegistered(address indexed wallet);
+    /// @notice `wallet` may neither send nor receive any more.
     event WalletUnregistered(address indexed wallet);
+    /// @notice `wallet` may neither send nor receive.
     event WalletFrozen(address indexed wallet);
+    /// @notice `wallet` is no longer frozen as a whole.
     event WalletUnfrozen(address indexed wallet);
+    /// @notice Nothing moves.
     event Paused(address indexed by);
+    /// @notice Tokens move again.
     event Unpaused(address indexed by);
 
+    /// @notice Only minters mint and burn.
     error TokenizedCash__NotMinter(address caller);
+    /// @notice The minter may mint `allowance`, not `amount`.
     error TokenizedCash__MintAllowanceExceeded(uint256 allowance, uint256 amount);
+    /// @notice There would be more than `SUPPLY_MAX`.
+    error TokenizedCash__SupplyExceeded(uint256 amount);
+    /// @notice The rules refuse this transfer.
     /// @param code as `detectTransferRestriction` gives it
     error TokenizedCash__TransferRestricted(uint8 code);
+    /// @notice A minter holds tokens for others and keeps books of them: they are not taken from it.
+    error TokenizedCash__HeldForOthers(address minter);
 
+    /// @param adminDelay seconds between naming a new admin and its acceptance
     constructor(string memory name_, string memory symbol_, uint8 decimals_, uint48 adminDelay, address admin)
         ERC20(name_, symbol_)
         ERC20Permit(name_)
@@ -47,92 +86,213 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules {
         _decimals = decimals_;
     }
 
+    /// @notice Decimal places of the token.
     function decimals() public view override returns (uint8) {
         return _decimals;
     }
 
-    // ------------------------------------------------------------------------------------------------ minting
-
-    /// @notice Lets `minter` mint `allowance` from now on; replaces what was left of an earlier allowance.
-    function configureMinter(address minter, uint256 allowance_) external onlyRole(MINTER_ADMIN_ROLE) {
-        isMinter[minter] = true;
-        minterAllowance[minter] = allowance_;
-        emit MinterConfigured(minter, allowance_);
+    /// @notice All tokens there are.
+    function totalSupply() public view override returns (uint256) {
+        return _supply;
     }
 
+    /// @notice What a wallet holds, frozen or not.
+    function balanceOf(address wallet) public view override returns (uint256) {
+        return _accounts[wallet].balance;
+    }
+
+    /// @notice What of a wallet's tokens is not frozen in part; says nothing of the wallet's standing.
+    function availableBalanceOf(address wallet) public view returns (uint256) {
+        Account storage account = _accounts[wallet];
+        return account.balance > account.frozen ? account.balance - account.frozen : 0;
+    }
+
+    // ------------------------------------------------------------------------------------------------ minting
+
+    /// @notice Lets `minter` mint `allowance_` from now on; replaces what was left of an earlier allowance.
+    function configureMinter(address minter, uint256 allowance_) external onlyRole(MINTER_ADMIN_ROLE) {
+        uint248 allowed = allowance_ > type(uint248).max ? type(uint248).max : uint248(allowance_);
+        _minters[minter] = Minter(allowed, true);
+        emit MinterConfigured(minter, allowed);
+    }
+
+    /// @notice Takes the right to mint and burn.
     function removeMinter(address minter) external onlyRole(MINTER_ADMIN_ROLE) {
-        isMinter[minter] = false;
-        minterAllowance[minter] = 0;
+        delete _minters[minter];
         emit MinterRemoved(minter);
     }
 
+    /// @notice Whether this address may mint and burn.
+    function isMinter(address minter) external view returns (bool) {
+        return _minters[minter].active;
+    }
+
+    /// @notice What this minter may still mint.
+    function minterAllowance(address minter) external view returns (uint256) {
+        return _minters[minter].allowance;
+    }
+
+    /// @notice Makes tokens, within the caller's allowance.
     function mint(address to, uint256 amount) external {
-        if (!isMinter[msg.sender]) revert TokenizedCash__NotMinter(msg.sender);
-        uint256 allowed = minterAllowance[msg.sender];
-        if (allowed < amount) revert TokenizedCash__MintAllowanceExceeded(allowed, amount);
-        unchecked {
-            minterAllowance[msg.sender] = allowed - amount;
-        }
+        _useAllowance(amount);
         _mint(to, amount);
+    }
+
+    /// @notice Makes `amounts[i]` tokens for `to[i]`, all within the caller's allowance, or none.
+    /// @dev The same as many times `mint`, with what is common to all done once.
+    function mintMany(address[] calldata to, uint256[] calldata amounts) external {
+        if (_paused) revert TokenizedCash__TransferRestricted(1);
+        uint256 sum;
+        for (uint256 i = 0; i < to.length; ++i) {
+            uint256 amount = amounts[i];
+            Account storage account = _accounts[to[i]];
+            Account memory before = account;
+            if (before.flags != REGISTERED) revert TokenizedCash__TransferRestricted(_receiving(to[i]));
+            sum += amount;
+            unchecked {
+                account.balance = uint96(before.balance + amount);
+            }
+            emit Transfer(address(0), to[i], amount);
+        }
+        _raiseSupply(sum);
+        _useAllowance(sum);
     }
 
     /// @notice Burns from the minter's own balance.
     function burn(uint256 amount) external {
-        if (!isMinter[msg.sender]) revert TokenizedCash__NotMinter(msg.sender);
+        if (!_minters[msg.sender].active) revert TokenizedCash__NotMinter(msg.sender);
         _burn(msg.sender, amount);
     }
 
     // ------------------------------------------------------------------------------------------------ custody
 
+    /// @notice Sends `amounts[i]` of the caller's tokens to `to[i]`, all or none.
+    function transferMany(address[] calldata to, uint256[] calldata amounts) external {
+        for (uint256 i = 0; i < to.length; ++i) {
+            _transfer(msg.sender, to[i], amounts[i]);
+        }
+    }
+
+    /// @notice Lets wallets hold the token.
     function registerWallets(address[] calldata wallets) external onlyRole(REGISTRAR_ROLE) {
         for (uint256 i = 0; i < wallets.length; ++i) {
-            _flags[wallets[i]] |= REGISTERED;
+            if (wallets[i] == address(0)) revert ERC20InvalidReceiver(address(0));
+            _accounts[wallets[i]].flags |= REGISTERED;
             emit WalletRegistered(wallets[i]);
         }
     }
 
+    /// @notice A wallet may neither send nor receive any more; what it holds stays there.
     function unregisterWallet(address wallet) external onlyRole(REGISTRAR_ROLE) {
-        _flags[wallet] &= ~REGISTERED;
+        _accounts[wallet].flags &= ~REGISTERED;
         emit WalletUnregistered(wallet);
     }
 
+    /// @notice A wallet may neither send nor receive.
     function freeze(address wallet) external onlyRole(FREEZER_ROLE) {
-        _flags[wallet] |= FROZEN;
+        _accounts[wallet].flags |= FROZEN;
         emit WalletFrozen(wallet);
     }
 
+    /// @notice Undoes `freeze`; what is frozen in part stays frozen.
     function unfreeze(address wallet) external onlyRole(FREEZER_ROLE) {
-        _flags[wallet] &= ~FROZEN;
+        _accounts[wallet].flags &= ~FROZEN;
         emit WalletUnfrozen(wallet);
     }
 
+    /// @inheritdoc IERC7943Fungible
+    /// @dev More than there can ever be means everything.
+    function setFrozenTokens(address account, uint256 amount) external onlyRole(FREEZER_ROLE) returns (bool) {
+        uint256 frozen = amount > SUPPLY_MAX ? SUPPLY_MAX : amount;
+        _accounts[account].frozen = uint96(frozen);
+        emit Frozen(account, frozen);
+        return true;
+    }
+
+    /// @inheritdoc IERC7943Fungible
+    /// @dev Works while paused. What stays in the wallet and was frozen stays frozen.
+    function forcedTransfer(address from, address to, uint256 amount) external onlyRole(COMPLIANCE_ROLE) returns (bool) {
+        if (from == address(0)) revert ERC20InvalidSender(from);
+        if (_minters[from].active) revert TokenizedCash__HeldForOthers(from);
+        uint8 code = _receiving(to);
+        if (code != 0) revert TokenizedCash__TransferRestricted(code);
+        uint256 balance = _accounts[from].balance;
+        if (balance >= amount && availableBalanceOf(from) < amount) {
+            uint256 frozen = balance - amount;
+            _accounts[from].frozen = uint96(frozen);
+            emit Frozen(from, frozen);
+        }
+        _move(from, to, amount);
+        emit ForcedTransfer(from, to, amount);
+        return true;
+    }
+
+    /// @notice Stops every movement but those forced by compliance.
     function pause() external onlyRole(PAUSER_ROLE) {
-        paused = true;
+        _paused = true;
         emit Paused(msg.sender);
     }
 
+    /// @notice Undoes `pause`.
     function unpause() external onlyRole(PAUSER_ROLE) {
-        paused = false;
+        _paused = false;
         emit Unpaused(msg.sender);
     }
 
-    function isRegistered(address wallet) external view returns (bool) {
-        return _flags[wallet] & REGISTERED != 0;
+    /// @notice Whether every movement is stopped.
+    function paused() external view returns (bool) {
+        return _paused;
     }
 
+    /// @notice Whether a wallet may hold the token.
+    function isRegistered(address wallet) external view returns (bool) {
+        return _accounts[wallet].flags & REGISTERED != 0;
+    }
+
+    /// @notice Whether a wallet is frozen as a whole.
     function isFrozen(address wallet) external view returns (bool) {
-        return _flags[wallet] & FROZEN != 0;
+        return _accounts[wallet].flags & FROZEN != 0;
     }
 
     /// @notice Registered and not frozen: may send and receive.
-    function isInGoodStanding(address wallet) external view returns (bool) {
-        return _flags[wallet] == REGISTERED;
+    function isInGoodStanding(address wallet) public view returns (bool) {
+        return _accounts[wallet].flags == REGISTERED;
+    }
+
+    /// @notice Which of many wallets are not in good standing: bit i of word i / 256 stands for `wallets[i]`.
+    function blockedAmong(address[] calldata wallets) external view returns (uint256[] memory blocked) {
+        blocked = new uint256[]((wallets.length + 255) / 256);
+        for (uint256 i = 0; i < wallets.length; ++i) {
+            if (!isInGoodStanding(wallets[i])) blocked[i / 256] |= 1 << (i % 256);
+        }
+    }
+
+    /// @inheritdoc IERC7943Fungible
+    function canSend(address account) external view returns (bool) {
+        return isInGoodStanding(account);
+    }
+
+    /// @inheritdoc IERC7943Fungible
+    function canReceive(address account) external view returns (bool) {
+        return isInGoodStanding(account);
+    }
+
+    /// @inheritdoc IERC7943Fungible
+    function getFrozenTokens(address account) external view returns (uint256) {
+        return _accounts[account].frozen;
+    }
+
+    /// @inheritdoc IERC7943Fungible
+    function canTransfer(address from, address to, uint256 amount) external view returns (bool) {
+        return detectTransferRestriction(from, to, amount) == 0;
     }
 
     /// @notice ERC-1404: zero, or why `from` cannot send `amount` to `to`.
     function detectTransferRestriction(address from, address to, uint256 amount) public view returns (uint8) {
         uint8 code = _restriction(from, to);
-        return code == 0 && balanceOf(from) < amount ? 6 : code;
+        if (code != 0) return code;
+        if (_accounts[from].balance < amount) return 6;
+        return availableBalanceOf(from) < amount ? 7 : 0;
     }
 
     /// @notice ERC-1404: the code in words.
@@ -144,32 +304,77 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules {
         if (code == 4) return "the receiving wallet is not registered";
         if (code == 5) return "the receiving wallet is frozen";
         if (code == 6) return "the sending wallet does not have that much";
+        if (code == 7) return "part of what the sending wallet has is frozen";
         return "unknown code";
     }
 
+    /// @notice ERC-165.
     function supportsInterface(bytes4 id) public view override returns (bool) {
-        return super.supportsInterface(id);
+        return id == type(IERC7943Fungible).interfaceId || super.supportsInterface(id);
+    }
+
+    // ------------------------------------------------------------------------------------------------ private
+
+    function _useAllowance(uint256 amount) private {
+        Minter memory minter = _minters[msg.sender];
+        if (!minter.active) revert TokenizedCash__NotMinter(msg.sender);
+        if (minter.allowance < amount) revert TokenizedCash__MintAllowanceExceeded(minter.allowance, amount);
+        unchecked {
+            _minters[msg.sender].allowance = uint248(minter.allowance - amount);
+        }
     }
 
     function _restriction(address from, address to) private view returns (uint8) {
-        if (paused) return 1;
+        if (_paused) return 1;
         if (from != address(0)) {
-            uint8 sender = _flags[from];
-            if (sender & REGISTERED == 0) return 2;
-            if (sender & FROZEN != 0) return 3;
+            uint8 flags = _accounts[from].flags;
+            if (flags & REGISTERED == 0) return 2;
+            if (flags & FROZEN != 0) return 3;
         }
-        if (to != address(0)) {
-            uint8 receiver = _flags[to];
-            if (receiver & REGISTERED == 0) return 4;
-            if (receiver & FROZEN != 0) return 5;
-        }
-        return 0;
+        return to == address(0) ? 0 : _receiving(to);
     }
 
-    /// @dev Every movement, mints and burns included, comes through here.
+    function _receiving(address to) private view returns (uint8) {
+        uint8 flags = _accounts[to].flags;
+        if (flags & REGISTERED == 0) return 4;
+        return flags & FROZEN != 0 ? 5 : 0;
+    }
+
+    /// @dev Every movement, mints and burns included, comes through here; only what compliance forces goes past it.
     function _update(address from, address to, uint256 amount) internal override {
         uint8 code = _restriction(from, to);
         if (code != 0) revert TokenizedCash__TransferRestricted(code);
-        super._update(from, to, amount);
+        _move(from, to, amount);
+    }
+
+    /// @dev Reverts where balances would not fit, so whoever adds to them first need not check.
+    function _raiseSupply(uint256 amount) private {
+        uint256 supply = _supply;
+        if (amount > SUPPLY_MAX - supply) revert TokenizedCash__SupplyExceeded(amount);
+        unchecked {
+            _supply = uint96(supply + amount);
+        }
+    }
+
+    /// @dev No sum overflows, because no balance exceeds the supply and the supply does not exceed 96 bits.
+    function _move(address from, address to, uint256 amount) private {
+        if (from == address(0)) {
+            _raiseSupply(amount);
+        } else {
+            Account storage account = _accounts[from];
+            uint96 balance = account.balance;
+            if (balance < amount) revert ERC20InsufficientBalance(from, balance, amount);
+            uint96 frozen = account.frozen;
+            unchecked {
+                uint96 rest = uint96(balance - amount);
+                if (rest < frozen && amount != 0) revert TokenizedCash__TransferRestricted(7);
+                account.balance = rest;
+            }
+        }
+        unchecked {
+            if (to == address(0)) _supply -= uint96(amount);
+            else _accounts[to].balance += uint96(amount);
+        }
+        emit Transfer(from, to, amount);
     }
 }

@@ -33,10 +33,12 @@ abstract contract Base is T {
 
     function deploy() internal {
         vm.warp(1_800_000_000);
-        token = new TokenizedCash("Tokenized euro", "tEUR", 6, 0, address(this));
+        token = TokenizedCash(create("TokenizedCash", abi.encode("Tokenized euro", "tEUR", 6, 0, address(this))));
         address futureRouter = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
-        manager = new SettlementManager(token, PaymentRouter(futureRouter), HOUSE, 0, address(this));
-        router = new PaymentRouter(manager, 0, address(this));
+        manager = SettlementManager(
+            create("SettlementManager", abi.encode(token, futureRouter, HOUSE, 0, address(this)))
+        );
+        router = PaymentRouter(create("PaymentRouter", abi.encode(manager, 0, address(this))));
 
         router.grantRole(router.INITIATOR_ROLE(), INITIATOR);
         router.grantRole(router.GUARDIAN_ROLE(), GUARDIAN);
@@ -48,6 +50,7 @@ abstract contract Base is T {
         token.grantRole(token.REGISTRAR_ROLE(), address(this));
         token.grantRole(token.FREEZER_ROLE(), COMPLIANCE);
         token.grantRole(token.PAUSER_ROLE(), GUARDIAN);
+        token.grantRole(token.COMPLIANCE_ROLE(), COMPLIANCE);
 
         token.configureMinter(address(manager), type(uint128).max);
         token.configureMinter(address(this), type(uint128).max);

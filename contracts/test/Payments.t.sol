@@ -6,6 +6,7 @@ import {PaymentRouter} from "../src/PaymentRouter.sol";
 import {Authorization, SettlementManager} from "../src/SettlementManager.sol";
 import {TokenizedCash} from "../src/TokenizedCash.sol";
 import {Base} from "./Base.sol";
+import {Vm} from "./T.sol";
 
 /// @notice What a payment may and may not do on chain, one sentence a test.
 contract PaymentsTest is Base {
@@ -342,6 +343,173 @@ contract PaymentsTest is Base {
         );
         settle(batch, 1);
         requireStatus(batch[0], Status.Open, "still open");
+    }
+
+    function test_whatWaitsInQuarantineIsClaimedForItsWalletByAnyone() public {
+        fund(ALICE, 3e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 3e6, TOKEN_TO_TOKEN));
+        initiate(batch);
+        vm.prank(GUARDIAN);
+        token.pause();
+        vm.warp(batch[0].expiresAt);
+        manager.expire(batch[0], none());
+        vm.assertEq(manager.quarantined(ALICE), 3e6, "a paused token does not keep a payment from expiring");
+        vm.prank(GUARDIAN);
+        token.unpause();
+        vm.prank(COMPLIANCE);
+        token.freeze(ALICE);
+        vm.expectRevert(abi.encodeWithSelector(SettlementManager.SettlementManager__WalletBlocked.selector, ALICE));
+        manager.claimQuarantine(ALICE);
+        vm.prank(COMPLIANCE);
+        token.unfreeze(ALICE);
+        manager.claimQuarantine(ALICE);
+        vm.assertEq(token.balanceOf(ALICE), 3e6, "back without us");
+        requireConserved(wallets());
+        manager.claimQuarantine(ALICE);
+        vm.assertEq(token.balanceOf(ALICE), 3e6, "once");
+    }
+
+    function test_onlyComplianceReleasesQuarantineAndSurplus() public {
+        bytes4 denied = bytes4(keccak256("AccessControlUnauthorizedAccount(address,bytes32)"));
+        vm.expectPartialRevert(denied);
+        manager.releaseQuarantine(ALICE, BOB);
+        vm.expectPartialRevert(denied);
+        manager.releaseSurplus(BOB);
+    }
+
+    function test_strayTokensAreReleasedAndEscrowIsNot() public {
+        fund(ALICE, 10e6);
+        Payment[] memory batch = new Payment[](2);
+        batch[0] = payment(ALICE, BOB, 6e6, TOKEN_TO_TOKEN);
+        batch[1] = payment(ALICE, BOB, 1e6, TOKEN_TO_BANK);
+        initiate(batch);
+        settle(batch, 2);
+        vm.prank(ALICE);
+        token.transfer(address(manager), 3e6);
+        vm.prank(COMPLIANCE);
+        manager.releaseSurplus(CAROL);
+        vm.assertEq(token.balanceOf(CAROL), 3e6, "what came for no payment");
+        requireConserved(wallets());
+    }
+
+    function test_initiationThatTakesEscrowReportsTheTotals() public {
+        fund(ALICE, 10e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 6e6, TOKEN_TO_TOKEN));
+        vm.recordLogs();
+        initiate(batch);
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        uint256 reports;
+        for (uint256 i = 0; i < logs.length; ++i) {
+            if (logs[i].topics[0] != SettlementManager.Totals.selector) continue;
+            (,,, uint128 escrowed,) = abi.decode(logs[i].data, (uint64, uint128, uint128, uint128, uint128));
+            vm.assertEq(escrowed, 6e6, "what is in escrow");
+            ++reports;
+        }
+        vm.assertEq(reports, 1, "one report");
+        vm.expectPartialRevert(SettlementManager.SettlementManager__OnlyRouter.selector);
+        manager.reportEscrow();
+    }
+
+    function test_noKeyHoldsTwoOfInitiatorSettlerAndCanceller() public {
+        (bytes32 initiator, bytes32 settler, bytes32 canceller) =
+            (router.INITIATOR_ROLE(), manager.SETTLER_ROLE(), manager.CANCELLER_ROLE());
+        address[3] memory holders = [INITIATOR, SETTLER, CANCELLER];
+        for (uint256 i = 0; i < 3; ++i) {
+            if (i != 0) vm.expectPartialRevert(PaymentRouter.PaymentRouter__RolesNotSeparate.selector);
+            router.grantRole(initiator, holders[i]);
+            if (i != 1) vm.expectPartialRevert(SettlementManager.SettlementManager__RolesNotSeparate.selector);
+            manager.grantRole(settler, holders[i]);
+            if (i != 2) vm.expectPartialRevert(SettlementManager.SettlementManager__RolesNotSeparate.selector);
+            manager.grantRole(canceller, holders[i]);
+        }
+    }
+
+    function test_invalidPaymentsAreRefused() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 1e6, BANK_TO_TOKEN));
+        for (uint256 i = 0; i < 5; ++i) {
+            Payment[] memory wrong = one(batch[0]);
+            wrong[0] = Payment(batch[0].number, batch[0].paymentId, ALICE, BOB, 1e6, 0, batch[0].expiresAt, 0);
+            if (i == 0) wrong[0].amount = 0;
+            if (i == 1) wrong[0].amount = uint128(type(uint96).max) + 1;
+            if (i == 2) wrong[0].fee = 1e6 + 1;
+            if (i == 3) wrong[0].expiresAt = uint64(block.timestamp);
+            if (i == 4) wrong[0].terms = 4;
+            vm.expectRevert(
+                abi.encodeWithSelector(PaymentRouter.PaymentRouter__InvalidPayment.selector, batch[0].number)
+            );
+            initiate(wrong);
+        }
+        batch[0].fee = 1e6;
+        batch[0].amount = 1e6;
+        batch[0].expiresAt = uint64(block.timestamp + 1);
+        initiate(batch);
+        requireStatus(batch[0], Status.Open, "a fee may be all of it, and a second is enough");
+    }
+
+    function test_batchesAreOfOneTo500PaymentsFundedTheSameWay() public {
+        vm.expectRevert(abi.encodeWithSelector(PaymentRouter.PaymentRouter__BatchSize.selector, 0));
+        initiate(new Payment[](0));
+        Payment[] memory batch = new Payment[](501);
+        vm.expectRevert(abi.encodeWithSelector(PaymentRouter.PaymentRouter__BatchSize.selector, 501));
+        initiate(batch);
+        batch = new Payment[](500);
+        for (uint256 i = 0; i < 500; ++i) {
+            batch[i] = payment(ALICE, BOB, 1, BANK_TO_TOKEN);
+        }
+        initiate(batch);
+        settle(batch, 1);
+        vm.assertEq(token.balanceOf(BOB), 1, "the largest batch works");
+        batch = new Payment[](2);
+        batch[0] = payment(ALICE, BOB, 1, BANK_TO_TOKEN);
+        batch[1] = payment(ALICE, BOB, 1, TOKEN_TO_TOKEN);
+        vm.expectRevert(abi.encodeWithSelector(PaymentRouter.PaymentRouter__MixedFunding.selector, batch[1].number));
+        initiate(batch);
+    }
+
+    function test_creditorsThatStandTogetherArePaidByOneTransferEach() public {
+        Payment[] memory batch = new Payment[](6);
+        for (uint256 i = 0; i < 6; ++i) {
+            batch[i] = payment(ALICE, i < 4 ? BOB : CAROL, uint128(10 ** i), BANK_TO_TOKEN);
+        }
+        initiate(batch);
+        vm.recordLogs();
+        settle(batch, type(uint256).max);
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        (uint256 transfers, uint256 settled) = (0, 0);
+        for (uint256 i = 0; i < logs.length; ++i) {
+            if (logs[i].emitter == address(token)) ++transfers;
+            if (logs[i].topics[0] == SettlementManager.PaymentSettled.selector) ++settled;
+        }
+        vm.assertEq(transfers, 2, "one transfer a creditor");
+        vm.assertEq(settled, 6, "and one event a payment");
+        vm.assertEq(token.balanceOf(BOB), 1111, "all of it");
+        vm.assertEq(token.balanceOf(CAROL), 110000, "all of it");
+    }
+
+    function test_guardiansPauseAndUnpause() public {
+        vm.prank(GUARDIAN);
+        router.pause();
+        vm.assertTrue(router.paused(), "router paused");
+        vm.prank(GUARDIAN);
+        router.unpause();
+        vm.prank(GUARDIAN);
+        manager.pause();
+        vm.assertTrue(manager.paused() && !router.paused(), "manager paused, router not");
+        vm.prank(GUARDIAN);
+        manager.unpause();
+        Payment[] memory batch = one(payment(ALICE, BOB, 1, BANK_TO_TOKEN));
+        initiate(batch);
+        settle(batch, 1);
+        requireStatus(batch[0], Status.Settled, "both work again");
+        bytes4 denied = bytes4(keccak256("AccessControlUnauthorizedAccount(address,bytes32)"));
+        vm.expectPartialRevert(denied);
+        router.pause();
+        vm.expectPartialRevert(denied);
+        router.unpause();
+        vm.expectPartialRevert(denied);
+        manager.pause();
+        vm.expectPartialRevert(denied);
+        manager.unpause();
     }
 
     function testFuzz_anyPartOfABatchSettlesOnceInAnyOrder(uint256 first, uint256 second, uint8 size, uint8 terms) public {

@@ -361,7 +361,7 @@ pub async fn balance(
     contracts: &ContractSet,
     wallet: &EvmAddress,
 ) -> Result<u64, ChainError> {
-    let asked = Token::balanceOfCall { account: address(wallet) };
+    let asked = Token::balanceOfCall { wallet: address(wallet) };
     let units = read::<Token::balanceOfCall>(chain, &contracts.token, &asked).await?;
     u64::try_from(units).map_err(|_| ChainError::Unreadable("a balance beyond 2^64 token units".into()))
 }

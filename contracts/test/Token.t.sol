@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IERC7943Fungible} from "../src/IERC7943.sol";
+import {TokenizedCash} from "../src/TokenizedCash.sol";
+import {Base} from "./Base.sol";
+import {Vm} from "./T.sol";
+
+/// @notice The token's own rules: who may hold it, what is frozen, who makes it, and who takes it.
+contract TokenTest is Base {
+    bytes4 private constant DENIED = bytes4(keccak256("AccessControlUnauthorizedAccount(address,bytes32)"));
+
+    function setUp() public {
+        deploy();
+    }
+
+    function refused(uint8 code) private {
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__TransferRestricted.selector, code));
+    }
+
+    function send(address from, address to, uint256 amount) private {
+        vm.prank(from);
+        token.transfer(to, amount);
+    }
+
+    function test_eachRefusalHasItsCodeAndTheCodeIsWhatTheTransferSays() public {
+        fund(ALICE, 10);
+        address stranger = address(0x57A);
+        vm.assertEq(token.detectTransferRestriction(ALICE, BOB, 10), 0, "allowed");
+        vm.assertTrue(token.canTransfer(ALICE, BOB, 10), "allowed");
+        send(ALICE, BOB, 0);
+        vm.prank(GUARDIAN);
+        token.pause();
+        check(ALICE, BOB, 10, 1);
+        vm.prank(GUARDIAN);
+        token.unpause();
+        check(stranger, BOB, 0, 2);
+        check(ALICE, stranger, 10, 4);
+        vm.prank(COMPLIANCE);
+        token.freeze(ALICE);
+        check(ALICE, BOB, 10, 3);
+        check(BOB, ALICE, 0, 5);
+        vm.prank(COMPLIANCE);
+        token.unfreeze(ALICE);
+        vm.assertEq(token.detectTransferRestriction(ALICE, BOB, 11), 6, "not that much");
+        vm.expectPartialRevert(bytes4(keccak256("ERC20InsufficientBalance(address,uint256,uint256)")));
+        send(ALICE, BOB, 11);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(ALICE, 4);
+        check(ALICE, BOB, 7, 7);
+        vm.assertEq(token.availableBalanceOf(ALICE), 6, "the rest is free");
+        send(ALICE, BOB, 6);
+        token.unregisterWallet(ALICE);
+        check(ALICE, BOB, 0, 2);
+        for (uint8 code = 0; code < 9; ++code) {
+            for (uint8 other = 0; other < code; ++other) {
+                vm.assertTrue(keccak256(words(code)) != keccak256(words(other)), "each code has its words");
+            }
+        }
+        vm.assertEq(keccak256(words(8)), keccak256(words(255)), "and what is no code has none");
+    }
+
+    function words(uint8 code) private view returns (bytes memory) {
+        return bytes(token.messageForTransferRestriction(code));
+    }
+
+    function check(address from, address to, uint256 amount, uint8 code) private {
+        vm.assertEq(token.detectTransferRestriction(from, to, amount), code, "the code says why");
+        vm.assertTrue(!token.canTransfer(from, to, amount), "and it is refused");
+        refused(code);
+        send(from, to, amount);
+    }
+
+    function test_standingIsRegisteredAndNotFrozen() public {
+        address[] memory asked = new address[](300);
+        asked[1] = ALICE;
+        asked[299] = BOB;
+        asked[2] = CAROL;
+        vm.prank(COMPLIANCE);
+        token.freeze(CAROL);
+        uint256[] memory blocked = token.blockedAmong(asked);
+        vm.assertEq(blocked.length, 2, "a word for 256 wallets");
+        vm.assertEq(blocked[0], type(uint256).max - 2, "all but the one in good standing");
+        vm.assertEq(blocked[1], (1 << 43) - 1, "all but the last");
+        vm.assertTrue(token.isRegistered(CAROL) && token.isFrozen(CAROL), "registered and frozen");
+        vm.assertTrue(!token.canSend(CAROL) && !token.canReceive(CAROL), "may neither send nor receive");
+        vm.assertTrue(token.canSend(ALICE) && token.canReceive(ALICE) && !token.isFrozen(ALICE), "may both");
+        vm.expectPartialRevert(bytes4(keccak256("ERC20InvalidReceiver(address)")));
+        token.registerWallets(new address[](1));
+    }
+
+    function test_onlyTheRightRoleGoverns() public {
+        address[] memory some = new address[](1);
+        some[0] = BOB;
+        for (uint256 i = 0; i < 10; ++i) {
+            vm.expectPartialRevert(DENIED);
+            vm.prank(ALICE);
+            if (i == 0) token.configureMinter(ALICE, 1);
+            else if (i == 1) token.removeMinter(address(manager));
+            else if (i == 2) token.registerWallets(some);
+            else if (i == 3) token.unregisterWallet(BOB);
+            else if (i == 4) token.freeze(BOB);
+            else if (i == 5) token.unfreeze(BOB);
+            else if (i == 6) token.setFrozenTokens(BOB, 1);
+            else if (i == 7) token.forcedTransfer(BOB, ALICE, 0);
+            else if (i == 8) token.pause();
+            else token.unpause();
+        }
+    }
+
+    function test_minterMintsItsAllowanceAndNoMore() public {
+        token.configureMinter(ALICE, 10);
+        vm.prank(ALICE);
+        token.mint(BOB, 4);
+        vm.assertEq(token.minterAllowance(ALICE), 6, "what is left");
+        (address[] memory to, uint256[] memory amounts) = (new address[](2), new uint256[](2));
+        (to[0], to[1], amounts[0], amounts[1]) = (BOB, CAROL, 3, 4);
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__MintAllowanceExceeded.selector, 6, 7));
+        vm.prank(ALICE);
+        token.mintMany(to, amounts);
+        amounts[1] = 3;
+        vm.prank(ALICE);
+        token.mintMany(to, amounts);
+        vm.assertEq(token.balanceOf(BOB), 7, "both");
+        vm.assertEq(token.balanceOf(CAROL), 3, "are minted");
+        vm.assertEq(token.totalSupply(), 10, "and counted");
+        token.configureMinter(ALICE, type(uint256).max);
+        vm.assertEq(token.minterAllowance(ALICE), type(uint248).max, "as good as without end");
+        token.removeMinter(ALICE);
+        vm.assertTrue(!token.isMinter(ALICE) && token.minterAllowance(ALICE) == 0, "removed");
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__NotMinter.selector, ALICE));
+        vm.prank(ALICE);
+        token.mintMany(to, amounts);
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__NotMinter.selector, ALICE));
+        vm.prank(ALICE);
+        token.burn(0);
+    }
+
+    function test_mintingManyKeepsEveryRule() public {
+        (address[] memory to, uint256[] memory amounts) = (new address[](2), new uint256[](2));
+        (to[0], to[1], amounts[0], amounts[1]) = (ALICE, address(0x57A), 1, 1);
+        refused(4);
+        token.mintMany(to, amounts);
+        to[1] = BOB;
+        vm.prank(COMPLIANCE);
+        token.freeze(BOB);
+        refused(5);
+        token.mintMany(to, amounts);
+        vm.prank(COMPLIANCE);
+        token.unfreeze(BOB);
+        vm.prank(GUARDIAN);
+        token.pause();
+        refused(1);
+        token.mintMany(to, amounts);
+        refused(1);
+        token.mint(ALICE, 1);
+        vm.prank(GUARDIAN);
+        token.unpause();
+        vm.recordLogs();
+        token.mintMany(to, amounts);
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        vm.assertEq(logs.length, 2, "an event each");
+        vm.assertEq(logs[1].topics[0], keccak256("Transfer(address,address,uint256)"), "a transfer");
+        vm.assertEq(logs[1].topics[1], 0, "from nobody");
+        vm.assertEq(logs[1].topics[2], bytes32(uint256(uint160(BOB))), "to the second");
+        vm.assertEq(uint256(bytes32(logs[1].data)), 1, "of one");
+    }
+
+    function test_supplyStaysWithin96Bits() public {
+        token.mint(ALICE, type(uint96).max - 1);
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__SupplyExceeded.selector, 2));
+        token.mint(BOB, 2);
+        (address[] memory to, uint256[] memory amounts) = (new address[](2), new uint256[](2));
+        (to[0], to[1], amounts[0], amounts[1]) = (ALICE, BOB, 1, 1);
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__SupplyExceeded.selector, 2));
+        token.mintMany(to, amounts);
+        token.mint(BOB, 1);
+        vm.assertEq(token.totalSupply(), type(uint96).max, "all there can be");
+    }
+
+    function test_onlyMintersBurnAndOnlyTheirOwn() public {
+        token.mint(ALICE, 5);
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__NotMinter.selector, ALICE));
+        vm.prank(ALICE);
+        token.burn(1);
+        token.configureMinter(ALICE, 0);
+        vm.prank(ALICE);
+        token.burn(2);
+        vm.assertEq(token.balanceOf(ALICE), 3, "burned");
+        vm.assertEq(token.totalSupply(), 3, "and gone");
+    }
+
+    function test_frozenPartDoesNotMoveByAnyPath() public {
+        fund(ALICE, 10);
+        token.configureMinter(ALICE, 0);
+        vm.prank(COMPLIANCE);
+        vm.assertTrue(token.setFrozenTokens(ALICE, type(uint256).max), "says that it did");
+        vm.assertEq(token.getFrozenTokens(ALICE), type(uint96).max, "all there can be");
+        vm.assertEq(token.availableBalanceOf(ALICE), 0, "nothing is free");
+        refused(7);
+        send(ALICE, BOB, 1);
+        refused(7);
+        vm.prank(address(manager));
+        token.transferFrom(ALICE, BOB, 1);
+        refused(7);
+        vm.prank(ALICE);
+        token.burn(1);
+        (address[] memory to, uint256[] memory amounts) = (new address[](1), new uint256[](1));
+        (to[0], amounts[0]) = (BOB, 1);
+        refused(7);
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+    }
+
+    function test_transferManyMovesAllOrNothing() public {
+        fund(ALICE, 10);
+        (address[] memory to, uint256[] memory amounts) = (new address[](2), new uint256[](2));
+        (to[0], to[1], amounts[0], amounts[1]) = (BOB, CAROL, 4, 7);
+        vm.expectPartialRevert(bytes4(keccak256("ERC20InsufficientBalance(address,uint256,uint256)")));
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+        amounts[1] = 6;
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+        vm.assertEq(token.balanceOf(BOB), 4, "the first");
+        vm.assertEq(token.balanceOf(CAROL), 6, "and the second");
+    }
+
+    function test_complianceTakesWhatIsFrozenAndTheRestStaysFrozen() public {
+        fund(ALICE, 10);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(ALICE, 8);
+        vm.prank(COMPLIANCE);
+        token.freeze(ALICE);
+        vm.prank(GUARDIAN);
+        token.pause();
+        vm.prank(COMPLIANCE);
+        vm.assertTrue(token.forcedTransfer(ALICE, BOB, 2), "says that it did");
+        vm.assertEq(token.getFrozenTokens(ALICE), 8, "what was free went first");
+        vm.recordLogs();
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(ALICE, BOB, 3);
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        vm.assertEq(logs.length, 3, "three events");
+        vm.assertEq(logs[0].topics[0], IERC7943Fungible.Frozen.selector, "unfrozen first");
+        vm.assertEq(uint256(bytes32(logs[0].data)), 5, "what is left");
+        vm.assertEq(logs[1].topics[0], keccak256("Transfer(address,address,uint256)"), "then moved");
+        vm.assertEq(logs[2].topics[0], IERC7943Fungible.ForcedTransfer.selector, "and why");
+        vm.assertEq(token.getFrozenTokens(ALICE), 5, "the rest stays frozen");
+        vm.assertEq(token.balanceOf(BOB), 5, "taken");
+        vm.expectPartialRevert(bytes4(keccak256("ERC20InsufficientBalance(address,uint256,uint256)")));
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(ALICE, BOB, 6);
+    }
+
+    function test_complianceTakesNothingThatIsHeldForOthersAndGivesOnlyToWhoMayReceive() public {
+        fund(ALICE, 10);
+        initiate(one(payment(ALICE, BOB, 10, TOKEN_TO_TOKEN)));
+        vm.expectRevert(
+            abi.encodeWithSelector(TokenizedCash.TokenizedCash__HeldForOthers.selector, address(manager))
+        );
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(address(manager), BOB, 10);
+        refused(4);
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(ALICE, address(0x57A), 0);
+        refused(4);
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(ALICE, address(0), 0);
+        vm.expectPartialRevert(bytes4(keccak256("ERC20InvalidSender(address)")));
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(address(0), BOB, 1);
+        vm.prank(COMPLIANCE);
+        token.freeze(BOB);
+        refused(5);
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(ALICE, BOB, 0);
+    }
+
+    function test_saysWhatItIs() public view {
+        vm.assertTrue(token.supportsInterface(0x3edbb4c4), "ERC-7943 for ERC-20 tokens");
+        vm.assertTrue(token.supportsInterface(0x01ffc9a7), "ERC-165");
+        vm.assertTrue(token.supportsInterface(0x31498786), "AccessControlDefaultAdminRules");
+        vm.assertTrue(!token.supportsInterface(0xffffffff), "not anything");
+        vm.assertEq(token.decimals(), 6, "decimals");
+    }
+
+    function test_adminChangesInTwoStepsWithItsDelay() public {
+        TokenizedCash slow =
+            TokenizedCash(create("TokenizedCash", abi.encode("Tokenized euro", "tEUR", 6, 1 days, address(this))));
+        slow.beginDefaultAdminTransfer(ALICE);
+        vm.prank(ALICE);
+        vm.expectPartialRevert(bytes4(keccak256("AccessControlEnforcedDefaultAdminDelay(uint48)")));
+        slow.acceptDefaultAdminTransfer();
+        vm.warp(block.timestamp + 1 days + 1);
+        vm.assertEq(slow.defaultAdmin(), address(this), "nothing changes unless it is accepted");
+        vm.prank(ALICE);
+        slow.acceptDefaultAdminTransfer();
+        vm.assertEq(slow.defaultAdmin(), ALICE, "after the delay");
+    }
+
+    /// @dev The rules as a plain function of everything, against the token.
+    function testFuzz_whatTheTokenSaysAboutATransferIsWhatItDoes(uint256 seed, uint96 balance, uint96 frozen, uint96 amount)
+        public
+    {
+        token.mint(ALICE, balance);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(ALICE, frozen);
+        if (seed & 1 != 0) token.unregisterWallet(ALICE);
+        if (seed & 2 != 0) token.unregisterWallet(BOB);
+        vm.startPrank(COMPLIANCE);
+        if (seed & 4 != 0) token.freeze(ALICE);
+        if (seed & 8 != 0) token.freeze(BOB);
+        vm.stopPrank();
+        vm.prank(GUARDIAN);
+        if (seed & 48 == 48) token.pause();
+        else token.unpause();
+        uint8 expected = seed & 48 == 48
+            ? 1
+            : seed & 1 != 0
+                ? 2
+                : seed & 4 != 0
+                    ? 3
+                    : seed & 2 != 0
+                        ? 4
+                        : seed & 8 != 0
+                            ? 5
+                            : amount > balance ? 6 : amount > 0 && uint256(amount) + frozen > balance ? 7 : 0;
+        vm.assertEq(token.detectTransferRestriction(ALICE, BOB, amount), expected, "as the rules say");
+        vm.prank(ALICE);
+        (bool done,) = address(token).call(abi.encodeCall(token.transfer, (BOB, amount)));
+        vm.assertTrue(done == (expected == 0), "and so it goes");
+        vm.assertEq(token.balanceOf(BOB), done ? amount : 0, "all or nothing");
+        vm.assertEq(token.totalSupply(), balance, "and the supply is what it was");
+    }
+}
