@@ -4,6 +4,8 @@ pragma solidity 0.8.37;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {TokenizedCash} from "./TokenizedCash.sol";
 
 /// @notice One call of an operation.
 struct Call {
@@ -15,15 +17,17 @@ struct Call {
 /// @title M of N owners act as one
 /// @notice Holds treasury and admin rights. Owners sign an operation (EIP-712) away from the chain; whoever has enough signatures
 /// executes it, all its calls or none. Operations are done in the order of their nonces, each nonce once; the digest names chain
-/// and vault, so a signature counts nowhere else. What moves much money, and every call that is not a plain transfer of a token with a
-/// limit, waits: it is scheduled first and executed after the delay, and in between the owners can cancel it.
+/// and vault, so a signature counts nowhere else. Only plain transfers within a daily limit, and mint allowances within their cap, are
+/// done at once. Everything else waits: it is scheduled first and executed after the delay, and in between the owners can cancel it.
 /// @dev Immutable and without delegate calls. Owners are externally owned keys. Small enough to be read and proven; a house that wants
 /// modules and contract owners takes Safe instead.
-contract MultiSigVault is EIP712 {
+contract MultiSigVault is EIP712, ReentrancyGuardTransient {
     /// @notice What owners sign.
     bytes32 public constant OPERATION_TYPEHASH = keccak256(
-        "Operation(uint256 nonce,uint64 deadline,bytes32 callsHash)"
+        "Operation(uint256 nonce,uint64 deadline,Call[] calls)Call(address to,uint256 value,bytes data)"
     );
+    /// @notice One call of what they sign.
+    bytes32 public constant CALL_TYPEHASH = keccak256("Call(address to,uint256 value,bytes data)");
     /// @notice What owners sign to drop the operation that is scheduled.
     bytes32 public constant CANCELLATION_TYPEHASH = keccak256("Cancellation(uint256 nonce,uint64 deadline)");
     /// @notice More owners would only make approvals dear.
@@ -54,6 +58,8 @@ contract MultiSigVault is EIP712 {
     uint64 public readyAt;
     /// @notice Daily limits by token; the zero address stands for the chain's own coin.
     mapping(address token => Limit) public limitOf;
+    /// @notice Up to what allowance to mint a minter of a token is set without delay.
+    mapping(address token => mapping(address minter => uint256)) public mintCapOf;
 
     /// @notice The operation waits until `readyAt`.
     event Scheduled(uint256 indexed nonce, bytes32 digest, uint64 readyAt);
@@ -71,6 +77,8 @@ contract MultiSigVault is EIP712 {
     event DelayChanged(uint64 delay);
     /// @notice That much of a token may leave within a day without delay from now on.
     event LimitChanged(address indexed token, uint128 perDay);
+    /// @notice A minter's allowance is set without delay up to that from now on.
+    event MintCapChanged(address indexed token, address indexed minter, uint256 cap);
     /// @notice The vault received coins.
     event Received(address indexed from, uint256 amount);
 
@@ -80,7 +88,7 @@ contract MultiSigVault is EIP712 {
     error MultiSigVault__NotEnoughApprovals(uint256 given, uint256 needed);
     /// @notice The signatures are not by owners in ascending order of their addresses.
     error MultiSigVault__NotAnOwnerOrOutOfOrder(address signer);
-    /// @notice The block time has passed the deadline that was signed.
+    /// @notice The block time has reached the deadline that was signed.
     error MultiSigVault__TooLate(uint64 deadline);
     /// @notice This operation must be scheduled first.
     error MultiSigVault__NotScheduled(bytes32 digest);
@@ -113,7 +121,7 @@ contract MultiSigVault is EIP712 {
 
     /// @notice Makes the calls of the next operation, all or none. Anyone with the signatures may.
     /// @param signatures of at least `threshold` owners over `digestOf`, 65 bytes each, ascending by the owner's address
-    function execute(Call[] calldata calls, uint64 deadline, bytes[] calldata signatures) external {
+    function execute(Call[] calldata calls, uint64 deadline, bytes[] calldata signatures) external nonReentrant {
         bytes32 digest = _useNonce(calls, deadline, signatures);
         if (scheduled != 0) {
             if (scheduled != digest) revert MultiSigVault__NotScheduled(digest);
@@ -152,7 +160,7 @@ contract MultiSigVault is EIP712 {
     function digestOf(uint256 nonce_, uint64 deadline, Call[] calldata calls) public view returns (bytes32) {
         bytes32[] memory hashes = new bytes32[](calls.length);
         for (uint256 i = 0; i < calls.length; ++i) {
-            hashes[i] = keccak256(abi.encode(calls[i].to, calls[i].value, keccak256(calls[i].data)));
+            hashes[i] = keccak256(abi.encode(CALL_TYPEHASH, calls[i].to, calls[i].value, keccak256(calls[i].data)));
         }
         bytes32 callsHash = keccak256(abi.encodePacked(hashes));
         return _hashTypedDataV4(keccak256(abi.encode(OPERATION_TYPEHASH, nonce_, deadline, callsHash)));
@@ -194,6 +202,13 @@ contract MultiSigVault is EIP712 {
         emit LimitChanged(token, perDay);
     }
 
+    /// @notice Up to what allowance a minter is set without delay, as `configureMinter` of the token does. By operation only, which
+    /// waits itself.
+    function setMintCap(address token, address minter, uint256 cap) external onlySelf {
+        mintCapOf[token][minter] = cap;
+        emit MintCapChanged(token, minter, cap);
+    }
+
     // ------------------------------------------------------------------------------------------------ private
 
     modifier onlySelf() {
@@ -230,7 +245,7 @@ contract MultiSigVault is EIP712 {
 
     /// @dev Ascending addresses make each signer count once.
     function _requireApproved(bytes32 digest, uint64 deadline, bytes[] calldata signatures) private view {
-        if (block.timestamp > deadline) revert MultiSigVault__TooLate(deadline);
+        if (block.timestamp >= deadline) revert MultiSigVault__TooLate(deadline);
         if (signatures.length < threshold) revert MultiSigVault__NotEnoughApprovals(signatures.length, threshold);
         address last;
         for (uint256 i = 0; i < signatures.length; ++i) {
@@ -240,14 +255,24 @@ contract MultiSigVault is EIP712 {
         }
     }
 
-    /// @dev Whether every call is a plain transfer, and all of them together stay within the limits of the day; counts them.
+    /// @dev Whether every call is one that need not wait, and all transfers together stay within the limits of the day; counts them.
     function _withinLimits(Call[] calldata calls) private returns (bool) {
         for (uint256 i = 0; i < calls.length; ++i) {
-            if (calls[i].data.length == 0) {
+            bytes calldata data = calls[i].data;
+            if (data.length == 0) {
                 if (!_spend(address(0), calls[i].value)) return false;
+                continue;
+            }
+            if (calls[i].value != 0 || data.length != 68) return false;
+            bytes4 selector = bytes4(data);
+            uint256 amount = uint256(bytes32(data[36:68]));
+            if (selector == IERC20.transfer.selector) {
+                if (!_spend(calls[i].to, amount)) return false;
+            } else if (selector == TokenizedCash.configureMinter.selector) {
+                uint256 cap = mintCapOf[calls[i].to][address(uint160(uint256(bytes32(data[4:36]))))];
+                if (cap == 0 || amount > cap) return false;
             } else {
-                if (calls[i].value != 0 || !_isTransfer(calls[i].data)) return false;
-                if (!_spend(calls[i].to, uint256(bytes32(calls[i].data[36:68])))) return false;
+                return false;
             }
         }
         return true;
@@ -257,14 +282,10 @@ contract MultiSigVault is EIP712 {
         Limit memory limit = limitOf[token];
         uint64 today = uint64(block.timestamp / 1 days);
         if (limit.day != today) (limit.day, limit.spent) = (today, 0);
-        if (amount > limit.perDay || limit.spent > limit.perDay - amount) return false;
+        if (limit.perDay == 0 || amount > limit.perDay || limit.spent > limit.perDay - amount) return false;
         limit.spent += uint128(amount);
         limitOf[token] = limit;
         return true;
-    }
-
-    function _isTransfer(bytes calldata data) private pure returns (bool) {
-        return data.length == 68 && bytes4(data) == IERC20.transfer.selector;
     }
 
     function _isTokenCall(bytes calldata data) private pure returns (bool) {

@@ -16,7 +16,7 @@ interface Vm {
     function assertEq(uint256, uint256, string calldata) external pure;
     function assertEq(bytes32, bytes32, string calldata) external pure;
     function assertEq(address, address, string calldata) external pure;
-    function expectEmit() external;
+    function deal(address, uint256) external;
     function assertTrue(bool, string calldata) external pure;
     function getNonce(address) external view returns (uint64);
     function computeCreateAddress(address, uint256) external pure returns (address);

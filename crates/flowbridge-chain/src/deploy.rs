@@ -29,7 +29,7 @@ pub struct Roles {
     pub settler: String,
     /// Cancels.
     pub canceller: String,
-    /// Pauses router, manager and token, freezes wallets, releases quarantined tokens.
+    /// Pauses router, manager and token, freezes wallets, releases quarantined tokens, forces transfers.
     pub guardian: String,
     /// Registers wallets.
     pub registrar: String,
@@ -407,6 +407,7 @@ fn grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
         (On::Manager, "COMPLIANCE_ROLE", &roles.guardian),
         (On::Token, "FREEZER_ROLE", &roles.guardian),
         (On::Token, "PAUSER_ROLE", &roles.guardian),
+        (On::Token, "COMPLIANCE_ROLE", &roles.guardian),
         (On::Token, "REGISTRAR_ROLE", &roles.registrar),
     ]
     .into_iter()

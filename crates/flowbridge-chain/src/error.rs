@@ -119,7 +119,9 @@ impl Refusal {
             Ok(Token::TokenizedCash__TransferRestricted(restricted)) => {
                 Self::OwnWalletRestricted(restricted.code)
             }
-            Ok(Token::TokenizedCash__MintAllowanceExceeded(_)) => Self::MintAllowanceExceeded,
+            Ok(Token::TokenizedCash__MintAllowanceExceeded(_) | Token::TokenizedCash__SupplyExceeded(_)) => {
+                Self::MintAllowanceExceeded
+            }
             Ok(Token::TokenizedCash__NotMinter(_)) => Self::NotAllowed,
             Ok(_) | Err(_) => Self::Other(message.chars().take(200).collect()),
         }
