@@ -6,27 +6,38 @@
 use crate::problem::Fault;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use std::cell::RefCell;
 use std::fmt;
 
 /// No request of ours nests deeper.
 const DEPTH_MAX: usize = 16;
 
-/// Parses a body; an object or array nested too deeply and a doubled member are faults, with where they are as far as that
-/// can be said.
+/// Parses a body; an object or array nested too deeply and a doubled member are faults. A fault is told with the innermost
+/// member that it is in.
 pub fn parse(body: &[u8]) -> Result<Value, Fault> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = Strict { depth: 0 }.deserialize(&mut deserializer);
-    let fault = |error: &serde_json::Error| Fault::new("", "malformed_json", error.to_string());
-    let value = value.map_err(|error| fault(&error))?;
-    deserializer.end().map_err(|error| fault(&error))?;
-    Ok(value)
+    let fault = RefCell::new(Place { code: "malformed_json", pointer: String::new() });
+    let value = Strict { depth: 0, fault: &fault }.deserialize(&mut deserializer);
+    let value = value.and_then(|value| deserializer.end().map(|()| value));
+    value.map_err(|error| {
+        let Place { code, pointer } = fault.into_inner();
+        Fault::new(&pointer, code, error.to_string())
+    })
 }
 
-struct Strict {
+/// Where a fault is and which. The pointer is put together while the error travels up, so a sound body costs nothing.
+struct Place {
+    code: &'static str,
+    pointer: String,
+}
+
+#[derive(Clone, Copy)]
+struct Strict<'a> {
     depth: usize,
+    fault: &'a RefCell<Place>,
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -34,7 +45,7 @@ impl<'de> DeserializeSeed<'de> for Strict {
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,35 +78,50 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let depth = self.deeper()?;
+        let inner = self.deeper()?;
         let mut values = Vec::new();
-        while let Some(value) = items.next_element_seed(Self { depth })? {
+        while let Some(value) =
+            items.next_element_seed(inner).inspect_err(|_| self.is_within(&values.len().to_string()))?
+        {
             values.push(value);
         }
         Ok(Value::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let depth = self.deeper()?;
+        let inner = self.deeper()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
+                self.fault.borrow_mut().code = "duplicate_member";
+                self.is_within(&name);
                 return Err(A::Error::custom(format_args!("the member {name:?} is there twice")));
             }
-            let value = members.next_value_seed(Self { depth })?;
+            let value = members.next_value_seed(inner).inspect_err(|_| self.is_within(&name))?;
             object.insert(name, value);
         }
         Ok(Value::Object(object))
     }
 }
 
-impl Strict {
-    fn deeper<E: serde::de::Error>(&self) -> Result<usize, E> {
+impl Strict<'_> {
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth >= DEPTH_MAX {
+            self.fault.borrow_mut().code = "nested_too_deeply";
             return Err(E::custom(format_args!("nested deeper than {DEPTH_MAX} levels")));
         }
-        Ok(self.depth + 1)
+        Ok(Self { depth: self.depth + 1, ..self })
     }
+
+    fn is_within(self, name: &str) {
+        let pointer = &mut self.fault.borrow_mut().pointer;
+        *pointer = format!("/{}{pointer}", escaped(name));
+    }
+}
+
+/// A name as RFC 6901 writes it.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// Reads the members of an object and collects what is wrong with them.
@@ -212,9 +238,8 @@ impl<'a> Reader<'a> {
         self.faults
     }
 
-    /// RFC 6901.
     fn pointer_to(&self, name: &str) -> String {
-        format!("{}/{}", self.pointer, name.replace('~', "~0").replace('/', "~1"))
+        format!("{}/{}", self.pointer, escaped(name))
     }
 }
 
@@ -223,15 +248,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubled_members_deep_nesting_and_trailing_text_are_refused() {
-        for (body, says) in [
-            (r#"{"a":1,"a":2}"#.to_owned(), "there twice"),
-            ("[".repeat(40) + &"]".repeat(40), "nested deeper"),
-            ("{} {}".to_owned(), "trailing"),
-            ("{".to_owned(), "EOF"),
-            (String::new(), "EOF"),
+    fn doubled_members_deep_nesting_and_trailing_text_are_refused_where_they_are() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(40), "]".repeat(40));
+        for (body, code, pointer, says) in [
+            (r#"{"a":1,"a":2}"#, "duplicate_member", "/a", "there twice"),
+            (r#"{"m":[{},{"x~/y":1,"x~/y":2}]}"#, "duplicate_member", "/m/1/x~0~1y", "there twice"),
+            (&deep, "nested_too_deeply", &format!("/a{}", "/0".repeat(15)), "nested deeper"),
+            ("{} {}", "malformed_json", "", "trailing"),
+            (r#"{"a":{"b":nul}}"#, "malformed_json", "/a/b", "expected"),
+            (r#"{"a":[1,2"#, "malformed_json", "/a/2", "EOF"),
+            ("{", "malformed_json", "", "EOF"),
+            ("", "malformed_json", "", "EOF"),
         ] {
             let fault = parse(body.as_bytes()).unwrap_err();
+            assert_eq!((fault.code, fault.pointer.as_str()), (code, pointer), "{body}");
             assert!(fault.detail.contains(says), "{body}: {}", fault.detail);
         }
     }

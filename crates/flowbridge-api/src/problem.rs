@@ -37,6 +37,13 @@ macro_rules! codes {
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)+ }
             }
+
+            /// Its page: what it means and what to do, as Markdown.
+            pub const fn page(self) -> &'static str {
+                match self {
+                    $(Self::$name => include_str!(concat!("../../../docs/errors/", $number, ".md")),)+
+                }
+            }
         }
     };
 }
@@ -124,11 +131,23 @@ impl Fault {
     }
 }
 
+/// Where and when a problem came up: what its links are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occasion<'a> {
+    /// Our public address, without a slash at its end.
+    pub base: &'a str,
+    /// The path that was asked for, without its query.
+    pub path: &'a str,
+    /// The trace of the request.
+    pub trace_id: &'a str,
+}
+
 /// An RFC 9457 problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
     /// The page that explains it.
     #[serde(rename = "type")]
+    #[schema(format = "uri")]
     pub kind: String,
     /// What it is, in general.
     pub title: &'static str,
@@ -137,6 +156,9 @@ pub struct Problem {
     /// What it is, in this case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What was asked for.
+    #[schema(format = "uri-reference")]
+    pub instance: String,
     /// A stable code.
     pub code: &'static str,
     /// The trace to name when asking us about it.
@@ -148,14 +170,15 @@ pub struct Problem {
 
 impl Problem {
     /// A problem of this code.
-    pub fn new(code: ErrorCode, trace_id: &str) -> Self {
+    pub fn new(code: ErrorCode, occasion: Occasion<'_>) -> Self {
         Self {
-            kind: format!("{PAGES}{}", code.number()),
+            kind: format!("{}{PAGES}{}", occasion.base, code.number()),
             title: code.title(),
             status: code.status(),
             detail: None,
+            instance: occasion.path.to_owned(),
             code: code.code(),
-            trace_id: trace_id.to_owned(),
+            trace_id: occasion.trace_id.to_owned(),
             errors: Vec::new(),
         }
     }
@@ -184,11 +207,12 @@ mod tests {
     #[test]
     fn every_code_is_unique_and_has_its_page() {
         let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+        let of_no_code = std::fs::read_dir(&pages).unwrap().count() - ErrorCode::ALL.len();
+        assert_eq!(of_no_code, 0, "a page explains a code that there is no more");
         let mut seen = HashSet::new();
         for code in ErrorCode::ALL {
             assert!(seen.insert(code.number()) && seen.insert(code.code()), "{code:?} is not unique");
-            let page = std::fs::read_to_string(pages.join(format!("{}.md", code.number())))
-                .unwrap_or_else(|error| panic!("{}: {error}", code.number()));
+            let page = code.page();
             assert!(page.starts_with(&format!("# {}: `{}`", code.number(), code.code())), "{page}");
             assert!(page.contains("## What to do"), "{}", code.number());
         }

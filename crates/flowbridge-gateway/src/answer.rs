@@ -1,15 +1,16 @@
 //! Answers: JSON, or a problem; with the trace that a partner can name to us.
 
+use crate::Gateway;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use flowbridge_api::problem::{ErrorCode, Fault, Problem};
-use flowbridge_api::trace::TraceParent;
+use flowbridge_api::problem::{ErrorCode, Fault, Occasion, Problem};
+use flowbridge_api::trace::{TRACEPARENT, TraceParent};
 use flowbridge_store::StoreError;
 use flowbridge_store::accept::KeptAnswer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 
 /// The answer to a request.
@@ -39,8 +40,8 @@ impl Refusal {
     }
 
     /// The problem's body.
-    pub(crate) fn problem(&self, trace_id: &str) -> Problem {
-        let problem = Problem::new(self.code, trace_id).errors(self.errors.clone());
+    pub(crate) fn problem(&self, occasion: Occasion<'_>) -> Problem {
+        let problem = Problem::new(self.code, occasion).errors(self.errors.clone());
         match &self.detail {
             Some(detail) => problem.detail(detail),
             None => problem,
@@ -56,6 +57,9 @@ impl From<Vec<Fault>> for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::UnderWay(_)) {
+            return Self::new(ErrorCode::InProgress);
+        }
         if error.is_retryable() {
             tracing::warn!(error = %error, "the database could not serve a request");
             return Self::new(ErrorCode::Unavailable);
@@ -96,53 +100,93 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
     }
 }
 
-/// An answer that was kept under a key.
-pub(crate) fn kept(answer: KeptAnswer, replayed: bool) -> Response {
+/// An answer that was kept under a key. What was created under an id is found below `collection`.
+pub(crate) fn kept(answer: KeptAnswer, replayed: bool, collection: &str) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let kind = if status.is_success() { "application/json" } else { "application/problem+json" };
+    let location = (status == StatusCode::CREATED).then(|| location(&answer.body, collection)).flatten();
     let mut response = bytes_answer(status, kind, answer.body);
+    if let Some(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
     if replayed {
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     response
 }
 
+fn location(body: &[u8], collection: &str) -> Option<HeaderValue> {
+    #[derive(Deserialize)]
+    struct Created<'a> {
+        id: &'a str,
+    }
+    let Created { id } = serde_json::from_slice(body).ok()?;
+    HeaderValue::from_str(&format!("{collection}/{id}")).ok()
+}
+
 fn bytes_answer(status: StatusCode, kind: &'static str, bytes: Vec<u8>) -> Response {
     (status, [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], bytes).into_response()
 }
 
-/// The trace of a request: the client's, or a new one.
+/// Where a request is in a trace: below the client's span, or at the beginning of a new trace.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Trace(pub(crate) TraceParent);
+pub(crate) struct Trace {
+    /// The client's own span, if it told us one.
+    pub(crate) parent: Option<TraceParent>,
+    /// The request's.
+    pub(crate) span: TraceParent,
+}
 
 impl Trace {
-    fn of(headers: &HeaderMap) -> Self {
-        let given =
-            headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(TraceParent::parse);
-        Self(given.map_or_else(|| TraceParent::generate(random()), |given| given.child(random())))
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let given = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let parent = given.and_then(TraceParent::parse);
+        let span = match parent {
+            Some(parent) => parent.child(random()?),
+            None => TraceParent::generate(random()?),
+        };
+        Ok(Self { parent, span })
+    }
+
+    /// Another span beside this one, for another payment of the same request.
+    pub(crate) fn sibling(self) -> Result<Self, Refusal> {
+        Ok(Self { span: self.span.child(random()?), ..self })
     }
 }
 
-/// Bytes that only have to differ, not to be secret.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    flowbridge_security::random_bytes::<N>().unwrap_or([7; N])
+/// Random bytes. Without them there are no ids, so nothing is begun.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    flowbridge_security::random_bytes::<N>().map_err(|error| {
+        tracing::error!(%error, "the system gave no random bytes");
+        Refusal::new(ErrorCode::Internal)
+    })
 }
 
 /// Gives each request its trace, counts it, and writes refusals out as problems that name the trace.
-pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
-    let trace = Trace::of(request.headers());
+pub(crate) async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let base = gateway.settings.issuer.as_str();
+    let trace = match Trace::of(request.headers()) {
+        Ok(trace) => trace,
+        Err(refusal) => {
+            let mut response = Response::default();
+            write_problem(&mut response, &refusal.problem(Occasion { base, path: &path, trace_id: "" }));
+            return response;
+        }
+    };
     request.extensions_mut().insert(trace);
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().as_str().to_owned();
     let began = tokio::time::Instant::now();
     let mut response = next.run(request).await;
     let status = response.status();
-    let trace_id = trace.0.trace_id_hex();
+    let trace_id = trace.span.trace_id_hex();
+    let occasion = Occasion { base, path: &path, trace_id: &trace_id };
     metrics::counter!("http_requests_total", "route" => route.clone(), "method" => method.clone(), "status" => status.as_u16().to_string()).increment(1);
     metrics::histogram!("http_request_seconds", "route" => route, "method" => method)
         .record(began.elapsed().as_secs_f64());
     if let Some(refusal) = response.extensions_mut().remove::<std::sync::Arc<Refusal>>() {
-        write_problem(&mut response, &refusal.problem(&trace_id));
+        write_problem(&mut response, &refusal.problem(occasion));
     } else if !status.is_success() && !response.headers().contains_key(header::CONTENT_TYPE)
         || response
             .headers()
@@ -161,7 +205,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
             _ if status.is_server_error() => ErrorCode::Internal,
             _ => return traced(response, &trace_id),
         };
-        write_problem(&mut response, &Problem::new(code, &trace_id));
+        write_problem(&mut response, &Problem::new(code, occasion));
     }
     traced(response, &trace_id)
 }

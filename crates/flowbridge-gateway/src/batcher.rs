@@ -8,7 +8,7 @@ use crate::answer::Refusal;
 use crate::{GatewayParts, GatewaySettings, payments};
 use flowbridge_api::problem::ErrorCode;
 use flowbridge_domain::time::Clock;
-use flowbridge_store::accept::{Accepted, NewPayment, PaymentPolicy, accept};
+use flowbridge_store::accept::{Accepted, Decision, NewPayment, PaymentPolicy, accept};
 use flowbridge_store::wake::{Wake, Work};
 use flowbridge_store::{Db, StoreError};
 use std::sync::Arc;
@@ -36,6 +36,7 @@ impl Batcher {
                 wake: parts.wake.clone(),
                 policy: settings.policy,
                 slice_max: settings.accept_slice_max,
+                base: settings.issuer.clone(),
             };
             tokio::spawn(worker.run(receiver.clone()));
         }
@@ -56,6 +57,8 @@ struct Committer {
     wake: Wake,
     policy: PaymentPolicy,
     slice_max: usize,
+    /// Our public address.
+    base: String,
 }
 
 impl Committer {
@@ -104,7 +107,9 @@ impl Committer {
 
     /// Tries twice: whoever was faster with a key or a reference is found the second time.
     async fn attempt(&self, requests: &[NewPayment]) -> Result<Vec<Accepted>, StoreError> {
-        let once = || accept(&self.db, requests, &self.policy, self.clock.now(), &payments::render);
+        let render =
+            |request: &NewPayment, decision: &Decision| payments::render(&self.base, request, decision);
+        let once = || accept(&self.db, requests, &self.policy, self.clock.now(), &render);
         match once().await {
             Err(StoreError::Refused { .. } | StoreError::TryAgain(_)) => once().await,
             other => other,

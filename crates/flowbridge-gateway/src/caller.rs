@@ -124,7 +124,8 @@ pub(crate) fn media_type(headers: &HeaderMap) -> String {
 pub(crate) async fn read_body(request: Request, gateway: &Gateway) -> Result<Bytes, Refusal> {
     Bytes::from_request(request, gateway).await.map_err(|rejection: BytesRejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Refusal::new(ErrorCode::TooLarge)
+            let code = ErrorCode::TooLarge;
+            Refusal::new(code).errors(vec![Fault::new("", code.code(), "the body as a whole")])
         } else {
             Refusal::new(ErrorCode::InvalidRequest).detail("the body broke off")
         }

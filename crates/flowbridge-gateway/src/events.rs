@@ -3,7 +3,7 @@
 use crate::Gateway;
 use crate::answer::{Answer, Refusal, json};
 use crate::caller::Caller;
-use crate::payments::page_limit;
+use crate::paging::page_limit;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;

@@ -1,23 +1,24 @@
 //! Requests other than payments that change something: done once per key, answered alike for ever after.
 
+use crate::Gateway;
 use crate::answer::{Answer, Refusal, kept};
-use crate::{Gateway, answer};
 use axum::http::StatusCode;
 use flowbridge_api::problem::ErrorCode;
 use flowbridge_store::accept::{KeptAnswer, Keyed, KeyedRequest, keep, take_key};
 use flowbridge_store::{StoreError, Tx};
 use serde::Serialize;
 
-/// Does `work` in the transaction that keeps its answer. A refusal is not kept: nothing was done.
+/// Does `work` in the transaction that keeps its answer; what it creates is found below `collection`. A refusal is not
+/// kept: nothing was done.
 pub(crate) async fn once<T: Serialize>(
     gateway: &Gateway,
     key: &KeyedRequest,
-    status: StatusCode,
+    (status, collection): (StatusCode, &str),
     work: impl AsyncFnOnce(&Tx) -> Result<T, Refusal>,
 ) -> Answer {
     let tx = gateway.parts.db.begin().await?;
     match take_key(&tx, key, gateway.now()).await? {
-        Keyed::Replay(answer) => return Ok(kept(answer, true)),
+        Keyed::Replay(answer) => return Ok(kept(answer, true, collection)),
         Keyed::UsedOtherwise => return Err(Refusal::new(ErrorCode::KeyReused)),
         Keyed::Start => {}
     }
@@ -29,7 +30,7 @@ pub(crate) async fn once<T: Serialize>(
     let answer = KeptAnswer { status: status.as_u16(), body };
     keep(&tx, key, &answer).await?;
     tx.commit().await?;
-    Ok(answer::kept(answer, false))
+    Ok(kept(answer, false, collection))
 }
 
 /// What exists already is the client's to know; everything else is ours.

@@ -7,16 +7,20 @@
 mod answer;
 mod batcher;
 mod caller;
+mod error_pages;
 mod events;
 mod keyed;
 mod openapi;
+mod paging;
 mod parties;
 mod payments;
+mod server;
 mod sign_in;
 mod webhook_routes;
 pub mod webhooks;
 
 pub use answer::Answer;
+pub use server::{ServeLimits, serve};
 
 use crate::batcher::Batcher;
 use axum::Router;
@@ -35,7 +39,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
@@ -134,6 +137,7 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
         .merge(webhook_routes::router())
         .layer(DefaultBodyLimit::max(bytes_max))
         .merge(payments::bulk_router().layer(DefaultBodyLimit::max(bulk_bytes_max)))
+        .merge(error_pages::router())
         .route("/openapi.json", get(openapi::show))
         .route("/livez", get(|| async { StatusCode::OK }))
         .route("/readyz", get(events::ready))
@@ -142,17 +146,8 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, timeout))
         .layer(CatchPanicLayer::custom(answer::panicked))
         // Outermost, so that what took too long or panicked is answered with a problem too.
-        .layer(axum::middleware::from_fn(answer::observe))
+        .layer(axum::middleware::from_fn_with_state(gateway.clone(), answer::observe))
         .with_state(gateway)
-}
-
-/// Serves until told to stop; requests under way are answered first.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
 /// The OpenAPI document, as it is served.

@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, Refusal, json, random};
 use crate::caller::{Caller, JsonBody};
-use crate::payments::page_limit;
+use crate::paging::Paging;
 use crate::{Gateway, keyed};
 use axum::Router;
 use axum::extract::{Path, Query, State};
@@ -37,8 +37,8 @@ pub(crate) struct PageQuery {
     /// 1 to 100; 25 if it is not given
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
-    /// The last id of the page before
-    after: Option<String>,
+    /// `next_cursor` of the page before
+    cursor: Option<String>,
 }
 
 fn parameter<T>(
@@ -54,12 +54,15 @@ pub(crate) struct ParticipantPage {
     data: Vec<ParticipantBody>,
     /// There are more after the last one.
     has_more: bool,
+    /// Where they begin.
+    next_cursor: Option<String>,
 }
 
 /// Register a participant
 #[utoipa::path(post, path = "/v1/participants", tag = "participants", request_body = flowbridge_api::party::CreateParticipantBody,
     params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 201, description = "The participant", body = ParticipantBody), crate::openapi::Refusals))]
+    responses((status = 201, description = "The participant", body = ParticipantBody,
+        headers(("Location" = String, description = "Where it is"))), crate::openapi::Refusals))]
 pub(crate) async fn create_participant(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -74,7 +77,7 @@ pub(crate) async fn create_participant(
     let request = CreateParticipant::read(&body.value)?;
     let now = gateway.now();
     let participant = Participant {
-        id: ParticipantId::generate(now, random()),
+        id: ParticipantId::generate(now, random()?),
         name: request.name,
         lei: request.lei,
         active: true,
@@ -82,7 +85,7 @@ pub(crate) async fn create_participant(
         fee_basis_points: request.fee_basis_points,
         created_at: now,
     };
-    keyed::once(&gateway, &key, StatusCode::CREATED, async |tx| {
+    keyed::once(&gateway, &key, (StatusCode::CREATED, PARTICIPANTS), async |tx| {
         party::add_participant(tx, &participant).await.map_err(keyed::unless_it_exists)?;
         Ok(shown_participant(&participant))
     })
@@ -98,11 +101,13 @@ pub(crate) async fn list_participants(
     Query(page): Query<PageQuery>,
 ) -> Answer {
     caller.require(Scope::ParticipantsRead)?;
-    let limit = page_limit(page.limit)?;
-    let after = page.after.as_deref().map(|id| parameter(id, ParticipantId::parse)).transpose()?;
-    let found = party::participants(&gateway.parts.db, caller.participant(), after, limit + 1).await?;
-    let (found, has_more) = cut(found, limit);
-    json(StatusCode::OK, &ParticipantPage { data: found.iter().map(shown_participant).collect(), has_more })
+    let paging = Paging::new(&gateway, &caller, (PARTICIPANTS, &[]), (page.limit, page.cursor.as_deref()))?;
+    let (db, after) = (&gateway.parts.db, paging.position.map(ParticipantId::from_uuid));
+    let mut found = party::participants(db, caller.participant(), after, paging.rows_max()).await?;
+    let next = paging.cut(&mut found, |participant| participant.id.as_uuid());
+    let data = found.iter().map(shown_participant).collect();
+    let page = ParticipantPage { data, has_more: next.has_more, next_cursor: next.cursor.clone() };
+    next.answer(&page)
 }
 
 /// Read a participant
@@ -129,12 +134,15 @@ pub(crate) struct AccountPage {
     data: Vec<AccountBody>,
     /// There are more after the last one.
     has_more: bool,
+    /// Where they begin.
+    next_cursor: Option<String>,
 }
 
 /// Open an account
 #[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = flowbridge_api::party::CreateAccountBody,
     params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 201, description = "The account", body = AccountBody), crate::openapi::Refusals))]
+    responses((status = 201, description = "The account", body = AccountBody,
+        headers(("Location" = String, description = "Where it is"))), crate::openapi::Refusals))]
 pub(crate) async fn create_account(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -156,7 +164,7 @@ pub(crate) async fn create_account(
     };
     let now = gateway.now();
     let account = Account {
-        id: AccountId::generate(now, random()),
+        id: AccountId::generate(now, random()?),
         participant,
         bank: request.bank,
         currency: request.currency,
@@ -166,7 +174,7 @@ pub(crate) async fn create_account(
         active: true,
         created_at: now,
     };
-    keyed::once(&gateway, &key, StatusCode::CREATED, async |tx| {
+    keyed::once(&gateway, &key, (StatusCode::CREATED, ACCOUNTS), async |tx| {
         party::add_account(tx, &account).await.map_err(keyed::unless_it_exists)?;
         Ok(shown_account(&account))
     })
@@ -182,11 +190,13 @@ pub(crate) async fn list_accounts(
     Query(page): Query<PageQuery>,
 ) -> Answer {
     caller.require(Scope::AccountsRead)?;
-    let limit = page_limit(page.limit)?;
-    let after = page.after.as_deref().map(|id| parameter(id, AccountId::parse)).transpose()?;
-    let found = party::accounts(&gateway.parts.db, caller.participant(), None, after, limit + 1).await?;
-    let (found, has_more) = cut(found, limit);
-    json(StatusCode::OK, &AccountPage { data: found.iter().map(shown_account).collect(), has_more })
+    let paging = Paging::new(&gateway, &caller, (ACCOUNTS, &[]), (page.limit, page.cursor.as_deref()))?;
+    let (db, after) = (&gateway.parts.db, paging.position.map(AccountId::from_uuid));
+    let mut found = party::accounts(db, caller.participant(), None, after, paging.rows_max()).await?;
+    let next = paging.cut(&mut found, |account| account.id.as_uuid());
+    let data = found.iter().map(shown_account).collect();
+    let page = AccountPage { data, has_more: next.has_more, next_cursor: next.cursor.clone() };
+    next.answer(&page)
 }
 
 async fn find_account(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Account, Refusal> {
@@ -226,13 +236,6 @@ pub(crate) async fn balances(
         available: units(balances.available()),
     };
     json(StatusCode::OK, &body)
-}
-
-fn cut<T>(mut found: Vec<T>, limit: i64) -> (Vec<T>, bool) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = found.len() > limit;
-    found.truncate(limit);
-    (found, has_more)
 }
 
 fn shown_participant(participant: &Participant) -> ParticipantBody {

@@ -1,7 +1,8 @@
 //! Payments: create one or many, read, list, cancel, refund, and everything that happened to one.
 
-use crate::answer::{Answer, Refusal, json, kept, random};
+use crate::answer::{Answer, Refusal, Trace, json, kept, no_such_route, random};
 use crate::caller::{Caller, JsonBody, media_type, read_body};
+use crate::paging::Paging;
 use crate::{Gateway, keyed};
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
@@ -9,14 +10,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use flowbridge_api::json as strict;
 use flowbridge_api::payment::{
-    AccountName, Amount, CreatePayment, Details, PartyBody, PaymentBody, read_payment_id, read_refund,
-    show_instant,
+    AccountName, Amount, CreatePayment, Details, PartyBody, PaymentBody, read_instant, read_payment_id,
+    read_refund, show_instant,
 };
-use flowbridge_api::problem::{ErrorCode, Fault};
+use flowbridge_api::problem::{ErrorCode, Fault, Occasion};
+use flowbridge_api::trace::STEP;
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::Money;
 use flowbridge_domain::payment::{Kind, Rejected};
-use flowbridge_security::cursor::QueryDigest;
+use flowbridge_domain::time::Timestamp;
 use flowbridge_security::scope::Scope;
 use flowbridge_store::accept::{
     AcceptRefusal, Accepted, AccountRef, Decision, Instruction, KeptAnswer, KeyedRequest, NewPayment,
@@ -53,13 +55,15 @@ pub(crate) fn router() -> Router<Gateway> {
 }
 
 pub(crate) fn bulk_router() -> Router<Gateway> {
-    Router::new().route(BULK, post(bulk))
+    // The description knows GET of any payment's path; this one is no payment's.
+    Router::new().route(BULK, post(bulk).get(no_such_route))
 }
 
 /// Create a payment
 #[utoipa::path(post, path = "/v1/payments", operation_id = "create_payment", tag = "payments", request_body = flowbridge_api::payment::CreatePaymentBody,
     params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 201, description = "Accepted: it is durable", body = PaymentBody), crate::openapi::Refusals))]
+    responses((status = 201, description = "Accepted: it is durable", body = PaymentBody,
+        headers(("Location" = String, description = "Where it is"))), crate::openapi::Refusals))]
 pub(crate) async fn create(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -69,14 +73,16 @@ pub(crate) async fn create(
     caller.require(Scope::PaymentsWrite)?;
     let key = caller.keyed(&headers, ("POST", LIST), &[], &body.bytes)?;
     let request = CreatePayment::read(&body.value)?;
-    answer(gateway.batcher.accept(new_payment(&gateway, &caller, request, key)).await?)
+    let payment = new_payment(&gateway, (&caller, caller.trace), request, key)?;
+    answer(accept(&gateway, caller.trace, payment).await?)
 }
 
 /// Refund a completed payment, in whole or in part
 #[utoipa::path(post, path = "/v1/payments/{id}/refunds", operation_id = "refund_payment", tag = "payments", request_body = flowbridge_api::payment::CreateRefundBody,
     params(("id" = String, Path, description = "The payment to refund"),
         ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 201, description = "A payment of its own, back to the debtor", body = PaymentBody), crate::openapi::Refusals))]
+    responses((status = 201, description = "A payment of its own, back to the debtor", body = PaymentBody,
+        headers(("Location" = String, description = "Where it is"))), crate::openapi::Refusals))]
 pub(crate) async fn refund(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -88,14 +94,39 @@ pub(crate) async fn refund(
     let of = find(&gateway, &caller, &id).await?.payment.terms.id;
     let key = caller.keyed(&headers, ("POST", REFUNDS), &[&id], &body.bytes)?;
     let (amount, details) = read_refund(&body.value)?;
-    let refund = new_instruction(&gateway, &caller, Instruction::Refund { of }, amount, details, key);
-    answer(gateway.batcher.accept(refund).await?)
+    let instruction = Instruction::Refund { of };
+    let refund = new_instruction(&gateway, (&caller, caller.trace), instruction, (amount, details), key)?;
+    answer(accept(&gateway, caller.trace, refund).await?)
+}
+
+/// Waits until the payment is committed or refused, and begins its trace.
+async fn accept(gateway: &Gateway, trace: Trace, payment: NewPayment) -> Result<Accepted, Refusal> {
+    let (id, began) = (payment.id, gateway.now());
+    let accepted = gateway.batcher.accept(payment).await?;
+    if let Accepted::New(answer) = &accepted {
+        let is_accepted = answer.status == StatusCode::CREATED.as_u16();
+        tracing::debug!(
+            target: STEP,
+            step = "accept",
+            outcome = if is_accepted { "done" } else { "refused" },
+            payment.id = is_accepted.then(|| id.to_string()),
+            trace_id = trace.span.trace_id_hex(),
+            span_id = trace.span.span_id_hex(),
+            parent_span_id = trace.parent.map(|parent| parent.span_id_hex()),
+            sampled = trace.span.sampled,
+            started_at_us = began.as_micros(),
+            ended_at_us = gateway.now().as_micros(),
+            http.status = answer.status,
+            "decided about a request to pay"
+        );
+    }
+    Ok(accepted)
 }
 
 fn answer(accepted: Accepted) -> Answer {
     match accepted {
-        Accepted::New(answer) => Ok(kept(answer, false)),
-        Accepted::Replayed(answer) => Ok(kept(answer, true)),
+        Accepted::New(answer) => Ok(kept(answer, false, LIST)),
+        Accepted::Replayed(answer) => Ok(kept(answer, true, LIST)),
         Accepted::KeyUsedOtherwise => Err(Refusal::new(ErrorCode::KeyReused)),
     }
 }
@@ -146,23 +177,27 @@ pub(crate) async fn bulk(
         let mut key = caller.keyed(&headers, ("POST", BULK), &[], &own_bytes.unwrap_or_default())?;
         key.key = format!("{}#{place}", key.key);
         let request = line.as_ref().map_err(|fault| vec![fault.clone()]).and_then(CreatePayment::read);
-        let request = request.map(|request| new_payment(&gateway, &caller, request, key));
-        pending.push(request.map_err(Refusal::from));
+        let request = request.map_err(Refusal::from);
+        // Each payment is a span of its own.
+        let trace = caller.trace.sibling()?;
+        let payment = request.and_then(|request| new_payment(&gateway, (&caller, trace), request, key));
+        pending.push(payment.map(|payment| (trace, payment)));
     }
-    let trace_id = caller.trace.0.trace_id_hex();
+    let trace_id = caller.trace.span.trace_id_hex();
+    let occasion = Occasion { base: &gateway.settings.issuer, path: BULK, trace_id: &trace_id };
     // A slice at a time, so that one bulk request does not fill the queue that everybody waits in.
     let mut outcomes = Vec::with_capacity(pending.len());
     let mut pending = pending.into_iter().enumerate().peekable();
     while pending.peek().is_some() {
         let slice: Vec<_> = pending.by_ref().take(gateway.settings.accept_slice_max).collect();
         let accepted = futures_util::future::join_all(slice.into_iter().map(|(line, request)| {
-            let (gateway, trace_id) = (&gateway, &trace_id);
+            let gateway = &gateway;
             async move {
                 let outcome = match request {
-                    Ok(payment) => gateway.batcher.accept(payment).await,
+                    Ok((trace, payment)) => accept(gateway, trace, payment).await,
                     Err(refusal) => Err(refusal),
                 };
-                bulk_line(line, outcome, trace_id)
+                bulk_line(line, outcome, occasion)
             }
         }));
         outcomes.extend(accepted.await);
@@ -187,24 +222,29 @@ fn read_lines(media_type: &str, bytes: &[u8]) -> Result<Vec<Result<Value, Fault>
     }
 }
 
-fn bulk_line(line: usize, outcome: Result<Accepted, Refusal>, trace_id: &str) -> BulkLine {
+fn bulk_line(line: usize, outcome: Result<Accepted, Refusal>, occasion: Occasion<'_>) -> BulkLine {
     match outcome {
         Ok(Accepted::New(kept) | Accepted::Replayed(kept)) => BulkLine {
             line,
             status: kept.status,
             body: serde_json::from_slice(&kept.body).unwrap_or(Value::Null),
         },
-        Ok(Accepted::KeyUsedOtherwise) => problem_line(line, &Refusal::new(ErrorCode::KeyReused), trace_id),
-        Err(refusal) => problem_line(line, &refusal, trace_id),
+        Ok(Accepted::KeyUsedOtherwise) => problem_line(line, &Refusal::new(ErrorCode::KeyReused), occasion),
+        Err(refusal) => problem_line(line, &refusal, occasion),
     }
 }
 
-fn problem_line(line: usize, refusal: &Refusal, trace_id: &str) -> BulkLine {
-    let problem = refusal.problem(trace_id);
+fn problem_line(line: usize, refusal: &Refusal, occasion: Occasion<'_>) -> BulkLine {
+    let problem = refusal.problem(occasion);
     BulkLine { line, status: problem.status, body: serde_json::to_value(&problem).unwrap_or(Value::Null) }
 }
 
-fn new_payment(gateway: &Gateway, caller: &Caller, request: CreatePayment, key: KeyedRequest) -> NewPayment {
+fn new_payment(
+    gateway: &Gateway,
+    caller: (&Caller, Trace),
+    request: CreatePayment,
+    key: KeyedRequest,
+) -> Result<NewPayment, Refusal> {
     let account = |name| match name {
         AccountName::Id(id) => AccountRef::Id(id),
         AccountName::Iban(iban) => AccountRef::Iban(iban),
@@ -216,32 +256,35 @@ fn new_payment(gateway: &Gateway, caller: &Caller, request: CreatePayment, key: 
         debtor: account(request.debtor),
         creditor: account(request.creditor),
     };
-    new_instruction(gateway, caller, instruction, request.amount, request.details, key)
+    new_instruction(gateway, caller, instruction, (request.amount, request.details), key)
 }
 
 fn new_instruction(
     gateway: &Gateway,
-    caller: &Caller,
+    (caller, trace): (&Caller, Trace),
     instruction: Instruction,
-    amount: Money,
-    details: Details,
+    (amount, details): (Money, Details),
     key: KeyedRequest,
-) -> NewPayment {
+) -> Result<NewPayment, Refusal> {
     let now = gateway.now();
-    NewPayment {
-        id: PaymentId::generate(now, random()),
+    let uetr = match details.uetr {
+        Some(uetr) => uetr,
+        None => uuid_v4(random()?),
+    };
+    Ok(NewPayment {
+        id: PaymentId::generate(now, random()?),
         participant: caller.participant(),
         instruction,
         amount,
         end_to_end_id: details.end_to_end_id,
-        uetr: details.uetr.unwrap_or_else(|| uuid_v4(random())),
+        uetr,
         remittance_information: details.remittance_information,
         authorization: details.authorization,
         execute_at: details.requested_execution_date.unwrap_or(now),
         expires_at: details.expires_at,
-        traceparent: caller.trace.0.to_string(),
+        traceparent: trace.span.to_string(),
         key,
-    }
+    })
 }
 
 /// A UETR is a UUID of version 4, whatever our own ids are.
@@ -250,13 +293,15 @@ fn uuid_v4(random: [u8; 16]) -> Uuid {
 }
 
 /// Puts a decision into the answer that is kept.
-pub(crate) fn render(request: &NewPayment, decision: &Decision) -> KeptAnswer {
+pub(crate) fn render(base: &str, request: &NewPayment, decision: &Decision) -> KeptAnswer {
     let (status, body) = match decision {
         Decision::Accepted(stored) => (201, serde_json::to_vec(&shown(stored))),
         Decision::Refused(refusal) => {
             let refusal = explained(*refusal);
             let trace_id = request.traceparent.split('-').nth(1).unwrap_or_default();
-            (refusal.code.status(), serde_json::to_vec(&refusal.problem(trace_id)))
+            let path = asked_for(request);
+            let occasion = Occasion { base, path: &path, trace_id };
+            (refusal.code.status(), serde_json::to_vec(&refusal.problem(occasion)))
         }
     };
     match body {
@@ -265,6 +310,15 @@ pub(crate) fn render(request: &NewPayment, decision: &Decision) -> KeptAnswer {
             tracing::error!(%error, "an answer cannot be written as JSON");
             KeptAnswer { status: 500, body: Vec::new() }
         }
+    }
+}
+
+/// The path of the request.
+fn asked_for(request: &NewPayment) -> String {
+    let template = request.key.route.split_once(' ').map_or(LIST, |(_, path)| path);
+    match request.instruction {
+        Instruction::Refund { of } => template.replace("{id}", &of.to_string()),
+        Instruction::Pay { .. } => template.to_owned(),
     }
 }
 
@@ -366,6 +420,12 @@ pub(crate) struct ListQuery {
     state: Option<String>,
     /// Only payments of this kind
     kind: Option<String>,
+    /// Only payments accepted at this instant or later (RFC 3339)
+    #[param(format = "date-time", example = "2026-11-23T00:00:00Z")]
+    created_from: Option<String>,
+    /// Only payments accepted before this instant (RFC 3339)
+    #[param(format = "date-time", example = "2026-11-24T00:00:00Z")]
+    created_to: Option<String>,
 }
 
 /// A page of payments, newest first
@@ -387,23 +447,33 @@ pub(crate) async fn list(
     Query(wanted): Query<ListQuery>,
 ) -> Answer {
     caller.require(Scope::PaymentsRead)?;
-    let limit = page_limit(wanted.limit)?;
     let state = one_of("state", wanted.state, &STATES)?;
     let kind = one_of("kind", wanted.kind, &KINDS)?;
-    let digest = QueryDigest::new(LIST, &[("state", &state), ("kind", &kind)]);
-    let before = match &wanted.cursor {
-        Some(cursor) => Some(open_cursor(&gateway, &caller, cursor, digest)?),
-        None => None,
+    let created_from = instant("created_from", wanted.created_from.as_deref())?;
+    let created_to = instant("created_to", wanted.created_to.as_deref())?;
+    let (from, to) = (wanted.created_from.unwrap_or_default(), wanted.created_to.unwrap_or_default());
+    let filters = [("state", &*state), ("kind", &*kind), ("created_from", &*from), ("created_to", &*to)];
+    let paging = Paging::new(&gateway, &caller, (LIST, &filters), (wanted.limit, wanted.cursor.as_deref()))?;
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let filter = PaymentFilter {
+        viewer: caller.participant(),
+        before: paging.position.map(PaymentId::from_uuid),
+        state: some(&state),
+        kind: some(&kind),
+        created_from,
+        created_to,
     };
-    let some = |text: String| (!text.is_empty()).then_some(text);
-    let filter = PaymentFilter { viewer: caller.participant(), before, state: some(state), kind: some(kind) };
-    let mut page = query::payments(&gateway.parts.db, &filter, limit + 1).await?;
-    let has_more = i64::try_from(page.len()).is_ok_and(|found| found > limit);
-    page.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let last = page.last().filter(|_| has_more).map(|stored| stored.payment.terms.id);
-    let next_cursor =
-        last.map(|id| gateway.parts.cursors.seal(id.as_uuid().as_bytes(), digest, caller.participant()));
-    json(StatusCode::OK, &PaymentPage { data: page.iter().map(shown).collect(), has_more, next_cursor })
+    let mut found = query::payments(&gateway.parts.db, &filter, paging.rows_max()).await?;
+    let next = paging.cut(&mut found, |stored| stored.payment.terms.id.as_uuid());
+    let data = found.iter().map(shown).collect();
+    let page = PaymentPage { data, has_more: next.has_more, next_cursor: next.cursor.clone() };
+    next.answer(&page)
+}
+
+/// An instant to filter by.
+fn instant(name: &str, given: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
+    let invalid = |why| Refusal::new(ErrorCode::InvalidParameter).detail(format!("{name}: {why}"));
+    given.map(|text| read_instant(text).map_err(invalid)).transpose()
 }
 
 /// A filter's word, empty when it is not given.
@@ -416,26 +486,6 @@ fn one_of(name: &str, given: Option<String>, words: &[&str]) -> Result<String, R
             Err(Refusal::new(ErrorCode::InvalidParameter).detail(detail))
         }
     }
-}
-
-pub(crate) fn page_limit(limit: Option<i64>) -> Result<i64, Refusal> {
-    let limit = limit.unwrap_or(25);
-    if (1..=100).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(Refusal::new(ErrorCode::InvalidParameter).detail("limit is 1 to 100"))
-}
-
-fn open_cursor(
-    gateway: &Gateway,
-    caller: &Caller,
-    cursor: &str,
-    digest: QueryDigest,
-) -> Result<PaymentId, Refusal> {
-    let invalid = || Refusal::new(ErrorCode::InvalidCursor);
-    let position = gateway.parts.cursors.open(cursor, digest, caller.participant()).map_err(|_| invalid())?;
-    let uuid = Uuid::from_slice(&position).map_err(|_| invalid())?;
-    Ok(PaymentId::from_uuid(uuid))
 }
 
 /// Ask for a payment to be undone
@@ -457,7 +507,7 @@ pub(crate) async fn cancel(
     }
     let payment = stored.payment.terms.id;
     let key = caller.keyed(&headers, ("POST", CANCEL), &[&id], &[])?;
-    let answer = keyed::once(&gateway, &key, StatusCode::ACCEPTED, async |tx| {
+    let answer = keyed::once(&gateway, &key, (StatusCode::ACCEPTED, LIST), async |tx| {
         let outcomes = lifecycle::cancel(tx, &[payment], gateway.now()).await?;
         match outcomes.first() {
             Some(Outcome::Applied { .. } | Outcome::Rejected(Rejected::Repeat)) => {}

@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, Refusal, json};
 use crate::caller::{Caller, JsonBody};
-use crate::payments::page_limit;
+use crate::paging::Paging;
 use crate::webhooks::{
     Asker, CreateWebhookEndpoint, DisableWebhookEndpoint, RecoverWebhooks, UpdateWebhookEndpoint,
     WebhookDelivery, WebhookEndpoint, WebhookEndpointWithKeys, WebhookError, WebhooksRecovered,
@@ -82,6 +82,10 @@ fn delivery_id(text: &str) -> Result<DeliveryId, Refusal> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WebhookEndpointPage {
     data: Vec<WebhookEndpoint>,
+    /// There are more after the last one.
+    has_more: bool,
+    /// Where they begin.
+    next_cursor: Option<String>,
 }
 
 /// Which page
@@ -92,14 +96,15 @@ pub(crate) struct EndpointsQuery {
     /// 1 to 100; 25 if it is not given
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
-    /// The last id of the page before
-    after: Option<String>,
+    /// `next_cursor` of the page before
+    cursor: Option<String>,
 }
 
 /// Create a webhook endpoint; its secret is shown this once
 #[utoipa::path(post, path = "/v1/webhook-endpoints", operation_id = "create_webhook_endpoint", tag = "webhooks", request_body = CreateWebhookEndpoint,
     params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 201, description = "The endpoint with its new keys, shown this once", body = WebhookEndpointWithKeys), crate::openapi::Refusals))]
+    responses((status = 201, description = "The endpoint with its new keys, shown this once", body = WebhookEndpointWithKeys,
+        headers(("Location" = String, description = "Where it is"))), crate::openapi::Refusals))]
 pub(crate) async fn create(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -109,7 +114,8 @@ pub(crate) async fn create(
     let asker = asker(&gateway, &caller, Scope::WebhooksWrite)?;
     let key = caller.keyed(&headers, ("POST", ALL), &[], &body.bytes)?;
     let request = CreateWebhookEndpoint::read(&body.value)?;
-    keyed::once(&gateway, &key, StatusCode::CREATED, async |tx| Ok(asker.create(tx, request).await?)).await
+    keyed::once(&gateway, &key, (StatusCode::CREATED, ALL), async |tx| Ok(asker.create(tx, request).await?))
+        .await
 }
 
 /// List webhook endpoints
@@ -121,8 +127,12 @@ pub(crate) async fn list(
     Query(page): Query<EndpointsQuery>,
 ) -> Answer {
     let asker = asker(&gateway, &caller, Scope::WebhooksRead)?;
-    let after = page.after.as_deref().map(endpoint_id).transpose()?;
-    json(StatusCode::OK, &WebhookEndpointPage { data: asker.list(after, page_limit(page.limit)?).await? })
+    let paging = Paging::new(&gateway, &caller, (ALL, &[]), (page.limit, page.cursor.as_deref()))?;
+    let after = paging.position.map(WebhookEndpointId::from_uuid);
+    let mut data = asker.list(after, paging.rows_max()).await?;
+    let next = paging.cut(&mut data, |endpoint| endpoint.id.0.as_uuid());
+    let page = WebhookEndpointPage { data, has_more: next.has_more, next_cursor: next.cursor.clone() };
+    next.answer(&page)
 }
 
 /// Read a webhook endpoint
@@ -143,7 +153,7 @@ async fn change<T: Serialize>(
     work: impl AsyncFnOnce(&Tx) -> Result<T, WebhookError>,
 ) -> Answer {
     let key = caller.keyed(headers, (method, route), &[id], body)?;
-    keyed::once(gateway, &key, StatusCode::OK, async |tx| Ok(work(tx).await?)).await
+    keyed::once(gateway, &key, (StatusCode::OK, ALL), async |tx| Ok(work(tx).await?)).await
 }
 
 /// Change where an endpoint is and what it hears
@@ -258,8 +268,8 @@ pub(crate) async fn recover(
 pub(crate) struct DeliveriesQuery {
     /// pending, claimed, delivered, exhausted or cancelled
     state: Option<String>,
-    /// Only older than this delivery
-    before: Option<String>,
+    /// `next_cursor` of the page before, with the same state
+    cursor: Option<String>,
     /// 1 to 100; 25 if it is not given
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
@@ -269,6 +279,10 @@ pub(crate) struct DeliveriesQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeliveryPage {
     data: Vec<WebhookDelivery>,
+    /// There are older ones.
+    has_more: bool,
+    /// Where they begin.
+    next_cursor: Option<String>,
 }
 
 /// List deliveries to an endpoint
@@ -291,9 +305,15 @@ pub(crate) async fn deliveries(
             vec![state.ok_or_else(unknown)?]
         }
     };
-    let before = wanted.before.as_deref().map(delivery_id).transpose()?;
-    let data = asker.deliveries(endpoint_id(&id)?, &states, before, page_limit(wanted.limit)?).await?;
-    json(StatusCode::OK, &DeliveryPage { data })
+    let endpoint = endpoint_id(&id)?;
+    let (path, state) = (format!("{ALL}/{endpoint}/deliveries"), wanted.state.unwrap_or_default());
+    let filters = [("state", &*state)];
+    let paging = Paging::new(&gateway, &caller, (&path, &filters), (wanted.limit, wanted.cursor.as_deref()))?;
+    let before = paging.position.map(DeliveryId::from_uuid);
+    let mut data = asker.deliveries(endpoint, &states, before, paging.rows_max()).await?;
+    let next = paging.cut(&mut data, |delivery| delivery.id.0.as_uuid());
+    let page = DeliveryPage { data, has_more: next.has_more, next_cursor: next.cursor.clone() };
+    next.answer(&page)
 }
 
 /// Send a delivery again; harmless to repeat

@@ -239,7 +239,7 @@ pub type Render<'a> = &'a (dyn Fn(&NewPayment, &Decision) -> KeptAnswer + Send +
 /// Accepts or refuses a slice. One outcome per request, in the same order.
 ///
 /// [`StoreError::Refused`] and [`StoreError::TryAgain`]: another slice was faster with a key or a reference; the same call
-/// again finds what it did.
+/// again finds what it did. [`StoreError::UnderWay`]: a key of the slice is with another transaction that takes its time.
 pub async fn accept(
     db: &Db,
     requests: &[NewPayment],
@@ -296,12 +296,15 @@ pub enum Keyed {
     UsedOtherwise,
 }
 
-/// Takes a key for one request, in the transaction that will do it. Waits for another that has it.
+/// Takes a key for one request, in the transaction that will do it. Waits for another that has it, and says
+/// [`StoreError::UnderWay`] when that takes too long.
 pub async fn take_key(tx: &Tx, request: &KeyedRequest, now: Timestamp) -> Result<Keyed, StoreError> {
     let KeyedRequest { client_id, route, key, fingerprint } = request;
     let (clients, routes, keys) = (vec![client_id.as_str()], vec![route.as_str()], vec![key.as_str()]);
-    let taken =
-        tx.query(TAKE_KEYS, &[&clients, &routes, &keys, &vec![fingerprint.to_vec()], &At(now)]).await?;
+    let taken = tx
+        .query(TAKE_KEYS, &[&clients, &routes, &keys, &vec![fingerprint.to_vec()], &At(now)])
+        .await
+        .map_err(StoreError::of_key)?;
     if !taken.is_empty() {
         return Ok(Keyed::Start);
     }
@@ -342,7 +345,8 @@ async fn take_keys(tx: &Tx, requests: &[NewPayment], now: Timestamp) -> Result<V
         request.key.fingerprint.to_vec()
     );
     let mut taken = vec![false; requests.len()];
-    for row in tx.query(TAKE_KEYS, &[&clients, &routes, &keys, &fingerprints, &At(now)]).await? {
+    let rows = tx.query(TAKE_KEYS, &[&clients, &routes, &keys, &fingerprints, &At(now)]).await;
+    for row in rows.map_err(StoreError::of_key)? {
         let key = (row.try_get("client_id")?, row.try_get("route")?, row.try_get("key")?);
         if let Some(slot) = first_of.get(&key).and_then(|place| taken.get_mut(*place)) {
             *slot = true;
@@ -432,17 +436,19 @@ async fn decide(
     let mut originals = read_originals(tx, requests).await?;
     let accounts = read_accounts(tx, requests, &originals).await?;
     let mut references = read_references(tx, requests, &accounts, &originals).await?;
-    let mut drafts: Vec<Result<Draft, AcceptRefusal>> = requests
+    let mut wallets = lock_wallets(tx, requests, &accounts, &originals).await?;
+    // In the order in which they came: what one takes of a reference, of what can be refunded and of a wallet is gone for
+    // the next, and one that is refused takes nothing.
+    let drafts: Vec<Result<Draft, AcceptRefusal>> = requests
         .iter()
         .map(|request| {
             let draft = draft(request, &accounts, &originals, policy, now)?;
-            if let Some(reference) = &request.end_to_end_id {
-                let key = (draft.participant, reference.clone());
-                if let Some(used) = references.get(&key) {
-                    return Err(AcceptRefusal::ReferenceUsed(*used));
-                }
-                references.insert(key, request.id);
+            let reference = request.end_to_end_id.clone().map(|reference| (draft.participant, reference));
+            if let Some(used) = reference.as_ref().and_then(|reference| references.get(reference)) {
+                return Err(AcceptRefusal::ReferenceUsed(*used));
             }
+            cover(&draft.terms, &mut wallets)?;
+            references.extend(reference.map(|reference| (reference, request.id)));
             if let Kind::Refund { of } = draft.terms.kind
                 && let Some(original) = originals.get_mut(&of)
             {
@@ -451,7 +457,6 @@ async fn decide(
             Ok(draft)
         })
         .collect();
-    cover(tx, &mut drafts).await?;
     insert(tx, requests, &drafts, now).await
 }
 
@@ -674,42 +679,59 @@ async fn read_references(
     Ok(known)
 }
 
-/// Refuses what the debtors' wallets do not cover, in order, on balances locked until the transaction ends.
-async fn cover(tx: &Tx, drafts: &mut [Result<Draft, AcceptRefusal>]) -> Result<(), StoreError> {
-    let holds: Vec<(usize, LedgerHold)> = drafts
+/// The balances of the wallets that may have to pay, locked until the transaction ends.
+async fn lock_wallets(
+    tx: &Tx,
+    requests: &[&NewPayment],
+    accounts: &[Known],
+    originals: &HashMap<PaymentId, StoredPayment>,
+) -> Result<BTreeMap<AccountId, Balances>, StoreError> {
+    let (owners, currencies): (Vec<String>, Vec<String>) = requests
         .iter()
-        .enumerate()
-        .filter_map(|(place, draft)| {
-            let Terms { funding, debtor, amount, .. } = &draft.as_ref().ok()?.terms;
-            let hold = LedgerHold {
-                account: debtor.account,
-                movement: HoldMovement::Place,
-                round: 0,
-                amount: *amount,
+        .filter_map(|request| {
+            let debtor = match &request.instruction {
+                Instruction::Pay { funding: Funding::Bank, .. } => return None,
+                Instruction::Pay { debtor, .. } => {
+                    let debtor = &find_account(accounts, debtor, request.amount)?.party;
+                    // Nobody makes another's wallet wait.
+                    let may_debit = request.participant.is_none_or(|own| own == debtor.participant);
+                    may_debit.then_some(debtor.account)?
+                }
+                Instruction::Refund { of } => {
+                    let terms = &originals.get(of)?.payment.terms;
+                    (terms.payout == Payout::Token).then_some(terms.creditor.account)?
+                }
             };
-            (*funding == Funding::Token).then_some((place, hold))
+            Some((debtor.to_string(), request.amount.currency().code().to_owned()))
         })
-        .collect();
-    if holds.is_empty() {
-        return Ok(());
+        .unzip();
+    let mut wallets = BTreeMap::new();
+    if owners.is_empty() {
+        return Ok(wallets);
     }
-    let (owners, currencies) =
-        columns!(holds, |(_, hold)| hold.account.to_string(), hold.amount.currency().code().to_owned());
-    let mut balances: BTreeMap<AccountId, Balances> = BTreeMap::new();
     for row in tx.query(WALLETS, &[&owners, &currencies]).await? {
         let owner: &str = row.try_get("owner")?;
         let account =
             AccountId::parse(owner).map_err(|_| StoreError::Corrupt(format!("wallet account {owner}")))?;
         let posted = row.try_get::<_, i64>("posted")?.into();
-        balances.insert(account, Balances { posted, held: row.try_get::<_, i64>("held")?.into() });
+        wallets.insert(account, Balances { posted, held: row.try_get::<_, i64>("held")?.into() });
     }
-    let slice: Vec<LedgerHold> = holds.iter().map(|(_, hold)| *hold).collect();
-    for ((place, _), covered) in holds.iter().zip(cover_holds(&slice, &mut balances)) {
-        if let (Err(_), Some(draft)) = (covered, drafts.get_mut(*place)) {
-            *draft = Err(AcceptRefusal::InsufficientFunds);
-        }
+    Ok(wallets)
+}
+
+/// Reserves what a payment from a wallet takes; refused when the wallet does not cover it.
+fn cover(terms: &Terms, wallets: &mut BTreeMap<AccountId, Balances>) -> Result<(), AcceptRefusal> {
+    if terms.funding != Funding::Token {
+        return Ok(());
     }
-    Ok(())
+    let hold = LedgerHold {
+        account: terms.debtor.account,
+        movement: HoldMovement::Place,
+        round: 0,
+        amount: terms.amount,
+    };
+    let refused = cover_holds(&[hold], wallets).into_iter().find_map(Result::err);
+    refused.map_or(Ok(()), |_| Err(AcceptRefusal::InsufficientFunds))
 }
 
 /// Writes what is accepted, with all that follows.

@@ -234,6 +234,9 @@ pub enum StoreError {
     /// Another worker was faster, or a lock was not to be had in time: run the same work again.
     #[error("the database asks to try again")]
     TryAgain(#[source] tokio_postgres::Error),
+    /// The same request is being worked on under its idempotency key: ask again for its answer.
+    #[error("the same request is under way")]
+    UnderWay(#[source] tokio_postgres::Error),
     /// The lease that this work was done under belongs to somebody else now: drop the work.
     #[error("the lease on this work was lost")]
     Lost,
@@ -263,7 +266,18 @@ pub enum StoreError {
 impl StoreError {
     /// May the same work simply be tried again?
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Busy | Self::TryAgain(_))
+        matches!(self, Self::Unavailable(_) | Self::Busy | Self::TryAgain(_) | Self::UnderWay(_))
+    }
+
+    /// What a statement that waited in vain for a key means: whoever has it is at work.
+    pub(crate) fn of_key(self) -> Self {
+        let is_locked = |error: &tokio_postgres::Error| {
+            error.as_db_error().is_some_and(|db| db.code() == &SqlState::LOCK_NOT_AVAILABLE)
+        };
+        if let Self::TryAgain(source) = self {
+            return if is_locked(&source) { Self::UnderWay(source) } else { Self::TryAgain(source) };
+        }
+        self
     }
 
     /// The name of the unique or check constraint that was hit, if that is what happened.

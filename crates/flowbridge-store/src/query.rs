@@ -10,22 +10,21 @@ statements! {
     GET = concat!("select ", payment_columns!(), " from payment
         where id = $1 and ($2::uuid is null or debtor_participant = $2 or creditor_participant = $2)");
 
-    // Newest first: keys are in the order of time. Each side has an index of its own.
+    // Newest first: keys are in the order of time, so a range of time is a range of keys, give or take clocks that are set.
+    // Each side has an index of its own.
     LIST_ONE = concat!("select * from (
             (select ", payment_columns!(), " from payment
-                where debtor_participant = $1 and ($2::uuid is null or id < $2) and ($3::text is null or state = $3)
-                    and ($4::text is null or kind = $4)
-                order by id desc limit $5)
+                where debtor_participant = $1 and ", list_filter!(), "
+                order by id desc limit $7)
             union
             (select ", payment_columns!(), " from payment
-                where creditor_participant = $1 and ($2::uuid is null or id < $2) and ($3::text is null or state = $3)
-                    and ($4::text is null or kind = $4)
-                order by id desc limit $5)
-        ) payment order by id desc limit $5");
+                where creditor_participant = $1 and ", list_filter!(), "
+                order by id desc limit $7)
+        ) payment order by id desc limit $7");
 
     LIST_ALL = concat!("select ", payment_columns!(), " from payment
-        where ($1::uuid is null or id < $1) and ($2::text is null or state = $2) and ($3::text is null or kind = $3)
-        order by id desc limit $4");
+        where $1::uuid is null and ", list_filter!(), "
+        order by id desc limit $7");
 
     ENTRIES = "select moment, round, debit.kind as debit, credit.kind as credit, entry.amount, entry.currency, entry.posted_at
         from journal_entry entry
@@ -36,6 +35,16 @@ statements! {
     EFFECTS = "select kind, state, attempts, reference, outcome, state_since from effect where payment_id = $1
         order by state_since, kind";
 }
+
+macro_rules! list_filter {
+    () => {
+        "id < coalesce(least($2::uuid, uuid_floor($6::timestamptz + interval '5 minutes')), 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+            and id >= coalesce(uuid_floor($5::timestamptz - interval '5 minutes'), '00000000-0000-0000-0000-000000000000')
+            and ($3::text is null or state = $3) and ($4::text is null or kind = $4)
+            and ($5 is null or accepted_at >= $5) and ($6 is null or accepted_at < $6)"
+    };
+}
+use list_filter;
 
 /// A payment, if `viewer` may see it (none: an operator, who sees all).
 pub async fn payment(
@@ -64,18 +73,19 @@ pub struct PaymentFilter {
     pub state: Option<String>,
     /// Only those of this kind.
     pub kind: Option<String>,
+    /// Only those accepted at this instant or later.
+    pub created_from: Option<Timestamp>,
+    /// Only those accepted before this instant.
+    pub created_to: Option<Timestamp>,
 }
 
 /// Payments, newest first.
 pub async fn payments(db: &Db, filter: &PaymentFilter, limit: i64) -> Result<Vec<StoredPayment>, StoreError> {
-    let before = filter.before.map(|id| id.as_uuid());
-    let rows = match filter.viewer {
-        Some(viewer) => {
-            let viewer = viewer.as_uuid();
-            db.query(LIST_ONE, &[&viewer, &before, &filter.state, &filter.kind, &limit]).await?
-        }
-        None => db.query(LIST_ALL, &[&before, &filter.state, &filter.kind, &limit]).await?,
-    };
+    let (viewer, before) = (filter.viewer.map(|id| id.as_uuid()), filter.before.map(|id| id.as_uuid()));
+    let (from, to) = (filter.created_from.map(At), filter.created_to.map(At));
+    let statement = if viewer.is_some() { LIST_ONE } else { LIST_ALL };
+    let rows =
+        db.query(statement, &[&viewer, &before, &filter.state, &filter.kind, &from, &to, &limit]).await?;
     rows.iter().map(StoredPayment::from_row).collect()
 }
 

@@ -53,6 +53,10 @@ pub(crate) struct GatewaySection {
     pub(crate) bulk_bytes_max: usize,
     pub(crate) bulk_lines_max: usize,
     pub(crate) request_timeout_ms: u64,
+    pub(crate) connections_max: usize,
+    pub(crate) header_read_ms_max: u64,
+    pub(crate) header_bytes_max: usize,
+    pub(crate) drain_ms_max: u64,
     pub(crate) accept_slice_max: usize,
     pub(crate) idempotency_hours: u64,
 }

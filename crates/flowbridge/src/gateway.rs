@@ -3,9 +3,9 @@
 use crate::config::Config;
 use crate::proof;
 use crate::roles::{Parts, Role, Running, internal_tokens, listen};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use flowbridge_gateway::webhooks::WebhookLimits;
-use flowbridge_gateway::{GatewayParts, GatewaySettings, ProofSource, router, serve};
+use flowbridge_gateway::{GatewayParts, GatewaySettings, ProofSource, ServeLimits, router, serve};
 use flowbridge_security::cursor::CursorKey;
 use flowbridge_security::keys::KeyFolder;
 use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier};
@@ -34,11 +34,22 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     };
     let router = router(gateway, settings(config)?);
     let listener = listen(config.gateway.listen, "[gateway] listen").await?;
-    let stop = parts.stop.clone();
+    let (limits, stop) = (serve_limits(config), parts.stop.clone());
     running.spawn(Role::Gateway, async move {
-        serve(listener, router, stop.cancelled_owned()).await.context("the gateway's server failed")
+        serve(listener, router, limits, stop.cancelled_owned()).await;
+        Ok(())
     });
     Ok(())
+}
+
+fn serve_limits(config: &Config) -> ServeLimits {
+    let section = &config.gateway;
+    ServeLimits {
+        connections_max: section.connections_max,
+        header_read_max: Duration::from_millis(section.header_read_ms_max),
+        header_bytes_max: section.header_bytes_max,
+        drain_max: Duration::from_millis(section.drain_ms_max),
+    }
 }
 
 fn settings(config: &Config) -> Result<GatewaySettings> {

@@ -33,7 +33,8 @@ pub(crate) struct Stage {
 impl Stage {
     /// Builds, starts, and waits until it has sent its first payments and serves.
     pub(crate) fn start() -> Result<Self> {
-        shell::run(shell::cargo(&["build", "--package", "flowbridge"]))?;
+        // Everything, as the tests build it: alone, the program would be built anew with other features of its libraries.
+        shell::run(shell::cargo(&["build", "--workspace", "--bins", "--tests"]))?;
         let target = shell::target_folder()?;
         let folder = target.join("peers");
         if folder.exists() {

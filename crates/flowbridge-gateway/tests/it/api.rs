@@ -8,7 +8,9 @@ use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
 use flowbridge_domain::payment::{ChainLog, Event};
 use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
 use flowbridge_gateway::webhooks::WebhookLimits;
-use flowbridge_gateway::{GatewayParts, GatewaySettings, openapi_json, router, serve};
+use flowbridge_gateway::{
+    GatewayParts, GatewaySettings, ProofSource, ServeLimits, openapi_json, router, serve,
+};
 use flowbridge_security::client_assertion;
 use flowbridge_security::cursor::CursorKey;
 use flowbridge_security::jose::Algorithm;
@@ -22,16 +24,19 @@ use flowbridge_store::access::{self, OauthClient};
 use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
 use flowbridge_store::party::{self, Account, Participant};
 use flowbridge_store::wake::Wake;
+use reqwest::header::HeaderMap;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-const ISSUER: &str = "https://api.flowbridge.example";
-const REQUEST_BYTES_MAX: usize = 65_536;
+pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+pub(crate) const ISSUER: &str = "https://api.flowbridge.example";
+pub(crate) const REQUEST_BYTES_MAX: usize = 65_536;
 
 #[tokio::test]
 async fn a_client_signs_in_with_its_key_and_each_assertion_once() {
@@ -159,7 +164,9 @@ async fn nobody_sees_or_moves_what_is_another_s() {
         let key = (method == "POST").then_some("prying");
         let reply = api.send(method, &path, &stranger.token, key, body).await;
         assert_eq!(reply.status, 404, "{method} {path}: {}", reply.body);
-        assert!(!reply.body.to_string().contains(&participant), "{}", reply.body);
+        let mut told = reply.body.clone();
+        told["instance"] = Value::Null;
+        assert!(!told.to_string().contains(&participant), "nothing but what was asked: {told}");
     }
     for (path, rows) in [("/v1/payments", 0), ("/v1/events", 0), ("/v1/accounts", 1), ("/v1/participants", 1)]
     {
@@ -194,8 +201,9 @@ async fn whatever_is_wrong_is_refused_with_its_place() {
         ("{".to_owned(), ""),
         ("[]".to_owned(), ""),
         ("null".to_owned(), ""),
-        (doubled, ""),
-        ("[".repeat(5_000), ""),
+        (doubled, "/kind"),
+        ("[".repeat(5_000), &"/0".repeat(16)),
+        (good.replacen("100", "nul", 1), "/instructed_amount/amount"),
         ("{}".to_owned(), "/debtor"),
         (amount(json!(-1)), "/instructed_amount/amount"),
         (amount(json!(0)), "/instructed_amount/amount"),
@@ -222,18 +230,13 @@ async fn whatever_is_wrong_is_refused_with_its_place() {
     ] {
         let reply = api.create(&api.alpha, "hostile", &body).await;
         assert_eq!(reply.status, 400, "{body:.200}: {}", reply.body);
-        let pointers: Vec<&str> = reply.body["errors"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|error| error["pointer"].as_str())
-            .collect();
-        assert!(pointers.contains(&pointer), "{body:.200}: {pointers:?}");
-        assert_eq!(reply.body["type"], "/errors/FB1001");
+        assert!(reply.pointers().contains(&pointer), "{body:.200}: {}", reply.body);
+        assert_eq!(reply.body["type"], format!("{ISSUER}/errors/FB1001"));
         assert_eq!(reply.body["trace_id"].as_str().map(str::len), Some(32));
     }
     let oversized = api.create(&api.alpha, "hostile", &" ".repeat(REQUEST_BYTES_MAX + 1)).await;
     assert_eq!((oversized.status, oversized.code()), (413, "request_too_large"));
+    assert_eq!(oversized.body["errors"][0]["pointer"], "");
     for key in [String::new(), "x".repeat(256), "a\tb".to_owned(), "\"open".to_owned()] {
         let reply = api.create(&api.alpha, &key, &good).await;
         assert_eq!((reply.status, reply.code()), (400, "idempotency_key_invalid"), "{key:?}");
@@ -243,12 +246,15 @@ async fn whatever_is_wrong_is_refused_with_its_place() {
     for (method, path, status) in [
         ("GET", "/v1/nothing", 404),
         ("DELETE", "/v1/payments", 405),
+        ("GET", "/v1/payments/bulk", 404),
         ("GET", "/v1/payments?limit=0", 400),
         ("GET", "/v1/payments?limit=x", 400),
         ("GET", "/v1/payments?state=%00", 400),
         ("GET", "/v1/payments?state=gone", 400),
         ("GET", "/v1/payments?kind=gift", 400),
         ("GET", "/v1/payments?colour=red", 400),
+        ("GET", "/v1/payments?created_from=yesterday", 400),
+        ("GET", "/v1/payments?created_to=2026-13-01T00:00:00Z", 400),
         ("GET", "/v1/payments/%00", 400),
         ("GET", "/v1/payments/%ff", 400),
         ("GET", "/v1/events?after=-1", 400),
@@ -380,46 +386,90 @@ async fn the_document_that_is_served_is_the_one_in_docs() {
 // ---------------------------------------------------------------------------------------------------------------- stage
 
 /// An institution of a test's own, with an account and a token.
-struct Client {
-    participant: ParticipantId,
-    account: AccountId,
-    token: String,
+pub(crate) struct Client {
+    pub(crate) participant: ParticipantId,
+    pub(crate) account: AccountId,
+    pub(crate) token: String,
 }
 
 /// A gateway with two institutions.
-struct Api {
-    db: Db,
-    clock: Arc<ManualClock>,
-    tokens: TokenIssuer,
-    http: reqwest::Client,
-    url: String,
-    alpha: Client,
-    beta: Client,
+pub(crate) struct Api {
+    pub(crate) db: Db,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) tokens: TokenIssuer,
+    pub(crate) http: reqwest::Client,
+    pub(crate) url: String,
+    pub(crate) alpha: Client,
+    pub(crate) beta: Client,
+    /// Tells the server to stop.
+    pub(crate) stop: CancellationToken,
+    /// Ends when the server has stopped.
+    pub(crate) served: JoinHandle<()>,
     _keys: tempfile::TempDir,
 }
 
-struct Reply {
-    status: u16,
-    body: Value,
-    replayed: bool,
+/// What a test wants otherwise than usual.
+pub(crate) struct Setup {
+    pub(crate) db: Db,
+    pub(crate) proof: ProofSource,
+    pub(crate) request_timeout: Duration,
+    pub(crate) limits: ServeLimits,
+}
+
+impl Setup {
+    pub(crate) async fn usual() -> Self {
+        Self {
+            db: database().await,
+            proof: Arc::new(|| Box::pin(async { Err("there are no banks here".to_owned()) })),
+            request_timeout: Duration::from_secs(30),
+            limits: ServeLimits {
+                connections_max: 1_000,
+                header_read_max: Duration::from_secs(20),
+                header_bytes_max: 16_384,
+                drain_max: Duration::from_secs(20),
+            },
+        }
+    }
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) replayed: bool,
 }
 
 impl Reply {
-    async fn of(response: reqwest::Response) -> Self {
+    pub(crate) async fn of(response: reqwest::Response) -> Self {
         let status = response.status().as_u16();
-        let replayed = response.headers().contains_key("idempotent-replayed");
+        let headers = response.headers().clone();
+        let replayed = headers.contains_key("idempotent-replayed");
         let text = response.text().await.unwrap();
-        Self { status, body: serde_json::from_str(&text).unwrap_or(Value::Null), replayed }
+        Self { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), replayed }
     }
 
-    fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Where the faults are.
+    pub(crate) fn pointers(&self) -> Vec<&str> {
+        let errors = self.body["errors"].as_array().into_iter().flatten();
+        errors.filter_map(|error| error["pointer"].as_str()).collect()
     }
 }
 
 impl Api {
-    async fn start() -> Self {
-        let db = database().await;
+    pub(crate) async fn start() -> Self {
+        Self::set_up(Setup::usual().await).await
+    }
+
+    pub(crate) async fn set_up(setup: Setup) -> Self {
+        let db = setup.db;
         let clock = Arc::new(ManualClock::at(NOW));
         let folder = tempfile::tempdir().unwrap();
         let keys = KeyFolder::new(folder.path().join("keys"));
@@ -433,14 +483,14 @@ impl Api {
             jwks: key_set.jwks(),
             tokens: issuer(key_set.current),
             cursors: CursorKey::new(&keys.cursor_key().unwrap()),
-            proof: Arc::new(|| Box::pin(async { Err("there are no banks here".to_owned()) })),
+            proof: setup.proof,
         };
         let settings = GatewaySettings {
             issuer: ISSUER.to_owned(),
             request_bytes_max: REQUEST_BYTES_MAX,
             bulk_bytes_max: 1 << 24,
             bulk_lines_max: 10_000,
-            request_timeout: Duration::from_secs(30),
+            request_timeout: setup.request_timeout,
             accept_slice_max: 100,
             policy: PaymentPolicy {
                 initiate_window: Duration::from_secs(120),
@@ -452,19 +502,21 @@ impl Api {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(serve(listener, router(parts, settings), std::future::pending()));
+        let (router, stop) = (router(parts, settings), CancellationToken::new());
+        let served = tokio::spawn(serve(listener, router, setup.limits, stop.clone().cancelled_owned()));
         let tokens = issuer(keys.load().unwrap().current);
         let scopes = ScopeSet::from_iter(Scope::ALL.iter().copied());
         let (alpha, beta) = (client(&db, &tokens, scopes).await, client(&db, &tokens, scopes).await);
-        Self { db, clock, tokens, http: reqwest::Client::new(), url, alpha, beta, _keys: folder }
+        let http = reqwest::Client::new();
+        Self { db, clock, tokens, http, url, alpha, beta, stop, served, _keys: folder }
     }
 
-    async fn party(&self, scopes: ScopeSet) -> Client {
+    pub(crate) async fn party(&self, scopes: ScopeSet) -> Client {
         client(&self.db, &self.tokens, scopes).await
     }
 
     /// From alpha's account to beta's.
-    fn payment(&self, minor_units: i64) -> Value {
+    pub(crate) fn payment(&self, minor_units: i64) -> Value {
         json!({
             "debtor": { "account_id": self.alpha.account.to_string() },
             "creditor": { "account_id": self.beta.account.to_string() },
@@ -472,19 +524,19 @@ impl Api {
         })
     }
 
-    async fn create(&self, client: &Client, key: &str, body: &str) -> Reply {
+    pub(crate) async fn create(&self, client: &Client, key: &str, body: &str) -> Reply {
         self.post(client, "/v1/payments", key, body).await
     }
 
-    async fn post(&self, client: &Client, path: &str, key: &str, body: &str) -> Reply {
+    pub(crate) async fn post(&self, client: &Client, path: &str, key: &str, body: &str) -> Reply {
         self.send("POST", path, &client.token, Some(key), Some(body)).await
     }
 
-    async fn get(&self, client: &Client, path: &str) -> Reply {
+    pub(crate) async fn get(&self, client: &Client, path: &str) -> Reply {
         self.send("GET", path, &client.token, None, None).await
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -503,8 +555,14 @@ impl Api {
         Reply::of(request.send().await.unwrap()).await
     }
 
+    /// A token of one of our own operators.
+    pub(crate) fn operator(&self) -> String {
+        let scopes = ScopeSet::from_iter(Scope::ALL.iter().copied());
+        self.tokens.issue("operator", None, scopes, NOW).unwrap().token.expose_secret().to_owned()
+    }
+
     /// What chain and bank would report of a payment that goes well.
-    async fn complete(&self, id: &str) {
+    pub(crate) async fn complete(&self, id: &str) {
         let payment_id = PaymentId::parse(id).unwrap();
         let held_until = NOW.plus(Duration::from_secs(100_000));
         let well = [
@@ -559,7 +617,7 @@ async fn client(db: &Db, tokens: &TokenIssuer, scopes: ScopeSet) -> Client {
 }
 
 /// A German IBAN with the right check digits (ISO 7064, mod 97-10; D and E read as 13 and 14).
-fn iban(number: u64) -> Iban {
+pub(crate) fn iban(number: u64) -> Iban {
     let bban = format!("{:018}", number % 1_000_000_000_000_000_000);
     let rest =
         format!("{bban}131400").bytes().fold(0, |rest, digit| (rest * 10 + u32::from(digit - b'0')) % 97);

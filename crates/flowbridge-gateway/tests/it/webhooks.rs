@@ -190,11 +190,15 @@ async fn participant(db: &Db) -> ParticipantId {
 }
 
 /// One database for all: each test has participants of its own.
-pub(crate) async fn database() -> Db {
+/// Where the tests' PostgreSQL is.
+pub(crate) fn server_url() -> String {
     static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
+    SERVER.get_or_init(|| EmbeddedPostgres::temporary().unwrap()).url()
+}
+
+pub(crate) async fn database() -> Db {
     static MIGRATED: OnceCell<()> = OnceCell::const_new();
-    let server = SERVER.get_or_init(|| EmbeddedPostgres::temporary().unwrap());
-    let db = Db::new(&DbSettings::new(server.url())).unwrap();
+    let db = Db::new(&DbSettings::new(server_url())).unwrap();
     MIGRATED.get_or_init(async || db.migrate().await.unwrap()).await;
     db
 }
