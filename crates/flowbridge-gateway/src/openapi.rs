@@ -24,6 +24,9 @@ pub(crate) enum Refusals {
     /// There is no such resource
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(Problem),
+    /// The resource does not know this method: `bulk` stands where an id would
+    #[response(status = 405, content_type = "application/problem+json")]
+    MethodNotAllowed(Problem),
     /// It is past that, exists, or is under way
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(Problem),

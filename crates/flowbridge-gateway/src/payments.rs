@@ -1,6 +1,6 @@
 //! Payments: create one or many, read, list, cancel, refund, and everything that happened to one.
 
-use crate::answer::{Answer, Refusal, Trace, json, kept, no_such_route, random};
+use crate::answer::{Answer, Refusal, Trace, json, kept, random};
 use crate::caller::{Caller, JsonBody, media_type, read_body};
 use crate::paging::Paging;
 use crate::{Gateway, keyed};
@@ -55,8 +55,7 @@ pub(crate) fn router() -> Router<Gateway> {
 }
 
 pub(crate) fn bulk_router() -> Router<Gateway> {
-    // The description knows GET of any payment's path; this one is no payment's.
-    Router::new().route(BULK, post(bulk).get(no_such_route))
+    Router::new().route(BULK, post(bulk))
 }
 
 /// Create a payment

@@ -246,7 +246,7 @@ async fn whatever_is_wrong_is_refused_with_its_place() {
     for (method, path, status) in [
         ("GET", "/v1/nothing", 404),
         ("DELETE", "/v1/payments", 405),
-        ("GET", "/v1/payments/bulk", 404),
+        ("GET", "/v1/payments/bulk", 405),
         ("GET", "/v1/payments?limit=0", 400),
         ("GET", "/v1/payments?limit=x", 400),
         ("GET", "/v1/payments?state=%00", 400),
