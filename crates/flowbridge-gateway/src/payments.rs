@@ -28,6 +28,7 @@ use flowbridge_store::lifecycle::{self, Outcome};
 use flowbridge_store::payment::StoredPayment;
 use flowbridge_store::query::{self, PaymentFilter};
 use flowbridge_store::wake::Work;
+use flowbridge_store::webhook;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -42,8 +43,8 @@ const KINDS: [&str; 4] = ["transfer", "refund", "issuance", "redemption"];
 const STATES: [&str; 8] =
     ["accepted", "initiated", "held", "settled", "cancelling", "completed", "failed", "under_review"];
 
-/// Events of a payment shown in its timeline at most.
-const TIMELINE_EVENTS_MAX: i64 = 1_000;
+/// Rows of a kind shown in a payment's timeline at most.
+const TIMELINE_ROWS_MAX: i64 = 1_000;
 
 pub(crate) fn router() -> Router<Gateway> {
     Router::new()
@@ -104,6 +105,9 @@ async fn accept(gateway: &Gateway, trace: Trace, payment: NewPayment) -> Result<
     let accepted = gateway.batcher.accept(payment).await?;
     if let Accepted::New(answer) = &accepted {
         let is_accepted = answer.status == StatusCode::CREATED.as_u16();
+        if is_accepted {
+            metrics::counter!("payments_total", "state" => "accepted").increment(1);
+        }
         tracing::debug!(
             target: STEP,
             step = "accept",
@@ -528,7 +532,7 @@ pub(crate) async fn cancel(
 
 /// Everything that happened to a payment
 #[utoipa::path(get, path = "/v1/payments/{id}/timeline", operation_id = "get_payment_timeline", tag = "payments", params(("id" = String, Path, description = "The payment")),
-    responses((status = 200, description = "Events, journal entries and what was asked of chain and banks", body = Object), crate::openapi::Refusals))]
+    responses((status = 200, description = "Events, journal entries, what was asked of chain and banks, chain transactions and webhook deliveries", body = Object), crate::openapi::Refusals))]
 pub(crate) async fn timeline(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -537,8 +541,9 @@ pub(crate) async fn timeline(
     caller.require(Scope::PaymentsRead)?;
     let stored = find(&gateway, &caller, &id).await?;
     let payment = stored.payment.terms.id;
-    let events = event_log::read_key(&gateway.parts.db, payment, TIMELINE_EVENTS_MAX).await?;
-    let (entries, effects) = query::ledger_and_effects(&gateway.parts.db, payment).await?;
+    let db = &gateway.parts.db;
+    let events = event_log::read_key(db, payment, TIMELINE_ROWS_MAX).await?;
+    let (entries, effects) = query::ledger_and_effects(db, payment).await?;
     let events: Vec<Value> = events
         .iter()
         .map(|event| {
@@ -571,6 +576,32 @@ pub(crate) async fn timeline(
             })
         })
         .collect();
-    let body = json!({ "payment": shown(&stored), "events": events, "journal_entries": entries, "effects": effects });
+    let transactions: Vec<Value> = query::transactions(db, payment)
+        .await?
+        .iter()
+        .map(|sent| {
+            json!({
+                "at": show_instant(sent.created_at), "purpose": sent.purpose, "state": sent.state, "tx_hash": sent.tx_hash,
+                "block_number": sent.block_number, "versions": sent.versions, "since": show_instant(sent.state_since),
+            })
+        })
+        .collect();
+    let deliveries =
+        webhook::deliveries_of_payment(db, payment, caller.participant(), TIMELINE_ROWS_MAX).await?;
+    let deliveries: Vec<Value> = deliveries
+        .iter()
+        .map(|delivery| {
+            json!({
+                "at": show_instant(delivery.created_at), "event": delivery.event_kind, "delivery_id": delivery.id.to_string(),
+                "endpoint_id": delivery.endpoint.to_string(), "state": delivery.state.as_str(),
+                "attempts": delivery.attempts, "last_status": delivery.attempt_log.last().and_then(|last| last.status),
+                "since": show_instant(delivery.state_since),
+            })
+        })
+        .collect();
+    let body = json!({
+        "payment": shown(&stored), "events": events, "journal_entries": entries, "effects": effects,
+        "chain_transactions": transactions, "webhook_deliveries": deliveries,
+    });
     json(StatusCode::OK, &body)
 }

@@ -32,6 +32,10 @@ statements! {
             join ledger_account credit on credit.id = entry.credit_account
         where entry.source_id = $1 order by entry.posted_at, entry.round, entry.moment";
 
+    TRANSACTIONS = "select purpose, state, tx_hash, included_number, versions, created_at, state_since
+        from chain_tx_item item join chain_tx on chain_tx.id = item.chain_tx
+        where item.payment_id = $1 order by created_at, chain_tx.id";
+
     EFFECTS = "select kind, state, attempts, reference, outcome, state_since from effect where payment_id = $1
         order by state_since, kind";
 }
@@ -154,4 +158,43 @@ pub async fn ledger_and_effects(
         });
     }
     Ok((entries, effects))
+}
+
+/// A chain transaction that carries a payment, as a timeline shows it.
+#[derive(Debug, Clone)]
+pub struct TimelineTransaction {
+    /// What it does: `initiate`, `settle`, …
+    pub purpose: String,
+    /// How far it is.
+    pub state: String,
+    /// The hash of its newest version, once it is signed.
+    pub tx_hash: Option<String>,
+    /// The block it is in.
+    pub block_number: Option<i64>,
+    /// How often it was signed.
+    pub versions: i32,
+    /// When it was put together.
+    pub created_at: Timestamp,
+    /// Since when it is so far.
+    pub state_since: Timestamp,
+}
+
+/// The chain transactions that carried a payment, oldest first.
+pub async fn transactions(db: &Db, id: PaymentId) -> Result<Vec<TimelineTransaction>, StoreError> {
+    let hex = |hash: Vec<u8>| hash.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"));
+    db.query(TRANSACTIONS, &[&id.as_uuid()])
+        .await?
+        .iter()
+        .map(|row| {
+            Ok(TimelineTransaction {
+                purpose: row.try_get("purpose")?,
+                state: row.try_get("state")?,
+                tx_hash: row.try_get::<_, Option<Vec<u8>>>("tx_hash")?.map(hex),
+                block_number: row.try_get("included_number")?,
+                versions: row.try_get("versions")?,
+                created_at: row.try_get::<_, At>("created_at")?.0,
+                state_since: row.try_get::<_, At>("state_since")?.0,
+            })
+        })
+        .collect()
 }

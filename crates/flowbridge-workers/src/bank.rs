@@ -8,6 +8,7 @@
 //! Each bank is served by tasks of its own, so one that takes thirty seconds to answer delays nobody else's payments.
 
 use crate::context::{Context, Turn, Worker, chain, run_loop};
+use crate::step::{Step, trace_id};
 use flowbridge_bank::connector::{
     Capabilities, Earlier, NextMove, Operation, OperationKind, Outcome, QueryOutcome,
 };
@@ -146,12 +147,13 @@ struct Slice<'a> {
 
 impl Slice<'_> {
     async fn serve(&self, claimed: Vec<ClaimedBankEffect>) -> Result<(), StoreError> {
+        let began = self.context.now();
         let ids: Vec<PaymentId> = claimed.iter().map(|effect| effect.payment_id).collect();
         let details = effect::bank_details(&self.context.db, &ids).await?;
         let (to_ask, to_send): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|effect| effect.may_have_run);
         let (asked, sent) = tokio::join!(self.ask(&to_ask), self.send(&to_send, &details));
         let answers: Vec<_> = to_ask.into_iter().zip(asked).chain(to_send.into_iter().zip(sent)).collect();
-        self.record(answers).await
+        self.record(began, answers).await
     }
 
     /// Asks what became of operations that may have reached the bank.
@@ -200,12 +202,19 @@ impl Slice<'_> {
     }
 
     /// One transaction: what became of the effects, and the observations that follow for those that were still ours.
-    async fn record(&self, answers: Vec<(ClaimedBankEffect, NextMove)>) -> Result<(), StoreError> {
+    async fn record(
+        &self,
+        began: Timestamp,
+        answers: Vec<(ClaimedBankEffect, NextMove)>,
+    ) -> Result<(), StoreError> {
         let now = self.context.now();
         let mut results = Vec::with_capacity(answers.len());
+        let mut steps = Vec::with_capacity(answers.len());
         let mut observations = HashMap::new();
         for (effect, next) in answers {
+            let outcome = outcome(&next);
             let (result, event) = self.judge(&effect, next, now);
+            steps.push((outcome, effect.clone()));
             if let Some(event) = event {
                 observations.insert((result.payment_id, result.effect), (event, effect.traceparent));
             }
@@ -231,6 +240,26 @@ impl Slice<'_> {
             .collect();
         event_log::append(&tx, &events, now).await?;
         tx.commit().await?;
+        for (outcome, effect) in steps {
+            if !ours.contains(&(effect.payment_id, Effect::Bank(effect.step))) {
+                continue;
+            }
+            let (bank, step) = (self.bank.as_str(), effect.step.as_str());
+            metrics::counter!("bank_operations_total", "bank" => bank.to_owned(), "step" => step, "outcome" => outcome)
+                .increment(1);
+            metrics::histogram!("bank_operation_seconds", "bank" => bank.to_owned(), "step" => step)
+                .record(now.since(began).as_secs_f64());
+            let step = Step {
+                name: step,
+                outcome,
+                payment: effect.payment_id,
+                traceparent: &effect.traceparent,
+                times: (began, now),
+                bank: Some(bank),
+                attempt: Some(effect.attempts),
+            };
+            step.tell();
+        }
         if ours.len() < results.len() {
             tracing::warn!(
                 bank = self.bank.as_str(),
@@ -299,9 +328,15 @@ impl Slice<'_> {
             }
         };
         if result.next == EffectNext::Escalated {
-            tracing::error!(payment.id = %effect.payment_id, bank = self.bank.as_str(), step = effect.step.as_str(), why = result.outcome, "a bank operation waits for a person");
+            tracing::error!(
+                payment.id = %effect.payment_id,
+                trace_id = trace_id(&effect.traceparent),
+                bank = self.bank.as_str(),
+                step = effect.step.as_str(),
+                why = result.outcome,
+                "a bank operation waits for a person"
+            );
         }
-        metrics::counter!("bank_operations_total", "bank" => self.bank.as_str().to_owned(), "step" => effect.step.as_str(), "outcome" => result.outcome.clone()).increment(1);
         (result, event)
     }
 
@@ -318,6 +353,17 @@ impl Slice<'_> {
             ("reference".to_owned(), json!(result.reference)),
             ("booked_at_micros".to_owned(), json!(result.booked_at.map(Timestamp::as_micros))),
         ])
+    }
+}
+
+/// What came of an operation, as metrics and traces name it.
+const fn outcome(next: &NextMove) -> &'static str {
+    match next {
+        NextMove::RecordDone(_) => "done",
+        NextMove::RecordDeclined(_) => "declined",
+        NextMove::Query(_) => "unknown",
+        NextMove::Send(_) => "not_sent",
+        NextMove::Escalate(_) => "escalated",
     }
 }
 

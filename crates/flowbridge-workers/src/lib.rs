@@ -10,4 +10,5 @@ pub mod context;
 pub mod monitor;
 pub mod orchestrator;
 pub mod proof;
+mod step;
 pub mod webhook;

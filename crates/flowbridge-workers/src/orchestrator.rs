@@ -6,6 +6,7 @@
 //! refuses is cut in half until the one item at fault stands alone.
 
 use crate::context::{Context, Turn, Worker, chain, run_loop};
+use crate::step::{Step, trace_id};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
 use flowbridge_domain::time::Timestamp;
@@ -200,12 +201,34 @@ async fn take_in(
         reader.advance(&tx, held, *offset).await?;
     }
     tx.commit().await?;
-    announce(context, &sources.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), &outcomes);
+    announce(context, sources.iter().map(|event| Cause::of(event)), &outcomes);
+    tell(&sources, &outcomes, context.now());
     for (event, cause) in letters {
         metrics::counter!("dead_letters_total", "group" => GROUP).increment(1);
-        tracing::error!(payment.id = %event.key, event.kind = event.kind, cause, "parked an event; its payment waits for a person");
+        tracing::error!(payment.id = %event.key, trace_id = trace_id(&event.traceparent), event.kind = event.kind, cause, "parked an event; its payment waits for a person");
     }
     Ok(())
+}
+
+/// Tells what was taken in: from when chain or bank had said it.
+fn tell(sources: &[&LoggedEvent], outcomes: &[Outcome], now: Timestamp) {
+    for (event, outcome) in sources.iter().zip(outcomes) {
+        let step = Step {
+            // The kinds of observations are a list of ours: what cannot be read was parked.
+            name: &event.kind,
+            outcome: match outcome {
+                Outcome::Applied { .. } => "applied",
+                Outcome::Rejected(_) => "without_effect",
+                Outcome::UnknownPayment => "unknown_payment",
+            },
+            payment: event.key,
+            traceparent: &event.traceparent,
+            times: (event.recorded_at, now),
+            bank: event.data.get("bank").and_then(serde_json::Value::as_str),
+            attempt: None,
+        };
+        step.tell();
+    }
 }
 
 /// Tries halves in transactions that are rolled back, until the payments at fault stand alone.
@@ -268,16 +291,30 @@ async fn timers(context: &Context, slice_max: i64) -> Result<Turn, StoreError> {
     }
     let outcomes = lifecycle::apply(&tx, &due, now).await?;
     tx.commit().await?;
-    announce(context, &vec!["timer"; outcomes.len()], &outcomes);
+    let overdue = due.iter().map(|due| Cause { payment: due.payment_id, kind: "timer", traceparent: "" });
+    announce(context, overdue, &outcomes);
     // Rejections leave a payment due; going on at once would only find it again.
     let applied = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied { .. }));
     Ok(if applied { Turn::Busy } else { Turn::Idle })
 }
 
+/// What made a payment decide.
+struct Cause<'a> {
+    payment: PaymentId,
+    kind: &'a str,
+    traceparent: &'a str,
+}
+
+impl<'a> Cause<'a> {
+    fn of(event: &'a LoggedEvent) -> Self {
+        Self { payment: event.key, kind: &event.kind, traceparent: &event.traceparent }
+    }
+}
+
 /// Rings for those who have work now, and counts.
-fn announce(context: &Context, kinds: &[&str], outcomes: &[Outcome]) {
+fn announce<'a>(context: &Context, causes: impl Iterator<Item = Cause<'a>>, outcomes: &[Outcome]) {
     let mut entered_any = false;
-    for (kind, outcome) in kinds.iter().zip(outcomes) {
+    for (cause, outcome) in causes.zip(outcomes) {
         match outcome {
             Outcome::Applied { entered } => {
                 for state in entered {
@@ -285,8 +322,10 @@ fn announce(context: &Context, kinds: &[&str], outcomes: &[Outcome]) {
                     metrics::counter!("payments_total", "state" => state.as_str()).increment(1);
                     if let State::UnderReview(reason) = state {
                         tracing::warn!(
+                            payment.id = %cause.payment,
+                            trace_id = trace_id(cause.traceparent),
                             reason = reason.as_str(),
-                            cause = kind,
+                            cause = cause.kind,
                             "a payment waits for a person"
                         );
                     }
@@ -325,6 +364,6 @@ pub async fn retry_letters(db: &Db, key: PaymentId, context: &Context) -> Result
     let ids: Vec<_> = letters.iter().map(|(id, _)| *id).collect();
     event_log::resolve_letters(&tx, &ids, "retried", now).await?;
     tx.commit().await?;
-    announce(context, &vec!["retry"; outcomes.len()], &outcomes);
+    announce(context, letters.iter().map(|(_, event)| Cause::of(event)), &outcomes);
     Ok(letters.len())
 }

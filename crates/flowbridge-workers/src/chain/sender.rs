@@ -8,6 +8,7 @@
 
 use super::{ChainSettings, chain_error};
 use crate::context::{Context, Turn, Worker};
+use crate::step::Step;
 use flowbridge_chain::call::{self, OnLeaves};
 use flowbridge_chain::leaf::{LeafTerms, root};
 use flowbridge_chain::plan::{Action, InFlight, TxFees, View, plan};
@@ -41,6 +42,9 @@ pub(super) struct Sender {
     /// When our rows were last compared with the chain, and at which head.
     tracked: Option<(Timestamp, Head)>,
 }
+
+/// Where each payment is in its trace, and since when it has waited.
+type Asked = HashMap<PaymentId, (String, Timestamp)>;
 
 /// How often rows are compared with the chain while no block comes.
 const TRACK_INTERVAL: Duration = Duration::from_secs(1);
@@ -103,23 +107,51 @@ impl Sender {
         let now = self.context.now();
         let tx = self.context.db.begin().await?;
         rows::guard_lane(&tx, lease).await?;
+        let mut asked = Asked::new();
         let intentions = match self.lane {
-            Lane::Initiator => self.intend_initiations(&tx, now).await?,
+            Lane::Initiator => self.intend_initiations(&tx, &mut asked, now).await?,
             Lane::Settler => {
                 let effects = [Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption];
-                self.intend_on_leaves(&tx, &effects, now).await?
+                self.intend_on_leaves(&tx, &effects, &mut asked, now).await?
             }
-            Lane::Canceller => self.intend_on_leaves(&tx, &[Effect::CancelOnChain], now).await?,
+            Lane::Canceller => self.intend_on_leaves(&tx, &[Effect::CancelOnChain], &mut asked, now).await?,
         };
         rows::intend(&tx, &intentions, now).await?;
         tx.commit().await?;
+        self.tell(&intentions, &asked);
         Ok(!intentions.is_empty())
     }
 
-    async fn intend_initiations(&self, tx: &Tx, now: Timestamp) -> Result<Vec<Intention>, StoreError> {
+    /// Tells which payments are in a transaction now, from when that was asked for.
+    fn tell(&self, intentions: &[Intention], asked: &Asked) {
+        let now = self.context.now();
+        for intention in intentions {
+            for payment in &intention.payments {
+                let Some((traceparent, since)) = asked.get(payment) else { continue };
+                let step = Step {
+                    name: intention.effect.as_str(),
+                    outcome: "batched",
+                    payment: *payment,
+                    traceparent,
+                    times: (*since, now),
+                    bank: None,
+                    attempt: None,
+                };
+                step.tell();
+            }
+        }
+    }
+
+    async fn intend_initiations(
+        &self,
+        tx: &Tx,
+        asked: &mut Asked,
+        now: Timestamp,
+    ) -> Result<Vec<Intention>, StoreError> {
         let limit = i64::try_from(self.settings.batch_size_max * 4).unwrap_or(i64::MAX);
         let currencies: Vec<Currency> = self.contracts.iter().map(|set| set.currency).collect();
         let due = rows::claim_initiations(tx, &currencies, now, DEADLINE_MARGIN, limit).await?;
+        asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         let mut groups: BTreeMap<(Currency, bool), Vec<Opening>> = BTreeMap::new();
         let mut intentions = Vec::new();
         let mut refused = Vec::new();
@@ -180,10 +212,12 @@ impl Sender {
         &self,
         tx: &Tx,
         effects: &[Effect],
+        asked: &mut Asked,
         now: Timestamp,
     ) -> Result<Vec<Intention>, StoreError> {
         let limit = i64::try_from(self.settings.batch_size_max * 4).unwrap_or(i64::MAX);
         let due = rows::claim_on_leaves(tx, effects, now, limit).await?;
+        asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         if due.is_empty() {
             return Ok(vec![]);
         }

@@ -436,14 +436,14 @@ async fn production_settings_never_connect_inside() {
     // As if they had been registered while the ranges were open, or by hand in the database.
     for (host, refusal) in [
         ("http://127.0.0.1", "the address must begin with https://"),
-        ("https://127.0.0.1", "the host does not have a public address"),
-        ("https://2130706433", "the host does not have a public address"),
-        ("https://0x7f.1", "the host does not have a public address"),
-        ("https://[::ffff:127.0.0.1]", "the host does not have a public address"),
-        ("https://[::1]", "the host does not have a public address"),
-        ("https://169.254.169.254", "the host does not have a public address"),
+        ("https://127.0.0.1", "the host does not have an address that may be called"),
+        ("https://2130706433", "the host does not have an address that may be called"),
+        ("https://0x7f.1", "the host does not have an address that may be called"),
+        ("https://[::ffff:127.0.0.1]", "the host does not have an address that may be called"),
+        ("https://[::1]", "the host does not have an address that may be called"),
+        ("https://169.254.169.254", "the host does not have an address that may be called"),
         // Only its resolution shows where it leads.
-        ("https://localhost", "the host does not have a public address"),
+        ("https://localhost", "the host does not have an address that may be called"),
     ] {
         let (endpoint, _) = stage.endpoint(owner, &format!("{host}:{port}/"), &[]).await;
         stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;

@@ -304,6 +304,24 @@ pub(crate) async fn show(client: &ApiClient, id: &str) -> Result<()> {
         );
         lines.push((text(entry, "at").to_owned(), legs));
     }
+    for sent in list_of(&timeline, "chain_transactions") {
+        let block = sent.get("block_number").and_then(Value::as_i64);
+        let block = block.map(|number| format!(" in block {number}")).unwrap_or_default();
+        let line = format!(
+            "  chain: {:<17} {}{block}, {}",
+            text(sent, "purpose"),
+            text(sent, "tx_hash"),
+            text(sent, "state")
+        );
+        lines.push((text(sent, "at").to_owned(), line));
+    }
+    for delivery in list_of(&timeline, "webhook_deliveries") {
+        let attempts = delivery.get("attempts").and_then(Value::as_i64).unwrap_or_default();
+        let (event, endpoint, state) =
+            (text(delivery, "event"), text(delivery, "endpoint_id"), text(delivery, "state"));
+        let line = format!("  webhook: {event:<19} to {endpoint}: {state}, attempts {attempts}");
+        lines.push((text(delivery, "since").to_owned(), line));
+    }
     lines.sort_by(|one, other| one.0.cmp(&other.0));
     for (at, line) in lines {
         say(format_args!("  {at}  {}", line.trim_end()));

@@ -56,6 +56,7 @@ const GAUGES: &[(&str, Unit, &str)] = &[
 
 const HISTOGRAMS: &[(&str, Unit, &str)] = &[
     (super::step::DURATION, Unit::Seconds, "Steps of payments, by step and outcome"),
+    ("bank_operation_seconds", Unit::Seconds, "Time until banks answered, by bank and step"),
     ("webhook_attempt_seconds", Unit::Seconds, "Calls of webhook endpoints, by outcome"),
     ("http_request_seconds", Unit::Seconds, "Time to answer a request, by route and method"),
     ("accept_slice_payments", Unit::Count, "Payments accepted together in one transaction"),
