@@ -8,6 +8,7 @@ mod peer;
 mod setup;
 mod shell;
 mod steps;
+mod storm;
 mod test;
 mod tidy;
 
@@ -18,6 +19,7 @@ cargo xtask dev [ARGS…]              set up what is missing, build, and run `f
 cargo xtask setup                    only the set-up, with the tools that the tests need
 cargo xtask test [--long] [FILTER]   every check, as CI runs it; with FILTER only the Rust tests whose name contains it
 cargo xtask tidy                     architecture and style checks that no compiler makes
+cargo xtask storm [ARGS…]            kill everything while payments flow, then prove that nothing was lost; `--help` says more
 cargo xtask contracts build|check|test
 cargo xtask peers                    every peer below against a FlowBridge that is started for it
 cargo xtask peer spectral FILE|URL               lint an OpenAPI description
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::everything(),
         ["test", options @ ..] => test::run(options),
         ["tidy"] => tidy::run(),
+        ["storm", arguments @ ..] => storm::run(arguments),
         ["contracts", "build"] => contracts::build(),
         ["contracts", "check"] => contracts::check(),
         ["contracts", "test"] => contracts::test(),

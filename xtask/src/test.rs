@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::steps::{Outcome, Steps};
-use crate::{contracts, peer, setup, shell, tidy};
+use crate::{contracts, peer, setup, shell, storm, tidy};
 
 /// All checks, or with a filter only the Rust tests whose name contains it. `--long` adds the tests marked as long.
 pub(crate) fn run(options: &[&str]) -> Result<()> {
@@ -25,7 +25,15 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
         }
         shell::run(shell::cargo(&arguments))
     })?;
-    if filter.is_empty() { peer::run(&mut steps) } else { Ok(()) }
+    if filter.is_empty() {
+        peer::run(&mut steps)?;
+        steps.must(
+            "storm",
+            "read what was violated above, and the logs it names; `cargo xtask storm --seed N` repeats it",
+            storm::short,
+        )?;
+    }
+    Ok(())
 }
 
 fn before_the_tests(steps: &mut Steps) -> Result<()> {

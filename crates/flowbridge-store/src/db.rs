@@ -4,6 +4,7 @@
 //! statement, on a lock, on an idle transaction and on a peer that has vanished (`tcp_user_timeout`), because a query on a
 //! dead connection otherwise hangs for a quarter of an hour.
 
+use crate::failpoint;
 use crate::sql::Statement;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use std::time::Duration;
@@ -131,7 +132,10 @@ impl Db {
     ) -> Result<Vec<Row>, StoreError> {
         let connection = self.connection().await?;
         let prepared = connection.prepare_cached(statement.sql).await?;
-        Ok(connection.query(&prepared, params).await?)
+        let nth = failpoint::before_commit();
+        let rows = connection.query(&prepared, params).await?;
+        failpoint::after_commit(nth);
+        Ok(rows)
     }
 
     /// Is the database there? For readiness checks.
@@ -174,7 +178,10 @@ pub struct Tx {
 impl Tx {
     /// Makes it so. After an error here the outcome is not known: ask before doing it again.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        self.end("commit").await
+        let nth = failpoint::before_commit();
+        self.end("commit").await?;
+        failpoint::after_commit(nth);
+        Ok(())
     }
 
     /// Undoes it and gives the connection back.

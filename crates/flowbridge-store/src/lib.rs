@@ -11,6 +11,7 @@ pub mod chain;
 pub mod db;
 pub mod effect;
 pub mod event_log;
+mod failpoint;
 pub mod ledger;
 pub mod lifecycle;
 pub mod measure;

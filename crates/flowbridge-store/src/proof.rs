@@ -15,7 +15,7 @@ use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
 use flowbridge_domain::ledger::{JournalEntry, LedgerAccount, Side};
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::BankCode;
-use flowbridge_domain::payment::{ChainLeg, Funding, HoldLeg, Payment, State, step};
+use flowbridge_domain::payment::{ChainLeg, Funding, HoldLeg, Payment, step};
 use flowbridge_domain::time::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -27,8 +27,12 @@ statements! {
         where chain_leg = 'open' and funding = 'token'
         group by debtor_account, currency";
 
-    RECEIVABLE = "select debtor_participant, currency, sum(amount)::bigint as amount from payment
-        where state = 'settled' and funding = 'bank' and hold_leg in ('placed', 'capture_asked')
+    RECEIVABLE = "select debtor_participant, currency,
+            sum(case when chain_leg = 'settled' then amount else -amount end)::bigint as amount
+        from payment
+        where state not in ('completed', 'failed') and funding = 'bank'
+            and (chain_leg = 'settled' and hold_leg in ('placed', 'capture_asked')
+                or chain_leg <> 'settled' and hold_leg in ('captured', 'return_asked'))
         group by debtor_participant, currency";
 
     CHAIN_WALLETS = "select chain_wallet.currency, chain_wallet.wallet, chain_wallet.units, chain_contract.token_decimals,
@@ -248,7 +252,8 @@ async fn read_books(tx: &Tx) -> Result<Books, StoreError> {
 struct UnderWay {
     /// In escrow on chain: still the debtor's in the ledger, no longer in the wallet.
     escrowed: HashMap<(AccountId, Currency), i128>,
-    /// Settled, not yet captured, the hold live: what makes a receivable good.
+    /// Settled, not yet captured, the hold live: what makes a receivable good. Less what was captured and is not settled, which
+    /// is so with a confirm-only bank before settlement, and after a reorganisation.
     receivable: BTreeMap<(ParticipantId, Currency), i128>,
 }
 
@@ -260,9 +265,23 @@ impl UnderWay {
         if terms.funding == Funding::Token && progress.legs.chain == ChainLeg::Open {
             *self.escrowed.entry((terms.debtor.account, currency)).or_default() += amount;
         }
-        let live = matches!(progress.legs.hold, HoldLeg::Placed | HoldLeg::CaptureAsked);
-        if terms.funding == Funding::Bank && progress.state == State::Settled && live {
-            *self.receivable.entry((terms.debtor.participant, currency)).or_default() += amount;
+        if terms.funding == Funding::Bank && !progress.state.is_terminal() {
+            let is_settled = progress.legs.chain == ChainLeg::Settled;
+            let owed = match progress.legs.hold {
+                HoldLeg::Placed | HoldLeg::CaptureAsked if is_settled => amount,
+                // Captured ahead of settlement, or the settlement was reorganised away: we owe, for now.
+                HoldLeg::Captured | HoldLeg::ReleaseAsked { captured: true } if !is_settled => -amount,
+                HoldLeg::NotAsked
+                | HoldLeg::Asked
+                | HoldLeg::Placed
+                | HoldLeg::Declined
+                | HoldLeg::CaptureAsked
+                | HoldLeg::Captured
+                | HoldLeg::CaptureDeclined
+                | HoldLeg::ReleaseAsked { .. }
+                | HoldLeg::Released => 0,
+            };
+            *self.receivable.entry((terms.debtor.participant, currency)).or_default() += owed;
         }
     }
 }

@@ -86,8 +86,8 @@ pub async fn run_loop(
     }
 }
 
-/// The longest pause after failures.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The longest pause after failures: a database that is back is used again within about a second.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// 50 ms, doubled with each failure, with up to half of it as jitter, so that workers do not return in step.
 fn backoff(failures: u32) -> Duration {

@@ -549,9 +549,10 @@ impl Sender {
         for action in plan(&in_flight, next_nonce, &view, &self.settings.fees, now) {
             self.carry_out(lease, &signed, action).await?;
         }
-        // Policy says when a log counts; a transaction is followed until no reorganisation reaches it.
+        // Policy says when a log counts; a transaction is followed for as long as the watcher could go back behind it, also
+        // on a chain that takes back what it has called final.
         let depth = self.settings.watch.reorg_depth_blocks_max;
-        let settled = head.finalized.number.max(head.latest.number.saturating_sub(depth));
+        let settled = head.latest.number.saturating_sub(depth);
         rows::follow_included(&self.context.db, self.lane, settled, now).await?;
         self.tracked = Some((now, head));
         let oldest = signed.iter().map(|tx| now.since(tx.state_since)).max().unwrap_or_default();

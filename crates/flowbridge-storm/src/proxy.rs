@@ -1,0 +1,189 @@
+//! A proxy that goes wrong on request: between the roles and PostgreSQL, the chain node and the banks, and between
+//! clients and gateways.
+//!
+//! It forwards bytes and knows no protocol. In [`Weather::Duplicate`] whatever a client sends goes to the server a second
+//! time over a connection of its own, whose answers nobody reads: a request that the network delivered twice.
+
+use anyhow::{Context as _, Result};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What the network is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Bytes pass.
+    Fair,
+    /// Each piece of data comes late by this much.
+    Delay(Duration),
+    /// Connections stay open, and nothing passes.
+    Stall,
+    /// Connections are closed as soon as they are made.
+    Refuse,
+    /// Requests arrive twice.
+    Duplicate,
+}
+
+/// Where the server is.
+#[derive(Debug, Clone)]
+pub(crate) enum Upstream {
+    /// A port of this machine.
+    Tcp(u16),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// A running proxy; dropped, it stops.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    weather: watch::Sender<Weather>,
+    /// Counts cuts: each closes the connections that were open before it.
+    cuts: watch::Sender<u64>,
+    port: Option<u16>,
+    acceptor: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Line {
+    upstream: Upstream,
+    weather: watch::Receiver<Weather>,
+    cuts: watch::Receiver<u64>,
+}
+
+impl Proxy {
+    /// Listens on a free port of this machine.
+    pub(crate) async fn tcp(upstream: Upstream) -> Result<Arc<Self>> {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let port = listener.local_addr()?.port();
+        let (weather, cuts, line) = controls(upstream);
+        let acceptor = tokio::spawn(async move {
+            let mut lines = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                // Small writes go out as they come: this is a network with faults, not with delays of its own.
+                let _ = client.set_nodelay(true);
+                lines.spawn(carry(client, line.clone()));
+                while lines.try_join_next().is_some() {}
+            }
+        });
+        Ok(Arc::new(Self { weather, cuts, port: Some(port), acceptor }))
+    }
+
+    /// Listens at `.s.PGSQL.5432` in `folder`, where PostgreSQL's clients look.
+    pub(crate) fn postgres(folder: &Path, upstream: PathBuf) -> Result<Arc<Self>> {
+        std::fs::create_dir_all(folder)?;
+        let path = folder.join(".s.PGSQL.5432");
+        let listener = UnixListener::bind(&path).with_context(|| format!("listen at {}", path.display()))?;
+        let (weather, cuts, line) = controls(Upstream::Unix(upstream));
+        let acceptor = tokio::spawn(async move {
+            let mut lines = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                lines.spawn(carry(client, line.clone()));
+                while lines.try_join_next().is_some() {}
+            }
+        });
+        Ok(Arc::new(Self { weather, cuts, port: None, acceptor }))
+    }
+
+    /// The address of a proxy made by [`Self::tcp`], as `127.0.0.1:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("127.0.0.1:{}", self.port.unwrap_or_default())
+    }
+
+    /// Changes the weather, also for connections that are open.
+    pub(crate) fn set(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// Closes every open connection.
+    pub(crate) fn cut(&self) {
+        self.cuts.send_modify(|count| *count += 1);
+    }
+}
+
+fn controls(upstream: Upstream) -> (watch::Sender<Weather>, watch::Sender<u64>, Line) {
+    let (weather, seen) = watch::channel(Weather::Fair);
+    let (cuts, cut) = watch::channel(0);
+    (weather, cuts, Line { upstream, weather: seen, cuts: cut })
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn dial(upstream: &Upstream) -> std::io::Result<Box<dyn Stream>> {
+    Ok(match upstream {
+        Upstream::Tcp(port) => {
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await?;
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        }
+        Upstream::Unix(path) => Box::new(UnixStream::connect(path).await?),
+    })
+}
+
+/// Carries one connection until either side ends it or it is cut. How it ended is the network's secret.
+async fn carry(client: impl Stream + 'static, mut line: Line) {
+    if *line.weather.borrow() == Weather::Refuse {
+        return;
+    }
+    line.cuts.mark_unchanged();
+    let Ok(server) = dial(&line.upstream).await else { return };
+    let (from_client, to_client) = tokio::io::split(client);
+    let (from_server, to_server) = tokio::io::split(server);
+    let shadow = line.upstream.clone();
+    let (there, back) = (line.weather.clone(), line.weather.clone());
+    tokio::select! {
+        _ = line.cuts.changed() => {}
+        () = async {
+            tokio::join!(
+                pump(from_client, to_server, there, Some(shadow)),
+                pump(from_server, to_client, back, None),
+            );
+        } => {}
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut weather: watch::Receiver<Weather>,
+    shadow: Option<Upstream>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    let mut second: Option<Box<dyn Stream>> = None;
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let data = buffer.get(..count).unwrap_or_default();
+        if weather.wait_for(|now| *now != Weather::Stall).await.is_err() {
+            break;
+        }
+        let now = *weather.borrow();
+        match now {
+            Weather::Delay(late) => tokio::time::sleep(late).await,
+            Weather::Refuse => break,
+            Weather::Fair | Weather::Stall | Weather::Duplicate => {}
+        }
+        if let (Weather::Duplicate, Some(upstream)) = (now, &shadow) {
+            if second.is_none() {
+                second = dial(upstream).await.ok();
+            }
+            if let Some(stream) = &mut second {
+                // A copy that is lost is a copy less.
+                let _ = stream.write_all(data).await;
+            }
+        }
+        if to.write_all(data).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}

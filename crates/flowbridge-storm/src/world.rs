@@ -1,0 +1,271 @@
+//! The system under the storm: real processes on a real PostgreSQL and a real chain node, with a proxy on every line.
+
+use crate::process::{Process, Recipe};
+use crate::proxy::{Proxy, Upstream};
+use anyhow::{Context as _, Result, bail, ensure};
+use flowbridge_embedded::{AnvilSettings, EmbeddedAnvil, EmbeddedPostgres};
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// The chain's pace: four blocks a second keep a short storm short.
+const BLOCK_TIME: Duration = Duration::from_millis(250);
+/// How deep reorganisations can go.
+const STATES_KEPT: u32 = 64;
+/// How long a start may take.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The roles as they run, each with the name of its process.
+const PROCESSES: [(&str, &str); 9] = [
+    ("bank-simulator", "bank-simulator"),
+    ("gateway-1", "gateway"),
+    ("gateway-2", "gateway"),
+    ("orchestrator-1", "orchestrator"),
+    ("orchestrator-2", "orchestrator"),
+    ("chain", "chain"),
+    ("bank", "bank"),
+    ("webhooks", "webhooks"),
+    ("jobs", "jobs"),
+];
+
+/// Everything that runs, and every line between.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) home: PathBuf,
+    pub(crate) postgres: Mutex<EmbeddedPostgres>,
+    pub(crate) anvil: Mutex<EmbeddedAnvil>,
+    pub(crate) processes: Vec<Mutex<Process>>,
+    /// The database, past the proxy: for locks and broken backends.
+    pub(crate) database_url: String,
+    pub(crate) postgres_line: Arc<Proxy>,
+    pub(crate) rpc_line: Arc<Proxy>,
+    pub(crate) socket_line: Arc<Proxy>,
+    pub(crate) bank_line: Arc<Proxy>,
+    pub(crate) gateway_lines: [Arc<Proxy>; 2],
+    /// Issuer of tokens and audience of assertions.
+    pub(crate) issuer: String,
+    pub(crate) rpc_url: String,
+    pub(crate) simulator_url: String,
+    pub(crate) simulator_key: String,
+    pub(crate) http: reqwest::Client,
+}
+
+impl World {
+    /// Sets the stage with `flowbridge dev --once`, then runs the same data as many processes.
+    pub(crate) async fn start(binary: &Path, home: &Path) -> Result<Self> {
+        let port = free_ports()?;
+        let set = tokio::process::Command::new(binary)
+            .args(["dev", "--once", "--fresh", "--port", &port.to_string()])
+            .current_dir(home)
+            .output()
+            .await
+            .context("run `flowbridge dev --once`")?;
+        ensure!(
+            set.status.success(),
+            "`flowbridge dev --once` failed:\n{}{}",
+            String::from_utf8_lossy(&set.stdout),
+            String::from_utf8_lossy(&set.stderr)
+        );
+        let data = home.join(".flowbridge");
+        let chain_port = port + 465;
+        let (postgres_folder, chain_folder) = (data.join("postgres"), data.join("chain"));
+        let (postgres, anvil) = tokio::task::spawn_blocking(move || {
+            let postgres = EmbeddedPostgres::start(&postgres_folder, None)?;
+            let anvil = EmbeddedAnvil::start(AnvilSettings {
+                port: Some(chain_port),
+                block_time: BLOCK_TIME,
+                idle_block_time: BLOCK_TIME,
+                states_kept: STATES_KEPT,
+                ..AnvilSettings::in_folder(chain_folder)
+            })?;
+            Ok::<_, anyhow::Error>((postgres, anvil))
+        })
+        .await??;
+        let database_url = postgres.url();
+        let socket = socket_of(&database_url)?;
+        let sockets = tempfile::Builder::new().prefix("fb-storm-").tempdir()?.keep();
+        let postgres_line = Proxy::postgres(&sockets, socket)?;
+        let rpc_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
+        let socket_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
+        let bank_line = Proxy::tcp(Upstream::Tcp(port + 2)).await?;
+        let gateway_ports = [port, free_port()?];
+        let gateway_lines = [
+            Proxy::tcp(Upstream::Tcp(gateway_ports[0])).await?,
+            Proxy::tcp(Upstream::Tcp(gateway_ports[1])).await?,
+        ];
+        let config = data.join("storm.toml");
+        write_config(&data.join("flowbridge.toml"), &config, &bank_line)?;
+        let environment = |name: &str| -> Result<Vec<(String, String)>> {
+            let gateway = if name == "gateway-2" { gateway_ports[1] } else { gateway_ports[0] };
+            Ok([
+                (
+                    "DATABASE__URL",
+                    format!("postgresql:///flowbridge?host={}&user=flowbridge", sockets.display()),
+                ),
+                ("CHAIN__RPC_URL", format!("http://{}", rpc_line.authority())),
+                ("CHAIN__WS_URL", format!("ws://{}", socket_line.authority())),
+                ("CHAIN__FEE_BUMP_AFTER_MS", "3000".to_owned()),
+                ("CHAIN__LEASE_MS", "5000".to_owned()),
+                ("BANK__TIMEOUT_MS", "3000".to_owned()),
+                ("BANK__LEASE_MS", "10000".to_owned()),
+                ("WEBHOOKS__TIMEOUT_MS", "2000".to_owned()),
+                ("GATEWAY__LISTEN", format!("127.0.0.1:{gateway}")),
+                ("OBSERVABILITY__METRICS_LISTEN", format!("127.0.0.1:{}", free_port()?)),
+                ("OBSERVABILITY__LOG_FORMAT", "json".to_owned()),
+                ("OBSERVABILITY__LOG_FILTER", "warn".to_owned()),
+            ]
+            .into_iter()
+            .map(|(name, value)| (format!("FLOWBRIDGE__{name}"), value))
+            .collect())
+        };
+        let mut processes = Vec::new();
+        for (name, role) in PROCESSES {
+            let recipe = Recipe {
+                name: name.to_owned(),
+                role,
+                binary: binary.to_owned(),
+                home: home.to_owned(),
+                config: config.clone(),
+                environment: environment(name)?,
+            };
+            let mut process = Process::new(recipe);
+            process.start(None)?;
+            processes.push(Mutex::new(process));
+        }
+        let simulator_key =
+            std::fs::read_to_string(data.join("keys").join("bank-admin.key"))?.trim().to_owned();
+        let world = Self {
+            home: home.to_owned(),
+            rpc_url: anvil.rpc_url(),
+            postgres: Mutex::new(postgres),
+            anvil: Mutex::new(anvil),
+            processes,
+            database_url,
+            postgres_line,
+            rpc_line,
+            socket_line,
+            bank_line,
+            gateway_lines,
+            issuer: format!("http://127.0.0.1:{port}"),
+            simulator_url: format!("http://127.0.0.1:{}", port + 2),
+            simulator_key,
+            http: reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?,
+        };
+        world.wait_ready().await?;
+        Ok(world)
+    }
+
+    /// Waits until both gateways are ready.
+    pub(crate) async fn wait_ready(&self) -> Result<()> {
+        let began = Instant::now();
+        for line in &self.gateway_lines {
+            loop {
+                let url = format!("http://{}/readyz", line.authority());
+                if self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                    break;
+                }
+                if began.elapsed() > START_PATIENCE {
+                    bail!(
+                        "the gateways were not ready within {START_PATIENCE:?}; logs are in {}",
+                        self.home.join("logs").display()
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// A call of the chain node, past the proxy.
+    pub(crate) async fn rpc(&self, method: &str, params: Value) -> Result<Value> {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer: Value = self.http.post(&self.rpc_url).json(&body).send().await?.json().await?;
+        if let Some(error) = answer.get("error") {
+            bail!("the chain node refused {method}: {error}");
+        }
+        Ok(answer.get("result").cloned().unwrap_or(Value::Null))
+    }
+
+    /// A call of the bank simulator's administration.
+    pub(crate) async fn simulator(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value> {
+        let url = format!("{}/admin/banks/{path}", self.simulator_url);
+        let mut request = self.http.request(method, &url).bearer_auth(&self.simulator_key);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?.error_for_status()?;
+        let text = answer.text().await?;
+        Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? })
+    }
+
+    /// Starts again whatever has ended by itself, and says what that was. Not the ones somebody else has in hand.
+    pub(crate) async fn revive(&self) -> Result<Vec<String>> {
+        let mut revived = Vec::new();
+        for process in &self.processes {
+            let Ok(mut process) = process.try_lock() else { continue };
+            if process.has_ended() {
+                process.start(None)?;
+                revived.push(process.recipe.name.clone());
+            }
+        }
+        Ok(revived)
+    }
+
+    /// Ends everything in good order.
+    pub(crate) async fn stop(self) -> Result<()> {
+        for process in self.processes.iter().rev() {
+            process.lock().await.terminate().await?;
+        }
+        let Self { postgres, anvil, .. } = self;
+        tokio::task::spawn_blocking(move || drop((postgres, anvil))).await?;
+        Ok(())
+    }
+}
+
+/// The stage's configuration, with the banks behind the proxy.
+fn write_config(stage: &Path, ours: &Path, bank_line: &Proxy) -> Result<()> {
+    let mut config: toml::Table = std::fs::read_to_string(stage)?.parse()?;
+    let connectors = config
+        .get_mut("bank")
+        .and_then(|bank| bank.get_mut("connectors"))
+        .and_then(toml::Value::as_array_mut)
+        .context("the stage has no banks")?;
+    for connector in connectors {
+        let connector = connector.as_table_mut().context("a bank is a table")?;
+        connector.insert("url".to_owned(), format!("http://{}/", bank_line.authority()).into());
+    }
+    Ok(std::fs::write(ours, toml::to_string(&config)?)?)
+}
+
+fn socket_of(url: &str) -> Result<PathBuf> {
+    let (_, query) = url.split_once('?').context("the database's address has no query")?;
+    let folder = query.split('&').find_map(|pair| pair.strip_prefix("host=")).context("no host")?;
+    Ok(Path::new(folder).join(".s.PGSQL.5432"))
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A port from which `flowbridge dev` finds all of its own free.
+fn free_ports() -> Result<u16> {
+    for _ in 0..200 {
+        let port = free_port()?;
+        let all = [0, 1, 2, 465, 1384].map(|above: u16| port.checked_add(above));
+        let is_free = |port: Option<u16>| {
+            port.is_some_and(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        };
+        if all.into_iter().all(is_free) {
+            return Ok(port);
+        }
+    }
+    bail!("no free ports were found")
+}

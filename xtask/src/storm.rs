@@ -1,0 +1,30 @@
+//! `cargo xtask storm`: builds the program and the storm, and lets the storm loose on it.
+
+use anyhow::Result;
+
+use crate::shell;
+
+/// A short storm for the test command: enough faults to meet each kind, always the same ones.
+const SHORT: [&str; 6] = ["--seed", "20261123", "--faults", "60", "--rate", "20"];
+
+/// With arguments of the storm's own, such as `--seed 7 --faults 1000 --duration 3600 --rate 200`. `--release` tries an
+/// optimised build.
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    let is_release = arguments.contains(&"--release");
+    let mut build = vec!["build", "--package", "flowbridge", "--package", "flowbridge-storm"];
+    if is_release {
+        build.extend(["--release", "--features", "flowbridge/failpoints"]);
+    }
+    shell::run(shell::cargo(&build))?;
+    let target = shell::target_folder()?;
+    let built = target.join(if is_release { "release" } else { "debug" });
+    let mut command = shell::command(built.join("flowbridge-storm"), &[]);
+    command.arg("--binary").arg(built.join("flowbridge")).arg("--folder").arg(target.join("storm"));
+    command.args(arguments.iter().filter(|argument| **argument != "--release"));
+    shell::run(command)
+}
+
+/// The storm of the test command.
+pub(crate) fn short() -> Result<()> {
+    run(&SHORT)
+}
