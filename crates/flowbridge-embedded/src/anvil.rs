@@ -210,8 +210,37 @@ impl EmbeddedAnvil {
     }
 
     fn launch(&mut self) -> Result<()> {
+        let folder = self.settings.folder.clone();
+        let mut saved = self.settings.keeps_chain.then(|| Saved::read(&folder)).transpose()?;
+        if saved.as_ref().is_some_and(Saved::has_tail) {
+            self.replay_in_private(saved.take().unwrap_or_default())?;
+            saved = Some(Saved::read(&folder)?);
+        }
+        self.node = Some(self.start_node(self.port, saved.as_ref())?);
+        let AnvilSettings { block_time, idle_block_time, .. } = self.settings;
+        let pace = Pace { block_time, idle_block_time };
+        let journal = saved.map(|saved| (folder, saved));
+        self.miner = Some(Miner::start(self.port, pace, journal)?);
+        Ok(())
+    }
+
+    /// Mines the journal's blocks again on a node that nobody else can reach, and makes them a checkpoint. On the known port
+    /// clients would be back at once, and what they send would end up in blocks that had other contents.
+    fn replay_in_private(&self, saved: Saved) -> Result<()> {
+        let port = choose_port(None)?;
+        let mut node = self.start_node(port, Some(&saved))?;
+        // A thread of its own, because callers may be inside an asynchronous runtime.
+        let folder = self.settings.folder.clone();
+        let replayed = std::thread::spawn(move || journal::replay_into_checkpoint(&folder, saved, port))
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("replaying the chain's journal failed")));
+        process::signal(node.id(), Signal::KILL);
+        let _ = node.wait();
+        replayed
+    }
+
+    fn start_node(&self, port: u16, saved: Option<&Saved>) -> Result<Child> {
         let folder = &self.settings.folder;
-        let saved = self.settings.keeps_chain.then(|| Saved::read(folder)).transpose()?;
         let log = process::open_log(&self.log())?;
         let log_start = log.metadata()?.len();
         let mut command = process::command(&self.binary, None, "TERM");
@@ -231,24 +260,24 @@ impl EmbeddedAnvil {
             command.arg(self.settings.states_kept.to_string());
         }
         for (flag, value) in [
-            ("--port", u64::from(self.port)),
+            ("--port", u64::from(port)),
             ("--chain-id", self.settings.chain_id),
             ("--gas-limit", BLOCK_GAS_MAX),
             ("--transaction-block-keeper", u64::from(BLOCKS_WITH_TRANSACTIONS_MAX)),
         ] {
             command.arg(flag).arg(value.to_string());
         }
-        if let Some(time) = saved.as_ref().and_then(|saved| saved.genesis_time) {
+        if let Some(time) = saved.and_then(|saved| saved.genesis_time) {
             command.arg("--timestamp").arg(time.to_string());
         }
-        if let Some(checkpoint) = saved.as_ref().and_then(|saved| saved.checkpoint.as_ref()) {
+        if let Some(checkpoint) = saved.and_then(|saved| saved.checkpoint.as_ref()) {
             command.arg("--load-state").arg(checkpoint);
         }
         let mut node = process::spawn(command).with_context(|| format!("start {}", self.binary.display()))?;
         let mut exit = None;
         let settled = process::wait_until(START_PATIENCE, || {
             exit = node.try_wait().ok().flatten();
-            exit.is_some() || process::log_since(&self.log(), log_start).contains("Listening on")
+            exit.is_some() || process::has_logged(&self.log(), log_start, "Listening on")
         });
         if !settled || exit.is_some() {
             let _ = node.kill().and_then(|()| node.wait());
@@ -258,12 +287,7 @@ impl EmbeddedAnvil {
                 process::log_since(&self.log(), log_start)
             );
         }
-        self.node = Some(node);
-        let AnvilSettings { block_time, idle_block_time, .. } = self.settings;
-        let pace = Pace { block_time, idle_block_time };
-        let journal = saved.map(|saved| (self.settings.folder.clone(), saved));
-        self.miner = Some(Miner::start(self.port, pace, journal)?);
-        Ok(())
+        Ok(node)
     }
 }
 

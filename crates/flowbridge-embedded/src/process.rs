@@ -224,15 +224,24 @@ pub(crate) fn open_log(path: &Path) -> Result<File> {
     File::options().create(true).append(true).open(path).with_context(|| format!("open {}", path.display()))
 }
 
+/// Whether a server has written `text` to its log since byte `from`, however much came after it.
+pub(crate) fn has_logged(path: &Path, from: u64, text: &str) -> bool {
+    read_from(path, from).contains(text)
+}
+
 /// The end of what a server wrote to its log since byte `from`, for an error message.
 pub(crate) fn log_since(path: &Path, from: u64) -> String {
+    let text = read_from(path, from);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+fn read_from(path: &Path, from: u64) -> String {
     let mut text = Vec::new();
     if let Ok(mut file) = File::open(path) {
         let _ = file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_end(&mut text));
     }
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(12)..].join("\n")
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// A program of ours beside this one. It ends when this process does, however that ends.

@@ -1,5 +1,5 @@
 //! The chain's memory. Anvil forgets on SIGKILL whatever it has not dumped, so each block's raw transactions and time
-//! are written down as it is made, and at the next start the node mines them again.
+//! are written down as it is made, and at the next start they are mined again, on a node that no client can reach.
 //!
 //! Anvil's blocks follow from their transactions, their order, their time and the genesis time alone (checked by test):
 //! the replayed blocks have the *same hashes*, so nobody who follows the chain notices more than a pause. What had not
@@ -63,6 +63,11 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
+    /// Whether there are blocks that no checkpoint holds.
+    pub(crate) const fn has_tail(&self) -> bool {
+        !self.tail.is_empty()
+    }
+
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("journal.jsonl");
         let text = match fs::read_to_string(&path) {
@@ -89,6 +94,12 @@ impl Saved {
         let whole_bytes = whole.len() as u64;
         Ok(Self { genesis_time: Some(genesis.genesis_time), checkpoint, tail, whole_bytes })
     }
+}
+
+/// Brings a fresh node at `port` to where the journal ends, and puts its state in place of the journal.
+pub(crate) fn replay_into_checkpoint(folder: &Path, saved: Saved, port: u16) -> Result<()> {
+    let rpc = Rpc::new(port)?;
+    Journal::resume(folder, saved, &rpc)?.checkpoint(&rpc)
 }
 
 /// The open journal of a running node.
