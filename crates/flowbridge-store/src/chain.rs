@@ -911,11 +911,11 @@ pub struct WatcherLease {
 pub async fn lease_watcher(
     db: &Db,
     owner: &str,
-    start: Block,
+    (start, start_hash): (u64, [u8; 32]),
     now: Timestamp,
     lease: Duration,
 ) -> Result<Option<WatcherLease>, StoreError> {
-    db.query(ENSURE_CURSOR, &[&number(start.number)?, &start.hash.to_vec()]).await?;
+    db.query(ENSURE_CURSOR, &[&number(start)?, &start_hash.to_vec()]).await?;
     let rows = db.query(LEASE_WATCHER, &[&owner, &At(now), &At(now.plus(lease))]).await?;
     rows.first()
         .map(|row| {

@@ -35,14 +35,15 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
         save_contracts(&parts.context.db, &stored(&set)).await?;
         contracts.push(set);
     }
-    let start_block = deployments.iter().map(|deployment| deployment.start_block).min().unwrap_or(0);
+    let starts = deployments.iter().map(deploy::Deployment::start).collect::<Result<Vec<_>, _>>()?;
+    let start = starts.into_iter().min().context("the deployment record names no contracts")?;
     let keys: BTreeMap<Lane, Key> = Lane::ALL
         .into_iter()
         .map(|lane| Ok((lane, Key::read(&config.chain.keys.join(format!("{}.key", lane.as_str())))?)))
         .collect::<Result<_>>()?;
     let bell = (!config.chain.ws_url.is_empty())
         .then(|| Bell { url: config.chain.ws_url.clone(), silence_max: SILENCE_MAX });
-    let role = ChainRole { chain, contracts, keys, bell, settings: settings(config, start_block)? };
+    let role = ChainRole { chain, contracts, keys, bell, settings: settings(config, start)? };
     let (context, stop) = (parts.context.clone(), parts.stop.clone());
     running.spawn(Role::Chain, async move {
         Box::pin(flowbridge_workers::chain::run(context, role, stop)).await;
@@ -66,7 +67,7 @@ pub(crate) fn read_deployments(config: &Config) -> Result<Vec<Deployment>> {
     serde_json::from_str(&text).with_context(|| format!("{} is no deployment record", file.display()))
 }
 
-fn settings(config: &Config, start_block: u64) -> Result<ChainSettings> {
+fn settings(config: &Config, start: (u64, [u8; 32])) -> Result<ChainSettings> {
     let section = &config.chain;
     Ok(ChainSettings {
         chain_id: section.chain_id,
@@ -84,7 +85,7 @@ fn settings(config: &Config, start_block: u64) -> Result<ChainSettings> {
             stretch_blocks_max: 1_000,
             stretch_logs_max: 10_000,
         },
-        start_block,
+        start,
         poll: Duration::from_millis(section.poll_ms),
         lease: Duration::from_millis(section.lease_ms),
     })

@@ -32,8 +32,9 @@ pub struct ChainSettings {
     pub fees: FeePolicy,
     /// How the chain is read.
     pub watch: WatchSettings,
-    /// The block before our contracts were deployed: where a new database begins to look.
-    pub start_block: u64,
+    /// Number and hash of the block before our contracts were deployed: where a new database begins to look. From the
+    /// deployment's record, because a node may have forgotten it.
+    pub start: (u64, [u8; 32]),
     /// How often to look for work and for blocks that nobody rang for.
     pub poll: Duration,
     /// How long a lane, or the watcher's place, stays ours without renewal.

@@ -7,7 +7,7 @@
 use super::{ChainSettings, chain_error};
 use crate::context::{Context, Turn, Worker};
 use flowbridge_chain::watch::{Head, Next, Place, Stretch, next};
-use flowbridge_chain::{At, Block, Chain, ContractSet, Said, SeenLog};
+use flowbridge_chain::{Block, Chain, ContractSet, Said, SeenLog};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::chain::{self as rows, WatcherLease};
@@ -23,17 +23,16 @@ pub(super) struct Watcher {
     settings: ChainSettings,
     /// The head that was last written; a new process writes it once more.
     head: Option<Head>,
-    /// Where a new database begins.
-    start: Option<rows::Block>,
 }
 
 impl Worker for Watcher {
     /// One turn: takes in a stretch, goes back, or finds nothing new. Idle while somebody else watches.
     async fn turn(&mut self) -> Result<Turn, StoreError> {
-        let Some(start) = self.start().await else { return Ok(Turn::Idle) };
         let now = self.context.now();
         let owner = self.context.instance.as_str();
-        let lease = rows::lease_watcher(&self.context.db, owner, start, now, self.settings.lease).await?;
+        let lease =
+            rows::lease_watcher(&self.context.db, owner, self.settings.start, now, self.settings.lease)
+                .await?;
         let Some(lease) = lease else { return Ok(Turn::Idle) };
         let known_max = i64::try_from(self.settings.watch.reorg_depth_blocks_max).unwrap_or(i64::MAX);
         let place = Place {
@@ -59,7 +58,7 @@ impl Watcher {
         contracts: Vec<ContractSet>,
         settings: ChainSettings,
     ) -> Self {
-        Self { context, chain, contracts, settings, head: None, start: None }
+        Self { context, chain, contracts, settings, head: None }
     }
 
     pub(super) async fn release(&self) -> Result<(), StoreError> {
@@ -114,19 +113,6 @@ impl Watcher {
         );
         self.context.wake.ring(Work::Observations);
         Ok(Turn::Busy)
-    }
-
-    /// The block where a new database begins; asked for until the node says it.
-    async fn start(&mut self) -> Option<rows::Block> {
-        if self.start.is_none() {
-            match self.chain.block(At::Number(self.settings.start_block)).await {
-                Ok(found) => self.start = found.as_ref().map(block),
-                Err(error) => {
-                    chain_error("watcher", &error);
-                }
-            }
-        }
-        self.start
     }
 }
 

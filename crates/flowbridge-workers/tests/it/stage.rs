@@ -110,7 +110,7 @@ pub(crate) struct Stage {
     creditor: Party,
     pub(crate) creditor_wallet: EvmAddress,
     pub(crate) anvil: EmbeddedAnvil,
-    start_block: u64,
+    start: (u64, [u8; 32]),
     stop: CancellationToken,
     _books: tempfile::TempDir,
 }
@@ -145,7 +145,7 @@ impl Stage {
         let chain: Arc<dyn Chain> =
             Arc::new(HttpChain::connect(&anvil.rpc_url(), 31337, Duration::from_secs(5)).await.unwrap());
         let keys: Vec<Key> = KEYS.iter().map(|key| Key::parse(key).unwrap()).collect();
-        let (contracts, start_block) = deploy_contracts(&*chain, &keys).await;
+        let (contracts, start) = deploy_contracts(&*chain, &keys).await;
         // What the tests reorganise does not reach the deployment.
         anvil.mine(8).unwrap();
         save_contracts(
@@ -181,7 +181,7 @@ impl Stage {
             creditor,
             creditor_wallet,
             anvil,
-            start_block,
+            start,
             stop,
             _books: books,
         };
@@ -234,7 +234,7 @@ impl Stage {
                     stretch_blocks_max: 1_000,
                     stretch_logs_max: 10_000,
                 },
-                start_block: self.start_block,
+                start: self.start,
                 poll: Duration::from_millis(50),
                 lease: tuning.lease,
             },
@@ -387,7 +387,7 @@ async fn new_database() -> String {
     server().url_of(&name)
 }
 
-async fn deploy_contracts(chain: &dyn Chain, keys: &[Key]) -> (ContractSet, u64) {
+async fn deploy_contracts(chain: &dyn Chain, keys: &[Key]) -> (ContractSet, (u64, [u8; 32])) {
     let admin = Admin { chain, chain_id: 31337, key: &keys[0], patience: Duration::from_secs(20) };
     let address = |key: &Key| key.address().to_string();
     let plan = Plan {
@@ -407,7 +407,7 @@ async fn deploy_contracts(chain: &dyn Chain, keys: &[Key]) -> (ContractSet, u64)
     let deployment = deploy::deploy(&admin, &plan).await.unwrap();
     let contracts = deployment.contracts().unwrap();
     admin.register_wallets(&contracts, &[keys[6].address(), keys[7].address()]).await.unwrap();
-    (contracts, deployment.start_block)
+    (contracts, deployment.start().unwrap())
 }
 
 async fn start_banks(
