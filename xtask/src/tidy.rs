@@ -10,12 +10,12 @@ use serde_json::Value;
 use crate::shell;
 
 /// What each crate may depend on. Dependencies point down; siblings do not know each other, except the bus.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     (
         "flowbridge",
         &[
-            "api", "bank", "bus", "chain", "domain", "embedded", "gateway", "security", "store", "testkit",
-            "workers",
+            "api", "bank", "bus", "chain", "domain", "embedded", "gateway", "recon", "security", "store",
+            "testkit", "workers",
         ],
     ),
     ("flowbridge-gateway", &["api", "bank", "bus", "chain", "domain", "security", "store"]),
@@ -24,6 +24,7 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("flowbridge-api", &["domain"]),
     ("flowbridge-bank", &["domain"]),
     ("flowbridge-chain", &["domain"]),
+    ("flowbridge-recon", &["domain"]),
     ("flowbridge-security", &["domain"]),
     ("flowbridge-store", &["domain"]),
     ("flowbridge-domain", &[]),

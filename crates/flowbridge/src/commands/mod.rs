@@ -5,6 +5,7 @@ pub(crate) mod contracts;
 mod dlq;
 mod events;
 pub(crate) mod payments;
+pub(crate) mod recon;
 mod serve;
 
 pub(crate) use serve::stop_signal;
@@ -61,6 +62,9 @@ enum Command {
     /// Look at dead letters, or take them in again
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Match files of ledger and bank, and measure how well that works
+    #[command(subcommand)]
+    Recon(recon::ReconCommand),
 }
 
 /// Who a command acts as.
@@ -104,6 +108,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Bench(command) => crate::bench::run(command).await,
         Command::Events(command) => events::run(command, &database(&config()?)?).await,
         Command::Dlq(command) => dlq::run(command, &database(&config()?)?).await,
+        Command::Recon(command) => recon::run(command),
     }
 }
 

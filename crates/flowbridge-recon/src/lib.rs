@@ -1,0 +1,28 @@
+//! Reconciliation: which bank line belongs to which ledger entry and chain event, what differs, and why.
+//!
+//! Pure: no database, no clock, no network. The same records give the same answer, byte for byte, whatever their order
+//! and the number of threads.
+
+pub mod assign;
+pub mod block;
+pub mod break_kind;
+pub mod calibrate;
+pub mod chain;
+mod cold;
+mod compete;
+pub mod date;
+pub mod engine;
+pub mod evaluate;
+mod feature;
+pub mod group;
+mod model;
+mod parallel;
+mod prepare;
+pub mod public;
+pub mod record;
+mod text;
+mod tree;
+
+pub use compete::CONTEXT_NAMES;
+pub use feature::FEATURE_NAMES;
+pub use model::Model;

@@ -1,0 +1,427 @@
+//! From candidates to decisions: the two models, the calibration between score and probability, and the assignment.
+//!
+//! The first trees judge each pair alone, the second judge it beside its rivals. Training never lets a model judge what
+//! it was trained on: scores for the second stage, the calibration and the threshold come from other folds. The threshold
+//! for posting without a person is set on training data alone, and there by an exact bound, not by a count.
+
+use crate::assign::{self, Edge};
+use crate::block::{Blocking, Candidate, Keys};
+use crate::calibrate::Isotonic;
+use crate::cold::{self, ColdModel};
+use crate::compete::{self, CONTEXT, Graph, log_odds};
+use crate::feature::{self, Beginnings, COLD_SCORE, FEATURES, Features};
+use crate::parallel;
+use crate::prepare::Pair;
+use crate::tree::{Growth, Trees};
+use serde::{Deserialize, Serialize};
+
+/// Features of the second stage.
+pub(crate) const WIDE: usize = FEATURES + CONTEXT;
+const FOLDS: usize = 3;
+/// Candidates of one ledger record that the cold model lets through.
+const KEPT_PER_RECORD_MAX: usize = 8;
+const KEPT_WITHIN: f32 = 14.0;
+/// Below these first log-odds a pair is no rival to anyone.
+const HOPELESS: f32 = -8.0;
+/// A pair that is unlikely may still be the best explanation of two records; below these log-odds it is not.
+const ALONE: f32 = -7.0;
+/// The cold model's odds are before competition, where a thousand rivals push every pair down.
+const ALONE_COLD: f32 = -16.0;
+const ROWS_PER_PART: usize = 512;
+
+/// Below these log-odds two records are left alone rather than shown as a match.
+const MATCH_MIN: f32 = -0.5;
+const SUGGESTIONS_MAX: usize = 3;
+const TWIN_WITHIN: f32 = 0.02;
+const REASONS_MAX: usize = 6;
+
+const FIRST: Growth = Growth { trees: 120, leaves_max: 24, rate: 0.12, leaf_weight_min: 2.0, shrink: 1.0 };
+const SECOND: Growth = Growth { trees: 80, leaves_max: 12, rate: 0.1, leaf_weight_min: 2.0, shrink: 1.0 };
+
+/// Everything that was learned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// The keys it was trained with.
+    pub blocking: Blocking,
+    pub(crate) cold: ColdModel,
+    pub(crate) first: Trees,
+    pub(crate) second: Trees,
+    pub(crate) calibration: Isotonic,
+    /// Log-odds from which a pair may be posted without a person.
+    pub threshold: f32,
+}
+
+/// A judged pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Judged {
+    pub(crate) candidate: Candidate,
+    /// Log-odds in competition; higher is better.
+    pub(crate) score: f32,
+    /// Is it part of the assignment?
+    pub(crate) is_chosen: bool,
+}
+
+/// A chosen pair with what speaks for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Verdict {
+    pub(crate) candidate: Candidate,
+    pub(crate) score: f32,
+    /// Another line fits this entry, and another entry this line, just as well.
+    pub(crate) is_twin: bool,
+    pub(crate) runner_up: Option<(u32, f32)>,
+    pub(crate) reasons: Vec<(&'static str, f32)>,
+}
+
+/// What the model says about a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts {
+    pub(crate) chosen: Vec<Verdict>,
+    /// Lines to show a person, best first, for entries that are not sure.
+    pub(crate) suggestions: Vec<(u32, Vec<u32>)>,
+}
+
+/// Candidates that passed the cold model, with their features.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) graph: Graph,
+    pub(crate) features: Vec<Features>,
+}
+
+/// Learns the cold model from a shard alone.
+pub(crate) fn learn_cold(pair: &Pair, blocking: &Blocking, threads: usize) -> ColdModel {
+    let keys = Keys::new(pair, blocking, &vec![true; pair.bank.len()]);
+    let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
+    let parts = parallel::map(ranges.len(), threads, |part| {
+        let (mut candidates, mut near) = (Vec::new(), Vec::new());
+        for record in ranges[part].clone() {
+            keys.candidates_of(record, &mut candidates, &mut near);
+        }
+        let (mut levels, mut starts) = (Vec::new(), Vec::new());
+        let mut beginnings = Beginnings::default();
+        for candidate in &candidates {
+            let features = feature::measure(pair, *candidate, &mut beginnings);
+            levels.push(cold::levels(&features));
+            starts.push(cold::first_guess(&features));
+        }
+        (candidates, levels, starts)
+    });
+    let (mut candidates, mut levels, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    for part in parts {
+        candidates.extend(part.0);
+        levels.extend(part.1);
+        starts.extend(part.2);
+    }
+    let graph = Graph::new(pair.ledger.len(), pair.bank.len(), candidates);
+    ColdModel::fit(&graph, &levels, &starts, threads)
+}
+
+/// Finds and measures the candidates of the records that are still open, and keeps those the cold model does not exclude.
+pub(crate) fn measure(
+    pair: &Pair,
+    blocking: &Blocking,
+    cold: &ColdModel,
+    open: &Open,
+    threads: usize,
+) -> Measured {
+    let keys = Keys::new(pair, blocking, &open.bank);
+    let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
+    let parts = parallel::map(ranges.len(), threads, |part| {
+        let (mut kept, mut features) = (Vec::new(), Vec::new());
+        let (mut candidates, mut near, mut row) = (Vec::new(), Vec::new(), Vec::new());
+        let mut beginnings = Beginnings::default();
+        for record in ranges[part].clone().filter(|record| open.ledger[*record]) {
+            candidates.clear();
+            row.clear();
+            keys.candidates_of(record, &mut candidates, &mut near);
+            for candidate in &candidates {
+                let mut measured = feature::measure(pair, *candidate, &mut beginnings);
+                measured[COLD_SCORE] = cold.score(&cold::levels(&measured));
+                row.push((*candidate, measured));
+            }
+            keep_best(&mut row);
+            for (candidate, measured) in &mut row {
+                feature::complete(pair, *candidate, measured);
+            }
+            for (candidate, measured) in &row {
+                kept.push(*candidate);
+                features.push(*measured);
+            }
+        }
+        (kept, features)
+    });
+    let (mut candidates, mut features) = (Vec::new(), Vec::new());
+    for part in parts {
+        candidates.extend(part.0);
+        features.extend(part.1);
+    }
+    Measured { graph: Graph::new(pair.ledger.len(), pair.bank.len(), candidates), features }
+}
+
+/// Which records still look for a partner.
+#[derive(Debug, Clone)]
+pub(crate) struct Open {
+    pub(crate) ledger: Vec<bool>,
+    pub(crate) bank: Vec<bool>,
+}
+
+impl Open {
+    pub(crate) fn all(pair: &Pair) -> Self {
+        Self { ledger: vec![true; pair.ledger.len()], bank: vec![true; pair.bank.len()] }
+    }
+}
+
+fn keep_best(row: &mut Vec<(Candidate, Features)>) {
+    let best = row.iter().map(|(_, features)| features[COLD_SCORE]).fold(f32::NEG_INFINITY, f32::max);
+    row.retain(|(_, features)| features[COLD_SCORE] >= best - KEPT_WITHIN);
+    if row.len() > KEPT_PER_RECORD_MAX {
+        row.sort_by(|a, b| b.1[COLD_SCORE].total_cmp(&a.1[COLD_SCORE]).then(a.0.cmp(&b.0)));
+        row.truncate(KEPT_PER_RECORD_MAX);
+        row.sort_by_key(|(candidate, _)| *candidate);
+    }
+}
+
+/// Judges by the cold model alone.
+pub(crate) fn judge_cold(measured: &Measured) -> Vec<Judged> {
+    let scores: Vec<f32> = measured.features.iter().map(|features| features[COLD_SCORE]).collect();
+    let probabilities = measured.graph.normalised(&scores, 20);
+    let confident: Vec<f32> = probabilities.iter().map(|probability| log_odds(*probability)).collect();
+    choose(&measured.graph, &scores, confident, ALONE_COLD)
+}
+
+impl Model {
+    /// Judges measured candidates.
+    pub(crate) fn judge_pairs(&self, measured: &Measured, threads: usize) -> Vec<Judged> {
+        let first = score_all(&self.first, &measured.features, threads);
+        let (graph, wide) = with_context(measured, &first);
+        let second = score_rows(&self.second, &wide, threads);
+        choose(&graph, &second, second.clone(), ALONE)
+    }
+
+    /// Judges measured candidates, and says why.
+    pub(crate) fn judge(&self, measured: &Measured, threads: usize) -> Verdicts {
+        let first = score_all(&self.first, &measured.features, threads);
+        let (graph, wide) = with_context(measured, &first);
+        let second = score_rows(&self.second, &wide, threads);
+        let judged = choose(&graph, &second, second.clone(), ALONE);
+        let rivals = graph.runners_up(&second);
+        let mut verdicts = Verdicts::default();
+        for entry in 0..graph.rows() {
+            let mut ranked: Vec<usize> = graph.row(entry).collect();
+            ranked.sort_by(|a, b| second[*b].total_cmp(&second[*a]).then(a.cmp(b)));
+            let chosen = ranked
+                .iter()
+                .copied()
+                .find(|position| judged[*position].is_chosen && second[*position] >= MATCH_MIN);
+            let is_sure = chosen.is_some_and(|position| second[position] >= self.threshold);
+            if !ranked.is_empty() && !is_sure {
+                let lines = ranked.iter().take(SUGGESTIONS_MAX).map(|place| graph.candidates[*place].bank);
+                verdicts.suggestions.push((entry as u32, lines.collect()));
+            }
+            let Some(position) = chosen else { continue };
+            let rival = rivals[position];
+            verdicts.chosen.push(Verdict {
+                candidate: graph.candidates[position],
+                score: second[position],
+                is_twin: (rival[0] - second[position]).abs() < TWIN_WITHIN
+                    && (rival[1] - second[position]).abs() < TWIN_WITHIN,
+                runner_up: ranked
+                    .iter()
+                    .find(|other| **other != position)
+                    .map(|other| (graph.candidates[*other].bank, second[*other])),
+                reasons: self.reasons(&wide[position]),
+            });
+        }
+        verdicts
+    }
+
+    /// What moved the score most, in log-odds, both stages together: the second stage's trust in the first score is
+    /// handed on to the features that made it.
+    fn reasons(&self, row: &[f32; WIDE]) -> Vec<(&'static str, f32)> {
+        let mut second = [0.0f32; WIDE];
+        self.second.explain(row, &mut second);
+        let mut first = [0.0f32; FEATURES];
+        self.first.explain(&row[..FEATURES], &mut first);
+        let moved: f32 = first.iter().map(|part| part.abs()).sum::<f32>().max(1e-6);
+        let handed_on = second[FEATURES];
+        second[FEATURES] = 0.0;
+        for (sum, part) in second.iter_mut().zip(first) {
+            *sum += handed_on * part / moved;
+        }
+        let mut reasons: Vec<(usize, f32)> = second.into_iter().enumerate().collect();
+        reasons.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+        reasons
+            .into_iter()
+            .take(REASONS_MAX)
+            .filter(|(_, part)| part.abs() >= 0.01)
+            .map(|(place, part)| (crate::engine::reason_name(place), part))
+            .collect()
+    }
+
+    /// The calibrated probability of a score.
+    pub fn probability(&self, score: f32) -> f32 {
+        self.calibration.probability(score)
+    }
+
+    /// Learns both stages, calibration and threshold. `outcomes` has one entry per candidate: whether it is a match,
+    /// or `None` where nobody has said. `fold_of` says which fold a ledger record belongs to.
+    pub(crate) fn train(
+        blocking: Blocking,
+        cold: ColdModel,
+        measured: &Measured,
+        outcomes: &[Option<bool>],
+        precision_min: f64,
+        threads: usize,
+    ) -> Self {
+        let fold_of = |candidate: &Candidate| (text_hash(candidate.ledger) % FOLDS as u64) as usize;
+        let labelled = |position: &usize| outcomes[*position].is_some();
+        let all: Vec<usize> = (0..measured.graph.len()).filter(labelled).collect();
+
+        let first = fit(&measured.features, &all, outcomes, FIRST, threads);
+        let mut first_scores = score_all(&first, &measured.features, threads);
+        let mut by_fold: Vec<Vec<usize>> = vec![Vec::new(); FOLDS];
+        for position in &all {
+            by_fold[fold_of(&measured.graph.candidates[*position])].push(*position);
+        }
+        for fold in 0..FOLDS {
+            let others = others_of(&by_fold, fold);
+            let model = fit(&measured.features, &others, outcomes, FIRST, threads);
+            for position in &by_fold[fold] {
+                first_scores[*position] = model.score(&measured.features[*position]);
+            }
+        }
+
+        let (graph, wide) = with_context(measured, &first_scores);
+        let kept_outcomes: Vec<Option<bool>> =
+            kept(&first_scores).map(|position| outcomes[position]).collect();
+        let all: Vec<usize> =
+            (0..graph.len()).filter(|position| kept_outcomes[*position].is_some()).collect();
+        let second = fit(&wide, &all, &kept_outcomes, SECOND, threads);
+        let mut second_scores = score_rows(&second, &wide, threads);
+        let mut by_fold: Vec<Vec<usize>> = vec![Vec::new(); FOLDS];
+        for position in &all {
+            by_fold[fold_of(&graph.candidates[*position])].push(*position);
+        }
+        for fold in 0..FOLDS {
+            let model = fit(&wide, &others_of(&by_fold, fold), &kept_outcomes, SECOND, threads);
+            for position in &by_fold[fold] {
+                second_scores[*position] = model.score(&wide[*position]);
+            }
+        }
+        let chosen = choose(&graph, &second_scores, second_scores.clone(), ALONE);
+        let known: Vec<(f32, bool)> = chosen
+            .iter()
+            .zip(&kept_outcomes)
+            .filter(|(judged, _)| judged.is_chosen)
+            .filter_map(|(judged, outcome)| outcome.map(|outcome| (judged.score, outcome)))
+            .collect();
+        let (scores, truths): (Vec<f32>, Vec<bool>) = known.iter().copied().unzip();
+        let calibration = Isotonic::fit(&scores, &truths);
+        let threshold = certified_threshold(&known, precision_min);
+        Self { blocking, cold, first, second, calibration, threshold }
+    }
+}
+
+/// The lowest score at or above which errors stay rare enough: at every cut the count of errors, with one more in
+/// doubt, must stay within what `precision_min` allows.
+pub(crate) fn certified_threshold(known: &[(f32, bool)], precision_min: f64) -> f32 {
+    let mut known: Vec<(f32, bool)> = known.to_vec();
+    known.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let mut errors = 0.0f64;
+    let mut threshold = f32::INFINITY;
+    for (place, (score, is_match)) in known.iter().enumerate() {
+        errors += f64::from(u8::from(!is_match));
+        let count = place as f64 + 1.0;
+        let is_last_of_score = known.get(place + 1).is_none_or(|next| next.0 < *score);
+        if is_last_of_score && errors + 1.0 <= count * (1.0 - precision_min) {
+            threshold = *score;
+        }
+    }
+    threshold
+}
+
+fn text_hash(number: u32) -> u64 {
+    crate::text::hash64(&number.to_le_bytes())
+}
+
+fn others_of(by_fold: &[Vec<usize>], fold: usize) -> Vec<usize> {
+    let mut others: Vec<usize> = by_fold
+        .iter()
+        .enumerate()
+        .filter(|(other, _)| *other != fold)
+        .flat_map(|(_, rows)| rows.iter().copied())
+        .collect();
+    others.sort_unstable();
+    others
+}
+
+fn fit<const W: usize>(
+    rows: &[[f32; W]],
+    positions: &[usize],
+    outcomes: &[Option<bool>],
+    growth: Growth,
+    threads: usize,
+) -> Trees {
+    let flat: Vec<f32> = positions.iter().flat_map(|position| rows[*position]).collect();
+    let outcomes: Vec<bool> = positions.iter().map(|position| outcomes[*position] == Some(true)).collect();
+    Trees::train(&flat, W, &outcomes, growth, threads)
+}
+
+fn score_all(trees: &Trees, rows: &[Features], threads: usize) -> Vec<f32> {
+    score_rows(trees, rows, threads)
+}
+
+fn score_rows<const W: usize>(trees: &Trees, rows: &[[f32; W]], threads: usize) -> Vec<f32> {
+    let ranges = parallel::ranges(rows.len(), 4_096);
+    parallel::map(ranges.len(), threads, |part| {
+        rows[ranges[part].clone()].iter().map(|row| trees.score(row)).collect::<Vec<_>>()
+    })
+    .concat()
+}
+
+fn kept(first: &[f32]) -> impl Iterator<Item = usize> {
+    first.iter().enumerate().filter(|(_, score)| **score >= HOPELESS).map(|(position, _)| position)
+}
+
+/// The candidates that are not hopeless, with their context beside their features.
+fn with_context(measured: &Measured, first: &[f32]) -> (Graph, Vec<[f32; WIDE]>) {
+    let positions: Vec<usize> = kept(first).collect();
+    let candidates = positions.iter().map(|position| measured.graph.candidates[*position]).collect();
+    let graph = Graph::new(measured.graph.rows(), measured.graph.columns(), candidates);
+    let scores: Vec<f32> = positions.iter().map(|position| first[*position]).collect();
+    let cold: Vec<f32> = positions.iter().map(|position| measured.features[*position][COLD_SCORE]).collect();
+    let context = compete::context(&graph, &scores, &cold);
+    let wide = positions
+        .iter()
+        .zip(context)
+        .map(|(position, context)| {
+            let mut row = [0.0; WIDE];
+            row[..FEATURES].copy_from_slice(&measured.features[*position]);
+            row[FEATURES..].copy_from_slice(&context);
+            row
+        })
+        .collect();
+    (graph, wide)
+}
+
+/// Chooses pairs by the greatest sum of `weights`, and gives each the score by which it is trusted.
+fn choose(graph: &Graph, weights: &[f32], scores: Vec<f32>, alone: f32) -> Vec<Judged> {
+    let mut positions = Vec::new();
+    let mut edges = Vec::new();
+    for (position, (candidate, weight)) in graph.candidates.iter().zip(weights).enumerate() {
+        let weight = ((weight - alone) * 1_048_576.0) as i64;
+        if weight > 0 {
+            positions.push(position);
+            edges.push(Edge { left: candidate.ledger, right: candidate.bank, weight });
+        }
+    }
+    let mut judged: Vec<Judged> = graph
+        .candidates
+        .iter()
+        .zip(scores)
+        .map(|(candidate, score)| Judged { candidate: *candidate, score, is_chosen: false })
+        .collect();
+    for edge in assign::assign(graph.rows(), graph.columns(), &edges) {
+        judged[positions[edge]].is_chosen = true;
+    }
+    judged
+}

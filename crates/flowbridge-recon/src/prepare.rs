@@ -1,0 +1,243 @@
+//! A shard's records made ready for comparison: everything that can be computed once per record and not per pair.
+//!
+//! Lists of all records lie in one piece of memory each, with their bounds beside them. Counts of amounts, names and
+//! words are of the whole shard: what is frequent proves little.
+
+use crate::date::Date;
+use crate::record::Record;
+use crate::text;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Shortest run of digits that is taken for an invoice number.
+pub(crate) const INVOICE_DIGITS_MIN: usize = 6;
+const INVOICE_DIGITS_MAX: usize = 18;
+const TOKENS_PER_RECORD_MAX: usize = 24;
+const INVOICES_PER_RECORD_MAX: usize = 40;
+
+/// Hashes are already mixed; hashing them again would only cost time.
+#[derive(Default, Clone)]
+pub(crate) struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = text::hash64(bytes) ^ self.0.rotate_left(17);
+    }
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(23) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 29;
+    }
+}
+
+pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<Mixed>>;
+
+/// Lists of one thing, one list per record.
+#[derive(Debug, Clone)]
+pub(crate) struct Lists<T> {
+    items: Vec<T>,
+    bounds: Vec<u32>,
+}
+
+impl<T> Lists<T> {
+    fn with_capacity(records: usize) -> Self {
+        let mut bounds = Vec::with_capacity(records + 1);
+        bounds.push(0);
+        Self { items: Vec::new(), bounds }
+    }
+
+    fn close(&mut self) {
+        self.bounds.push(self.items.len() as u32);
+    }
+
+    pub(crate) fn of(&self, record: usize) -> &[T] {
+        &self.items[self.bounds[record] as usize..self.bounds[record + 1] as usize]
+    }
+}
+
+/// One side of a shard.
+#[derive(Debug, Clone)]
+pub(crate) struct Side {
+    /// Position in the source of each record.
+    pub(crate) positions: Vec<u32>,
+    pub(crate) minor_units: Vec<i64>,
+    pub(crate) booked_on: Vec<Date>,
+    pub(crate) is_return: Vec<bool>,
+    /// Hash of the other party's account; zero where unknown.
+    pub(crate) iban: Vec<u64>,
+    pub(crate) rail: Vec<u32>,
+    /// Name and text, folded.
+    pub(crate) narrative: Lists<u8>,
+    /// The name alone, folded.
+    pub(crate) name: Lists<u8>,
+    /// The reference field, letters and digits only.
+    pub(crate) reference: Lists<u8>,
+    /// Reference, name and text without blanks: line breaks of a bank cut references in two.
+    pub(crate) joined: Lists<u8>,
+    /// The batch's id, letters and digits only.
+    pub(crate) batch: Lists<u8>,
+    /// Words of the narrative, hashed, sorted, once each.
+    pub(crate) tokens: Lists<u32>,
+    /// Numbers that may be invoices, sorted, once each.
+    pub(crate) invoices: Lists<u64>,
+}
+
+impl Side {
+    pub(crate) fn new(records: &[Record], positions: &[u32]) -> Self {
+        let count = positions.len();
+        let mut side = Self {
+            positions: positions.to_vec(),
+            minor_units: Vec::with_capacity(count),
+            booked_on: Vec::with_capacity(count),
+            is_return: Vec::with_capacity(count),
+            iban: Vec::with_capacity(count),
+            rail: Vec::with_capacity(count),
+            narrative: Lists::with_capacity(count),
+            name: Lists::with_capacity(count),
+            reference: Lists::with_capacity(count),
+            joined: Lists::with_capacity(count),
+            batch: Lists::with_capacity(count),
+            tokens: Lists::with_capacity(count),
+            invoices: Lists::with_capacity(count),
+        };
+        for position in positions {
+            side.push(&records[*position as usize]);
+        }
+        side
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    fn push(&mut self, record: &Record) {
+        // Beyond 64 bits an amount is only compared for being far away; saturating keeps the order.
+        let units = i64::try_from(record.minor_units).unwrap_or(if record.minor_units < 0 {
+            i64::MIN / 4
+        } else {
+            i64::MAX / 4
+        });
+        self.minor_units.push(units);
+        self.booked_on.push(record.booked_on);
+        self.is_return.push(record.is_return);
+        self.iban.push(if record.counterparty_iban.is_empty() {
+            0
+        } else {
+            text::hash64(record.counterparty_iban.as_bytes()) | 1
+        });
+        self.rail.push(text::hash32(record.rail.as_bytes()));
+
+        text::fold_into(&record.counterparty, &mut self.name.items);
+        self.name.close();
+
+        let begin = self.narrative.items.len();
+        text::fold_into(&record.counterparty, &mut self.narrative.items);
+        if self.narrative.items.len() > begin && !record.text.is_empty() {
+            self.narrative.items.push(b' ');
+        }
+        text::fold_into(&record.text, &mut self.narrative.items);
+        self.narrative.close();
+
+        push_compact(&record.reference, &mut self.reference.items);
+        self.reference.close();
+        push_compact(&record.batch, &mut self.batch.items);
+        self.batch.close();
+        push_compact(&record.reference, &mut self.joined.items);
+        let narrative = &self.narrative.items[begin..];
+        self.joined.items.extend(narrative.iter().filter(|byte| **byte != b' '));
+        self.joined.close();
+
+        let from = self.tokens.items.len();
+        self.tokens.items.extend(
+            text::words(narrative)
+                .filter(|word| word.len() > 1 && !word.iter().all(u8::is_ascii_digit))
+                .take(TOKENS_PER_RECORD_MAX)
+                .map(text::hash32),
+        );
+        sort_from(&mut self.tokens.items, from);
+        self.tokens.close();
+
+        let from = self.invoices.items.len();
+        push_numbers(&self.narrative.items[begin..], &mut self.invoices.items);
+        push_numbers(
+            self.joined.items.get(self.joined.bounds[self.joined.bounds.len() - 2] as usize..).unwrap_or(&[]),
+            &mut self.invoices.items,
+        );
+        self.invoices.items.truncate(from + INVOICES_PER_RECORD_MAX);
+        sort_from(&mut self.invoices.items, from);
+        self.invoices.close();
+    }
+}
+
+/// Both sides of a shard, and what is frequent in it.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) ledger: Side,
+    pub(crate) bank: Side,
+    /// How often each word occurs in the bank's lines.
+    pub(crate) word_count: FastMap<u32, u32>,
+    /// How often each amount occurs in the bank's lines.
+    pub(crate) amount_count: FastMap<u64, u32>,
+    /// How often each name occurs in the ledger.
+    pub(crate) name_count: FastMap<u64, u32>,
+    /// Positions of the bank's lines, by narrative: the number of lines that begin alike is the width of a range.
+    pub(crate) by_narrative: Vec<u32>,
+}
+
+impl Pair {
+    pub(crate) fn new(ledger: Side, bank: Side) -> Self {
+        let mut word_count = FastMap::default();
+        let mut amount_count = FastMap::default();
+        let mut name_count = FastMap::default();
+        for record in 0..bank.len() {
+            for token in bank.tokens.of(record) {
+                *word_count.entry(*token).or_insert(0) += 1;
+            }
+            *amount_count.entry(bank.minor_units[record] as u64).or_insert(0) += 1;
+        }
+        for record in 0..ledger.len() {
+            *name_count.entry(text::hash64(ledger.name.of(record))).or_insert(0) += 1;
+        }
+        let mut by_narrative: Vec<u32> = (0..bank.len() as u32).collect();
+        by_narrative.sort_by(|a, b| {
+            bank.narrative.of(*a as usize).cmp(bank.narrative.of(*b as usize)).then(a.cmp(b))
+        });
+        Self { ledger, bank, word_count, amount_count, name_count, by_narrative }
+    }
+
+    /// How many of the bank's narratives begin with `prefix`.
+    pub(crate) fn lines_beginning_with(&self, prefix: &[u8]) -> usize {
+        let narrative = |index: &u32| self.bank.narrative.of(*index as usize);
+        let from = self.by_narrative.partition_point(|index| narrative(index) < prefix);
+        self.by_narrative[from..].partition_point(|index| narrative(index).starts_with(prefix))
+    }
+}
+
+fn push_compact(text: &str, out: &mut Vec<u8>) {
+    out.extend(text.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_uppercase()).take(64));
+}
+
+fn push_numbers(text: &[u8], out: &mut Vec<u64>) {
+    for run in text.split(|byte| !byte.is_ascii_digit()) {
+        if (INVOICE_DIGITS_MIN..=INVOICE_DIGITS_MAX).contains(&run.len()) {
+            out.push(run.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')));
+        }
+    }
+}
+
+fn sort_from<T: Ord + Copy>(items: &mut Vec<T>, from: usize) {
+    items[from..].sort_unstable();
+    let mut kept = from;
+    for position in from..items.len() {
+        if position == from || items[position] != items[kept - 1] {
+            items[kept] = items[position];
+            kept += 1;
+        }
+    }
+    items.truncate(kept);
+}

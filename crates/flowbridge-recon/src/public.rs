@@ -1,0 +1,246 @@
+//! Evaluation on Splink's public set of bank transactions: two Parquet files, each row with its true partner.
+//!
+//! The truth is used to count, and for the labelled run to train on a fixed fifth of the records; it never reaches the
+//! unsupervised model. Figures of the labelled run count only records that were not trained on.
+
+use crate::block::Blocking;
+use crate::date::Date;
+use crate::model::{self, Judged, Model, Open};
+use crate::prepare::{Pair, Side};
+use crate::record::Record;
+use crate::text;
+use flowbridge_domain::money::Currency;
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::{Field, RowAccessor as _};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Records of one file and the truth beside them.
+#[derive(Debug)]
+pub struct Labelled {
+    /// The records, in the order of the file.
+    pub records: Vec<Record>,
+    /// The true group of each.
+    pub truth: Vec<i64>,
+}
+
+/// Why the public set cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadPublicSetError {
+    /// The file is not there or not readable.
+    #[error("cannot open {0}")]
+    Open(String, #[source] std::io::Error),
+    /// Not Parquet, or not of the expected columns.
+    #[error("{0} is not the expected Parquet file: {1}")]
+    Format(String, String),
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Serialize)]
+pub struct Score {
+    /// Best harmonic mean of precision and recall over all thresholds, one to one.
+    pub f1: f64,
+    /// Share of true pairs that are found at the lowest threshold where at most one pair in a thousand is wrong.
+    pub coverage_at_999: f64,
+    /// For a model with a threshold of its own: share of true pairs posted, and how many of the posted are right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub honest: Option<Honest>,
+    /// Seconds, from records in memory to decisions; training included.
+    pub seconds: f64,
+}
+
+/// What a threshold set on training data does on other data.
+#[derive(Debug, Clone, Serialize)]
+pub struct Honest {
+    /// Share of true pairs at or above the threshold.
+    pub coverage: f64,
+    /// Share of right ones among the pairs at or above the threshold.
+    pub precision: f64,
+    /// Lower bound of that precision, exact, one-sided 95 %.
+    pub precision_down: f64,
+}
+
+/// Reads `transactions_origin.parquet` or `transactions_destination.parquet`.
+pub fn read(path: &Path) -> Result<Labelled, ReadPublicSetError> {
+    let name = || path.display().to_string();
+    let format = |error: parquet::errors::ParquetError| ReadPublicSetError::Format(name(), error.to_string());
+    let file = std::fs::File::open(path).map_err(|error| ReadPublicSetError::Open(name(), error))?;
+    let reader = SerializedFileReader::new(file).map_err(format)?;
+    let missing = |what: &str| ReadPublicSetError::Format(name(), format!("no readable {what}"));
+    let columns: Vec<String> = reader
+        .metadata()
+        .file_metadata()
+        .schema_descr()
+        .columns()
+        .iter()
+        .map(|column| column.name().to_owned())
+        .collect();
+    let column = |wanted: &str| columns.iter().position(|name| name == wanted).ok_or_else(|| missing(wanted));
+    let (truth_at, memo_at, date_at, amount_at, id_at) = (
+        column("ground_truth")?,
+        column("memo")?,
+        column("transaction_date")?,
+        column("amount")?,
+        column("unique_id")?,
+    );
+    let currency = Currency::parse("GBP").map_err(|_| missing("currency"))?;
+    let account: Arc<str> = Arc::from("public");
+    let (mut records, mut truth) = (Vec::new(), Vec::new());
+    for row in reader.get_row_iter(None).map_err(format)? {
+        let row = row.map_err(format)?;
+        let fields: Vec<&Field> = row.get_column_iter().map(|(_, field)| field).collect();
+        let days = if let Field::Date(days) = fields[date_at] {
+            Some(Date::from_epoch_days(*days))
+        } else if let Field::Str(text) = fields[date_at] {
+            Date::parse_iso(text)
+        } else {
+            None
+        };
+        // The file stores amounts as binary fractions; to the nearest hundredth they are what was meant.
+        let amount = if let Field::Double(amount) = fields[amount_at]
+            && amount.abs() < 1e13
+        {
+            Some((amount * 100.0).round() as i128)
+        } else {
+            None
+        };
+        let memo = if let Field::Str(text) = fields[memo_at] { text.as_str() } else { "" };
+        truth.push(row.get_long(truth_at).map_err(format)?);
+        records.push(Record {
+            id: fields[id_at].to_string().into(),
+            account: Arc::clone(&account),
+            currency,
+            minor_units: amount.ok_or_else(|| missing("amount"))?,
+            booked_on: days.ok_or_else(|| missing("transaction_date"))?,
+            value_on: None,
+            reference: "".into(),
+            batch: "".into(),
+            counterparty_iban: "".into(),
+            counterparty: memo.into(),
+            text: "".into(),
+            rail: "".into(),
+            is_return: false,
+        });
+    }
+    Ok(Labelled { records, truth })
+}
+
+/// Matches with nothing but the two files.
+pub fn unsupervised(origin: &Labelled, destination: &Labelled, threads: usize) -> Score {
+    let begun = std::time::Instant::now();
+    let pair = pair(origin, destination);
+    let blocking = Blocking::converted();
+    let cold = model::learn_cold(&pair, &blocking, threads);
+    let measured = model::measure(&pair, &blocking, &cold, &Open::all(&pair), threads);
+    let judged = model::judge_cold(&measured);
+    let seconds = begun.elapsed().as_secs_f64();
+    let truth = Truth::new(&pair, origin, destination);
+    let chosen = truth.chosen(&judged, |_| true);
+    let (f1, coverage_at_999) = curve(&chosen, truth.pairs);
+    Score { f1, coverage_at_999, honest: None, seconds }
+}
+
+/// Matches with the answers for a fifth of the records.
+pub fn labelled(origin: &Labelled, destination: &Labelled, threads: usize) -> Score {
+    let begun = std::time::Instant::now();
+    let pair = pair(origin, destination);
+    let truth = Truth::new(&pair, origin, destination);
+    let is_trained = |ledger: u32| {
+        text::hash64(&truth.ledger[ledger as usize].to_le_bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+            < (1 << 32) / 5
+    };
+    let blocking = Blocking::converted();
+    let cold = model::learn_cold(&pair, &blocking, threads);
+    let measured = model::measure(&pair, &blocking, &cold, &Open::all(&pair), threads);
+    let outcomes: Vec<Option<bool>> = measured
+        .graph
+        .candidates
+        .iter()
+        .map(|candidate| {
+            is_trained(candidate.ledger).then(|| truth.is_match(candidate.ledger, candidate.bank))
+        })
+        .collect();
+    let model = Model::train(blocking, cold, &measured, &outcomes, 0.999, threads);
+    let judged = model.judge_pairs(&measured, threads);
+    let seconds = begun.elapsed().as_secs_f64();
+    let chosen = truth.chosen(&judged, |ledger| !is_trained(ledger));
+    let pairs = (0..truth.ledger.len() as u32)
+        .filter(|ledger| !is_trained(*ledger) && truth.has_partner(*ledger))
+        .count();
+    let (f1, coverage_at_999) = curve(&chosen, pairs);
+    let posted: Vec<bool> =
+        chosen.iter().filter(|(score, _)| *score >= model.threshold).map(|(_, is_match)| *is_match).collect();
+    let right = posted.iter().filter(|is_match| **is_match).count();
+    let honest = Honest {
+        coverage: right as f64 / pairs.max(1) as f64,
+        precision: right as f64 / posted.len().max(1) as f64,
+        precision_down: crate::calibrate::success_rate_down(right as u64, posted.len() as u64, 0.95),
+    };
+    Score { f1, coverage_at_999, honest: Some(honest), seconds }
+}
+
+fn pair(origin: &Labelled, destination: &Labelled) -> Pair {
+    let shard =
+        crate::record::shards(&origin.records, &destination.records).into_iter().next().unwrap_or_default();
+    Pair::new(Side::new(&origin.records, &shard.ledger), Side::new(&destination.records, &shard.bank))
+}
+
+struct Truth {
+    ledger: Vec<i64>,
+    bank: Vec<i64>,
+    partners: HashMap<i64, usize>,
+    pairs: usize,
+}
+
+impl Truth {
+    fn new(pair: &Pair, origin: &Labelled, destination: &Labelled) -> Self {
+        let of = |positions: &[u32], truth: &[i64]| -> Vec<i64> {
+            positions.iter().map(|position| truth[*position as usize]).collect()
+        };
+        let ledger = of(&pair.ledger.positions, &origin.truth);
+        let bank = of(&pair.bank.positions, &destination.truth);
+        let mut partners = HashMap::new();
+        for truth in &bank {
+            *partners.entry(*truth).or_insert(0) += 1;
+        }
+        let pairs = ledger.iter().filter(|truth| partners.contains_key(truth)).count();
+        Self { ledger, bank, partners, pairs }
+    }
+
+    fn is_match(&self, ledger: u32, bank: u32) -> bool {
+        self.ledger[ledger as usize] == self.bank[bank as usize]
+    }
+
+    fn has_partner(&self, ledger: u32) -> bool {
+        self.partners.contains_key(&self.ledger[ledger as usize])
+    }
+
+    fn chosen(&self, judged: &[Judged], counts: impl Fn(u32) -> bool) -> Vec<(f32, bool)> {
+        judged
+            .iter()
+            .filter(|judged| judged.is_chosen && counts(judged.candidate.ledger))
+            .map(|judged| (judged.score, self.is_match(judged.candidate.ledger, judged.candidate.bank)))
+            .collect()
+    }
+}
+
+/// Best F1 over thresholds, and coverage at the lowest threshold where precision is at least 99.9 %.
+pub(crate) fn curve(chosen: &[(f32, bool)], pairs: usize) -> (f64, f64) {
+    let mut chosen = chosen.to_vec();
+    chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let (mut right, mut f1, mut coverage) = (0usize, 0.0f64, 0.0f64);
+    for (place, (score, is_match)) in chosen.iter().enumerate() {
+        right += usize::from(*is_match);
+        if chosen.get(place + 1).is_some_and(|next| next.0 == *score) {
+            continue;
+        }
+        let count = place + 1;
+        f1 = f1.max(2.0 * right as f64 / (count + pairs) as f64);
+        if right as f64 >= 0.999 * count as f64 {
+            coverage = right as f64 / pairs.max(1) as f64;
+        }
+    }
+    (f1, coverage)
+}
