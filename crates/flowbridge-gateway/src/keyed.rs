@@ -4,21 +4,33 @@ use crate::Gateway;
 use crate::answer::{Answer, Refusal, kept};
 use axum::http::StatusCode;
 use flowbridge_api::problem::ErrorCode;
+use flowbridge_security::sealing::{Sealed, SealingKeys};
 use flowbridge_store::accept::{KeptAnswer, Keyed, KeyedRequest, keep, take_key};
 use flowbridge_store::{StoreError, Tx};
 use serde::Serialize;
 
-/// Does `work` in the transaction that keeps its answer; what it creates is found below `collection`. A refusal is not
-/// kept: nothing was done.
+/// What is answered when all went well.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made<'a> {
+    pub(crate) status: StatusCode,
+    /// What is created is found below it.
+    pub(crate) collection: &'a str,
+    /// Whether the answer holds a secret, so that it is kept sealed.
+    pub(crate) is_secret: bool,
+}
+
+/// Does `work` in the transaction that keeps its answer. A refusal is not kept: nothing was done.
 pub(crate) async fn once<T: Serialize>(
     gateway: &Gateway,
     key: &KeyedRequest,
-    (status, collection): (StatusCode, &str),
+    made: Made<'_>,
     work: impl AsyncFnOnce(&Tx) -> Result<T, Refusal>,
 ) -> Answer {
     let tx = gateway.parts.db.begin().await?;
     match take_key(&tx, key, gateway.now()).await? {
-        Keyed::Replay(answer) => return Ok(kept(answer, true, collection)),
+        Keyed::Replay(answer) => {
+            return Ok(kept(opened(&gateway.parts.sealing, key, answer)?, true, made.collection));
+        }
         Keyed::UsedOtherwise => return Err(Refusal::new(ErrorCode::KeyReused)),
         Keyed::Start => {}
     }
@@ -27,10 +39,42 @@ pub(crate) async fn once<T: Serialize>(
         tracing::error!(%error, "an answer cannot be written as JSON");
         Refusal::new(ErrorCode::Internal)
     })?;
-    let answer = KeptAnswer { status: status.as_u16(), body };
-    keep(&tx, key, &answer).await?;
+    let answer = KeptAnswer { status: made.status.as_u16(), body };
+    if made.is_secret {
+        keep(&tx, key, &sealed(&gateway.parts.sealing, key, &answer)?).await?;
+    } else {
+        keep(&tx, key, &answer).await?;
+    }
     tx.commit().await?;
-    Ok(kept(answer, false, collection))
+    Ok(kept(answer, false, made.collection))
+}
+
+/// The first byte of a sealed answer; JSON never begins with it. The id of its key and what is sealed follow.
+const SEALED: u8 = 1;
+const KEY_ID_BYTES: usize = 16;
+
+fn place(key: &KeyedRequest) -> Vec<u8> {
+    [b"kept answer ", &key.fingerprint[..]].concat()
+}
+
+fn sealed(keys: &SealingKeys, key: &KeyedRequest, answer: &KeptAnswer) -> Result<KeptAnswer, Refusal> {
+    let sealed = keys.seal(&place(key), &answer.body).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be sealed");
+        Refusal::new(ErrorCode::Internal)
+    })?;
+    let body = [&[SEALED], sealed.key_id.as_bytes(), &sealed.bytes[..]].concat();
+    Ok(KeptAnswer { status: answer.status, body })
+}
+
+fn opened(keys: &SealingKeys, key: &KeyedRequest, answer: KeptAnswer) -> Result<KeptAnswer, Refusal> {
+    let Some((&SEALED, rest)) = answer.body.split_first() else { return Ok(answer) };
+    let Some((key_id, bytes)) = rest.split_at_checked(KEY_ID_BYTES) else { return Ok(answer) };
+    let sealed = Sealed { key_id: String::from_utf8_lossy(key_id).into_owned(), bytes: bytes.to_vec() };
+    let body = keys.open(&place(key), &sealed).map_err(|error| {
+        tracing::error!(%error, "a kept answer cannot be opened");
+        Refusal::new(ErrorCode::Internal)
+    })?;
+    Ok(KeptAnswer { status: answer.status, body: body.to_vec() })
 }
 
 /// What exists already is the client's to know; everything else is ours.

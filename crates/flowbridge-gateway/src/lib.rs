@@ -30,6 +30,7 @@ use axum::routing::get;
 use flowbridge_domain::time::{Clock, Timestamp};
 use flowbridge_security::cursor::CursorKey;
 use flowbridge_security::jwk::JwkSet;
+use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{TokenIssuer, TokenVerifier};
 use flowbridge_store::Db;
 use flowbridge_store::accept::PaymentPolicy;
@@ -83,6 +84,8 @@ pub struct GatewayParts {
     pub jwks: JwkSet,
     /// Seals paging cursors.
     pub cursors: CursorKey,
+    /// Seals what is secret before it is stored.
+    pub sealing: Arc<SealingKeys>,
     /// Takes the proof.
     pub proof: ProofSource,
 }

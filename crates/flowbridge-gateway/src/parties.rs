@@ -85,7 +85,7 @@ pub(crate) async fn create_participant(
         fee_basis_points: request.fee_basis_points,
         created_at: now,
     };
-    keyed::once(&gateway, &key, (StatusCode::CREATED, PARTICIPANTS), async |tx| {
+    keyed::once(&gateway, &key, created(PARTICIPANTS), async |tx| {
         party::add_participant(tx, &participant).await.map_err(keyed::unless_it_exists)?;
         Ok(shown_participant(&participant))
     })
@@ -174,7 +174,7 @@ pub(crate) async fn create_account(
         active: true,
         created_at: now,
     };
-    keyed::once(&gateway, &key, (StatusCode::CREATED, ACCOUNTS), async |tx| {
+    keyed::once(&gateway, &key, created(ACCOUNTS), async |tx| {
         party::add_account(tx, &account).await.map_err(keyed::unless_it_exists)?;
         Ok(shown_account(&account))
     })
@@ -236,6 +236,10 @@ pub(crate) async fn balances(
         available: units(balances.available()),
     };
     json(StatusCode::OK, &body)
+}
+
+fn created(collection: &str) -> keyed::Made<'_> {
+    keyed::Made { status: StatusCode::CREATED, collection, is_secret: false }
 }
 
 fn shown_participant(participant: &Participant) -> ParticipantBody {

@@ -510,7 +510,8 @@ pub(crate) async fn cancel(
     }
     let payment = stored.payment.terms.id;
     let key = caller.keyed(&headers, ("POST", CANCEL), &[&id], &[])?;
-    let answer = keyed::once(&gateway, &key, (StatusCode::ACCEPTED, LIST), async |tx| {
+    let made = keyed::Made { status: StatusCode::ACCEPTED, collection: LIST, is_secret: false };
+    let answer = keyed::once(&gateway, &key, made, async |tx| {
         let outcomes = lifecycle::cancel(tx, &[payment], gateway.now()).await?;
         match outcomes.first() {
             Some(Outcome::Applied { .. } | Outcome::Rejected(Rejected::Repeat)) => {}

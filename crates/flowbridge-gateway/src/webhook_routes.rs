@@ -2,6 +2,7 @@
 
 use crate::answer::{Answer, Refusal, json};
 use crate::caller::{Caller, JsonBody};
+use crate::keyed::Made;
 use crate::paging::Paging;
 use crate::webhooks::{
     Asker, CreateWebhookEndpoint, DisableWebhookEndpoint, RecoverWebhooks, UpdateWebhookEndpoint,
@@ -62,6 +63,7 @@ fn asker<'a>(gateway: &'a Gateway, caller: &Caller, scope: Scope) -> Result<Aske
     caller.require(scope)?;
     Ok(Asker {
         db: &gateway.parts.db,
+        sealing: &gateway.parts.sealing,
         participant: caller.own_participant()?,
         limits: &gateway.settings.webhooks,
         now: gateway.now(),
@@ -114,8 +116,8 @@ pub(crate) async fn create(
     let asker = asker(&gateway, &caller, Scope::WebhooksWrite)?;
     let key = caller.keyed(&headers, ("POST", ALL), &[], &body.bytes)?;
     let request = CreateWebhookEndpoint::read(&body.value)?;
-    keyed::once(&gateway, &key, (StatusCode::CREATED, ALL), async |tx| Ok(asker.create(tx, request).await?))
-        .await
+    let made = Made { status: StatusCode::CREATED, collection: ALL, is_secret: true };
+    keyed::once(&gateway, &key, made, async |tx| Ok(asker.create(tx, request).await?)).await
 }
 
 /// List webhook endpoints
@@ -153,7 +155,10 @@ async fn change<T: Serialize>(
     work: impl AsyncFnOnce(&Tx) -> Result<T, WebhookError>,
 ) -> Answer {
     let key = caller.keyed(headers, (method, route), &[id], body)?;
-    keyed::once(gateway, &key, (StatusCode::OK, ALL), async |tx| Ok(work(tx).await?)).await
+    // Of all changes, a rotation alone is answered with a secret.
+    let is_secret = route.ends_with("/rotate");
+    let made = Made { status: StatusCode::OK, collection: ALL, is_secret };
+    keyed::once(gateway, &key, made, async |tx| Ok(work(tx).await?)).await
 }
 
 /// Change where an endpoint is and what it hears

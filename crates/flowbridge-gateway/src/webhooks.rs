@@ -10,9 +10,10 @@ use flowbridge_domain::id::{DeliveryId, ParticipantId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_security::CryptoFailure;
 use flowbridge_security::egress::{EgressPolicy, EgressRefused};
+use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::webhook::EndpointKeys;
 use flowbridge_store::event_log::Offset;
-use flowbridge_store::webhook::{self as store, DeliveryState, NewEndpoint, SigningKeys};
+use flowbridge_store::webhook::{self as store, DeliveryState, NewEndpoint, SealedKeys};
 use flowbridge_store::{Db, StoreError, Tx};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -442,6 +443,8 @@ impl From<store::Delivery> for WebhookDelivery {
 pub struct Asker<'a> {
     /// The database.
     pub db: &'a Db,
+    /// Seals the keys of endpoints.
+    pub sealing: &'a SealingKeys,
     /// Whose endpoints.
     pub participant: ParticipantId,
     /// What may be asked for.
@@ -461,12 +464,13 @@ impl Asker<'_> {
         let event_kinds = request.event_kinds.unwrap_or_default();
         check_kinds(&event_kinds)?;
         let keys = EndpointKeys::generate()?;
+        let id = WebhookEndpointId::generate(self.now, flowbridge_security::random_bytes()?);
         let new = NewEndpoint {
-            id: WebhookEndpointId::generate(self.now, flowbridge_security::random_bytes()?),
+            id,
             participant: self.participant,
             url,
             event_kinds,
-            keys: to_store(&keys),
+            keys: self.sealed(&keys, id)?,
         };
         let endpoints_max = self.limits.endpoints_max;
         let created = store::create(tx, &new, endpoints_max, self.now).await?;
@@ -508,7 +512,8 @@ impl Asker<'_> {
     ) -> Result<WebhookEndpointWithKeys, WebhookError> {
         let keys = EndpointKeys::generate()?;
         let until = self.now.plus(self.limits.rotation_window);
-        let rotated = store::rotate_keys(tx, self.participant, id, &to_store(&keys), until, self.now).await?;
+        let rotated =
+            store::rotate_keys(tx, self.participant, id, &self.sealed(&keys, id)?, until, self.now).await?;
         Ok(with_keys(rotated.ok_or(WebhookError::EndpointNotFound)?, &keys))
     }
 
@@ -604,6 +609,11 @@ impl Asker<'_> {
         Ok(url)
     }
 
+    fn sealed(&self, keys: &EndpointKeys, id: WebhookEndpointId) -> Result<SealedKeys, WebhookError> {
+        let sealed = keys.seal(id, self.sealing)?;
+        Ok(SealedKeys { key_id: sealed.key_id, bytes: sealed.bytes })
+    }
+
     async fn is_active(&self, id: WebhookEndpointId) -> Result<(), WebhookError> {
         match self.get(id).await?.status {
             EndpointStatus::Active => Ok(()),
@@ -622,10 +632,6 @@ fn check_kinds(kinds: &[String]) -> Result<(), WebhookError> {
 
 fn found(endpoint: Option<store::Endpoint>) -> Result<WebhookEndpoint, WebhookError> {
     endpoint.map(Into::into).ok_or(WebhookError::EndpointNotFound)
-}
-
-fn to_store(keys: &EndpointKeys) -> SigningKeys {
-    SigningKeys { hmac_key: keys.secret_bytes().to_vec(), ed25519_seed: keys.seed().to_vec() }
 }
 
 fn with_keys(endpoint: store::Endpoint, keys: &EndpointKeys) -> WebhookEndpointWithKeys {

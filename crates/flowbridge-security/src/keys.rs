@@ -6,6 +6,8 @@
 //!   next.pem      0600    already published, signs after the next rotation
 //!   retired-<kid>.pem     verifies until the last token it signed has expired; then delete the file
 //!   cursor.key    0600    32 random bytes, hexadecimal: signs page cursors
+//!   sealing.key   0600    the same: seals secrets kept in the database ([`crate::sealing`])
+//!   sealing-retired-<id>.key   opens what it sealed; delete the file when nothing is left of that
 //! ```
 //!
 //! PKCS#8 in PEM, so that `openssl pkey -in current.pem -text` reads them. A key file that others may read is refused:
@@ -15,7 +17,7 @@
 
 use crate::jose::Algorithm;
 use crate::jwk::{Jwk, JwkSet, JwksError, PublicKeys};
-use crate::{CryptoFailure, random_bytes};
+use crate::{CryptoFailure, random_bytes, sha256_fields};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, Signature,
 };
@@ -206,11 +208,7 @@ impl KeyFolder {
 
     /// Loads the key set; what is missing is made (Ed25519).
     pub fn load_or_create(&self) -> Result<KeySet, KeyFolderError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.0)
-            .map_err(|source| KeyFolderError::Io { path: self.0.clone(), source })?;
+        self.create()?;
         for name in ["current.pem", "next.pem"] {
             if !self.0.join(name).exists() {
                 self.create_pem(name)?;
@@ -256,19 +254,83 @@ impl KeyFolder {
     /// Loads the key that signs page cursors, or makes it.
     pub fn cursor_key(&self) -> Result<Zeroizing<[u8; 32]>, KeyFolderError> {
         let path = self.0.join("cursor.key");
-        if !path.exists() {
-            let text = Zeroizing::new(to_hex(&Zeroizing::new(random_bytes::<32>()?)[..]));
-            create_private(&path, text.as_bytes())?;
+        create_symmetric(&path)?;
+        load_symmetric(&path)
+    }
+
+    /// The keys that seal secrets; the first is made if there is none.
+    pub(crate) fn sealing_keys(&self) -> Result<SealingKeyFiles, KeyFolderError> {
+        self.create()?;
+        let path = self.0.join(SEALING_KEY);
+        create_symmetric(&path)?;
+        let newest = load_symmetric(&path)?;
+        let id = sealing_key_id(&newest);
+        let mut all = vec![(id.clone(), newest)];
+        let entries =
+            fs::read_dir(&self.0).map_err(|source| KeyFolderError::Io { path: self.0.clone(), source })?;
+        for entry in entries {
+            let path = entry.map_err(|source| KeyFolderError::Io { path: self.0.clone(), source })?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with(SEALING_RETIRED) && name.ends_with(".key") {
+                let key = load_symmetric(&path)?;
+                all.push((sealing_key_id(&key), key));
+            }
         }
-        let text = read_private(&path)?;
-        from_hex(text.trim())
-            .ok_or(KeyFolderError::Unreadable { path, why: "should be 64 hexadecimal digits" })
+        Ok(SealingKeyFiles { newest: id, all })
+    }
+
+    /// Retires the key that seals and puts a new one in its place; returns the new one's id. The webhooks role seals anew
+    /// what the old one had sealed, and says when that is done.
+    pub fn rotate_sealing_key(&self) -> Result<String, KeyFolderError> {
+        let newest = self.sealing_keys()?.newest;
+        let path = self.0.join(SEALING_KEY);
+        link_new(&path, &self.0.join(format!("{SEALING_RETIRED}{newest}.key")))?;
+        let next = self.0.join("sealing-next.new");
+        create_symmetric(&next)?;
+        fs::rename(&next, &path).map_err(|source| KeyFolderError::Io { path: next, source })?;
+        Ok(self.sealing_keys()?.newest)
+    }
+
+    fn create(&self) -> Result<(), KeyFolderError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .map_err(|source| KeyFolderError::Io { path: self.0.clone(), source })
     }
 
     fn create_pem(&self, name: &str) -> Result<(), KeyFolderError> {
         let pem = SigningKey::generate(Algorithm::EdDsa)?.to_pem()?;
         create_private(&self.0.join(name), pem.as_bytes())
     }
+}
+
+/// The sealing keys of a folder, each with its id.
+pub(crate) struct SealingKeyFiles {
+    pub(crate) newest: String,
+    pub(crate) all: Vec<(String, Zeroizing<[u8; 32]>)>,
+}
+
+const SEALING_KEY: &str = "sealing.key";
+const SEALING_RETIRED: &str = "sealing-retired-";
+
+/// Follows from the key, and tells nothing of it.
+fn sealing_key_id(key: &[u8; 32]) -> String {
+    to_hex(&sha256_fields(&[b"flowbridge sealing key", key])[..8])
+}
+
+fn create_symmetric(path: &Path) -> Result<(), KeyFolderError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let text = Zeroizing::new(to_hex(&Zeroizing::new(random_bytes::<32>()?)[..]));
+    create_private(path, text.as_bytes())
+}
+
+fn load_symmetric(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFolderError> {
+    let text = read_private(path)?;
+    let why = "should be 64 hexadecimal digits";
+    from_hex(text.trim()).ok_or_else(|| KeyFolderError::Unreadable { path: path.to_owned(), why })
 }
 
 /// Reads one private key file. Refused when others may read it.

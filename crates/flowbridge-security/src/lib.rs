@@ -21,6 +21,7 @@ pub mod jwk;
 pub mod keys;
 pub mod oauth;
 pub mod scope;
+pub mod sealing;
 pub mod token;
 pub mod webhook;
 

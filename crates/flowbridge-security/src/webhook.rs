@@ -5,11 +5,13 @@
 //! signed. During a rotation a message carries the signatures of the new and of the old keys; a receiver accepts one that
 //! fits. Each endpoint has keys of its own.
 
+use crate::sealing::{OpenError, Sealed, SealingKeys};
 use crate::{CryptoFailure, random_bytes};
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flowbridge_domain::id::WebhookEndpointId;
 use flowbridge_domain::time::Timestamp;
 use secrecy::SecretString;
 use std::fmt;
@@ -70,6 +72,19 @@ impl EndpointKeys {
         Self::from_stored(&secret, &seed)
     }
 
+    /// Both, sealed for their endpoint, to be stored.
+    pub fn seal(&self, endpoint: WebhookEndpointId, keys: &SealingKeys) -> Result<Sealed, CryptoFailure> {
+        let both = Zeroizing::new([&self.secret[..], &self.seed[..]].concat());
+        keys.seal(&place(endpoint), &both)
+    }
+
+    /// What [`EndpointKeys::seal`] sealed for this endpoint.
+    pub fn open(sealed: &Sealed, endpoint: WebhookEndpointId, keys: &SealingKeys) -> Result<Self, OpenError> {
+        let both = keys.open(&place(endpoint), sealed)?;
+        let (secret, seed) = both.split_last_chunk::<32>().ok_or(OpenError::Damaged)?;
+        Self::from_stored(secret, seed).map_err(|InvalidKey| OpenError::Damaged)
+    }
+
     /// The shared secret, to be stored.
     pub fn secret_bytes(&self) -> &[u8] {
         &self.secret
@@ -89,6 +104,10 @@ impl EndpointKeys {
     pub fn public_text(&self) -> String {
         format!("{PUBLIC_PREFIX}{}", STANDARD.encode(self.pair.public_key().as_ref()))
     }
+}
+
+fn place(endpoint: WebhookEndpointId) -> Vec<u8> {
+    [b"webhook endpoint ", &endpoint.as_uuid().into_bytes()[..]].concat()
 }
 
 impl fmt::Debug for EndpointKeys {

@@ -2,6 +2,7 @@
 
 use crate::db::{Db, StoreError};
 use crate::sql::{At, statements};
+use crate::webhook;
 use flowbridge_domain::time::Timestamp;
 use std::time::Duration;
 
@@ -63,10 +64,20 @@ pub async fn waiting(db: &Db, now: Timestamp) -> Result<(Vec<Waiting>, i64), Sto
     Ok((found, imbalance))
 }
 
+/// How long is kept what only serves for a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Answers under their idempotency keys.
+    pub idempotency: Duration,
+    /// Webhook deliveries, from their event on.
+    pub deliveries: Duration,
+}
+
 /// Prepares the coming days and forgets what has served its time.
-pub async fn keep_house(db: &Db, now: Timestamp, idempotency_kept: Duration) -> Result<(), StoreError> {
+pub async fn keep_house(db: &Db, now: Timestamp, kept: Kept) -> Result<(), StoreError> {
     db.ensure_partitions().await?;
+    webhook::forget_deliveries(db, now.minus(kept.deliveries)).await?;
     db.query(FORGET_ASSERTIONS, &[&At(now)]).await?;
-    db.query(FORGET_KEYS, &[&At(now.minus(idempotency_kept))]).await?;
+    db.query(FORGET_KEYS, &[&At(now.minus(kept.idempotency))]).await?;
     Ok(())
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 statements! {
     // The limit holds but for creations at the same instant; it guards against a runaway client, not to the row.
-    CREATE = concat!("insert into webhook_endpoint as endpoint (id, participant_id, url, event_kinds, hmac_key, ed25519_seed, created_at, updated_at)
+    CREATE = concat!("insert into webhook_endpoint as endpoint (id, participant_id, url, event_kinds, sealed_keys, sealed_with, created_at, updated_at)
         select $1, $2, $3, $4, $5, $6, $7, $7
             where (select count(*) from webhook_endpoint where participant_id = $2 and status <> 'deleted') < $8
         returning ", endpoint_columns!());
@@ -36,8 +36,9 @@ statements! {
         where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
 
     ROTATE = concat!("update webhook_endpoint endpoint
-        set previous_hmac_key = hmac_key, previous_seed = ed25519_seed, previous_until = $5,
-            hmac_key = $3, ed25519_seed = $4, updated_at = $6
+        set previous_hmac_key = hmac_key, previous_seed = ed25519_seed, previous_sealed_keys = sealed_keys,
+            previous_sealed_with = sealed_with, previous_until = $5, hmac_key = '', ed25519_seed = '', sealed_keys = $3,
+            sealed_with = $4, updated_at = $6
         where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
 
     // Enabling gives a fresh start: the streaks that led to disabling are forgotten.
@@ -48,7 +49,8 @@ statements! {
 
     // The row stays for its deliveries' sake; what it knew of the partner goes.
     DELETE = "update webhook_endpoint set status = 'deleted', disabled_reason = null, url = '', hmac_key = '', ed25519_seed = '',
-            previous_hmac_key = null, previous_seed = null, previous_until = null, updated_at = $3
+            sealed_keys = null, sealed_with = null, previous_hmac_key = null, previous_seed = null, previous_sealed_keys = null,
+            previous_sealed_with = null, previous_until = null, updated_at = $3
         where participant_id = $1 and id = $2 and status <> 'deleted'";
 
     CANCEL_DELETED = "update webhook_delivery set state = 'cancelled', fence = fence + 1, state_since = $1
@@ -111,7 +113,7 @@ statements! {
             from slice order by xid desc, seq desc limit 1";
 
     // Those that do not answer get what the others leave.
-    CLAIM = "with ready as (
+    CLAIM = concat!("with ready as (
             select endpoint.id,
                     case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end - coalesce(busy.deliveries, 0) as room,
                     endpoint.unanswered_streak
@@ -140,14 +142,12 @@ statements! {
                 returning delivery.*
         )
         select claimed.id, claimed.endpoint_id, claimed.event_id, claimed.event_kind, claimed.subject_id, claimed.xid,
-                claimed.seq, claimed.attempts, claimed.fence, endpoint.url, endpoint.hmac_key, endpoint.ed25519_seed,
-                endpoint.failure_streak > 0 as endpoint_fails,
-                case when endpoint.previous_until > $1 then endpoint.previous_hmac_key end as previous_hmac_key,
-                case when endpoint.previous_until > $1 then endpoint.previous_seed end as previous_seed,
+                claimed.seq, claimed.attempts, claimed.fence, endpoint.url,
+                endpoint.failure_streak > 0 as endpoint_fails, ", keys_columns!(), ", endpoint.previous_until > $1 as is_rotated,
                 event.topic, event.traceparent, event.schema_version, event.data, event.recorded_at
             from claimed
                 join webhook_endpoint endpoint on endpoint.id = claimed.endpoint_id
-                left join event on event.id = claimed.event_id";
+                left join event on event.id = claimed.event_id");
 
     // A row whose fence has moved on is somebody else's, or was cancelled: it is left alone.
     RECORD = "update webhook_delivery delivery
@@ -198,6 +198,22 @@ statements! {
     FIRST_SINCE = "select min(xid) as xid from (
             select xid from event where id >= uuid_floor($1) order by id limit 1000) earliest";
 
+    TO_SEAL = concat!("select endpoint.id, ", keys_columns!(), " from webhook_endpoint endpoint
+        where status <> 'deleted'
+            and (hmac_key <> '' or sealed_with <> $1 or previous_hmac_key <> '' or previous_sealed_with <> $1)
+        order by id limit $2 for update");
+
+    SEAL = "update webhook_endpoint endpoint
+        set hmac_key = '', ed25519_seed = '', sealed_keys = new.keys, sealed_with = $2,
+            previous_hmac_key = null, previous_seed = null, previous_sealed_keys = new.previous,
+            previous_sealed_with = case when new.previous is not null then $2 end
+        from unnest($1::uuid[], $3::bytea[], $4::bytea[]) as new (id, keys, previous)
+        where endpoint.id = new.id";
+
+    DROP_OLD_DELIVERIES = "select drop_daily_partitions('webhook_delivery', ($1::timestamptz at time zone 'UTC')::date) as dropped";
+
+    DELETE_OLD_DELIVERIES = "delete from webhook_delivery_other_days where id < uuid_floor($1)";
+
     DEPTH = "select state, count(*) as deliveries from (
             select state from webhook_delivery where state in ('pending', 'claimed') limit $1
         ) open group by state";
@@ -221,6 +237,14 @@ macro_rules! endpoint_columns {
 }
 use endpoint_columns;
 
+macro_rules! keys_columns {
+    () => {
+        "endpoint.hmac_key, endpoint.ed25519_seed, endpoint.sealed_keys, endpoint.sealed_with, endpoint.previous_hmac_key, \
+         endpoint.previous_seed, endpoint.previous_sealed_keys, endpoint.previous_sealed_with"
+    };
+}
+use keys_columns;
+
 macro_rules! delivery_columns {
     () => {
         "delivery.id, delivery.endpoint_id, delivery.event_id, delivery.event_kind, delivery.subject_id, delivery.state, \
@@ -235,18 +259,110 @@ pub const ATTEMPTS_KEPT_MAX: i32 = 20;
 // ---------------------------------------------------------------------------------------------------------------------
 // Endpoints
 
-/// What the deliveries to an endpoint are signed with. Never shown after its making, never logged.
+/// What the deliveries to an endpoint are signed with, sealed. What opens it is not in the database.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SigningKeys {
-    /// The HMAC-SHA256 key of the `v1` signature.
-    pub hmac_key: Vec<u8>,
-    /// The Ed25519 seed of the `v1a` signature.
-    pub ed25519_seed: Vec<u8>,
+pub struct SealedKeys {
+    /// Which key opens it.
+    pub key_id: String,
+    /// What is sealed.
+    pub bytes: Vec<u8>,
 }
 
-impl fmt::Debug for SigningKeys {
+impl fmt::Debug for SealedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SigningKeys(…)")
+        write!(f, "SealedKeys({})", self.key_id)
+    }
+}
+
+/// What the deliveries to an endpoint are signed with. Never shown after its making, never logged.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoredKeys {
+    /// As they are kept.
+    Sealed(SealedKeys),
+    /// As they were kept before they were sealed.
+    Plain {
+        /// The HMAC-SHA256 key of the `v1` signature.
+        hmac_key: Vec<u8>,
+        /// The Ed25519 seed of the `v1a` signature.
+        ed25519_seed: Vec<u8>,
+    },
+}
+
+impl fmt::Debug for StoredKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoredKeys(…)")
+    }
+}
+
+impl StoredKeys {
+    /// Plain keys count before sealed ones: a process of an earlier version may have written them just now.
+    fn from_row(row: &Row, [hmac, seed, sealed, with]: [&str; 4]) -> Result<Option<Self>, StoreError> {
+        let hmac_key = row.try_get::<_, Option<Vec<u8>>>(hmac)?.unwrap_or_default();
+        if !hmac_key.is_empty() {
+            let ed25519_seed = row.try_get::<_, Option<Vec<u8>>>(seed)?.unwrap_or_default();
+            return Ok(Some(Self::Plain { hmac_key, ed25519_seed }));
+        }
+        Ok(match (row.try_get(sealed)?, row.try_get(with)?) {
+            (Some(bytes), Some(key_id)) => Some(Self::Sealed(SealedKeys { key_id, bytes })),
+            (None, _) | (_, None) => None,
+        })
+    }
+
+    fn of_today(row: &Row) -> Result<Self, StoreError> {
+        let keys = Self::from_row(row, ["hmac_key", "ed25519_seed", "sealed_keys", "sealed_with"])?;
+        // A deleted endpoint has none; whoever claims finds that its signature fails.
+        Ok(keys.unwrap_or(Self::Plain { hmac_key: Vec::new(), ed25519_seed: Vec::new() }))
+    }
+
+    fn of_yesterday(row: &Row) -> Result<Option<Self>, StoreError> {
+        let names = ["previous_hmac_key", "previous_seed", "previous_sealed_keys", "previous_sealed_with"];
+        Self::from_row(row, names)
+    }
+}
+
+/// An endpoint whose keys are to be sealed, or sealed anew.
+#[derive(Debug, Clone)]
+pub struct ToSeal {
+    /// The endpoint.
+    pub id: WebhookEndpointId,
+    /// Its keys.
+    pub keys: StoredKeys,
+    /// Those from before the last rotation, if they are kept.
+    pub previous: Option<StoredKeys>,
+}
+
+/// Endpoints whose keys are not sealed with `key_id`, locked until the transaction ends.
+pub async fn to_seal(tx: &Tx, key_id: &str, limit: i64) -> Result<Vec<ToSeal>, StoreError> {
+    let rows = tx.query(TO_SEAL, &[&key_id, &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(ToSeal {
+                id: WebhookEndpointId::from_uuid(row.try_get("id")?),
+                keys: StoredKeys::of_today(row)?,
+                previous: StoredKeys::of_yesterday(row)?,
+            })
+        })
+        .collect()
+}
+
+/// Keeps the keys of endpoints sealed with `key_id`, and in no other form.
+pub async fn seal(
+    tx: &Tx,
+    key_id: &str,
+    sealed: &[(WebhookEndpointId, Vec<u8>, Option<Vec<u8>>)],
+) -> Result<(), StoreError> {
+    let (ids, keys, previous) =
+        columns!(sealed, |(id, keys, previous)| id.as_uuid(), keys.as_slice(), previous.as_deref());
+    tx.execute(SEAL, &[&ids, &key_id, &keys, &previous]).await?;
+    Ok(())
+}
+
+/// Forgets the deliveries of events before an instant, days at a time. Returns how many days went.
+pub async fn forget_deliveries(db: &Db, before: Timestamp) -> Result<i32, StoreError> {
+    db.query(DELETE_OLD_DELIVERIES, &[&At(before)]).await?;
+    match db.query(DROP_OLD_DELIVERIES, &[&At(before)]).await?.first() {
+        Some(row) => Ok(row.try_get("dropped")?),
+        None => Ok(0),
     }
 }
 
@@ -262,7 +378,7 @@ pub struct NewEndpoint {
     /// The kinds of events wanted; empty for all.
     pub event_kinds: Vec<String>,
     /// What to sign with.
-    pub keys: SigningKeys,
+    pub keys: SealedKeys,
 }
 
 /// An endpoint as its owner sees it.
@@ -333,8 +449,8 @@ pub async fn create(
                 &new.participant.as_uuid(),
                 &new.url,
                 &new.event_kinds,
-                &new.keys.hmac_key,
-                &new.keys.ed25519_seed,
+                &new.keys.bytes,
+                &new.keys.key_id,
                 &At(now),
                 &endpoints_max,
             ],
@@ -382,7 +498,7 @@ pub async fn rotate_keys(
     tx: &Tx,
     participant: ParticipantId,
     id: WebhookEndpointId,
-    keys: &SigningKeys,
+    keys: &SealedKeys,
     previous_until: Timestamp,
     now: Timestamp,
 ) -> Result<Option<Endpoint>, StoreError> {
@@ -392,8 +508,8 @@ pub async fn rotate_keys(
             &[
                 &participant.as_uuid(),
                 &id.as_uuid(),
-                &keys.hmac_key,
-                &keys.ed25519_seed,
+                &keys.bytes,
+                &keys.key_id,
                 &At(previous_until),
                 &At(now),
             ],
@@ -494,9 +610,9 @@ pub struct ClaimedDelivery {
     /// Did the endpoint's last attempt fail?
     pub endpoint_fails: bool,
     /// What to sign with.
-    pub keys: SigningKeys,
+    pub keys: StoredKeys,
     /// What to sign with too, while a rotation lasts.
-    pub previous_keys: Option<SigningKeys>,
+    pub previous_keys: Option<StoredKeys>,
     /// How often it has been tried, this time included.
     pub attempts: i32,
     /// Proves, when recording, that the claim is still ours.
@@ -565,19 +681,14 @@ impl ClaimedDelivery {
                 recorded_at: row.try_get::<_, At>("recorded_at")?.0,
             }),
         };
-        let previous_keys = match (row.try_get("previous_hmac_key")?, row.try_get("previous_seed")?) {
-            (Some(hmac_key), Some(ed25519_seed)) => Some(SigningKeys { hmac_key, ed25519_seed }),
-            (None, _) | (_, None) => None,
-        };
+        let is_rotated = row.try_get::<_, Option<bool>>("is_rotated")?.unwrap_or(false);
+        let previous_keys = if is_rotated { StoredKeys::of_yesterday(row)? } else { None };
         Ok(Self {
             id: DeliveryId::from_uuid(row.try_get("id")?),
             endpoint: WebhookEndpointId::from_uuid(row.try_get("endpoint_id")?),
             url: row.try_get("url")?,
             endpoint_fails: row.try_get("endpoint_fails")?,
-            keys: SigningKeys {
-                hmac_key: row.try_get("hmac_key")?,
-                ed25519_seed: row.try_get("ed25519_seed")?,
-            },
+            keys: StoredKeys::of_today(row)?,
             previous_keys,
             attempts: row.try_get("attempts")?,
             fence: row.try_get("fence")?,

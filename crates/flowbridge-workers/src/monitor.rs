@@ -15,8 +15,8 @@ pub struct MonitorSettings {
     pub interval: Duration,
     /// How often to keep house.
     pub housekeeping_interval: Duration,
-    /// How long an answer is kept under its key.
-    pub idempotency_kept: Duration,
+    /// How long is kept what only serves for a while.
+    pub kept: monitor::Kept,
 }
 
 impl Default for MonitorSettings {
@@ -24,7 +24,10 @@ impl Default for MonitorSettings {
         Self {
             interval: Duration::from_secs(5),
             housekeeping_interval: Duration::from_secs(600),
-            idempotency_kept: Duration::from_secs(72 * 3600),
+            kept: monitor::Kept {
+                idempotency: Duration::from_secs(72 * 3600),
+                deliveries: Duration::from_secs(30 * 24 * 3600),
+            },
         }
     }
 }
@@ -38,7 +41,7 @@ pub async fn run(context: Context, settings: MonitorSettings, stop: Cancellation
             tracing::error!(error = chain(&error), "could not look for what is stuck");
         }
         if context.now() >= housekeeping_at {
-            match monitor::keep_house(&context.db, context.now(), settings.idempotency_kept).await {
+            match monitor::keep_house(&context.db, context.now(), settings.kept).await {
                 Ok(()) => housekeeping_at = context.now().plus(settings.housekeeping_interval),
                 Err(error) => tracing::error!(error = chain(&error), "could not keep house"),
             }

@@ -5,6 +5,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use flowbridge_security::egress::EgressPolicy;
 use flowbridge_store::DbSettings;
+use flowbridge_store::monitor::Kept;
 use flowbridge_workers::bank::BankWorkerSettings;
 use flowbridge_workers::monitor::MonitorSettings;
 use flowbridge_workers::orchestrator::OrchestratorSettings;
@@ -147,6 +148,7 @@ pub(crate) struct WebhooksSection {
     pub(crate) in_flight_per_endpoint_max: i64,
     pub(crate) private_ranges_allowed: Vec<String>,
     pub(crate) public_allowed: bool,
+    pub(crate) deliveries_kept_days: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -246,7 +248,10 @@ impl Config {
     /// How often the monitor looks.
     pub(crate) fn monitor(&self) -> MonitorSettings {
         MonitorSettings {
-            idempotency_kept: Duration::from_secs(self.gateway.idempotency_hours.saturating_mul(3600)),
+            kept: Kept {
+                idempotency: Duration::from_secs(self.gateway.idempotency_hours.saturating_mul(3600)),
+                deliveries: Duration::from_secs(self.webhooks.deliveries_kept_days.saturating_mul(24 * 3600)),
+            },
             ..MonitorSettings::default()
         }
     }

@@ -8,6 +8,7 @@ use flowbridge_gateway::webhooks::WebhookLimits;
 use flowbridge_gateway::{GatewayParts, GatewaySettings, ProofSource, ServeLimits, router, serve};
 use flowbridge_security::cursor::CursorKey;
 use flowbridge_security::keys::KeyFolder;
+use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier};
 use flowbridge_store::accept::PaymentPolicy;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
         verifier,
         jwks,
         cursors: CursorKey::new(&*folder.cursor_key()?),
+        sealing: Arc::new(SealingKeys::load_or_create(&folder)?),
         proof: proof_source(parts, &folder)?,
     };
     let router = router(gateway, settings(config)?);

@@ -4,9 +4,10 @@ use crate::clock::SystemClock;
 use crate::config::{Config, ConnectorKind, ConnectorSection};
 use anyhow::{Context as _, Result, bail};
 use flowbridge_bank::auth::BearerKey;
+use flowbridge_bank::breaker::BreakerState;
 use flowbridge_bank::connector::{BankConnector, Capabilities};
 use flowbridge_bank::hold_api::{self, CallerVerifier, HoldApiClient, TokenSource};
-use flowbridge_bank::registry::{BankDesk, BankRegistry, GuardConfig};
+use flowbridge_bank::registry::{BankDesk, BankRegistry, CircuitHook, GuardConfig};
 use flowbridge_bank::simulator::{BankConfig, Simulator, SimulatorConfig};
 use flowbridge_bank::simulator_client::{SimulatorClient, SimulatorClientConfig};
 use flowbridge_domain::bank::HoldMode;
@@ -14,6 +15,7 @@ use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::{Clock, Timestamp};
 use flowbridge_security::keys::{KeyFolder, KeySet};
 use flowbridge_security::scope::{Scope, ScopeSet};
+use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier, bearer};
 use flowbridge_store::party::save_bank;
 use flowbridge_store::wake::Wake;
@@ -186,7 +188,8 @@ async fn start_role(running: &Running, parts: &Parts, role: Role) -> Result<()> 
         Role::Bank => start_bank(running, parts).await?,
         Role::Webhooks => {
             let settings = config.webhooks()?;
-            running.spawn(role, async move { Ok(webhook::run(context, settings, stop).await?) });
+            let sealing = Arc::new(SealingKeys::load_or_create(&KeyFolder::new(&config.security.keys))?);
+            running.spawn(role, async move { Ok(webhook::run(context, settings, sealing, stop).await?) });
         }
         Role::Jobs => {
             running.spawn(role, async move {
@@ -252,7 +255,21 @@ fn registry(config: &Config, clock: &Arc<dyn Clock>) -> Result<BankRegistry> {
             connector(section).with_context(|| format!("the connector of bank {}", section.code))?,
         ));
     }
-    Ok(BankRegistry::new(banks, GuardConfig::default(), clock, None))
+    let show: CircuitHook = Arc::new(show_circuit);
+    Ok(BankRegistry::new(banks, GuardConfig::default(), clock, Some(&show)))
+}
+
+/// A bank's circuit breaker, in metrics and log.
+fn show_circuit(bank: &BankCode, state: BreakerState) {
+    let (bank, is_open) = (bank.as_str(), if state == BreakerState::Closed { 0.0 } else { 1.0 });
+    metrics::gauge!("bank_circuit_open", "bank" => bank.to_owned()).set(is_open);
+    match state {
+        BreakerState::Open { .. } => {
+            tracing::warn!(bank, "a bank keeps failing; it is left alone for a while")
+        }
+        BreakerState::HalfOpen => {}
+        BreakerState::Closed => tracing::info!(bank, "a bank answers again"),
+    }
 }
 
 fn hold_mode(section: &ConnectorSection) -> Result<HoldMode> {

@@ -17,6 +17,7 @@ use flowbridge_security::jose::Algorithm;
 use flowbridge_security::keys::{KeyFolder, SigningKey};
 use flowbridge_security::oauth::token_form;
 use flowbridge_security::scope::{Scope, ScopeSet};
+use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{TokenIssuer, TokenVerifier};
 use flowbridge_store::Db;
 use flowbridge_store::accept::PaymentPolicy;
@@ -483,6 +484,7 @@ impl Api {
             jwks: key_set.jwks(),
             tokens: issuer(key_set.current),
             cursors: CursorKey::new(&keys.cursor_key().unwrap()),
+            sealing: Arc::new(SealingKeys::load_or_create(&keys).unwrap()),
             proof: setup.proof,
         };
         let settings = GatewaySettings {

@@ -4,6 +4,7 @@ use crate::api::{Api, ISSUER, NOW, Reply, Setup};
 use flowbridge_api::problem::ErrorCode;
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
+use flowbridge_security::webhook::EndpointKeys;
 use flowbridge_store::accept::{
     AcceptRefusal, Decision, Instruction, KeptAnswer, KeyedRequest, NewPayment, PaymentPolicy, accept, keep,
     take_key,
@@ -344,6 +345,46 @@ async fn a_key_that_is_being_worked_on_is_told_to_come_back_and_then_finds_the_a
         other.commit().await.unwrap();
         let asked = api.post(&api.alpha, path, key, &body).await;
         assert_eq!((asked.status, asked.replayed, &asked.body["id"]), (201, true, &json!("made-elsewhere")));
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_secret_is_answered_alike_when_repeated_and_is_nowhere_in_the_database() {
+    let api = Api::start().await;
+    let body = r#"{"url":"https://bank.example/"}"#;
+    let made = api.post(&api.alpha, "/v1/webhook-endpoints", "made", body).await;
+    let rotate = format!("/v1/webhook-endpoints/{}/rotate", made.body["id"].as_str().unwrap());
+    let rotated = api.send("POST", &rotate, &api.alpha.token, Some("rotated"), None).await;
+    assert_eq!((made.status, rotated.status), (201, 200), "{} {}", made.body, rotated.body);
+    assert_ne!(made.body["secret"], rotated.body["secret"]);
+    for (path, key, body, first) in
+        [("/v1/webhook-endpoints", "made", Some(body), &made), (&rotate, "rotated", None, &rotated)]
+    {
+        let again = api.send("POST", path, &api.alpha.token, Some(key), body).await;
+        assert_eq!((again.status, again.replayed, &again.body), (first.status, true, &first.body));
+    }
+    let (client, connection) =
+        tokio_postgres::connect(&crate::webhooks::server_url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let rows = client
+        .query(
+            "select e::text as row from webhook_endpoint e union all select encode(body, 'escape') from idempotency_key where client_id = $1",
+            &[&format!("client-{}", api.alpha.participant)],
+        )
+        .await
+        .unwrap();
+    assert!(rows.len() > 2);
+    for secret in [&made, &rotated].map(|reply| reply.body["secret"].as_str().unwrap().to_owned()) {
+        let bytes: Vec<u8> =
+            EndpointKeys::parse(&secret, "whsk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+                .unwrap()
+                .secret_bytes()
+                .to_vec();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        for row in &rows {
+            let row: String = row.get("row");
+            assert!(!row.contains(&secret) && !row.contains(&hex), "{row}");
+        }
     }
 }
 

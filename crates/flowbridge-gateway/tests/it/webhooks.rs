@@ -7,6 +7,8 @@ use flowbridge_gateway::webhooks::{
     Asker, CreateWebhookEndpoint, DisableWebhookEndpoint, EVENT_KINDS, EndpointStatus, RecoverWebhooks,
     UpdateWebhookEndpoint, WebhookEndpointWithKeys, WebhookError, WebhookLimits,
 };
+use flowbridge_security::keys::KeyFolder;
+use flowbridge_security::sealing::SealingKeys;
 use flowbridge_store::party::{self, Participant};
 use flowbridge_store::{Db, DbSettings};
 use serde_json::json;
@@ -19,7 +21,7 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 async fn endpoints_are_their_owner_s_alone_and_secrets_are_shown_once() {
     let db = database().await;
     let limits = WebhookLimits { endpoints_max: 2, ..WebhookLimits::default() };
-    let asker = |participant| Asker { db: &db, participant, limits: &limits, now: NOW };
+    let asker = |participant| Asker { db: &db, sealing: sealing(), participant, limits: &limits, now: NOW };
     let (owner, stranger) = (asker(participant(&db).await), asker(participant(&db).await));
 
     let made = create(&owner, "https://bank.example/hook", &["payment.settled"]).await.unwrap();
@@ -70,7 +72,8 @@ async fn endpoints_are_their_owner_s_alone_and_secrets_are_shown_once() {
 async fn requests_that_cannot_be_are_refused_with_their_place() {
     let db = database().await;
     let limits = WebhookLimits::default();
-    let owner = Asker { db: &db, participant: participant(&db).await, limits: &limits, now: NOW };
+    let owner =
+        Asker { db: &db, sealing: sealing(), participant: participant(&db).await, limits: &limits, now: NOW };
     let place = |error: WebhookError| (error.status(), error.pointer());
     let at = |pointer: &str| (Some(422), Some(pointer.to_owned()));
 
@@ -116,7 +119,8 @@ async fn requests_that_cannot_be_are_refused_with_their_place() {
 async fn an_endpoint_is_changed_rotated_disabled_enabled_and_deleted() {
     let db = database().await;
     let limits = WebhookLimits::default();
-    let owner = Asker { db: &db, participant: participant(&db).await, limits: &limits, now: NOW };
+    let owner =
+        Asker { db: &db, sealing: sealing(), participant: participant(&db).await, limits: &limits, now: NOW };
     let made = create(&owner, "https://bank.example/", &["payment.settled"]).await.unwrap();
     let id = made.endpoint.id.0;
 
@@ -190,6 +194,15 @@ async fn participant(db: &Db) -> ParticipantId {
 }
 
 /// One database for all: each test has participants of its own.
+fn sealing() -> &'static SealingKeys {
+    static KEYS: OnceLock<(SealingKeys, tempfile::TempDir)> = OnceLock::new();
+    let (keys, _) = KEYS.get_or_init(|| {
+        let home = tempfile::tempdir().unwrap();
+        (SealingKeys::load_or_create(&KeyFolder::new(home.path())).unwrap(), home)
+    });
+    keys
+}
+
 /// Where the tests' PostgreSQL is.
 pub(crate) fn server_url() -> String {
     static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();

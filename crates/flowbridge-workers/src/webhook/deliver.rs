@@ -8,12 +8,14 @@
 use super::health::{Answer, Patience, learn};
 use super::message::{self, WEBHOOKS};
 use super::resolver::GuardedResolver;
+use super::seal::open_keys;
 use crate::context::{Context, Turn, Worker, chain, run_loop};
 use flowbridge_api::trace::{STEP, TRACEPARENT, TraceParent};
 use flowbridge_domain::id::{ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_security::egress::{EgressPolicy, EgressRefused};
-use flowbridge_security::webhook::{EndpointKeys, ID_HEADER, InvalidKey, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use flowbridge_security::sealing::{OpenError, SealingKeys};
+use flowbridge_security::webhook::{EndpointKeys, ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use flowbridge_store::StoreError;
 use flowbridge_store::event_log::{self, NewEvent};
 use flowbridge_store::wake::Work;
@@ -103,6 +105,7 @@ pub struct Deliverer {
 #[derive(Debug)]
 struct Sender {
     settings: DeliverySettings,
+    sealing: Arc<SealingKeys>,
     client: Client,
 }
 
@@ -128,7 +131,11 @@ impl Worker for Delivering<'_> {
 
 impl Deliverer {
     /// Prepares the HTTP client.
-    pub fn new(context: Context, settings: DeliverySettings) -> Result<Self, ClientError> {
+    pub fn new(
+        context: Context,
+        settings: DeliverySettings,
+        sealing: Arc<SealingKeys>,
+    ) -> Result<Self, ClientError> {
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -141,7 +148,7 @@ impl Deliverer {
             .dns_resolver(Arc::new(GuardedResolver(settings.egress.clone())))
             .build()
             .map_err(ClientError)?;
-        let sender = Sender { client, settings };
+        let sender = Sender { client, settings, sealing };
         Ok(Self {
             context,
             sender: Arc::new(sender),
@@ -421,6 +428,12 @@ impl Sender {
         Sent { attempt: Attempt { at, status, error, latency_ms }, claimed, answer }
     }
 
+    /// The keys of today and, while a rotation lasts, those of yesterday.
+    fn signing_keys(&self, claimed: &ClaimedDelivery) -> Result<Vec<EndpointKeys>, OpenError> {
+        let keys = [Some(&claimed.keys), claimed.previous_keys.as_ref()].into_iter().flatten();
+        keys.map(|keys| open_keys(keys, claimed.endpoint, &self.sealing)).collect()
+    }
+
     /// Posts the event. An error is a phrase for the owner of the endpoint, and tells nothing about our network.
     async fn post(
         &self,
@@ -432,7 +445,10 @@ impl Sender {
         let event = claimed.event.as_ref().ok_or("the event is no longer in the log")?;
         let body = message::body(claimed, event, &self.settings.source).map_err(|error| error.to_string())?;
         let id = message::webhook_id(claimed.event_id);
-        let keys = signing_keys(claimed).map_err(|error| error.to_string())?;
+        let keys = self.signing_keys(claimed).map_err(|error| {
+            tracing::error!(endpoint.id = %claimed.endpoint, error = chain(&error), "the keys of a webhook endpoint cannot be used");
+            "its keys cannot be used at the moment".to_owned()
+        })?;
         let attempt = flowbridge_security::webhook::Attempt { id: &id, at, body: &body };
         let signatures =
             attempt.signatures(&keys.iter().collect::<Vec<_>>()).map_err(|error| error.to_string())?;
@@ -459,12 +475,6 @@ impl Sender {
         }
         Ok(answer)
     }
-}
-
-/// The keys of today and, while a rotation lasts, those of yesterday.
-fn signing_keys(claimed: &ClaimedDelivery) -> Result<Vec<EndpointKeys>, InvalidKey> {
-    let keys = [Some(&claimed.keys), claimed.previous_keys.as_ref()].into_iter().flatten();
-    keys.map(|keys| EndpointKeys::from_stored(&keys.hmac_key, &keys.ed25519_seed)).collect()
 }
 
 /// What a status means. Redirects are refusals: a receiver that moved registers its new address.

@@ -2,24 +2,28 @@
 //!
 //! It promises that every event reaches every endpoint that wants it at least once, in order per payment, signed, for as long
 //! as the schedule lasts; that no endpoint waits for another; and that nothing is sent to where it must not go. Three loops:
-//! [`fan_out`] turns events into deliveries, [`deliver`] sends them, and a housekeeper counts what is queued and drops
-//! what is left of deleted endpoints.
+//! [`fan_out`] turns events into deliveries, [`deliver`] sends them, and a housekeeper counts what is queued, drops
+//! what is left of deleted endpoints and keeps the endpoints' keys sealed with the newest sealing key.
 
 pub mod deliver;
 pub mod fan_out;
 pub mod health;
 mod message;
 mod resolver;
+mod seal;
 
 use crate::context::{Context, chain};
+use flowbridge_security::sealing::SealingKeys;
 use flowbridge_store::StoreError;
 use flowbridge_store::webhook as store;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use deliver::{ClientError, Deliverer, DeliverySettings};
 pub use fan_out::{FanOut, FanOutSettings};
 pub use health::Patience;
+pub use seal::seal_anew;
 
 /// Settings of the role.
 #[derive(Debug, Clone)]
@@ -46,20 +50,24 @@ impl Default for WebhookSettings {
 pub async fn run(
     context: Context,
     settings: WebhookSettings,
+    sealing: Arc<SealingKeys>,
     stop: CancellationToken,
 ) -> Result<(), ClientError> {
-    let deliverer = Deliverer::new(context.clone(), settings.delivery)?;
+    let deliverer = Deliverer::new(context.clone(), settings.delivery, sealing.clone())?;
     let fan_out = FanOut::new(context.clone(), settings.fan_out);
     tokio::join!(
         fan_out.run(stop.clone()),
         deliverer.run(stop.clone()),
-        keep_house(&context, settings.housekeeping_interval, &stop),
+        keep_house(&context, &sealing, settings.housekeeping_interval, &stop),
     );
     Ok(())
 }
 
-async fn keep_house(context: &Context, interval: Duration, stop: &CancellationToken) {
+async fn keep_house(context: &Context, sealing: &SealingKeys, interval: Duration, stop: &CancellationToken) {
     while !stop.is_cancelled() {
+        if let Err(error) = seal_anew(context, sealing).await {
+            tracing::warn!(error = chain(&error), "could not seal the keys of webhook endpoints");
+        }
         if let Err(error) = tidy(context).await {
             tracing::warn!(error = chain(&error), "could not count what webhooks are queued");
         }

@@ -9,15 +9,17 @@ use flowbridge_domain::id::{DeliveryId, ParticipantId, PaymentId, WebhookEndpoin
 use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
 use flowbridge_embedded::EmbeddedPostgres;
 use flowbridge_security::egress::EgressPolicy;
+use flowbridge_security::keys::KeyFolder;
+use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::webhook::{EndpointKeys, Verifier};
 use flowbridge_store::event_log::{self, NewEvent};
 use flowbridge_store::party::{self, Participant};
 use flowbridge_store::wake::Wake;
-use flowbridge_store::webhook::{self as store, Delivery, DeliveryState, NewEndpoint, SigningKeys};
+use flowbridge_store::webhook::{self as store, Delivery, DeliveryState, NewEndpoint, SealedKeys};
 use flowbridge_store::{Db, DbSettings};
 use flowbridge_workers::context::{Context, Turn};
 use flowbridge_workers::webhook::{
-    Deliverer, DeliverySettings, FanOut, FanOutSettings, Patience, WebhookSettings, run, tidy,
+    Deliverer, DeliverySettings, FanOut, FanOutSettings, Patience, WebhookSettings, run, seal_anew, tidy,
 };
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -144,7 +146,7 @@ async fn the_role_that_is_told_to_stop_waits_for_what_is_under_way() {
 
     let stop = CancellationToken::new();
     let settings = WebhookSettings { delivery: stage.settings.clone(), ..WebhookSettings::default() };
-    let role = tokio::spawn(run(stage.context.clone(), settings, stop.clone()));
+    let role = tokio::spawn(run(stage.context.clone(), settings, stage.sealing.clone(), stop.clone()));
     receiver.wait_for(1).await;
     stop.cancel();
     answer.notify_one();
@@ -247,7 +249,10 @@ async fn a_rotation_signs_with_both_keys_until_its_window_ends() {
     let now = stage.clock.now();
     let until = now.plus(Duration::from_secs(60));
     let tx = stage.context.db.begin().await.unwrap();
-    store::rotate_keys(&tx, owner, endpoint, &stored(&new), until, now).await.unwrap().unwrap();
+    store::rotate_keys(&tx, owner, endpoint, &stage.sealed(&new, endpoint), until, now)
+        .await
+        .unwrap()
+        .unwrap();
     tx.commit().await.unwrap();
 
     stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
@@ -258,6 +263,84 @@ async fn a_rotation_signs_with_both_keys_until_its_window_ends() {
     let heard = receiver.heard();
     assert_eq!(heard[0].signers(&[&new, &old], now), [0, 1]);
     assert_eq!(heard[1].signers(&[&new, &old], until), [0]);
+}
+
+#[tokio::test]
+async fn keys_are_sealed_in_the_database_and_follow_the_sealing_key() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    let (endpoint, old) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+
+    // As a version before wrote it: in plain, with a rotation under way.
+    let (new, now) = (keys(), stage.clock.now());
+    let plain = format!(
+        "update webhook_endpoint set hmac_key = '\\x{}', ed25519_seed = '\\x{}', previous_hmac_key = '\\x{}', \
+            previous_seed = '\\x{}', previous_until = now() + interval '1 hour'",
+        hex(new.secret_bytes()),
+        hex(new.seed()),
+        hex(old.secret_bytes()),
+        hex(old.seed())
+    );
+    sql(&stage.url, &plain).await;
+    let in_plain = [new.secret_bytes(), new.seed(), old.secret_bytes(), old.seed()].map(hex);
+    let rows = stage.endpoint_rows().await;
+    assert!(in_plain.iter().all(|secret| rows.contains(secret)), "the search itself works");
+    stage.happened(stage.payment(), (owner, owner), &["payment.held"]).await;
+    stage.work().await;
+
+    assert_eq!(seal_anew(&stage.context, &stage.sealing).await.unwrap(), 1);
+    assert_eq!(seal_anew(&stage.context, &stage.sealing).await.unwrap(), 0, "once is enough");
+    let rows = stage.endpoint_rows().await;
+    assert!(!in_plain.iter().any(|secret| rows.contains(secret)), "{rows}");
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+
+    let first = stage.sealing.newest();
+    let second = stage.keys.rotate_sealing_key().unwrap();
+    assert_eq!(seal_anew(&stage.context, &stage.sealing).await.unwrap(), 1);
+    let rows = stage.endpoint_rows().await;
+    assert!(rows.contains(&second) && !rows.contains(&first), "the old key is not needed any more");
+    // A process that started before finds the new key by itself, and one that has lost the old one works, too.
+    stage.sealing = Arc::new(SealingKeys::load_or_create(&stage.keys).unwrap());
+    stage.happened(stage.payment(), (owner, owner), &["payment.completed"]).await;
+    stage.work().await;
+    let heard = receiver.heard();
+    assert_eq!(heard.len(), 3);
+    assert!(
+        heard.iter().all(|heard| heard.signers(&[&new, &old], now) == [0, 1]),
+        "signed alike all the way"
+    );
+    let delivered =
+        store::deliveries(&stage.context.db, endpoint, &[DeliveryState::Delivered], None, 10).await.unwrap();
+    assert_eq!(delivered.len(), 3);
+}
+
+#[tokio::test]
+async fn deliveries_are_forgotten_a_day_at_a_time() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    let (now, day) = (stage.clock.now(), Duration::from_secs(24 * 3_600));
+    // One day has a partition of its own, the other has none.
+    sql(&stage.url, "select ensure_daily_partitions(current_date - 40, current_date - 40)").await;
+    for days in [40, 50, 0] {
+        stage.clock.set(now.minus(day * days));
+        stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    }
+    stage.clock.set(now);
+    stage.work().await;
+    let left = async || {
+        let found = store::deliveries(&stage.context.db, endpoint, &DeliveryState::ALL, None, 10).await;
+        found.unwrap().len()
+    };
+    assert_eq!(left().await, 3);
+    assert_eq!(store::forget_deliveries(&stage.context.db, now.minus(day * 60)).await.unwrap(), 0);
+    assert_eq!(left().await, 3);
+    assert_eq!(store::forget_deliveries(&stage.context.db, now.minus(day * 30)).await.unwrap(), 1);
+    assert_eq!(left().await, 1);
 }
 
 #[tokio::test]
@@ -465,14 +548,21 @@ struct Stage {
     clock: Arc<ManualClock>,
     settings: DeliverySettings,
     fan_out: FanOut,
+    url: String,
+    keys: KeyFolder,
+    sealing: Arc<SealingKeys>,
+    _home: tempfile::TempDir,
 }
 
 impl Stage {
     async fn new() -> Self {
         let clock =
             Arc::new(ManualClock::at(Timestamp::from_micros(jiff::Timestamp::now().as_microsecond())));
+        let (url, home) = (database().await, tempfile::tempdir().unwrap());
+        let keys = KeyFolder::new(home.path().join("keys"));
+        let sealing = Arc::new(SealingKeys::load_or_create(&keys).unwrap());
         let context = Context {
-            db: Db::new(&DbSettings::new(database().await)).unwrap(),
+            db: Db::new(&DbSettings::new(url.clone())).unwrap(),
             clock: clock.clone(),
             wake: Wake::default(),
             instance: "webhook test".to_owned(),
@@ -486,11 +576,11 @@ impl Stage {
             ..DeliverySettings::default()
         };
         let fan_out = FanOut::new(context.clone(), FanOutSettings::default());
-        Self { context, clock, settings, fan_out }
+        Self { context, clock, settings, fan_out, url, keys, sealing, _home: home }
     }
 
     fn deliverer(&self) -> Deliverer {
-        Deliverer::new(self.context.clone(), self.settings.clone()).unwrap()
+        Deliverer::new(self.context.clone(), self.settings.clone(), self.sealing.clone()).unwrap()
     }
 
     /// Takes in all that has happened. The log shows nothing above the oldest transaction that runs on the whole server, so
@@ -541,17 +631,34 @@ impl Stage {
         kinds: &[&str],
     ) -> (WebhookEndpointId, EndpointKeys) {
         let keys = keys();
+        let id = WebhookEndpointId::generate(self.clock.now(), rand::random());
         let new = NewEndpoint {
-            id: WebhookEndpointId::generate(self.clock.now(), rand::random()),
+            id,
             participant: owner,
             url: url.to_owned(),
             event_kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
-            keys: stored(&keys),
+            keys: self.sealed(&keys, id),
         };
         let tx = self.context.db.begin().await.unwrap();
         store::create(&tx, &new, 10, self.clock.now()).await.unwrap().unwrap();
         tx.commit().await.unwrap();
         (new.id, keys)
+    }
+
+    fn sealed(&self, keys: &EndpointKeys, id: WebhookEndpointId) -> SealedKeys {
+        let sealed = keys.seal(id, &self.sealing).unwrap();
+        SealedKeys { key_id: sealed.key_id, bytes: sealed.bytes }
+    }
+
+    /// Everything that the database has about endpoints, as text.
+    async fn endpoint_rows(&self) -> String {
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let row =
+            client.query_one("select string_agg(e::text, ' ') from webhook_endpoint e", &[]).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+        row.get(0)
     }
 
     async fn happened(&self, payment: PaymentId, parties: (ParticipantId, ParticipantId), kinds: &[&str]) {
@@ -598,10 +705,6 @@ fn traceparent() -> String {
 
 fn keys() -> EndpointKeys {
     EndpointKeys::generate().unwrap()
-}
-
-fn stored(keys: &EndpointKeys) -> SigningKeys {
-    SigningKeys { hmac_key: keys.secret_bytes().to_vec(), ed25519_seed: keys.seed().to_vec() }
 }
 
 /// A database made from a migrated template; returns its URL.

@@ -4,6 +4,7 @@ mod api;
 pub(crate) mod contracts;
 mod dlq;
 mod events;
+mod keys;
 pub(crate) mod payments;
 pub(crate) mod recon;
 mod serve;
@@ -56,6 +57,9 @@ enum Command {
     /// Measure what this program does a second, and prove that nothing was lost on the way
     #[command(subcommand)]
     Bench(crate::bench::BenchCommand),
+    /// Exchange the keys that sign and seal
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Look at the event log, or set a group of readers back
     #[command(subcommand)]
     Events(events::EventsCommand),
@@ -106,6 +110,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Payments(command) => payments::run(command).await,
         Command::Proof(client) => api::proof(&client).await,
         Command::Bench(command) => crate::bench::run(command).await,
+        Command::Keys(command) => keys::run(&command, &config()?),
         Command::Events(command) => events::run(command, &database(&config()?)?).await,
         Command::Dlq(command) => dlq::run(command, &database(&config()?)?).await,
         Command::Recon(command) => recon::run(command),

@@ -49,6 +49,7 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Seconds,
         "Age of the oldest chain transaction not yet confirmed, by lane",
     ),
+    ("bank_circuit_open", Unit::Count, "Whether a bank is left alone after repeated failures, by bank"),
     ("webhook_queue_depth", Unit::Count, "Webhook deliveries not yet at their end, by state"),
     ("webhook_oldest_pending_seconds", Unit::Seconds, "Age of the oldest webhook delivery that waits"),
     ("webhook_endpoints", Unit::Count, "Webhook endpoints in trouble, by health"),

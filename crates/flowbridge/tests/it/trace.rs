@@ -110,6 +110,9 @@ async fn one_trace_and_one_timeline_from_the_client_to_the_webhook() {
     assert_eq!(called, told, "the receiver continues the span that called it");
 
     timeline_has_it_all(&running, id);
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/payments.jsonl");
+    let table = running.command(&["payments", "submit", example]);
+    assert_eq!(table.matches("completed").count(), 3, "the example in the README: {table}");
     let metrics = reqwest::get(&running.metrics_url).await.unwrap().text().await.unwrap();
     for line in [
         "payments_total{state=\"accepted\"}",

@@ -1,0 +1,67 @@
+//! The keys of endpoints at rest: opened to sign, and sealed anew when there is a newer sealing key, or when they are from
+//! before they were sealed at all.
+
+use crate::context::{Context, chain};
+use flowbridge_domain::id::WebhookEndpointId;
+use flowbridge_security::sealing::{OpenError, Sealed, SealingKeys};
+use flowbridge_security::webhook::EndpointKeys;
+use flowbridge_store::StoreError;
+use flowbridge_store::webhook::{self as store, StoredKeys, ToSeal};
+
+/// Endpoints sealed in one transaction.
+const SLICE_MAX: i64 = 500;
+
+/// An endpoint's keys, to sign with.
+pub(super) fn open_keys(
+    stored: &StoredKeys,
+    endpoint: WebhookEndpointId,
+    keys: &SealingKeys,
+) -> Result<EndpointKeys, OpenError> {
+    match stored {
+        StoredKeys::Sealed(sealed) => {
+            let sealed = Sealed { key_id: sealed.key_id.clone(), bytes: sealed.bytes.clone() };
+            EndpointKeys::open(&sealed, endpoint, keys)
+        }
+        StoredKeys::Plain { hmac_key, ed25519_seed } => {
+            EndpointKeys::from_stored(hmac_key, ed25519_seed).map_err(|_| OpenError::Damaged)
+        }
+    }
+}
+
+/// Seals with the newest key what is not sealed with it yet. One whose keys cannot be opened is told and left as it is.
+pub async fn seal_anew(context: &Context, keys: &SealingKeys) -> Result<usize, StoreError> {
+    if let Err(error) = keys.reload() {
+        tracing::error!(error = chain(&error), "the key folder cannot be read");
+        return Ok(0);
+    }
+    let newest = keys.newest();
+    let tx = context.db.begin().await?;
+    let mut sealed = Vec::new();
+    for endpoint in store::to_seal(&tx, &newest, SLICE_MAX).await? {
+        match sealed_anew(&endpoint, keys) {
+            Ok((today, yesterday)) => sealed.push((endpoint.id, today, yesterday)),
+            Err(error) => {
+                tracing::error!(endpoint.id = %endpoint.id, error = chain(&error), "the keys of a webhook endpoint cannot be sealed anew");
+            }
+        }
+    }
+    if sealed.is_empty() {
+        tx.rollback().await?;
+        return Ok(0);
+    }
+    store::seal(&tx, &newest, &sealed).await?;
+    tx.commit().await?;
+    tracing::info!(
+        endpoints = sealed.len(),
+        key_id = newest,
+        "sealed the keys of webhook endpoints with the newest key"
+    );
+    Ok(sealed.len())
+}
+
+fn sealed_anew(endpoint: &ToSeal, keys: &SealingKeys) -> Result<(Vec<u8>, Option<Vec<u8>>), OpenError> {
+    let seal = |stored: &StoredKeys| -> Result<Vec<u8>, OpenError> {
+        Ok(open_keys(stored, endpoint.id, keys)?.seal(endpoint.id, keys)?.bytes)
+    };
+    Ok((seal(&endpoint.keys)?, endpoint.previous.as_ref().map(seal).transpose()?))
+}
