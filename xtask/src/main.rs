@@ -19,6 +19,7 @@ cargo xtask dev [ARGS…]              set up what is missing, build, and run `f
 cargo xtask setup                    only the set-up, with the tools that the tests need
 cargo xtask test [--long] [FILTER]   every check, as CI runs it; with FILTER only the Rust tests whose name contains it
 cargo xtask tidy                     architecture and style checks that no compiler makes
+cargo xtask faults                   each fault a payment must survive, by name, through the public API
 cargo xtask storm [ARGS…]            kill everything while payments flow, then prove that nothing was lost; `--help` says more
 cargo xtask contracts build|check|test
 cargo xtask peers                    every peer below against a FlowBridge that is started for it
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::everything(),
         ["test", options @ ..] => test::run(options),
         ["tidy"] => tidy::run(),
+        ["faults"] => storm::named(),
         ["storm", arguments @ ..] => storm::run(arguments),
         ["contracts", "build"] => contracts::build(),
         ["contracts", "check"] => contracts::check(),

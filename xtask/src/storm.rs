@@ -28,3 +28,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 pub(crate) fn short() -> Result<()> {
     run(&SHORT)
 }
+
+/// Each fault by its name, and what comes of it.
+pub(crate) fn named() -> Result<()> {
+    run(&["--named"])
+}

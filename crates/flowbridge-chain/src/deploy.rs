@@ -155,12 +155,20 @@ impl Admin<'_> {
         Ok(receipts)
     }
 
-    /// Sends coins, in wei, and waits until they are there.
-    pub async fn send_coins(&self, to: &EvmAddress, wei: u64) -> Result<Receipt, ChainError> {
-        let nonce = self.chain.nonce(&self.key.address(), At::Pending).await?;
-        let unsigned = self.unsigned(nonce, self.chain.fees().await?, 21_000);
-        let hash = self.broadcast(&Unsigned { to: Some(to), value: wei, ..unsigned }).await?;
-        self.wait(hash).await
+    /// Sends the same amount of coins, in wei, to each, and waits until they are there: what a wallet needs to pay for
+    /// transactions of its own.
+    pub async fn send_coins(&self, to: &[EvmAddress], wei: u64) -> Result<(), ChainError> {
+        let first = self.chain.nonce(&self.key.address(), At::Pending).await?;
+        let fees = self.chain.fees().await?;
+        let mut hashes = Vec::with_capacity(to.len());
+        for (nonce, to) in (first..).zip(to) {
+            let unsigned = self.unsigned(nonce, fees, 21_000);
+            hashes.push(self.broadcast(&Unsigned { to: Some(to), value: wei, ..unsigned }).await?);
+        }
+        for hash in hashes {
+            self.wait(hash).await?;
+        }
+        Ok(())
     }
 
     const fn unsigned(&self, nonce: u64, fees: Fees, gas_limit: u64) -> Unsigned<'static> {

@@ -1,5 +1,6 @@
 //! What goes wrong, drawn from a seed before the storm begins, so that the same seed brings the same weather.
 
+use crate::process::Process;
 use crate::proxy::{Proxy, Weather};
 use crate::sink::{Manner, Sink};
 use crate::world::World;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::io::Write as _;
 use std::time::Duration;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 /// Processes by their place in the world.
@@ -411,8 +413,14 @@ async fn lock_payments(world: &World, held: Duration) -> Result<()> {
     Ok(())
 }
 
+/// A process by its name.
+pub(crate) fn process_named<'a>(world: &'a World, name: &str) -> Result<&'a Mutex<Process>> {
+    let place = PROCESSES.iter().position(|known| *known == name);
+    place.and_then(|place| world.processes.get(place)).with_context(|| format!("no process {name}"))
+}
+
 /// Cuts blocks off the end of the node's journal, as if they had not reached the disk.
-fn lose_tail(world: &World, blocks: u32) -> Result<()> {
+pub(crate) fn lose_tail(world: &World, blocks: u32) -> Result<()> {
     let path = world.home.join(".flowbridge/chain/journal.jsonl");
     let text = std::fs::read_to_string(&path)?;
     let lines: Vec<&str> = text.lines().collect();

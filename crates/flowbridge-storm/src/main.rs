@@ -10,6 +10,7 @@
 mod api;
 mod faults;
 mod load;
+mod named;
 mod oracle;
 mod process;
 mod proxy;
@@ -63,6 +64,9 @@ struct Args {
     /// Where data and logs go; emptied first
     #[arg(long)]
     folder: PathBuf,
+    /// Instead of a storm: each fault by name, one after the other, and what comes of it
+    #[arg(long)]
+    named: bool,
     /// Print one JSON object on the last line
     #[arg(long)]
     json: bool,
@@ -81,19 +85,41 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<bool> {
-    let seed = args.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
-    println!("storm with seed {seed}: {} faults at least, {} payments/s", args.faults, args.rate);
-    println!("I11 and I12 are not judged: there is no audit log and no reconciliation yet");
-    println!("PostgreSQL's disk is not filled: that needs a file system of its own");
+    if args.named { named(&args).await } else { storm_and_judge(&args).await }
+}
+
+/// Every fault by its name.
+async fn named(args: &Args) -> Result<bool> {
+    let (world, api) = set_up(args, &named::SETTINGS).await?;
+    let is_good = named::run(&world, &api).await?;
+    if !is_good {
+        println!("logs are in {}", world.home.join("logs").display());
+    }
+    world.stop().await?;
+    Ok(is_good)
+}
+
+async fn set_up(args: &Args, settings: &[(&str, &str)]) -> Result<(World, Api)> {
     if args.folder.exists() {
         std::fs::remove_dir_all(&args.folder)?;
     }
     std::fs::create_dir_all(&args.folder)?;
     let home = args.folder.canonicalize()?;
-    let world = Arc::new(World::start(&args.binary.canonicalize()?, &home).await?);
+    let world = World::start(&args.binary.canonicalize()?, &home, settings).await?;
     let gateways = world.gateway_lines.each_ref().map(|line| format!("http://{}", line.authority()));
-    let api = Arc::new(Api::new(&home, &world.issuer, gateways)?);
+    let api = Api::new(&home, &world.issuer, gateways)?;
+    Ok((world, api))
+}
+
+async fn storm_and_judge(args: &Args) -> Result<bool> {
+    let seed = args.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
+    println!("storm with seed {seed}: {} faults at least, {} payments/s", args.faults, args.rate);
+    println!("I11 and I12 are not judged: there is no audit log and no reconciliation yet");
+    println!("PostgreSQL's disk is not filled: that needs a file system of its own");
+    let (world, api) = set_up(args, &[]).await?;
+    let (world, api, home) = (Arc::new(world), Arc::new(api), args.folder.canonicalize()?);
     let sink = Sink::start().await?;
+    let mut endpoints = Vec::new();
     for who in ["alpha", "beta"] {
         let body = json!({ "url": sink.url(who) });
         let create = Call {
@@ -105,6 +131,7 @@ async fn run(args: Args) -> Result<bool> {
         };
         let created = api.call(0, create).await?.json()?;
         sink.expect(who, text(&created, "secret"));
+        endpoints.push((who, text(&created, "id").to_owned()));
     }
     let baseline = Baseline::take(&world, &api).await?;
     let witness = Arc::new(Witness::new(&world).await?);
@@ -114,13 +141,13 @@ async fn run(args: Args) -> Result<bool> {
     let keeper = tokio::spawn(keep(world.clone(), witness.clone()));
 
     let began = Instant::now();
-    let weather = storm(&args, seed, &world, &api, &sink, &load).await?;
+    let weather = storm(args, seed, &world, &api, &sink, &load).await?;
     println!("the storm is over after {:.0} s; everything comes to rest", began.elapsed().as_secs_f64());
     stop.send_replace(true);
     faults::heal(&world, &sink).await?;
     posting.await??;
     let (payments, rest) = oracle::wait_all_ended(&api, REST_PATIENCE).await?;
-    wait_webhooks(&sink).await;
+    wait_webhooks(&api, &endpoints).await?;
     keeper.abort();
     let book = load.look(std::mem::take);
     let evidence = Evidence { baseline: &baseline, witness: &witness, sink: &sink, book: &book };
@@ -286,14 +313,29 @@ async fn keep(world: Arc<World>, witness: Arc<Witness>) {
     }
 }
 
-/// Waits until no delivery has come for a while: retries after the receiver's faults may be a minute away.
-async fn wait_webhooks(sink: &Sink) {
+/// Waits until no delivery is outstanding. One whose next attempt is minutes away, because the receiver failed it
+/// twice, is asked for again, as an operator would.
+async fn wait_webhooks(api: &Api, endpoints: &[(&'static str, String)]) -> Result<()> {
     let began = Instant::now();
-    let (mut count, mut since) = (sink.deliveries(), Instant::now());
-    while since.elapsed() < Duration::from_secs(8) && began.elapsed() < REST_PATIENCE {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        if sink.deliveries() != count {
-            (count, since) = (sink.deliveries(), Instant::now());
+    for (who, endpoint) in endpoints {
+        for state in ["claimed", "pending"] {
+            loop {
+                let path = format!("/v1/webhook-endpoints/{endpoint}/deliveries?state={state}&limit=100");
+                let page = api.read(who, &path).await?;
+                let outstanding = oracle::list(&page, "data");
+                if outstanding.is_empty() || began.elapsed() > REST_PATIENCE {
+                    break;
+                }
+                for delivery in outstanding.iter().filter(|_| state == "pending") {
+                    let id = text(delivery, "id");
+                    let path = format!("/v1/webhook-endpoints/{endpoint}/deliveries/{id}/redeliver");
+                    let again = Call { who, method: &Method::POST, path: &path, key: None, body: None };
+                    // One that is under way by now needs no asking.
+                    let _ = api.call(0, again).await;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
         }
     }
+    Ok(())
 }

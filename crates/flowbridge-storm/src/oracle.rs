@@ -26,7 +26,7 @@ const SAFE_DEPTH: u64 = 64;
 /// Token units for one minor unit: six decimals against two.
 const UNITS: u128 = 10_000;
 /// How long the system may take, once all is well, to prove itself equal.
-const PROOF_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PROOF_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What there was before the storm.
 #[derive(Debug)]
@@ -141,6 +141,13 @@ impl Witness {
         seen.0 = until;
         Ok(())
     }
+}
+
+/// How often one payment is settled on the chain as it is now.
+pub(crate) async fn settlements_of(world: &World, id: &str) -> Result<usize> {
+    let id = PaymentId::parse(id)?.as_uuid().simple().to_string();
+    let filter = json!([{ "fromBlock": "0x0", "toBlock": "latest", "topics": [settled_topic()?, format!("0x{id:0<64}")] }]);
+    Ok(world.rpc("eth_getLogs", filter).await?.as_array().map_or(0, Vec::len))
 }
 
 /// The event's topic, from the ABI that is committed.
@@ -509,7 +516,7 @@ async fn all_events(api: &Api, who: &'static str, page: usize) -> Result<Vec<Val
     }
 }
 
-fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 

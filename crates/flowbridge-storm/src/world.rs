@@ -54,8 +54,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Sets the stage with `flowbridge dev --once`, then runs the same data as many processes.
-    pub(crate) async fn start(binary: &Path, home: &Path) -> Result<Self> {
+    /// Sets the stage with `flowbridge dev --once`, then runs the same data as many processes, with these settings on top
+    /// of those that make leases and time-outs short.
+    pub(crate) async fn start(binary: &Path, home: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let port = free_ports()?;
         let set = tokio::process::Command::new(binary)
             .args(["dev", "--once", "--fresh", "--port", &port.to_string()])
@@ -118,6 +119,7 @@ impl World {
                 ("OBSERVABILITY__LOG_FILTER", "warn".to_owned()),
             ]
             .into_iter()
+            .chain(settings.iter().map(|(name, value)| (*name, (*value).to_owned())))
             .map(|(name, value)| (format!("FLOWBRIDGE__{name}"), value))
             .collect())
         };

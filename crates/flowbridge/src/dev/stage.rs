@@ -8,7 +8,7 @@ use crate::commands::say;
 use crate::config::Config;
 use anyhow::{Context as _, Result, ensure};
 use flowbridge_chain::deploy::{Admin, Plan};
-use flowbridge_chain::{ContractSet, Key};
+use flowbridge_chain::{Chain, ContractSet, Key, call};
 use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::id::{AccountId, ParticipantId};
 use flowbridge_domain::money::Currency;
@@ -35,6 +35,9 @@ const LANE_KEYS: [(&str, &str); 3] = [
 ];
 const GUARDIAN_KEY: &str = "47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a";
 const HOUSE_KEY: &str = "8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba";
+
+/// What a customer's wallet gets for transactions of its own: a hundredth of a coin.
+const WALLET_COINS_WEI: u64 = 10_000_000_000_000_000;
 
 /// The ports in use, from the API's upwards; the chain and the metrics keep their usual ones beside the default.
 pub(crate) struct Ports {
@@ -125,19 +128,46 @@ fn keep_key(file: &Path, contents: &str) -> Result<()> {
     create_private(file, contents.as_bytes()).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Deploys the contracts of each currency that has none yet, and registers the customers' wallets.
+/// Deploys the contracts of each currency that has none yet, registers the customers' wallets, and gives their standing
+/// allowances, without which tokens that they own could not fund a payment.
 pub(super) async fn deploy_contracts(config: &Config) -> Result<()> {
     for code in CURRENCIES {
-        let wallets: Vec<EvmAddress> = CUSTOMERS
+        let wallets: Vec<Key> = CUSTOMERS
             .iter()
             .filter(|customer| customer.currency == code)
-            .map(|customer| Ok(wallet(customer.iban)?.address()))
+            .map(|customer| wallet(customer.iban))
             .collect::<Result<_>>()?;
         if deploy_currency(config, code).await? {
-            register_wallets(config, code, &wallets).await?;
+            let addresses: Vec<EvmAddress> = wallets.iter().map(Key::address).collect();
+            register_wallets(config, code, &addresses).await?;
+            allow_escrow(config, code, &wallets).await?;
         }
     }
     Ok(())
+}
+
+async fn allow_escrow(config: &Config, code: &str, wallets: &[Key]) -> Result<()> {
+    let chain = crate::chain::connect(config).await?;
+    let contracts = contracts(config, code)?;
+    let calldata = call::approve(&contracts.manager, u64::MAX);
+    let admin = Key::parse(ADMIN_KEY)?;
+    let addresses: Vec<EvmAddress> = wallets.iter().map(Key::address).collect();
+    administrator(config, &*chain, &admin).send_coins(&addresses, WALLET_COINS_WEI).await?;
+    let approvals = wallets.iter().map(async |wallet| {
+        administrator(config, &*chain, wallet).send(Some(&contracts.token), &calldata).await
+    });
+    futures_util::future::try_join_all(approvals).await?;
+    Ok(())
+}
+
+fn contracts(config: &Config, code: &str) -> Result<ContractSet> {
+    let deployments = crate::chain::read_deployments(config)?;
+    let deployment = deployments.iter().find(|deployment| deployment.currency == code);
+    Ok(deployment.with_context(|| format!("no contracts are deployed for {code}"))?.contracts()?)
+}
+
+const fn administrator<'a>(config: &Config, chain: &'a dyn Chain, key: &'a Key) -> Admin<'a> {
+    Admin { chain, chain_id: config.chain.chain_id, key, patience: Duration::from_secs(60) }
 }
 
 /// Deploys the contracts of a currency; false if the record has them already.
@@ -165,14 +195,9 @@ pub(crate) async fn deploy_currency(config: &Config, code: &str) -> Result<bool>
 /// Lets wallets hold a currency's tokens.
 pub(crate) async fn register_wallets(config: &Config, code: &str, wallets: &[EvmAddress]) -> Result<()> {
     let chain = crate::chain::connect(config).await?;
-    let deployments = crate::chain::read_deployments(config)?;
-    let deployment = deployments.iter().find(|deployment| deployment.currency == code);
-    let contracts: ContractSet =
-        deployment.with_context(|| format!("no contracts are deployed for {code}"))?.contracts()?;
     let key = Key::parse(ADMIN_KEY)?;
-    let patience = Duration::from_secs(60);
-    let admin = Admin { chain: &*chain, chain_id: config.chain.chain_id, key: &key, patience };
-    Ok(admin.register_wallets(&contracts, wallets).await?)
+    let contracts = contracts(config, code)?;
+    Ok(administrator(config, &*chain, &key).register_wallets(&contracts, wallets).await?)
 }
 
 /// A customer's wallet: a key that follows from the IBAN, so that it is the same in every run. For development only.
