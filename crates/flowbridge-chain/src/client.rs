@@ -107,6 +107,14 @@ pub trait Chain: Send + Sync + Debug {
         to: Option<&EvmAddress>,
         calldata: &[u8],
     ) -> Result<u64, ChainError>;
+    /// Runs a transaction without sending it, with so much gas and no more. An error says that it did not go through.
+    async fn try_call(
+        &self,
+        from: &EvmAddress,
+        to: &EvmAddress,
+        calldata: &[u8],
+        gas_limit: u64,
+    ) -> Result<(), ChainError>;
     /// Reads from a contract.
     async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError>;
     /// What a transaction costs at present.
@@ -207,6 +215,20 @@ impl Chain for HttpChain {
             fields.insert("to".into(), json!(to.to_string()));
         }
         Ok(self.ask::<U64>("eth_estimateGas", json!([request])).await?.to())
+    }
+
+    async fn try_call(
+        &self,
+        from: &EvmAddress,
+        to: &EvmAddress,
+        calldata: &[u8],
+        gas_limit: u64,
+    ) -> Result<(), ChainError> {
+        let request = json!({
+            "from": from.to_string(), "to": to.to_string(), "data": alloy::hex::encode_prefixed(calldata),
+            "gas": format!("{gas_limit:#x}"),
+        });
+        self.ask::<Bytes>("eth_call", json!([request, "latest"])).await.map(drop)
     }
 
     async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError> {

@@ -28,6 +28,9 @@ statements! {
         on conflict (currency) do update set token = excluded.token, token_decimals = excluded.token_decimals,
             router = excluded.router, manager = excluded.manager, house = excluded.house";
 
+    // Ours for most of a lease's time to come: nothing to write.
+    HELD_LANE = "select epoch, next_nonce from chain_lane where lane = $1 and owner = $2 and lease_until > $3";
+
     ENSURE_LANE = "insert into chain_lane (lane, next_nonce) values ($1, $2) on conflict do nothing";
 
     LEASE_LANE = "update chain_lane set owner = $2, lease_until = $4,
@@ -40,6 +43,10 @@ statements! {
     GUARD_LANE = "select next_nonce from chain_lane where lane = $1 and epoch = $2 for update";
 
     SET_NONCE = "update chain_lane set next_nonce = $3 where lane = $1 and epoch = $2";
+
+    DUE_ON_CHAIN = "select exists (
+            select from effect
+                where lane = 'chain' and kind = any($1) and state = 'ready' and next_attempt_at <= $2) as is_due";
 
     // Initiations that are due, with their leaves' content. Locked against a client's cancellation.
     CLAIM_INITIATIONS = "select effect.payment_id, payment.number, payment.currency, payment.funding, payment.payout,
@@ -55,11 +62,12 @@ statements! {
         order by effect.next_attempt_at limit $2
         for update of effect skip locked";
 
-    // What was never begun and can no longer be in time is taken back: the chain's clock ends its payment.
+    // What was never begun and can no longer be in time is taken back: the chain's clock ends its payment. Found by the
+    // payments that are late, which are few, and not by the effects that are ready.
     REVOKE_LATE = "update effect set state = 'revoked', outcome = 'too_late', state_since = $2
         from payment
-        where effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'
-            and payment.id = effect.payment_id and payment.initiate_before <= $1";
+        where payment.chain_leg = 'unused' and payment.state in ('accepted', 'cancelling') and payment.initiate_before <= $1
+            and effect.payment_id = payment.id and effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'";
 
     REFUSE_UNSENT = "update effect set state = 'refused', attempts = attempts + 1, outcome = refused.why, state_since = $3
         from unnest($1::uuid[], $2::text[]) as refused (payment_id, why)
@@ -77,7 +85,8 @@ statements! {
         for update of effect skip locked";
 
     MARK_SENT = "update effect set state = 'sent', attempts = attempts + 1, sent_at = $3, state_since = $3
-        where payment_id = any($1) and kind = $2 and lane = 'chain'";
+        from unnest($1::uuid[], $2::text[]) as item (payment_id, kind)
+        where effect.payment_id = item.payment_id and effect.kind = item.kind and effect.lane = 'chain'";
 
     STILL_ASKED = "select payment_id from effect where payment_id = any($1) and kind = $2 and state = 'ready'
         order by payment_id for update";
@@ -91,22 +100,24 @@ statements! {
         where item.chain_tx = $1 and effect.payment_id = item.payment_id and effect.kind = $2 and effect.state = 'sent'
         returning effect.payment_id, effect.traceparent";
 
-    INSERT_TX = "insert into chain_tx (id, lane, purpose, currency, state, calldata, contract, valid_before, traceparent, created_at, state_since)
-        values ($1, $2, $3, $4, 'intended', $5, $6, $7, $8, $9, $9)";
+    INSERT_TXS = "insert into chain_tx (id, lane, purpose, currency, state, calldata, contract, valid_before, traceparent, created_at, state_since)
+        select id, lane, purpose, currency, 'intended', calldata, contract, valid_before, traceparent, $9, $9
+            from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::timestamptz[], $8::text[])
+                as new (id, lane, purpose, currency, calldata, contract, valid_before, traceparent)";
 
     INSERT_ITEMS = "insert into chain_tx_item (payment_id, chain_tx, place)
-        select id, $1, place - 1 from unnest($2::uuid[]) with ordinality as item (id, place)";
+        select * from unnest($1::uuid[], $2::uuid[], $3::integer[])";
 
-    INSERT_BATCH = "insert into chain_batch (root, currency, chain_tx, size, created_at) values ($1, $2, $3, $4, $5)
+    INSERT_BATCHES = "insert into chain_batch (root, currency, chain_tx, size, created_at)
+        select root, currency, chain_tx, size, $5
+            from unnest($1::bytea[], $2::text[], $3::uuid[], $4::integer[]) as new (root, currency, chain_tx, size)
         on conflict (root) do update set chain_tx = excluded.chain_tx";
 
     // A payment that is batched again (its earlier transaction can no longer be included) has a new place; one that has been
     // seen on chain keeps the place that it has there.
     INSERT_LEAVES = "insert into chain_leaf (payment_id, number, root, place, debtor, creditor, amount, fee, expires_at, terms)
-        select leaf.payment_id, leaf.number, $1, leaf.place - 1, leaf.debtor, leaf.creditor, leaf.amount, leaf.fee,
-                leaf.expires_at, leaf.terms
-            from unnest($2::uuid[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[])
-                with ordinality as leaf (payment_id, number, debtor, creditor, amount, fee, expires_at, terms, place)
+        select * from unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::integer[], $5::bytea[], $6::bytea[], $7::bigint[],
+                $8::bigint[], $9::bigint[], $10::smallint[])
         on conflict (payment_id) do update set root = excluded.root, place = excluded.place
             where not exists (
                 select from chain_log where chain_log.payment_id = excluded.payment_id and chain_log.kind = 'payment')";
@@ -119,11 +130,14 @@ statements! {
     READ_LEAVES = "select payment_id, number, root, debtor, creditor, amount, fee, expires_at, terms from chain_leaf
         where root = any($1) order by root, place";
 
-    OPEN_TXS = "select id, lane, purpose, currency, state, calldata, contract, nonce, raw, tx_hash, fee_per_gas, priority_fee,
-            gas_limit, versions, valid_before, traceparent, state_since,
+    // Without the calls themselves, which are long and wanted once.
+    OPEN_TXS = "select id, lane, purpose, currency, state, contract, nonce, tx_hash, fee_per_gas, priority_fee, gas_limit,
+            versions, valid_before, traceparent, state_since,
             (select array_agg(version.tx_hash) from chain_tx_version version where version.chain_tx = chain_tx.id) as hashes
         from chain_tx where lane = $1 and state in ('intended', 'signed', 'broadcast')
         order by nonce nulls last, created_at, id limit $2";
+
+    TX_BODIES = "select id, calldata, raw from chain_tx where id = any($1)";
 
     // A reorganisation took its block: it is broadcast again, with the nonce it has.
     REOPEN_TXS = "update chain_tx set state = 'signed', included_number = null, included_hash = null, state_since = $2
@@ -136,11 +150,15 @@ statements! {
 
     TX_ITEMS = "select payment_id from chain_tx_item where chain_tx = $1 order by place";
 
-    SIGN = "update chain_tx set state = 'signed', nonce = $2, raw = $3, tx_hash = $4, fee_per_gas = $5, priority_fee = $6,
-            gas_limit = $7, versions = versions + 1, state_since = $8
-        where id = $1";
+    SIGN = "update chain_tx set state = 'signed', nonce = new.nonce, raw = new.raw, tx_hash = new.tx_hash,
+            fee_per_gas = new.fee_per_gas, priority_fee = new.priority_fee, gas_limit = new.gas_limit,
+            versions = versions + 1, state_since = $8
+        from unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[])
+            as new (id, nonce, raw, tx_hash, fee_per_gas, priority_fee, gas_limit)
+        where chain_tx.id = new.id";
 
-    INSERT_VERSION = "insert into chain_tx_version (tx_hash, chain_tx, raw, signed_at) values ($1, $2, $3, $4)
+    INSERT_VERSIONS = "insert into chain_tx_version (tx_hash, chain_tx, raw, signed_at)
+        select tx_hash, chain_tx, raw, $4 from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as new (tx_hash, chain_tx, raw)
         on conflict do nothing";
 
     MOVE_TXS = "update chain_tx set state = new.state, included_number = new.number, included_hash = new.hash,
@@ -152,6 +170,10 @@ statements! {
 
     ENSURE_CURSOR = "insert into chain_cursor (block_number, block_hash, announced_number) values ($1, $2, $1)
         on conflict do nothing";
+
+    // Ours for most of a lease's time to come: nothing to write.
+    HELD_WATCHER = "select epoch, block_number, block_hash, announced_number from chain_cursor
+        where owner = $1 and lease_until > $2";
 
     LEASE_WATCHER = "update chain_cursor set owner = $1, lease_until = $3,
             epoch = case when owner = $1 and lease_until > $2 then epoch else epoch + 1 end
@@ -297,17 +319,24 @@ pub struct LaneLease {
     pub next_nonce: u64,
 }
 
-/// Takes or renews a lane. `None` while somebody else has it. `chain_nonce` starts a lane that was never used.
+/// Takes a lane, or renews it when a third of the lease is over. `None` while somebody else has it. `chain_nonce` starts a lane
+/// that was never used; without it such a lane stays unused.
 pub async fn lease_lane(
     db: &Db,
     lane: Lane,
     owner: &str,
-    chain_nonce: u64,
+    chain_nonce: Option<u64>,
     now: Timestamp,
     lease: Duration,
 ) -> Result<Option<LaneLease>, StoreError> {
-    db.query(ENSURE_LANE, &[&lane.as_str(), &number(chain_nonce)?]).await?;
-    let rows = db.query(LEASE_LANE, &[&lane.as_str(), &owner, &At(now), &At(now.plus(lease))]).await?;
+    let fresh_until = now.plus(lease.saturating_sub(lease / 3));
+    let mut rows = db.query(HELD_LANE, &[&lane.as_str(), &owner, &At(fresh_until)]).await?;
+    if rows.is_empty() {
+        if let Some(nonce) = chain_nonce {
+            db.query(ENSURE_LANE, &[&lane.as_str(), &number(nonce)?]).await?;
+        }
+        rows = db.query(LEASE_LANE, &[&lane.as_str(), &owner, &At(now), &At(now.plus(lease))]).await?;
+    }
     rows.first()
         .map(|row| {
             Ok(LaneLease {
@@ -338,6 +367,13 @@ pub async fn set_nonce(tx: &Tx, lease: &LaneLease, nonce: u64) -> Result<(), Sto
 }
 
 // ------------------------------------------------------------------------------------------------------------- intending
+
+/// Is any of these effects due? A look before a transaction is begun for them.
+pub async fn is_due(db: &Db, effects: &[Effect], now: Timestamp) -> Result<bool, StoreError> {
+    let kinds: Vec<&str> = effects.iter().map(|effect| effect.as_str()).collect();
+    let rows = db.query(DUE_ON_CHAIN, &[&kinds, &At(now)]).await?;
+    rows.first().map_or(Ok(false), |row| Ok(row.try_get("is_due")?))
+}
 
 /// A payment that is to be opened on chain.
 #[derive(Debug, Clone)]
@@ -500,52 +536,80 @@ pub struct Intention {
 }
 
 /// Makes intentions durable, and takes their effects out of the queue, in the transaction that claimed them.
-pub async fn intend(tx: &Tx, intentions: &[Intention], now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
-    let mut ids = Vec::with_capacity(intentions.len());
-    for intention in intentions {
-        let id = flowbridge_domain::id::EventId::generate(now, rand::random()).as_uuid();
-        let payments: Vec<Uuid> = intention.payments.iter().map(PaymentId::as_uuid).collect();
-        tx.execute(
-            INSERT_TX,
-            &[
-                &id,
-                &intention.lane.as_str(),
-                &intention.effect.as_str(),
-                &intention.currency.code(),
-                &intention.calldata,
-                &intention.contract.as_bytes().to_vec(),
-                &intention.valid_before.map(At),
-                &intention.traceparent,
-                &At(now),
-            ],
-        )
-        .await?;
-        tx.execute(INSERT_ITEMS, &[&id, &payments]).await?;
-        tx.execute(MARK_SENT, &[&payments, &intention.effect.as_str(), &At(now)]).await?;
-        if let Some((root, leaves)) = &intention.batch {
-            save_batch(tx, id, intention, root, leaves, now).await?;
-        }
-        ids.push(id);
+pub async fn intend(tx: &Tx, intentions: &[Intention], now: Timestamp) -> Result<(), StoreError> {
+    if intentions.is_empty() {
+        return Ok(());
     }
-    Ok(ids)
+    let new_id = || flowbridge_domain::id::EventId::generate(now, rand::random()).as_uuid();
+    let new: Vec<(Uuid, &Intention)> = intentions.iter().map(|intention| (new_id(), intention)).collect();
+    let (ids, lanes, effects, currencies, calls, contracts, before, traces) = columns!(
+        new,
+        |(id, intention)| *id,
+        intention.lane.as_str(),
+        intention.effect.as_str(),
+        intention.currency.code(),
+        intention.calldata.as_slice(),
+        intention.contract.as_bytes().to_vec(),
+        intention.valid_before.map(At),
+        intention.traceparent.as_str()
+    );
+    tx.execute(
+        INSERT_TXS,
+        &[&ids, &lanes, &effects, &currencies, &calls, &contracts, &before, &traces, &At(now)],
+    )
+    .await?;
+    let items: Vec<(Uuid, &str, usize, Uuid)> = new
+        .iter()
+        .flat_map(|(id, intention)| {
+            let payments = intention.payments.iter().enumerate();
+            payments.map(|(place, payment)| (*id, intention.effect.as_str(), place, payment.as_uuid()))
+        })
+        .collect();
+    let (payments, txs, places, kinds) = columns!(
+        items,
+        |(id, kind, place, payment)| *payment,
+        *id,
+        i32::try_from(*place).unwrap_or(i32::MAX),
+        *kind
+    );
+    tx.execute(INSERT_ITEMS, &[&payments, &txs, &places]).await?;
+    tx.execute(MARK_SENT, &[&payments, &kinds, &At(now)]).await?;
+    save_batches(tx, &new, now).await
 }
 
-async fn save_batch(
-    tx: &Tx,
-    id: Uuid,
-    intention: &Intention,
-    root: &[u8; 32],
-    leaves: &[Leaf],
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let root = root.to_vec();
-    let size = i32::try_from(leaves.len()).unwrap_or(i32::MAX);
-    tx.execute(INSERT_BATCH, &[&root, &intention.currency.code(), &id, &size, &At(now)]).await?;
-    let (ids, numbers, debtors, creditors, amounts, fees, expiries, terms) = columns!(
+async fn save_batches(tx: &Tx, new: &[(Uuid, &Intention)], now: Timestamp) -> Result<(), StoreError> {
+    let batches: Vec<(Uuid, &str, &[u8; 32], &Vec<Leaf>)> = new
+        .iter()
+        .filter_map(|(id, intention)| {
+            let (root, leaves) = intention.batch.as_ref()?;
+            Some((*id, intention.currency.code(), root, leaves))
+        })
+        .collect();
+    if batches.is_empty() {
+        return Ok(());
+    }
+    let (roots, currencies, txs, sizes) = columns!(
+        batches,
+        |(id, currency, root, leaves)| root.to_vec(),
+        *currency,
+        *id,
+        i32::try_from(leaves.len()).unwrap_or(i32::MAX)
+    );
+    tx.execute(INSERT_BATCHES, &[&roots, &currencies, &txs, &sizes, &At(now)]).await?;
+    let leaves: Vec<(&[u8; 32], usize, &Leaf)> = batches
+        .iter()
+        .flat_map(|(_, _, root, leaves)| leaves.iter().enumerate().map(|(place, leaf)| (*root, place, leaf)))
+        .collect();
+    let (ids, numbers, roots, places) = columns!(
         leaves,
-        |leaf| leaf.payment_id.as_uuid(),
+        |(root, place, leaf)| leaf.payment_id.as_uuid(),
         i64::try_from(leaf.number).unwrap_or(i64::MAX),
-        leaf.debtor.as_bytes().to_vec(),
+        root.to_vec(),
+        i32::try_from(*place).unwrap_or(i32::MAX)
+    );
+    let (debtors, creditors, amounts, fees, expiries, terms) = columns!(
+        leaves,
+        |(_, _, leaf)| leaf.debtor.as_bytes().to_vec(),
         leaf.creditor.as_bytes().to_vec(),
         i64::try_from(leaf.amount).unwrap_or(i64::MAX),
         i64::try_from(leaf.fee).unwrap_or(i64::MAX),
@@ -554,7 +618,7 @@ async fn save_batch(
     );
     tx.execute(
         INSERT_LEAVES,
-        &[&root, &ids, &numbers, &debtors, &creditors, &amounts, &fees, &expiries, &terms],
+        &[&ids, &numbers, &roots, &places, &debtors, &creditors, &amounts, &fees, &expiries, &terms],
     )
     .await?;
     Ok(())
@@ -622,12 +686,8 @@ pub struct OpenTx {
     pub state: TxState,
     /// The contract it calls.
     pub contract: EvmAddress,
-    /// The call.
-    pub calldata: Vec<u8>,
     /// From signing on.
     pub nonce: Option<u64>,
-    /// The newest signed version.
-    pub raw: Option<Vec<u8>>,
     /// Hashes of all versions ever signed.
     pub hashes: Vec<[u8; 32]>,
     /// Of the newest version, in wei.
@@ -668,9 +728,7 @@ pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, St
                     _ => return Err(corrupt("state")),
                 },
                 contract: address(row, "contract")?,
-                calldata: row.try_get("calldata")?,
                 nonce: optional("nonce")?,
-                raw: row.try_get("raw")?,
                 hashes: hashes
                     .unwrap_or_default()
                     .into_iter()
@@ -684,6 +742,26 @@ pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, St
                 traceparent: row.try_get("traceparent")?,
                 state_since: row.try_get::<_, At>("state_since")?.0,
             })
+        })
+        .collect()
+}
+
+/// The long parts of a transaction.
+#[derive(Debug, Clone)]
+pub struct TxBody {
+    /// The call.
+    pub calldata: Vec<u8>,
+    /// The newest signed version.
+    pub raw: Option<Vec<u8>>,
+}
+
+/// Reads the long parts of transactions.
+pub async fn tx_bodies(db: &Db, ids: &[Uuid]) -> Result<HashMap<Uuid, TxBody>, StoreError> {
+    let rows = db.query(TX_BODIES, &[&ids]).await?;
+    rows.iter()
+        .map(|row| {
+            let body = TxBody { calldata: row.try_get("calldata")?, raw: row.try_get("raw")? };
+            Ok((row.try_get("id")?, body))
         })
         .collect()
 }
@@ -713,30 +791,27 @@ pub struct Signature {
     pub gas_limit: u64,
 }
 
-/// Writes a signature down, before anybody sees it. For a first signature `next_nonce` moves on in the same transaction.
-pub async fn save_signature(
+/// Writes signatures down, before anybody sees them. For first signatures `next_nonce` moves on in the same transaction.
+pub async fn save_signatures(
     tx: &Tx,
     lease: &LaneLease,
-    signature: &Signature,
+    signatures: &[Signature],
     next_nonce: Option<u64>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let hash = signature.tx_hash.to_vec();
-    tx.execute(
-        SIGN,
-        &[
-            &signature.id,
-            &number(signature.nonce)?,
-            &signature.raw,
-            &hash,
-            &number(signature.fee_per_gas)?,
-            &number(signature.priority_fee)?,
-            &number(signature.gas_limit)?,
-            &At(now),
-        ],
-    )
-    .await?;
-    tx.execute(INSERT_VERSION, &[&hash, &signature.id, &signature.raw, &At(now)]).await?;
+    let wei = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let (ids, nonces, raw, hashes, fees, priorities, limits) = columns!(
+        signatures,
+        |signature| signature.id,
+        wei(signature.nonce),
+        signature.raw.as_slice(),
+        signature.tx_hash.to_vec(),
+        wei(signature.fee_per_gas),
+        wei(signature.priority_fee),
+        wei(signature.gas_limit)
+    );
+    tx.execute(SIGN, &[&ids, &nonces, &raw, &hashes, &fees, &priorities, &limits, &At(now)]).await?;
+    tx.execute(INSERT_VERSIONS, &[&hashes, &ids, &raw, &At(now)]).await?;
     match next_nonce {
         Some(next_nonce) => set_nonce(tx, lease, next_nonce).await,
         None => Ok(()),
@@ -906,7 +981,7 @@ pub struct WatcherLease {
     pub announced_number: u64,
 }
 
-/// Takes or renews the watcher's place. `None` while somebody else has it. `start` is where a new database begins to
+/// Takes the watcher's place, or renews it when a third of the lease is over. `None` while somebody else has it. `start` is where a new database begins to
 /// look: the block before our contracts were deployed.
 pub async fn lease_watcher(
     db: &Db,
@@ -915,8 +990,12 @@ pub async fn lease_watcher(
     now: Timestamp,
     lease: Duration,
 ) -> Result<Option<WatcherLease>, StoreError> {
-    db.query(ENSURE_CURSOR, &[&number(start)?, &start_hash.to_vec()]).await?;
-    let rows = db.query(LEASE_WATCHER, &[&owner, &At(now), &At(now.plus(lease))]).await?;
+    let fresh_until = now.plus(lease.saturating_sub(lease / 3));
+    let mut rows = db.query(HELD_WATCHER, &[&owner, &At(fresh_until)]).await?;
+    if rows.is_empty() {
+        db.query(ENSURE_CURSOR, &[&number(start)?, &start_hash.to_vec()]).await?;
+        rows = db.query(LEASE_WATCHER, &[&owner, &At(now), &At(now.plus(lease))]).await?;
+    }
     rows.first()
         .map(|row| {
             Ok(WatcherLease {

@@ -23,17 +23,26 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
+    // Written out instead of calling log_partition(), which would look the installation up for every event.
     APPEND = "insert into event (id, topic, partition, key, kind, debtor_participant, creditor_participant, traceparent, data, recorded_at)
-        select new.id, new.topic, log_partition(new.key), new.key, new.kind, new.debtor, new.creditor, new.traceparent,
-                new.data, $9
-            from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::jsonb[])
+        select new.id, new.topic,
+                (('x' || right(new.key::text, 4))::bit(16)::integer % installation.log_partitions)::smallint,
+                new.key, new.kind, new.debtor, new.creditor, new.traceparent, new.data, $9
+            from installation, unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::jsonb[])
                 with ordinality as new (id, topic, key, kind, debtor, creditor, traceparent, data, place)
             order by new.place";
 
-    READ_PARTITION = concat!("select ", event_columns!(), " from event
-        where topic = $1 and partition = $2 and (xid, seq) > ($3, $4)
-            and xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-        order by xid, seq limit $5");
+    // The offsets of the partitions held go in; what follows each of them comes out, in the order of the log.
+    READ_HELD = concat!("select ", event_columns!(), "
+        from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[]) as held (topic, partition, xid, seq),
+            lateral (
+                select * from event
+                    where event.topic = held.topic and event.partition = held.partition
+                        and (event.xid, event.seq) > (held.xid, held.seq)
+                        and event.xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+                    order by event.xid, event.seq limit $5
+            ) event
+        order by event.xid, event.seq");
 
     READ_ALL = concat!("select ", event_columns!(), " from event
         where ($1::text is null or topic = $1) and (xid, seq) > ($2, $3)
@@ -82,8 +91,11 @@ statements! {
 
     FORGET_MEMBER = "delete from consumer_member where consumer_group = $1 and owner = $2 or alive_until < $3";
 
-    ADVANCE = "update consumer_offset set xid = $5, seq = $6
-        where consumer_group = $1 and topic = $2 and partition = $3 and epoch = $4 and xid = $7 and seq = $8";
+    ADVANCE = "update consumer_offset o set xid = moved.to_xid, seq = moved.to_seq
+        from unnest($2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+            as moved (topic, partition, epoch, xid, seq, to_xid, to_seq)
+        where o.consumer_group = $1 and o.topic = moved.topic and o.partition = moved.partition and o.epoch = moved.epoch
+            and o.xid = moved.xid and o.seq = moved.seq";
 
     PARKED_KEYS = "select distinct key from dead_letter
         where consumer_group = $1 and key = any($2) and resolved_at is null";
@@ -259,15 +271,11 @@ pub async fn append(tx: &Tx, new: &[NewEvent], now: Timestamp) -> Result<(), Sto
     Ok(())
 }
 
-/// A page of one topic and partition after an offset.
-pub async fn read_partition(
-    db: &Db,
-    topic: &str,
-    partition: i16,
-    after: Offset,
-    limit: i64,
-) -> Result<Vec<LoggedEvent>, StoreError> {
-    events(&db.query(READ_PARTITION, &[&topic, &partition, &after.xid, &after.seq, &limit]).await?)
+/// What follows the offsets of partitions that are held, up to `limit_each` of each, in the order of the log.
+pub async fn read_held(db: &Db, held: &[Held], limit_each: i64) -> Result<Vec<LoggedEvent>, StoreError> {
+    let (topics, partitions, xids, seqs) =
+        columns!(held, |held| held.topic.as_str(), held.partition, held.offset.xid, held.offset.seq);
+    events(&db.query(READ_HELD, &[&topics, &partitions, &xids, &seqs, &limit_each]).await?)
 }
 
 /// A page over all partitions of one topic, or of all. For people and tools.
@@ -364,24 +372,25 @@ impl Reader {
 
     /// Moves the offset in the transaction that holds what the events caused. [`StoreError::Lost`] when the lease is not
     /// ours any more: the caller must not commit.
-    pub async fn advance(&self, tx: &Tx, held: &Held, to: Offset) -> Result<(), StoreError> {
-        let from = held.offset;
+    pub async fn advance(&self, tx: &Tx, moves: &[(Held, Offset)]) -> Result<(), StoreError> {
+        let (topics, partitions, epochs, xids, seqs, to_xids, to_seqs) = columns!(
+            moves,
+            |(held, to)| held.topic.as_str(),
+            held.partition,
+            held.epoch,
+            held.offset.xid,
+            held.offset.seq,
+            to.xid,
+            to.seq
+        );
         let moved = tx
-            .execute(
-                ADVANCE,
-                &[
-                    &self.group,
-                    &held.topic,
-                    &held.partition,
-                    &held.epoch,
-                    &to.xid,
-                    &to.seq,
-                    &from.xid,
-                    &from.seq,
-                ],
-            )
+            .execute(ADVANCE, &[&self.group, &topics, &partitions, &epochs, &xids, &seqs, &to_xids, &to_seqs])
             .await?;
-        if moved == 1 { Ok(()) } else { Err(StoreError::Lost) }
+        if usize::try_from(moved).is_ok_and(|moved| moved == moves.len()) {
+            Ok(())
+        } else {
+            Err(StoreError::Lost)
+        }
     }
 
     /// Which of these keys wait behind a dead letter.

@@ -178,10 +178,10 @@ impl Slice {
         self.progress.remove(&stored.payment.terms.id);
     }
 
-    /// Writes everything.
+    /// Writes everything; the ledger last, because all slices meet at the accounts of banks and institutions, and whoever has
+    /// those locked should have nothing left to do but commit.
     pub(crate) async fn write(self, tx: &Tx, now: Timestamp) -> Result<(), StoreError> {
         payment::save_progress(tx, &Vec::from_iter(self.progress), now).await?;
-        ledger::post(tx, &self.entries, &self.holds, now).await?;
         effect::insert(tx, &self.effects, now).await?;
         event_log::append(tx, &self.events, now).await?;
         if !self.quota_back.is_empty() {
@@ -192,7 +192,7 @@ impl Slice {
             let ids = Vec::from_iter(self.suspended);
             tx.execute(SUSPEND, &[&ids, &"its bank declined to capture what was settled"]).await?;
         }
-        Ok(())
+        ledger::post(tx, &self.entries, &self.holds, now).await
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! Each bank is served by tasks of its own, so one that takes thirty seconds to answer delays nobody else's payments.
 
-use crate::context::{Context, Turn, Worker, chain, run_loop};
+use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
 use crate::step::{Step, trace_id};
 use flowbridge_bank::connector::{
     Capabilities, Earlier, NextMove, Operation, OperationKind, Outcome, QueryOutcome,
@@ -42,6 +42,8 @@ pub struct BankWorkerSettings {
     pub lease: Duration,
     /// How often to look for work that nobody rang for.
     pub poll: Duration,
+    /// How far apart turns are at least, so that slices fill.
+    pub pace: Duration,
     /// The first and the longest pause before a bank is asked again.
     pub retry: (Duration, Duration),
 }
@@ -53,6 +55,7 @@ impl Default for BankWorkerSettings {
             calls_per_bank_max: 4,
             lease: Duration::from_secs(60),
             poll: Duration::from_millis(100),
+            pace: Duration::from_millis(20),
             retry: (Duration::from_millis(200), Duration::from_secs(30)),
         }
     }
@@ -66,7 +69,7 @@ pub async fn run(
     settings: BankWorkerSettings,
     stop: CancellationToken,
 ) {
-    let poll = settings.poll;
+    let rhythm = Rhythm { bell: Work::BankEffects, poll: settings.poll, pace: settings.pace };
     let mut dispatcher = Dispatcher {
         context: context.clone(),
         desk,
@@ -75,7 +78,7 @@ pub async fn run(
         slots: HashMap::new(),
         tasks: TaskTracker::new(),
     };
-    run_loop("bank", &context, (Work::BankEffects, poll), &stop, &mut dispatcher).await;
+    run_loop("bank", &context, rhythm, &stop, &mut dispatcher).await;
     dispatcher.tasks.close();
     dispatcher.tasks.wait().await;
 }

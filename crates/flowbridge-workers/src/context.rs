@@ -5,6 +5,7 @@ use flowbridge_store::wake::{Wake, Work};
 use flowbridge_store::{Db, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What every role is given.
@@ -42,29 +43,42 @@ pub trait Worker: Send {
     fn turn(&mut self) -> impl Future<Output = Result<Turn, StoreError>> + Send;
 }
 
+/// When a worker takes its turns.
+#[derive(Debug, Clone, Copy)]
+pub struct Rhythm {
+    /// What wakes it.
+    pub bell: Work,
+    /// How often it looks for work that nobody rang for.
+    pub poll: Duration,
+    /// How far apart turns are at least. Whatever comes meanwhile is taken together, which costs a fraction of taking it
+    /// piece by piece; what comes after a pause is taken at once.
+    pub pace: Duration,
+}
+
 /// Turns until told to stop. An error is logged once, with its causes, and followed by a pause that doubles up to
 /// [`BACKOFF_MAX`]; work that was claimed comes back when its lease runs out.
 pub async fn run_loop(
     name: &'static str,
     context: &Context,
-    (bell, poll): (Work, Duration),
+    rhythm: Rhythm,
     stop: &CancellationToken,
     worker: &mut impl Worker,
 ) {
     let mut failures = 0u32;
     while !stop.is_cancelled() {
+        let began = Instant::now();
         let pause = match worker.turn().await {
             Ok(Turn::Busy) => {
                 failures = 0;
-                continue;
+                Duration::ZERO
             }
             Ok(Turn::Idle) => {
                 failures = 0;
-                poll
+                rhythm.poll
             }
             Err(StoreError::Lost) => {
                 tracing::warn!(worker = name, "lost a lease to another worker; dropped the slice");
-                poll
+                rhythm.poll
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
@@ -78,9 +92,18 @@ pub async fn run_loop(
                 backoff(failures)
             }
         };
+        let rest = async {
+            match (failures, pause) {
+                (0, Duration::ZERO) => {}
+                (0, _) => context.wake.wait(rhythm.bell, pause).await,
+                (_, _) => tokio::time::sleep(pause).await,
+            }
+            if began.elapsed() < rhythm.pace {
+                tokio::time::sleep_until(began + rhythm.pace).await;
+            }
+        };
         tokio::select! {
-            () = context.wake.wait(bell, pause), if failures == 0 => {}
-            () = tokio::time::sleep(pause), if failures > 0 => {}
+            () = rest => {}
             () = stop.cancelled() => {}
         }
     }

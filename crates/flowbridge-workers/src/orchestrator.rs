@@ -5,7 +5,7 @@
 //! its cause, its payment's later events queue up behind it, and everybody else's go on. A slice that the database
 //! refuses is cut in half until the one item at fault stands alone.
 
-use crate::context::{Context, Turn, Worker, chain, run_loop};
+use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
 use crate::step::{Step, trace_id};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
@@ -14,8 +14,6 @@ use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader};
 use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
 use flowbridge_store::wake::Work;
 use flowbridge_store::{Db, StoreError, Tx, observation};
-use futures_util::future::try_join_all;
-use std::collections::HashSet;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +27,8 @@ pub struct OrchestratorSettings {
     pub slice_max: i64,
     /// How often to look for work that nobody rang for.
     pub poll: Duration,
+    /// How far apart turns are at least, so that slices fill.
+    pub pace: Duration,
     /// How long a partition stays ours without renewal.
     pub lease: Duration,
     /// How often to look for payments that time has overtaken.
@@ -40,6 +40,7 @@ impl Default for OrchestratorSettings {
         Self {
             slice_max: 1_000,
             poll: Duration::from_millis(100),
+            pace: Duration::from_millis(10),
             lease: Duration::from_secs(5),
             timer_interval: Duration::from_millis(500),
         }
@@ -65,7 +66,8 @@ async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &Canc
         held: Vec::new(),
         renew_at: None,
     };
-    run_loop("orchestrator", context, (Work::Observations, settings.poll), stop, &mut observer).await;
+    let rhythm = Rhythm { bell: Work::Observations, poll: settings.poll, pace: settings.pace };
+    run_loop("orchestrator", context, rhythm, stop, &mut observer).await;
     if let Err(error) = observer.reader.release(&context.db, &observer.held, context.now()).await {
         tracing::warn!(
             error = chain(&error),
@@ -85,7 +87,8 @@ struct Observer {
 }
 
 impl Worker for Observer {
-    /// A slice of each partition that is ours, side by side.
+    /// A slice of all partitions that are ours, together: they meet at the ledger's accounts anyway, and one transaction
+    /// of many payments costs little more than one of few.
     async fn turn(&mut self) -> Result<Turn, StoreError> {
         let now = self.context.now();
         if self.renew_at.is_none() {
@@ -95,47 +98,44 @@ impl Worker for Observer {
             self.held = self.reader.renew(&self.context.db, now).await?;
             self.renew_at = Some(now.plus(self.settings.lease / 3));
         }
-        let partitions: HashSet<i16> = self.held.iter().map(|held| held.partition).collect();
-        let slices = partitions.into_iter().map(|partition| {
-            let mine = self.held.iter().filter(|held| held.partition == partition).cloned().collect();
-            take_slice(&self.context, &self.reader, mine, self.settings.slice_max)
-        });
-        let moved = try_join_all(slices).await.inspect_err(|_| {
-            // Whatever failed, start again from what the database says.
-            self.renew_at = Some(now);
-        })?;
-        let mut turn = Turn::Idle;
-        for moved in moved.into_iter().flatten() {
-            turn = Turn::Busy;
-            let mut held = self.held.iter_mut();
-            if let Some(place) =
-                held.find(|held| held.topic == moved.topic && held.partition == moved.partition)
-            {
-                place.offset = moved.offset;
+        let moved = take_slice(&self.context, &self.reader, &self.held, self.settings.slice_max)
+            .await
+            .inspect_err(|_| {
+                // Whatever failed, start again from what the database says.
+                self.renew_at = Some(now);
+            })?;
+        if moved.is_empty() {
+            return Ok(Turn::Idle);
+        }
+        for (moved, offset) in moved {
+            if let Some(place) = self.held.iter_mut().find(|held| **held == moved) {
+                place.offset = offset;
             }
         }
-        Ok(turn)
+        Ok(Turn::Busy)
     }
 }
 
-/// Takes in one slice of one partition, all topics together. Returns what moved.
+/// Takes in one slice of the partitions held. Returns what moved, and where to.
 async fn take_slice(
     context: &Context,
     reader: &Reader,
-    held: Vec<Held>,
+    held: &[Held],
     slice_max: i64,
-) -> Result<Vec<Held>, StoreError> {
-    let mut moved = Vec::new();
-    let mut slice = Vec::new();
-    for held in held {
-        let events =
-            event_log::read_partition(&context.db, &held.topic, held.partition, held.offset, slice_max)
-                .await?;
-        if let Some(last) = events.last() {
-            moved.push((held, last.offset));
-            slice.extend(events);
-        }
+) -> Result<Vec<(Held, Offset)>, StoreError> {
+    if held.is_empty() {
+        return Ok(vec![]);
     }
+    let each = slice_max / i64::try_from(held.len()).unwrap_or(i64::MAX);
+    let slice = event_log::read_held(&context.db, held, each.max(1)).await?;
+    let moved: Vec<(Held, Offset)> = held
+        .iter()
+        .filter_map(|held| {
+            let is_there =
+                |event: &&LoggedEvent| event.topic == held.topic && event.partition == held.partition;
+            Some((held.clone(), slice.iter().rev().find(is_there)?.offset))
+        })
+        .collect();
     if moved.is_empty() {
         return Ok(vec![]);
     }
@@ -152,7 +152,7 @@ async fn take_slice(
             take_in(context, reader, &moved, &slice, &at_fault).await?;
         }
     }
-    Ok(moved.into_iter().map(|(held, offset)| Held { offset, ..held }).collect())
+    Ok(moved)
 }
 
 /// One transaction: decide, write, park what has to be, move the offsets.
@@ -197,9 +197,7 @@ async fn take_in(
         }
     }
     reader.park(&tx, &letters, now).await?;
-    for (held, offset) in moved {
-        reader.advance(&tx, held, *offset).await?;
-    }
+    reader.advance(&tx, moved).await?;
     tx.commit().await?;
     announce(context, sources.iter().map(|event| Cause::of(event)), &outcomes);
     tell(&sources, &outcomes, context.now());

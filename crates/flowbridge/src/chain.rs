@@ -87,6 +87,7 @@ fn settings(config: &Config, start: (u64, [u8; 32])) -> Result<ChainSettings> {
         },
         start,
         poll: Duration::from_millis(section.poll_ms),
+        pace: Duration::from_millis(section.pace_ms),
         lease: Duration::from_millis(section.lease_ms),
     })
 }

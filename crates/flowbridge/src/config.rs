@@ -9,7 +9,7 @@ use flowbridge_store::monitor::Kept;
 use flowbridge_workers::bank::BankWorkerSettings;
 use flowbridge_workers::monitor::MonitorSettings;
 use flowbridge_workers::orchestrator::OrchestratorSettings;
-use flowbridge_workers::webhook::{DeliverySettings, WebhookSettings};
+use flowbridge_workers::webhook::{DeliverySettings, FanOutSettings, WebhookSettings};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,7 @@ pub(crate) struct PaymentsSection {
 pub(crate) struct OrchestratorSection {
     pub(crate) slice_max: i64,
     pub(crate) poll_ms: u64,
+    pub(crate) pace_ms: u64,
     pub(crate) lease_ms: u64,
     pub(crate) timer_interval_ms: u64,
 }
@@ -93,6 +94,7 @@ pub(crate) struct ChainSection {
     pub(crate) batch_delay_ms: u64,
     pub(crate) in_flight_max: usize,
     pub(crate) poll_ms: u64,
+    pub(crate) pace_ms: u64,
     pub(crate) lease_ms: u64,
     pub(crate) reorg_depth_blocks_max: u64,
     pub(crate) fee_bump_after_ms: u64,
@@ -107,6 +109,7 @@ pub(crate) struct BankSection {
     pub(crate) slice_max: usize,
     pub(crate) lease_ms: u64,
     pub(crate) poll_ms: u64,
+    pub(crate) pace_ms: u64,
     pub(crate) calls_per_bank_max: usize,
     pub(crate) timeout_ms: u64,
     pub(crate) connectors: Vec<ConnectorSection>,
@@ -145,6 +148,7 @@ pub(crate) struct BankSimulatorSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WebhooksSection {
     pub(crate) timeout_ms: u64,
+    pub(crate) pace_ms: u64,
     pub(crate) in_flight_per_endpoint_max: i64,
     pub(crate) private_ranges_allowed: Vec<String>,
     pub(crate) public_allowed: bool,
@@ -198,6 +202,7 @@ impl Config {
         OrchestratorSettings {
             slice_max: section.slice_max,
             poll: Duration::from_millis(section.poll_ms),
+            pace: Duration::from_millis(section.pace_ms),
             lease: Duration::from_millis(section.lease_ms),
             timer_interval: Duration::from_millis(section.timer_interval_ms),
         }
@@ -211,6 +216,7 @@ impl Config {
             calls_per_bank_max: section.calls_per_bank_max,
             lease: Duration::from_millis(section.lease_ms),
             poll: Duration::from_millis(section.poll_ms),
+            pace: Duration::from_millis(section.pace_ms),
             ..BankWorkerSettings::default()
         }
     }
@@ -237,9 +243,14 @@ impl Config {
             delivery: DeliverySettings {
                 source: self.issuer(),
                 timeout: Duration::from_millis(section.timeout_ms),
+                pace: Duration::from_millis(section.pace_ms),
                 in_flight_per_endpoint_max: section.in_flight_per_endpoint_max,
                 egress: if section.public_allowed { egress } else { egress.closed() },
                 ..DeliverySettings::default()
+            },
+            fan_out: FanOutSettings {
+                pace: Duration::from_millis(section.pace_ms),
+                ..FanOutSettings::default()
             },
             ..WebhookSettings::default()
         })

@@ -6,7 +6,7 @@
 mod sender;
 mod watcher;
 
-use crate::context::{Context, Turn, chain as causes, run_loop};
+use crate::context::{Context, Rhythm, Turn, chain as causes, run_loop};
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::watch::{Bell, WatchSettings};
 use flowbridge_chain::{Chain, ChainError, ContractSet, Key};
@@ -37,6 +37,8 @@ pub struct ChainSettings {
     pub start: (u64, [u8; 32]),
     /// How often to look for work and for blocks that nobody rang for.
     pub poll: Duration,
+    /// How far apart a sender's turns are at least, so that batches fill.
+    pub pace: Duration,
     /// How long a lane, or the watcher's place, stays ours without renewal.
     pub lease: Duration,
 }
@@ -92,7 +94,8 @@ async fn send(
     stop: &CancellationToken,
 ) {
     let name = sender.lane.as_str();
-    run_loop(name, context, (Work::ChainEffects, settings.poll), stop, &mut sender).await;
+    let rhythm = Rhythm { bell: Work::ChainEffects, poll: settings.poll, pace: settings.pace };
+    run_loop(name, context, rhythm, stop, &mut sender).await;
     if let Err(error) = sender.release().await {
         tracing::warn!(
             lane = name,
@@ -111,7 +114,9 @@ async fn watch(
 ) {
     let mut watcher =
         watcher::Watcher::new(context.clone(), chain.clone(), contracts.to_vec(), settings.clone());
-    run_loop("watcher", context, (Work::Blocks, settings.poll), stop, &mut watcher).await;
+    // Blocks have a rhythm of their own.
+    let rhythm = Rhythm { bell: Work::Blocks, poll: settings.poll, pace: Duration::ZERO };
+    run_loop("watcher", context, rhythm, stop, &mut watcher).await;
     if let Err(error) = watcher.release().await {
         tracing::warn!(
             error = causes(&error),

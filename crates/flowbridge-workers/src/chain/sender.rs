@@ -2,9 +2,9 @@
 //!
 //! It promises that a payment is carried by one transaction at a time, that a nonce is never left behind as a hole, and that one
 //! item that the contracts would refuse never stops its neighbours. A turn has three parts, each of which may be cut off at
-//! any point and is taken up again from the rows: *intend* (effects become calldata, durable, without a nonce), *send*
-//! (simulate, sign, write the signature down, broadcast) and *track* (compare our rows with the chain and do what
-//! [`flowbridge_chain::plan`] says). Only the holder of the lane's lease signs.
+//! any point and is taken up again from the rows: *track* (compare our rows with the chain and do what
+//! [`flowbridge_chain::plan`] says), *intend* (effects become calldata, durable, without a nonce) and *send* (simulate, sign,
+//! write the signatures down, broadcast). Only the holder of the lane's lease signs.
 
 use super::{ChainSettings, chain_error};
 use crate::context::{Context, Turn, Worker};
@@ -17,13 +17,16 @@ use flowbridge_chain::watch::Head;
 use flowbridge_chain::{At, Chain, ChainError, ContractSet, Fees, Key, Leaf, Refusal, Scope};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
+use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::payment::{Effect, Funding, SetAside};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::chain::{
-    self as rows, DueInitiation, DueOnLeaf, Intention, Lane, LaneLease, OpenTx, Signature, TxFate, TxState,
+    self as rows, DueInitiation, DueOnLeaf, Intention, Lane, LaneLease, OpenTx, Signature, TxBody, TxFate,
+    TxState,
 };
 use flowbridge_store::wake::Work;
 use flowbridge_store::{StoreError, Tx};
+use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -41,6 +44,21 @@ pub(super) struct Sender {
     pub(super) settings: ChainSettings,
     /// When our rows were last compared with the chain, and at which head.
     tracked: Option<(Timestamp, Head)>,
+    /// When the chain was last looked at.
+    looked_at: Option<Timestamp>,
+    /// Gas that calls of a function have taken by the byte of their calldata, the most that was seen.
+    gas_per_byte: HashMap<Selector, u64>,
+}
+
+/// Which function of a contract is called: the first bytes of the calldata.
+type Selector = [u8; 4];
+
+/// The chain as it was before our rows were read.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    head: Head,
+    /// The lane's next nonce on chain.
+    nonce: u64,
 }
 
 /// Where each payment is in its trace, and since when it has waited.
@@ -58,19 +76,27 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Transactions of a lane looked at in one turn.
 const OPEN_MAX: i64 = 512;
 
+/// Gas for what a call does once, whatever it carries.
+const GAS_BASE: u64 = 100_000;
+
 impl Worker for Sender {
     /// One turn. Idle while somebody else holds the lane.
     async fn turn(&mut self) -> Result<Turn, StoreError> {
-        let chain_nonce = match self.chain.nonce(&self.key.address(), At::Latest).await {
-            Ok(nonce) => nonce,
+        // The chain before the rows: what it has seen of our nonces is then never more than the rows say.
+        let sight = match self.look().await {
+            Ok(sight) => sight,
             Err(error) => return Ok(chain_error(self.lane.as_str(), &error)),
         };
         let (now, owner) = (self.context.now(), self.context.instance.as_str());
+        let chain_nonce = sight.map(|sight| sight.nonce);
         let lease =
             rows::lease_lane(&self.context.db, self.lane, owner, chain_nonce, now, self.settings.lease)
                 .await?;
         let Some(lease) = lease else { return Ok(Turn::Idle) };
         let mut open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        if let Some(sight) = sight {
+            self.track(&lease, &open, &sight).await?;
+        }
         // What cannot be sent soon stays an effect, which its client can still take back.
         let waiting = open.iter().filter(|tx| tx.state == TxState::Intended).count();
         let intended = waiting < self.settings.in_flight_max.saturating_mul(4) && self.intend(&lease).await?;
@@ -78,7 +104,6 @@ impl Worker for Sender {
             open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
         }
         let sent = self.send(&lease, &open).await?;
-        self.track(&lease, &open, chain_nonce).await?;
         Ok(if intended || sent { Turn::Busy } else { Turn::Idle })
     }
 }
@@ -92,7 +117,20 @@ impl Sender {
         key: Key,
         settings: ChainSettings,
     ) -> Self {
-        Self { context, chain, contracts, lane, key, settings, tracked: None }
+        let gas_per_byte = HashMap::new();
+        Self { context, chain, contracts, lane, key, settings, tracked: None, looked_at: None, gas_per_byte }
+    }
+
+    /// Looks at the chain, once in a polling interval.
+    async fn look(&mut self) -> Result<Option<Sight>, ChainError> {
+        let now = self.context.now();
+        if self.looked_at.is_some_and(|at| now.since(at) < self.settings.poll) {
+            return Ok(None);
+        }
+        let nonce = self.chain.nonce(&self.key.address(), At::Latest).await?;
+        let head = Head::read(&*self.chain).await?;
+        self.looked_at = Some(now);
+        Ok(Some(Sight { head, nonce }))
     }
 
     /// Gives the lane back, so that another process need not wait for the lease to run out.
@@ -105,16 +143,20 @@ impl Sender {
     /// Effects become intentions, in the transaction that claims them. True if any did.
     async fn intend(&self, lease: &LaneLease) -> Result<bool, StoreError> {
         let now = self.context.now();
+        let effects: &[Effect] = match self.lane {
+            Lane::Initiator => &[Effect::InitiateOnChain],
+            Lane::Settler => &[Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption],
+            Lane::Canceller => &[Effect::CancelOnChain],
+        };
+        if !rows::is_due(&self.context.db, effects, now).await? {
+            return Ok(false);
+        }
         let tx = self.context.db.begin().await?;
         rows::guard_lane(&tx, lease).await?;
         let mut asked = Asked::new();
         let intentions = match self.lane {
             Lane::Initiator => self.intend_initiations(&tx, &mut asked, now).await?,
-            Lane::Settler => {
-                let effects = [Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption];
-                self.intend_on_leaves(&tx, &effects, &mut asked, now).await?
-            }
-            Lane::Canceller => self.intend_on_leaves(&tx, &[Effect::CancelOnChain], &mut asked, now).await?,
+            Lane::Settler | Lane::Canceller => self.intend_on_leaves(&tx, effects, &mut asked, now).await?,
         };
         rows::intend(&tx, &intentions, now).await?;
         tx.commit().await?;
@@ -289,37 +331,33 @@ impl Sender {
 
     // --------------------------------------------------------------------------------------------------------- send
 
-    /// Simulates, signs and broadcasts what is intended, as far as the lane has room. True if anything went out.
-    async fn send(&self, lease: &LaneLease, open: &[OpenTx]) -> Result<bool, StoreError> {
+    /// Simulates, signs and broadcasts what is intended, as far as the lane has room. True if anything went out, or made way.
+    async fn send(&mut self, lease: &LaneLease, open: &[OpenTx]) -> Result<bool, StoreError> {
         let in_flight =
             open.iter().filter(|tx| matches!(tx.state, TxState::Signed | TxState::Broadcast)).count();
         let room = self.settings.in_flight_max.saturating_sub(in_flight);
-        let intended: Vec<&OpenTx> = open.iter().filter(|tx| tx.state == TxState::Intended).collect();
-        if intended.is_empty() || room == 0 {
+        let intended: Vec<&OpenTx> =
+            open.iter().filter(|tx| tx.state == TxState::Intended).take(room).collect();
+        if intended.is_empty() {
             return Ok(false);
         }
-        let market = match self.chain.fees().await {
-            Ok(market) => market,
-            Err(error) => {
-                chain_error(self.lane.as_str(), &error);
-                return Ok(false);
-            }
-        };
-        let mut sent = 0;
+        let ids: Vec<Uuid> = intended.iter().map(|tx| tx.id).collect();
+        let bodies = rows::tx_bodies(&self.context.db, &ids).await?;
+        let with_bodies: Vec<(&OpenTx, &TxBody)> =
+            intended.into_iter().filter_map(|tx| Some((tx, bodies.get(&tx.id)?))).collect();
+        let simulations = with_bodies.iter().map(|(tx, body)| self.simulate(tx.contract, &body.calldata));
+        let simulated = join_all(simulations.collect::<Vec<_>>()).await;
+        let mut sound = Vec::new();
         let mut made_way = false;
         let mut stopped: Vec<(Currency, Effect)> = Vec::new();
-        for tx in intended {
-            if sent == room {
-                break;
-            }
+        for ((tx, body), outcome) in with_bodies.into_iter().zip(simulated) {
             if stopped.contains(&(tx.currency, tx.effect)) {
                 continue;
             }
-            match self.chain.estimate(&self.key.address(), Some(&tx.contract), &tx.calldata).await {
+            match outcome {
                 Ok(gas) => {
-                    let signature = self.sign(lease, tx, gas, market).await?;
-                    self.broadcast(signature.id, &signature.raw).await?;
-                    sent += 1;
+                    self.learn(&body.calldata, gas);
+                    sound.push((tx, body, gas));
                 }
                 Err(ChainError::Reverted(refusal)) => {
                     made_way |= self.refused(lease, tx, &refusal).await?;
@@ -333,31 +371,72 @@ impl Sender {
                 }
             }
         }
-        Ok(sent > 0 || made_way)
+        if sound.is_empty() {
+            return Ok(made_way);
+        }
+        let market = match self.chain.fees().await {
+            Ok(market) => market,
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                return Ok(made_way);
+            }
+        };
+        let signatures = self.sign(lease, &sound, market).await?;
+        let signed: Vec<(Uuid, &[u8])> =
+            signatures.iter().map(|signature| (signature.id, signature.raw.as_slice())).collect();
+        self.broadcast(&signed).await?;
+        Ok(true)
     }
 
-    /// A first signature: takes the lane's next nonce, and is durable before anybody sees it.
+    /// Runs a call without sending it. A plain call with room for more gas than such calls have taken says as much as an
+    /// estimate, which a node finds by running it again and again; only a call beyond all experience is estimated.
+    async fn simulate(&self, contract: EvmAddress, calldata: &[u8]) -> Result<Gas, ChainError> {
+        let from = self.key.address();
+        let known = calldata.first_chunk().and_then(|selector| self.gas_per_byte.get(selector));
+        if let Some(per_byte) = known {
+            let expected = per_byte.saturating_mul(bytes_of(calldata));
+            let limit = GAS_BASE.saturating_add(expected.saturating_mul(2));
+            if self.chain.try_call(&from, &contract, calldata, limit).await.is_ok() {
+                return Ok(Gas::Suffices(limit));
+            }
+            // Too little gas, or a refusal: the estimate tells which.
+        }
+        Ok(Gas::Estimated(self.chain.estimate(&from, Some(&contract), calldata).await?))
+    }
+
+    fn learn(&mut self, calldata: &[u8], gas: Gas) {
+        if let (Gas::Estimated(gas), Some(selector)) = (gas, calldata.first_chunk()) {
+            let per_byte = gas.div_ceil(bytes_of(calldata).max(1));
+            let known = self.gas_per_byte.entry(*selector).or_default();
+            *known = per_byte.max(*known);
+        }
+    }
+
+    /// First signatures: they take the lane's next nonces, and are durable before anybody sees them.
     async fn sign(
         &self,
         lease: &LaneLease,
-        open: &OpenTx,
-        gas: u64,
+        sound: &[(&OpenTx, &TxBody, Gas)],
         market: Fees,
-    ) -> Result<Signature, StoreError> {
+    ) -> Result<Vec<Signature>, StoreError> {
         let now = self.context.now();
         let tx = self.context.db.begin().await?;
-        let nonce = rows::guard_lane(&tx, lease).await?;
-        // Room for what may change between simulation and inclusion.
-        let gas_limit = gas.saturating_add(gas / 4).saturating_add(20_000);
-        let signature = self.signature(open, nonce, gas_limit, self.settings.fees.first(market))?;
-        rows::save_signature(&tx, lease, &signature, Some(nonce.saturating_add(1)), now).await?;
+        let mut nonce = rows::guard_lane(&tx, lease).await?;
+        let mut signatures = Vec::with_capacity(sound.len());
+        for (open, body, gas) in sound {
+            let fees = self.settings.fees.first(market);
+            signatures.push(self.signature(open, &body.calldata, nonce, gas.limit(), fees)?);
+            nonce = nonce.saturating_add(1);
+        }
+        rows::save_signatures(&tx, lease, &signatures, Some(nonce), now).await?;
         tx.commit().await?;
-        Ok(signature)
+        Ok(signatures)
     }
 
     fn signature(
         &self,
         open: &OpenTx,
+        calldata: &[u8],
         nonce: u64,
         gas_limit: u64,
         fees: TxFees,
@@ -366,7 +445,7 @@ impl Sender {
             chain_id: self.settings.chain_id,
             nonce,
             to: Some(&open.contract),
-            calldata: &open.calldata,
+            calldata,
             value: 0,
             gas_limit,
             fee_per_gas: fees.fee_per_gas,
@@ -384,18 +463,20 @@ impl Sender {
         })
     }
 
-    async fn broadcast(&self, id: Uuid, raw: &[u8]) -> Result<(), StoreError> {
-        match self.chain.send(raw).await {
-            Ok(()) => {
-                rows::save_fates(&self.context.db, &[(id, TxFate::Broadcast)], self.context.now()).await
-            }
-            // The plan finds out by whom, or offers more.
-            Err(ChainError::NonceUsed | ChainError::Underpriced) => Ok(()),
-            Err(error) => {
-                chain_error(self.lane.as_str(), &error);
-                Ok(())
+    /// In the order of their nonces, so that the node need not hold any of them back.
+    async fn broadcast(&self, signed: &[(Uuid, &[u8])]) -> Result<(), StoreError> {
+        let mut taken = Vec::with_capacity(signed.len());
+        for (id, raw) in signed {
+            match self.chain.send(raw).await {
+                Ok(()) => taken.push((*id, TxFate::Broadcast)),
+                // The plan finds out by whom, or offers more.
+                Err(ChainError::NonceUsed | ChainError::Underpriced) => {}
+                Err(error) => {
+                    chain_error(self.lane.as_str(), &error);
+                }
             }
         }
+        rows::save_fates(&self.context.db, &taken, self.context.now()).await
     }
 
     /// What the contracts would refuse is not sent. True if that made way for something else.
@@ -518,20 +599,9 @@ impl Sender {
     // -------------------------------------------------------------------------------------------------------- track
 
     /// Compares rows with the chain when there is a new block, and now and then.
-    async fn track(
-        &mut self,
-        lease: &LaneLease,
-        open: &[OpenTx],
-        chain_nonce: u64,
-    ) -> Result<(), StoreError> {
+    async fn track(&mut self, lease: &LaneLease, open: &[OpenTx], sight: &Sight) -> Result<(), StoreError> {
         let now = self.context.now();
-        let head = match Head::read(&*self.chain).await {
-            Ok(head) => head,
-            Err(error) => {
-                chain_error(self.lane.as_str(), &error);
-                return Ok(());
-            }
-        };
+        let Sight { head, nonce: chain_nonce } = *sight;
         if self.tracked.is_some_and(|(at, seen)| seen == head && now.since(at) < TRACK_INTERVAL) {
             return Ok(());
         }
@@ -546,9 +616,19 @@ impl Sender {
         };
         let in_flight: Vec<InFlight<Uuid>> = signed.iter().filter_map(|tx| in_flight(tx)).collect();
         let next_nonce = lease.next_nonce.max(in_flight.iter().map(|tx| tx.nonce + 1).max().unwrap_or(0));
+        let mut included = Vec::new();
         for action in plan(&in_flight, next_nonce, &view, &self.settings.fees, now) {
-            self.carry_out(lease, &signed, action).await?;
+            match action {
+                Action::Included(id, number, hash) => included.push((id, TxFate::Included(number, hash))),
+                Action::Broadcast(_)
+                | Action::Bump(_)
+                | Action::Reverted(_)
+                | Action::Replaced(_)
+                | Action::FillHole(_)
+                | Action::SkipTo(_) => self.carry_out(lease, &signed, action).await?,
+            }
         }
+        rows::save_fates(&self.context.db, &included, now).await?;
         // Policy says when a log counts; a transaction is followed for as long as the watcher could go back behind it, also
         // on a chain that takes back what it has called final.
         let depth = self.settings.watch.reorg_depth_blocks_max;
@@ -604,8 +684,9 @@ impl Sender {
         let find = |id: Uuid| signed.iter().find(|tx| tx.id == id).copied();
         match action {
             Action::Broadcast(id) => {
-                if let Some(raw) = find(id).and_then(|tx| tx.raw.as_ref()) {
-                    self.broadcast(id, raw).await?;
+                let bodies = rows::tx_bodies(&self.context.db, &[id]).await?;
+                if let Some(raw) = bodies.get(&id).and_then(|body| body.raw.as_ref()) {
+                    self.broadcast(&[(id, raw)]).await?;
                 }
             }
             Action::Bump(id) => {
@@ -678,10 +759,14 @@ impl Sender {
             return Ok(());
         };
         metrics::counter!("chain_fee_bumps_total", "lane" => self.lane.as_str()).increment(1);
-        let signature = self.signature(open, nonce, gas_limit, fees)?;
+        let bodies = rows::tx_bodies(&self.context.db, &[open.id]).await?;
+        let Some(body) = bodies.get(&open.id) else { return Ok(()) };
+        let signatures = [self.signature(open, &body.calldata, nonce, gas_limit, fees)?];
         let now = self.context.now();
-        self.in_lane(lease, async |tx| rows::save_signature(tx, lease, &signature, None, now).await).await?;
-        self.broadcast(signature.id, &signature.raw).await
+        self.in_lane(lease, async |tx| rows::save_signatures(tx, lease, &signatures, None, now).await)
+            .await?;
+        let [signature] = &signatures;
+        self.broadcast(&[(signature.id, &signature.raw)]).await
     }
 
     /// Sends nothing to ourselves, so that what waits above this nonce can be included.
@@ -706,6 +791,29 @@ impl Sender {
             chain_error(self.lane.as_str(), &error);
         }
     }
+}
+
+/// What is known of the gas that a call takes.
+#[derive(Debug, Clone, Copy)]
+enum Gas {
+    /// It went through with so much.
+    Suffices(u64),
+    /// The node says that it takes so much.
+    Estimated(u64),
+}
+
+impl Gas {
+    /// With room for what may change between simulation and inclusion.
+    const fn limit(self) -> u64 {
+        match self {
+            Self::Suffices(limit) => limit.saturating_add(limit / 4),
+            Self::Estimated(gas) => gas.saturating_add(gas / 4).saturating_add(20_000),
+        }
+    }
+}
+
+fn bytes_of(calldata: &[u8]) -> u64 {
+    u64::try_from(calldata.len()).unwrap_or(u64::MAX)
 }
 
 fn in_flight(tx: &OpenTx) -> Option<InFlight<Uuid>> {

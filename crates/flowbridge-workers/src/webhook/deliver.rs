@@ -9,7 +9,7 @@ use super::health::{Answer, Patience, learn};
 use super::message::{self, WEBHOOKS};
 use super::resolver::GuardedResolver;
 use super::seal::open_keys;
-use crate::context::{Context, Turn, Worker, chain, run_loop};
+use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
 use flowbridge_api::trace::{STEP, TRACEPARENT, TraceParent};
 use flowbridge_domain::id::{ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
@@ -54,6 +54,8 @@ pub struct DeliverySettings {
     pub response_bytes_max: usize,
     /// How often to look for deliveries that nobody rang for.
     pub poll: Duration,
+    /// How far apart turns are at least, so that what has come back meanwhile is recorded together.
+    pub pace: Duration,
     /// How long deliveries under way may take to end when the process stops.
     pub drain_max: Duration,
 }
@@ -75,6 +77,7 @@ impl Default for DeliverySettings {
             egress: EgressPolicy::default(),
             response_bytes_max: 64 * 1024,
             poll: Duration::from_millis(200),
+            pace: Duration::from_millis(10),
             drain_max: Duration::from_secs(20),
         }
     }
@@ -161,9 +164,10 @@ impl Deliverer {
     /// Runs until told to stop, then waits for what is under way.
     pub async fn run(mut self, stop: CancellationToken) {
         let context = self.context.clone();
-        let poll = self.sender.settings.poll;
+        let DeliverySettings { poll, pace, .. } = self.sender.settings;
+        let rhythm = Rhythm { bell: Work::Deliveries, poll, pace };
         let mut delivering = Delivering { deliverer: &mut self, stop: &stop };
-        run_loop("webhooks.deliver", &context, (Work::Deliveries, poll), &stop, &mut delivering).await;
+        run_loop("webhooks.deliver", &context, rhythm, &stop, &mut delivering).await;
         if tokio::time::timeout(self.sender.settings.drain_max, self.finish()).await.is_err() {
             tracing::warn!(
                 deliveries = self.under_way.len(),
@@ -184,6 +188,11 @@ impl Deliverer {
     }
 
     async fn turn(&mut self, stop: &CancellationToken) -> Result<Turn, StoreError> {
+        // First what has come back since the last turn, so that its places are free for what is claimed now.
+        if let Some(first) = self.under_way.try_join_next_with_id() {
+            self.collect(first);
+        }
+        self.record().await?;
         self.claim().await?;
         if self.under_way.is_empty() && self.unrecorded.is_empty() {
             return Ok(Turn::Idle);

@@ -5,7 +5,7 @@
 //! poison: what cannot be delivered fails later, in its own delivery.
 
 use super::message::WEBHOOKS;
-use crate::context::{Context, Turn, Worker, chain, run_loop};
+use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::event_log::{Held, Reader};
@@ -27,11 +27,18 @@ pub struct FanOutSettings {
     pub lease: Duration,
     /// How often to look for events that nobody rang for.
     pub poll: Duration,
+    /// How far apart turns are at least, so that slices fill.
+    pub pace: Duration,
 }
 
 impl Default for FanOutSettings {
     fn default() -> Self {
-        Self { slice_max: 1_000, lease: Duration::from_secs(5), poll: Duration::from_millis(200) }
+        Self {
+            slice_max: 1_000,
+            lease: Duration::from_secs(5),
+            poll: Duration::from_millis(200),
+            pace: Duration::from_millis(20),
+        }
     }
 }
 
@@ -67,8 +74,9 @@ impl FanOut {
     /// Runs until told to stop, then gives its partitions back.
     pub async fn run(mut self, stop: CancellationToken) {
         let context = self.context.clone();
-        let poll = self.settings.poll;
-        run_loop("webhooks.fan_out", &context, (Work::PaymentEvents, poll), &stop, &mut self).await;
+        let FanOutSettings { poll, pace, .. } = self.settings;
+        let rhythm = Rhythm { bell: Work::PaymentEvents, poll, pace };
+        run_loop("webhooks.fan_out", &context, rhythm, &stop, &mut self).await;
         if let Err(error) = self.reader.release(&context.db, &self.held, context.now()).await {
             tracing::warn!(
                 error = chain(&error),
@@ -103,9 +111,7 @@ impl FanOut {
             tx.rollback().await?;
             return Ok(Turn::Idle);
         }
-        for (held, offset) in &done.moved {
-            self.reader.advance(&tx, held, *offset).await?;
-        }
+        self.reader.advance(&tx, &done.moved).await?;
         tx.commit().await?;
         for (moved, offset) in done.moved {
             if let Some(held) = self.held.iter_mut().find(|held| **held == moved) {

@@ -236,6 +236,7 @@ impl Stage {
                 },
                 start: self.start,
                 poll: Duration::from_millis(50),
+                pace: Duration::from_millis(5),
                 lease: tuning.lease,
             },
         }
