@@ -148,10 +148,8 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
             Account storage account = _accounts[to[i]];
             Account memory before = account;
             if (before.flags != REGISTERED) revert TokenizedCash__TransferRestricted(_receiving(to[i]));
-            sum += amount;
-            unchecked {
-                account.balance = uint96(before.balance + amount);
-            }
+            sum += amount; // above 96 bits nothing is minted, so no amount is cut
+            account.balance = before.balance + uint96(amount);
             emit Transfer(address(0), to[i], amount);
         }
         _raiseSupply(sum);
@@ -213,6 +211,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     /// @dev Works while paused. What stays in the wallet and was frozen stays frozen.
     function forcedTransfer(address from, address to, uint256 amount) external onlyRole(COMPLIANCE_ROLE) returns (bool) {
         if (from == address(0)) revert ERC20InvalidSender(from);
+        if (to == address(0)) revert ERC20InvalidReceiver(to);
         if (_minters[from].active) revert TokenizedCash__HeldForOthers(from);
         uint8 code = _receiving(to);
         if (code != 0) revert TokenizedCash__TransferRestricted(code);
@@ -328,16 +327,15 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         if (_paused) return 1;
         if (from != address(0)) {
             uint8 flags = _accounts[from].flags;
-            if (flags & REGISTERED == 0) return 2;
-            if (flags & FROZEN != 0) return 3;
+            if (flags != REGISTERED) return flags & REGISTERED == 0 ? 2 : 3;
         }
         return to == address(0) ? 0 : _receiving(to);
     }
 
     function _receiving(address to) private view returns (uint8) {
         uint8 flags = _accounts[to].flags;
-        if (flags & REGISTERED == 0) return 4;
-        return flags & FROZEN != 0 ? 5 : 0;
+        if (flags == REGISTERED) return 0;
+        return flags & REGISTERED == 0 ? 4 : 5;
     }
 
     /// @dev Every movement, mints and burns included, comes through here; only what compliance forces goes past it.
@@ -347,7 +345,6 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         _move(from, to, amount);
     }
 
-    /// @dev Reverts where balances would not fit, so whoever adds to them first need not check.
     function _raiseSupply(uint256 amount) private {
         uint256 supply = _supply;
         if (amount > SUPPLY_MAX - supply) revert TokenizedCash__SupplyExceeded(amount);
@@ -356,7 +353,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         }
     }
 
-    /// @dev No sum overflows, because no balance exceeds the supply and the supply does not exceed 96 bits.
+    /// @dev What is minted fits 96 bits because the supply does, what is sent because the balance it comes from does.
     function _move(address from, address to, uint256 amount) private {
         if (from == address(0)) {
             _raiseSupply(amount);
@@ -371,10 +368,8 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
                 account.balance = rest;
             }
         }
-        unchecked {
-            if (to == address(0)) _supply -= uint96(amount);
-            else _accounts[to].balance += uint96(amount);
-        }
+        if (to == address(0)) _supply -= uint96(amount);
+        else _accounts[to].balance += uint96(amount);
         emit Transfer(from, to, amount);
     }
 }

@@ -4,7 +4,9 @@
 
 mod contracts;
 mod dev;
+mod mutate;
 mod peer;
+mod proof;
 mod setup;
 mod shell;
 mod steps;
@@ -21,7 +23,8 @@ cargo xtask test [--long] [FILTER]   every check, as CI runs it; with FILTER onl
 cargo xtask tidy                     architecture and style checks that no compiler makes
 cargo xtask faults                   each fault a payment must survive, by name, through the public API
 cargo xtask storm [ARGS…]            kill everything while payments flow, then prove that nothing was lost; `--help` says more
-cargo xtask contracts build|check|test
+cargo xtask contracts build|check|test|prove|inspect
+cargo xtask contracts mutate [N]     break the contracts in every way, or in one of N, and see who notices
 cargo xtask peers                    every peer below against a FlowBridge that is started for it
 cargo xtask peer spectral FILE|URL               lint an OpenAPI description
 cargo xtask peer schemathesis URL [TOKEN]        fuzz a running FlowBridge against its own OpenAPI description
@@ -40,6 +43,10 @@ fn main() -> ExitCode {
         ["contracts", "build"] => contracts::build(),
         ["contracts", "check"] => contracts::check(),
         ["contracts", "test"] => contracts::test(),
+        ["contracts", "prove"] => proof::prove(),
+        ["contracts", "inspect"] => proof::inspect(),
+        ["contracts", "mutate"] => mutate::run(1),
+        ["contracts", "mutate", every] => every.parse().map_err(Into::into).and_then(mutate::run),
         ["peers"] => setup::peers().and_then(|()| peer::run(&mut steps::Steps::default())),
         ["peer", "spectral", document] => peer::spectral::lint(document),
         ["peer", "schemathesis", url] => peer::schemathesis::fuzz(url, None),

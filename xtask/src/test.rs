@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::steps::Steps;
-use crate::{contracts, peer, setup, shell, storm, tidy};
+use crate::{contracts, mutate, peer, proof, setup, shell, storm, tidy};
 
 /// All checks, or with a filter only the Rust tests whose name contains it. `--long` adds the tests marked as long.
 pub(crate) fn run(options: &[&str]) -> Result<()> {
@@ -25,6 +25,13 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
         }
         shell::run(shell::cargo(&arguments))
     })?;
+    if filter.is_empty() && is_long {
+        steps.must(
+            "contract mutants",
+            "see contracts/specs/MUTANTS.md: a test has to notice what survived",
+            || mutate::run(1),
+        )?;
+    }
     if filter.is_empty() {
         peer::run(&mut steps)?;
         let remedy = "what failed is above, by name; `cargo xtask faults` repeats them";
@@ -53,7 +60,17 @@ fn before_the_tests(steps: &mut Steps) -> Result<()> {
         "cargo xtask contracts build, and commit the result",
         contracts::check,
     )?;
-    steps.must("contract tests", "read forge's report above", contracts::test)
+    steps.must("contract tests", "read forge's report above", contracts::test)?;
+    steps.must(
+        "contract inspection",
+        "mend what slither names, or answer it beside the code",
+        proof::inspect,
+    )?;
+    steps.must(
+        "contract proofs",
+        "cargo xtask contracts prove; contracts/specs/PROPERTIES.md says what each is",
+        proof::prove,
+    )
 }
 
 /// Licences we may ship, one registry, no git sources. Advisories need a database that is not fetched here.

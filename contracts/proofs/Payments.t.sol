@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Payment, Status} from "../src/Payment.sol";
+import {PaymentRouter} from "../src/PaymentRouter.sol";
+import {SettlementManager} from "../src/SettlementManager.sol";
+import {Proof} from "./Proof.sol";
+
+/// @notice Router, manager and token together, from any state of all three, by any caller.
+contract PaymentsProof is Proof {
+    function setUp() public {
+        deployAll();
+        forgetEverything();
+    }
+
+    function status(uint64 number) private view returns (Status) {
+        return router.statusOf(number);
+    }
+
+    function one(Payment memory payment) private pure returns (Payment[] memory batch) {
+        batch = new Payment[](1);
+        batch[0] = payment;
+    }
+
+    function two(Payment memory a, Payment memory b) private pure returns (Payment[] memory batch) {
+        batch = new Payment[](2);
+        (batch[0], batch[1]) = (a, b);
+    }
+
+    function picks(uint256 mask) private pure returns (uint256[] memory words) {
+        words = new uint256[](1);
+        words[0] = mask;
+    }
+
+    function none() private pure returns (bytes32[] memory) {
+        return new bytes32[](0);
+    }
+
+    // ------------------------------------------------------------------------------------------- a number's life
+
+    /// @dev Whatever the manager may ask for, and whoever else asks.
+    function check_wordsOnlyMoveOn(address caller, uint256 index, uint256 next, uint64 number) public {
+        vm.assume(number / 128 == index);
+        uint256 before = uint256(status(number));
+        uint256 word = router.statusWord(index);
+        vm.prank(caller);
+        (bool done,) = address(router).call(abi.encodeCall(router.setStatusWord, (index, next)));
+        uint256 later = uint256(status(number));
+        bool moved = either(both(before == 1, later >= 2), both(before == 2, later == 3));
+        assert(either(later == before, both(moved, both(done, caller == address(manager)))));
+        assert(either(!done, router.statusWord(index) == next));
+        assert(either(done, router.statusWord(index) == word));
+    }
+
+    function reach_wordsMoveOn(address caller, uint256 index, uint256 next, uint64 number) public {
+        vm.assume(number / 128 == index);
+        uint256 before = uint256(status(number));
+        vm.prank(caller);
+        router.setStatusWord(index, next);
+        assert(uint256(status(number)) == before);
+    }
+
+    /// @dev By whatever function of the router, with whatever payments: what was used stays as it is, and only the initiator opens.
+    function check_initiationOnlyOpensUnusedNumbers(address caller, Payment calldata a, uint64 number, uint64 before) public {
+        uint256 was = uint256(status(number));
+        bool may = both(router.hasRole(router.INITIATOR_ROLE(), caller), !router.paused());
+        vm.prank(caller);
+        (bool done,) = address(router).call(abi.encodeCall(router.initiateBatch, (one(a), before)));
+        uint256 later = uint256(status(number));
+        may = both(may, both(block.timestamp < before, block.timestamp < a.expiresAt));
+        assert(either(later == was, both(both(was == 0, later != 2), both(may, both(number == a.number, done)))));
+        assert(either(!done, either(later != 0, number != a.number)));
+    }
+
+    function reach_numbersAreOpened(address caller, Payment calldata a, uint64 before) public {
+        uint256 was = uint256(status(a.number));
+        vm.prank(caller);
+        router.initiateBatch(one(a), before);
+        assert(uint256(status(a.number)) == was);
+    }
+
+    /// @dev Twice in one batch, or in a batch after any other path: the number is refused.
+    function check_aNumberIsUsedOnce(address caller, Payment calldata a, Payment calldata b, uint64 before) public {
+        vm.assume(a.terms % 2 == 0 && b.terms % 2 == 0);
+        bool used = either(either(status(a.number) != Status.Unused, status(b.number) != Status.Unused), a.number == b.number);
+        vm.prank(caller);
+        (bool done,) = address(router).call(abi.encodeCall(router.initiateBatch, (two(a, b), before)));
+        assert(either(!used, !done));
+    }
+
+    function reach_twoNumbersAreOpened(address caller, Payment calldata a, Payment calldata b, uint64 before) public {
+        vm.assume(a.terms % 2 == 0 && b.terms % 2 == 0);
+        vm.prank(caller);
+        router.initiateBatch(two(a, b), before);
+        assert(false);
+    }
+
+    // ------------------------------------------------------------------------------------------- time and roles
+
+    function check_settledBeforeExpiryByTheSettlerOnly(address caller, Payment calldata a) public {
+        uint256 was = uint256(status(a.number));
+        bool may = both(manager.hasRole(manager.SETTLER_ROLE(), caller), !manager.paused());
+        bool known = router.sequenceOf(keccak256(abi.encode(a))) != 0;
+        vm.prank(caller);
+        (bool done,) = address(manager).call(abi.encodeCall(manager.settle, (a, none())));
+        uint256 later = uint256(status(a.number));
+        bool settled = both(both(was == 1, later == 2), both(done, block.timestamp < a.expiresAt));
+        assert(either(later == was, both(settled, both(may, known))));
+    }
+
+    function reach_paymentsSettle(address caller, Payment calldata a) public {
+        uint256 was = uint256(status(a.number));
+        vm.prank(caller);
+        manager.settle(a, none());
+        assert(uint256(status(a.number)) == was);
+    }
+
+    function check_expiredFromExpiryOnOnly(address caller, Payment calldata a) public {
+        closesExpired(caller, a, abi.encodeCall(manager.expire, (a, none())));
+    }
+
+    function check_reclaimedByTheDebtorFromExpiryOnOnly(address caller, Payment calldata a) public {
+        if (closesExpired(caller, a, abi.encodeCall(manager.reclaim, (a, none())))) assert(caller == a.debtor);
+    }
+
+    function closesExpired(address caller, Payment calldata a, bytes memory data) private returns (bool moved) {
+        uint256 was = uint256(status(a.number));
+        bool known = router.sequenceOf(keccak256(abi.encode(a))) != 0;
+        bool done = anyCall(address(manager), caller, data);
+        uint256 later = uint256(status(a.number));
+        moved = later != was;
+        bool lawful = both(both(was == 1, later == 3), both(done, known));
+        assert(either(!moved, both(lawful, block.timestamp >= a.expiresAt)));
+    }
+
+    function reach_paymentsExpire(address caller, Payment calldata a, bool reclaim) public {
+        uint256 was = uint256(status(a.number));
+        vm.prank(caller);
+        if (reclaim) manager.reclaim(a, none());
+        else manager.expire(a, none());
+        assert(uint256(status(a.number)) == was);
+    }
+
+    function check_cancelledByTheCancellerOnly(address caller, Payment calldata a) public {
+        uint256 was = uint256(status(a.number));
+        bool may = manager.hasRole(manager.CANCELLER_ROLE(), caller);
+        vm.prank(caller);
+        (bool done,) = address(manager).call(abi.encodeCall(manager.cancel, (a, none())));
+        uint256 later = uint256(status(a.number));
+        assert(either(later == was, both(both(was == 1, later == 3), both(done, may))));
+    }
+
+    function check_redeemedBySettlerOnly(address caller, Payment calldata a, bool burn) public {
+        uint256 was = uint256(status(a.number));
+        bool may = manager.hasRole(manager.SETTLER_ROLE(), caller);
+        vm.prank(caller);
+        (bool done,) = address(manager).call(
+            burn
+                ? abi.encodeCall(manager.burnRedeemed, (a, none()))
+                : abi.encodeCall(manager.releaseRedemption, (a, none()))
+        );
+        uint256 later = uint256(status(a.number));
+        bool lawful = both(both(was == 2, later == 3), both(done, a.terms & 2 != 0));
+        assert(either(later == was, both(lawful, may)));
+    }
+
+    function check_noKeyGetsTwoOfTheThreeRoles(address caller, address account, uint8 which) public {
+        bytes32 initiator = router.INITIATOR_ROLE();
+        (bytes32 settler, bytes32 canceller) = (manager.SETTLER_ROLE(), manager.CANCELLER_ROLE());
+        vm.assume(count(account, initiator, settler, canceller) < 2);
+        vm.prank(caller);
+        if (which == 0) router.grantRole(initiator, account);
+        else if (which == 1) manager.grantRole(settler, account);
+        else manager.grantRole(canceller, account);
+        assert(count(account, initiator, settler, canceller) < 2);
+    }
+
+    function count(address account, bytes32 initiator, bytes32 settler, bytes32 canceller) private view returns (uint256 sum) {
+        (bool a, bool b, bool c) =
+            (router.hasRole(initiator, account), manager.hasRole(settler, account), manager.hasRole(canceller, account));
+        assembly ("memory-safe") {
+            sum := add(a, add(b, c))
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------- money
+
+    /// @dev What the manager says it holds is there.
+    function backed() private view returns (bool) {
+        (, uint96 escrowed, uint96 redemption) = manager.held();
+        return token.balanceOf(address(manager)) >= uint256(escrowed) + redemption;
+    }
+
+    function check_settlementKeepsTheBooksBacked(address caller, Payment calldata a) public {
+        vm.assume(backed());
+        vm.prank(caller);
+        manager.settle(a, none());
+        assert(backed());
+    }
+
+    function check_undoingKeepsTheBooksBacked(address caller, Payment calldata a, uint8 which) public {
+        vm.assume(backed());
+        vm.prank(caller);
+        if (which == 0) manager.cancel(a, none());
+        else if (which == 1) manager.expire(a, none());
+        else manager.reclaim(a, none());
+        assert(backed());
+    }
+
+    function check_redemptionKeepsTheBooksBacked(address caller, Payment calldata a, bool burn) public {
+        vm.assume(backed());
+        vm.prank(caller);
+        if (burn) manager.burnRedeemed(a, none());
+        else manager.releaseRedemption(a, none());
+        assert(backed());
+    }
+
+    function check_quarantineKeepsTheBooksBacked(address caller, address wallet, address to, uint8 which) public {
+        vm.assume(backed());
+        vm.prank(caller);
+        if (which == 0) manager.releaseQuarantine(wallet, to);
+        else if (which == 1) manager.claimQuarantine(wallet);
+        else manager.releaseSurplus(to);
+        assert(backed());
+    }
+
+    function check_escrowKeepsTheBooksBacked(address caller, Payment calldata a, uint64 before) public {
+        vm.assume(backed() && a.debtor != address(manager));
+        vm.prank(caller);
+        router.initiateBatch(one(a), before);
+        assert(backed());
+    }
+
+    function check_settlementPaysExactlyWhatWasAgreed(Payment calldata a, address other) public {
+        address creditor = a.creditor;
+        vm.assume(creditor != address(manager) && creditor != HOUSE && other != creditor && other != HOUSE);
+        vm.assume(other != address(manager));
+        (uint256 had, uint256 house, uint256 untouched) =
+            (token.balanceOf(creditor), token.balanceOf(HOUSE), token.balanceOf(other));
+        uint256 waiting = manager.quarantined(HOUSE);
+        (, uint96 e, uint96 r) = manager.held();
+        manager.settle(a, none());
+        vm.assume(status(a.number) == Status.Settled);
+        (, uint96 e2, uint96 r2) = manager.held();
+        uint256 gained = token.balanceOf(creditor) - had;
+        assert(token.balanceOf(other) == untouched);
+        if (gained != 0 || r2 != r) {
+            uint256 net = a.amount - a.fee;
+            assert(a.terms & 2 == 0 ? gained == net && r2 == r : gained == 0 && r2 - r == net);
+            assert(token.balanceOf(HOUSE) - house + manager.quarantined(HOUSE) - waiting == a.fee);
+            uint256 kept = manager.quarantined(HOUSE) - waiting;
+            assert(a.terms & 1 == 0 ? uint256(e2) == e + kept : uint256(e2) + a.amount == uint256(e) + kept);
+        }
+    }
+
+    function reach_settlementPays(Payment calldata a) public {
+        uint256 had = token.balanceOf(a.creditor);
+        manager.settle(a, none());
+        assert(token.balanceOf(a.creditor) <= had);
+    }
+
+    /// @dev Bank-funded, paid to wallets, by any pick: each picked payment that can be settled is paid, once, and no other.
+    function check_aBatchOfTwoIsTheSumOfItsParts(uint96 amountA, uint96 amountB, uint64 expiresAt, uint8 mask) public {
+        (Payment memory a, Payment memory b) = pair(amountA, amountB, expiresAt);
+        (uint256 hadA, uint256 hadB) = (token.balanceOf(a.creditor), token.balanceOf(b.creditor));
+        if (isPayable(a, mask & 1 != 0)) hadA += amountA;
+        if (isPayable(b, mask & 2 != 0)) hadB += amountB;
+        manager.settleBatch(two(a, b), picks(mask));
+        assert(both(token.balanceOf(a.creditor) == hadA, token.balanceOf(b.creditor) == hadB));
+    }
+
+    function reach_bothOfTwoArePaid(uint96 amountA, uint96 amountB, uint64 expiresAt) public {
+        (Payment memory a, Payment memory b) = pair(amountA, amountB, expiresAt);
+        (uint256 hadA, uint256 hadB) = (token.balanceOf(a.creditor), token.balanceOf(b.creditor));
+        manager.settleBatch(two(a, b), picks(3));
+        assert(either(token.balanceOf(a.creditor) <= hadA, token.balanceOf(b.creditor) <= hadB));
+    }
+
+    function pair(uint96 amountA, uint96 amountB, uint64 expiresAt) private pure returns (Payment memory, Payment memory) {
+        return (
+            Payment(1, "a", address(0xA11CE), address(0xB0B), amountA, 0, expiresAt, 0),
+            Payment(2, "b", address(0xA11CE), address(0xCA201), amountB, 0, expiresAt, 0)
+        );
+    }
+
+    function isPayable(Payment memory a, bool picked) private view returns (bool) {
+        bool open = both(status(a.number) == Status.Open, block.timestamp < a.expiresAt);
+        return both(picked, both(open, token.isInGoodStanding(a.creditor)));
+    }
+
+    /// @dev Whatever is paused and whoever is frozen: the debtor of an open, expired, escrowed payment takes it back without us, or it
+    /// waits for nobody but him.
+    function check_expiredEscrowIsAlwaysReclaimable(Payment calldata a) public {
+        (, uint96 escrowed,) = manager.held();
+        vm.assume(router.sequenceOf(keccak256(abi.encode(a))) != 0 && status(a.number) == Status.Open);
+        vm.assume(a.terms == 1 && block.timestamp >= a.expiresAt && a.debtor != address(manager) && a.debtor != address(0));
+        // What holds of every open escrow: it is in the books, the books are backed, and a registered manager may send.
+        vm.assume(escrowed >= a.amount && backed() && token.availableBalanceOf(address(manager)) >= a.amount);
+        vm.assume(manager.quarantined(a.debtor) <= escrowed);
+        (uint64 sequence,,) = manager.held();
+        vm.assume(sequence < type(uint64).max && token.balanceOf(a.debtor) < 1 << 95 && a.amount < 1 << 95);
+        uint256 had = token.balanceOf(a.debtor) + manager.quarantined(a.debtor);
+        vm.prank(a.debtor);
+        (bool done,) = address(manager).call(abi.encodeCall(manager.reclaim, (a, none())));
+        assert(done);
+        assert(status(a.number) == Status.Closed);
+        assert(token.balanceOf(a.debtor) + manager.quarantined(a.debtor) == had + a.amount);
+    }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IERC3009} from "@openzeppelin/contracts/interfaces/draft-IERC3009.sol";
+import {TokenizedCash} from "../src/TokenizedCash.sol";
+import {Proof} from "./Proof.sol";
+
+/// @notice TokenizedCash, from any state, by any caller.
+contract TokenProof is Proof {
+    function setUp() public {
+        token = TokenizedCash(create("TokenizedCash", abi.encode("Tokenized euro", "tEUR", 6, 0, address(this))));
+        svm.enableSymbolicStorage(address(token));
+    }
+
+    function anything(address caller) private returns (bool) {
+        return anyCall(address(token), caller, svm.createCalldata("TokenizedCash"));
+    }
+
+    function check_frozenWalletsKeepTheirTokensWhateverIsCalled(address wallet, address caller) public {
+        vm.assume(either(token.paused(), !token.isInGoodStanding(wallet)));
+        vm.assume(!token.hasRole(token.COMPLIANCE_ROLE(), caller));
+        uint256 before = token.balanceOf(wallet);
+        anything(caller);
+        assert(token.balanceOf(wallet) == before);
+    }
+
+    function check_frozenPartStaysWhateverIsCalled(address wallet, address caller) public {
+        vm.assume(!token.hasRole(token.COMPLIANCE_ROLE(), caller));
+        uint256 frozen = token.getFrozenTokens(wallet);
+        uint256 before = token.balanceOf(wallet);
+        anything(caller);
+        assert(token.balanceOf(wallet) >= (before < frozen ? before : frozen));
+    }
+
+    function reach_frozenPartAndTheRestMoves(address wallet, address caller) public {
+        vm.assume(!token.hasRole(token.COMPLIANCE_ROLE(), caller) && token.getFrozenTokens(wallet) != 0);
+        uint256 before = token.balanceOf(wallet);
+        anything(caller);
+        assert(token.balanceOf(wallet) >= before);
+    }
+
+    function check_supplyIsChangedByMintersWithinTheirAllowanceOnly(address caller) public {
+        uint256 supply = token.totalSupply();
+        uint256 allowed = token.minterAllowance(caller);
+        bool minter = token.isMinter(caller);
+        anything(caller);
+        uint256 later = token.totalSupply();
+        assert(either(later == supply, minter));
+        if (later > supply) assert(allowed - token.minterAllowance(caller) == later - supply);
+    }
+
+    function reach_supplyGrows(address caller) public {
+        uint256 supply = token.totalSupply();
+        anything(caller);
+        assert(token.totalSupply() <= supply);
+    }
+
+    function reach_supplyShrinks(address caller) public {
+        uint256 supply = token.totalSupply();
+        anything(caller);
+        assert(token.totalSupply() >= supply);
+    }
+
+    function check_transfersMoveWhatTheySayAndNothingElse(address from, address to, address other, uint256 amount) public {
+        vm.assume(other != from && other != to);
+        uint256 supply = token.totalSupply();
+        (uint256 a, uint256 b, uint256 c) = (token.balanceOf(from), token.balanceOf(to), token.balanceOf(other));
+        vm.prank(from);
+        token.transfer(to, amount);
+        if (from != to) {
+            assert(token.balanceOf(from) == a - amount && token.balanceOf(to) == b + amount);
+        } else {
+            assert(token.balanceOf(from) == a && amount <= a);
+        }
+        assert(token.balanceOf(other) == c && token.totalSupply() == supply);
+    }
+
+    function check_forcedTransfersMoveWhatTheySayAndNothingElse(
+        address caller,
+        address from,
+        address to,
+        address other,
+        uint256 amount
+    ) public {
+        vm.assume(other != from && other != to && from != to);
+        uint256 supply = token.totalSupply();
+        (uint256 a, uint256 b, uint256 c) = (token.balanceOf(from), token.balanceOf(to), token.balanceOf(other));
+        bool may = token.hasRole(token.COMPLIANCE_ROLE(), caller);
+        may = both(may, both(!token.isMinter(from), token.canReceive(to)));
+        vm.prank(caller);
+        token.forcedTransfer(from, to, amount);
+        assert(may);
+        assert(token.balanceOf(from) == a - amount && token.balanceOf(to) == b + amount);
+        assert(token.balanceOf(other) == c && token.totalSupply() == supply);
+    }
+
+    function check_mintingManyAddsUp(address caller, address[] calldata to, uint256[] calldata amounts, address other) public {
+        vm.assume(to.length == 2 && amounts.length == 2 && to[0] != to[1] && other != to[0] && other != to[1]);
+        uint256 supply = token.totalSupply();
+        (uint256 a, uint256 b, uint256 c) = (token.balanceOf(to[0]), token.balanceOf(to[1]), token.balanceOf(other));
+        bool may = both(token.canReceive(to[0]), both(token.canReceive(to[1]), !token.paused()));
+        vm.prank(caller);
+        token.mintMany(to, amounts);
+        assert(may);
+        assert(token.balanceOf(to[0]) == a + amounts[0] && token.balanceOf(to[1]) == b + amounts[1]);
+        assert(token.balanceOf(other) == c && token.totalSupply() == supply + amounts[0] + amounts[1]);
+    }
+
+    function check_mintingAddsUp(address caller, address to, uint256 amount) public {
+        uint256 supply = token.totalSupply();
+        uint256 before = token.balanceOf(to);
+        bool may = both(token.canReceive(to), both(token.isMinter(caller), !token.paused()));
+        vm.prank(caller);
+        token.mint(to, amount);
+        assert(both(may, both(token.balanceOf(to) == before + amount, token.totalSupply() == supply + amount)));
+    }
+
+    function check_burningTakesFromTheMinterOnly(address caller, address other, uint256 amount) public {
+        vm.assume(other != caller);
+        uint256 supply = token.totalSupply();
+        (uint256 a, uint256 b) = (token.balanceOf(caller), token.balanceOf(other));
+        bool may = token.isMinter(caller);
+        vm.prank(caller);
+        token.burn(amount);
+        assert(token.balanceOf(caller) == a - amount && token.totalSupply() == supply - amount);
+        assert(both(token.balanceOf(other) == b, may));
+    }
+
+    /// @dev Signed authorizations aside, whose signatures halmos leaves open: nobody but its owner and whoever the owner allowed moves
+    /// what a wallet has.
+    function check_nobodyElseMovesWhatAWalletHas(address wallet, address caller) public {
+        vm.assume(caller != wallet && token.allowance(wallet, caller) == 0);
+        vm.assume(!token.hasRole(token.COMPLIANCE_ROLE(), caller));
+        bytes memory data = svm.createCalldata("TokenizedCash");
+        vm.assume(bytes4(data) != IERC3009.transferWithAuthorization.selector);
+        vm.assume(bytes4(data) != IERC3009.receiveWithAuthorization.selector);
+        uint256 before = token.balanceOf(wallet);
+        anyCall(address(token), caller, data);
+        assert(token.balanceOf(wallet) >= before);
+    }
+
+    function check_onlyTheAdminGivesRoles(address caller, address account, bytes32 role) public {
+        vm.assume(role != 0 && token.getRoleAdmin(role) == 0 && !token.hasRole(role, account));
+        bool admin = token.hasRole(0, caller);
+        anything(caller);
+        assert(!token.hasRole(role, account) || admin);
+    }
+
+    function reach_rolesAreGiven(address caller, address account, bytes32 role) public {
+        vm.assume(role != 0 && token.getRoleAdmin(role) == 0 && !token.hasRole(role, account));
+        anything(caller);
+        assert(!token.hasRole(role, account));
+    }
+
+    function check_onlyTheirRolesChangeStandingAndPause(address caller, address wallet) public {
+        (bool registered, bool frozen, bool paused) = (token.isRegistered(wallet), token.isFrozen(wallet), token.paused());
+        bool registrar = token.hasRole(token.REGISTRAR_ROLE(), caller);
+        bool freezer = token.hasRole(token.FREEZER_ROLE(), caller);
+        bool pauser = token.hasRole(token.PAUSER_ROLE(), caller);
+        anything(caller);
+        bool kept = either(token.isRegistered(wallet) == registered, registrar);
+        kept = both(kept, either(token.isFrozen(wallet) == frozen, freezer));
+        assert(both(kept, either(token.paused() == paused, pauser)));
+    }
+
+    function check_onlyTheirRolesChangeMintersAndFrozenParts(address caller, address wallet) public {
+        (uint256 part, bool minter, uint256 allowed) =
+            (token.getFrozenTokens(wallet), token.isMinter(wallet), token.minterAllowance(wallet));
+        bool admin = token.hasRole(token.MINTER_ADMIN_ROLE(), caller);
+        bool may = either(token.hasRole(token.FREEZER_ROLE(), caller), token.hasRole(token.COMPLIANCE_ROLE(), caller));
+        anything(caller);
+        bool kept = both(token.isMinter(wallet) == minter, token.minterAllowance(wallet) <= allowed);
+        assert(both(either(kept, admin), either(token.getFrozenTokens(wallet) == part, may)));
+    }
+}
