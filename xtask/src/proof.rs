@@ -102,8 +102,8 @@ fn halmos(folder: &Path, contracts: &str, functions: &str, report: &Path) -> Res
 fn verdicts(report: &Path) -> Result<Vec<(String, Option<String>)>> {
     let text =
         fs::read_to_string(report).context("halmos left no report; contracts/cache/proofs-*.log says why")?;
-    let report: Value = serde_json::from_str(&text).context("halmos' report is no JSON")?;
-    let contracts = report["test_results"].as_object().context("halmos' report has no results")?;
+    let found: Value = serde_json::from_str(&text).context("halmos' report is no JSON")?;
+    let contracts = found["test_results"].as_object().context("halmos' report has no results")?;
     let said = fs::read_to_string(report.with_extension("log")).context("read what halmos said")?;
     let mut verdicts = Vec::new();
     for function in contracts.values().filter_map(Value::as_array).flatten() {
