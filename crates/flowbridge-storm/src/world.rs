@@ -35,6 +35,7 @@ const PROCESSES: [(&str, &str); 9] = [
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) home: PathBuf,
+    _socket_folder: tempfile::TempDir,
     pub(crate) postgres: Mutex<EmbeddedPostgres>,
     pub(crate) anvil: Mutex<EmbeddedAnvil>,
     pub(crate) processes: Vec<Mutex<Process>>,
@@ -87,7 +88,9 @@ impl World {
         .await??;
         let database_url = postgres.url();
         let socket = socket_of(&database_url)?;
-        let sockets = tempfile::Builder::new().prefix("fb-storm-").tempdir()?.keep();
+        // The path of a socket is short, that of a working folder may be long.
+        let socket_folder = tempfile::Builder::new().prefix("fb-storm-").tempdir()?;
+        let sockets = socket_folder.path().to_owned();
         let postgres_line = Proxy::postgres(&sockets, socket)?;
         let rpc_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
         let socket_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
@@ -141,6 +144,7 @@ impl World {
             std::fs::read_to_string(data.join("keys").join("bank-admin.key"))?.trim().to_owned();
         let world = Self {
             home: home.to_owned(),
+            _socket_folder: socket_folder,
             rpc_url: anvil.rpc_url(),
             postgres: Mutex::new(postgres),
             anvil: Mutex::new(anvil),
