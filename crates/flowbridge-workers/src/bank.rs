@@ -24,7 +24,7 @@ use flowbridge_store::event_log::{self, NewEvent};
 use flowbridge_store::wake::Work;
 use flowbridge_store::{StoreError, observation};
 use serde_json::{Map, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -82,6 +82,9 @@ pub async fn run(
     dispatcher.tasks.close();
     dispatcher.tasks.wait().await;
 }
+
+/// How soon an answer that could not be recorded is tried to be recorded again.
+const RECORD_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// Claims slices and gives each to a task of its own.
 struct Dispatcher {
@@ -204,7 +207,7 @@ impl Slice<'_> {
             .collect()
     }
 
-    /// One transaction: what became of the effects, and the observations that follow for those that were still ours.
+    /// What became of the effects, and the observations that follow for those that were still ours.
     async fn record(
         &self,
         began: Timestamp,
@@ -223,26 +226,7 @@ impl Slice<'_> {
             }
             results.push(result);
         }
-        let tx = self.context.db.begin().await?;
-        let ours = effect::finish(&tx, &results, now).await?;
-        let events: Vec<NewEvent> = ours
-            .iter()
-            .filter_map(|key| {
-                let (event, traceparent) = observations.remove(key)?;
-                let result = results.iter().find(|result| (result.payment_id, result.effect) == *key)?;
-                let (kind, data) = observation::encode(event, self.evidence(result))?;
-                Some(NewEvent {
-                    topic: observation::BANK,
-                    key: key.0,
-                    kind,
-                    participants: None,
-                    traceparent,
-                    data,
-                })
-            })
-            .collect();
-        event_log::append(&tx, &events, now).await?;
-        tx.commit().await?;
+        let ours = self.write(&results, &observations, began).await?;
         for (outcome, effect) in steps {
             if !ours.contains(&(effect.payment_id, Effect::Bank(effect.step))) {
                 continue;
@@ -272,6 +256,58 @@ impl Slice<'_> {
         }
         self.context.wake.ring(Work::Observations);
         Ok(())
+    }
+
+    /// Writes down what a bank said for as long as the claim lasts: an answer that is lost here costs the payment the rest of
+    /// its claim, and a question to the bank. A repeat after a commit whose outcome is not known finds the claim gone.
+    async fn write(
+        &self,
+        results: &[EffectResult],
+        observations: &HashMap<(PaymentId, Effect), (Event, String)>,
+        began: Timestamp,
+    ) -> Result<HashSet<(PaymentId, Effect)>, StoreError> {
+        loop {
+            match self.try_to_write(results, observations).await {
+                Err(error)
+                    if error.is_retryable() && self.context.now().since(began) < self.settings.lease =>
+                {
+                    tracing::warn!(error = chain(&error), "could not record what a bank said; trying again");
+                    tokio::time::sleep(RECORD_AGAIN_AFTER).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// One transaction.
+    async fn try_to_write(
+        &self,
+        results: &[EffectResult],
+        observations: &HashMap<(PaymentId, Effect), (Event, String)>,
+    ) -> Result<HashSet<(PaymentId, Effect)>, StoreError> {
+        let now = self.context.now();
+        let tx = self.context.db.begin().await?;
+        let ours: HashSet<_> = effect::finish(&tx, results, now).await?.into_iter().collect();
+        let events: Vec<NewEvent> = results
+            .iter()
+            .map(|result| ((result.payment_id, result.effect), result))
+            .filter(|(key, _)| ours.contains(key))
+            .filter_map(|(key, result)| {
+                let (event, traceparent) = observations.get(&key)?;
+                let (kind, data) = observation::encode(*event, self.evidence(result))?;
+                Some(NewEvent {
+                    topic: observation::BANK,
+                    key: key.0,
+                    kind,
+                    participants: None,
+                    traceparent: traceparent.clone(),
+                    data,
+                })
+            })
+            .collect();
+        event_log::append(&tx, &events, now).await?;
+        tx.commit().await?;
+        Ok(ours)
     }
 
     fn judge(
