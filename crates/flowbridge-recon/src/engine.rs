@@ -205,6 +205,7 @@ fn run_shard(
     let pair = Pair::new(Side::new(ledger, &shard.ledger), Side::new(bank, &shard.bank));
     let mut open = Open::all(&pair);
     let mut work = ShardWork { pair: &pair, ledger, bank, settings, outcome: Outcome::default() };
+    work.repeated_references(&mut open);
     for candidate in by_reference(&pair, &mut open) {
         work.keep_reference(candidate);
     }
@@ -213,10 +214,11 @@ fn run_shard(
     }
     let measured = model::measure(&pair, &model.blocking, &model.cold, &open, threads);
     let verdicts = model.judge(&measured, threads);
-    for verdict in &verdicts.chosen {
+    let twins = twins_of(&pair, &verdicts.chosen);
+    for (verdict, is_twin) in verdicts.chosen.iter().zip(twins) {
         open.ledger[verdict.candidate.ledger as usize] = false;
         open.bank[verdict.candidate.bank as usize] = false;
-        work.keep_verdict(verdict, model);
+        work.keep_verdict(verdict, is_twin, model);
     }
     for (entry, lines) in &verdicts.suggestions {
         let lines = lines.iter().map(|line| pair.bank.positions[*line as usize]).collect();
@@ -250,14 +252,14 @@ pub(crate) fn by_reference(pair: &Pair, open: &mut Open) -> Vec<Candidate> {
             .or_insert(number);
     };
     let mut entries: FastMap<u64, u32> = FastMap::default();
-    for entry in 0..pair.ledger.len() {
+    for entry in (0..pair.ledger.len()).filter(|entry| open.ledger[*entry]) {
         let reference = pair.ledger.reference.of(entry);
         if reference.len() >= REFERENCE_MIN {
             note(&mut entries, text::hash64(reference), entry as u32);
         }
     }
     let mut lines: FastMap<u64, u32> = FastMap::default();
-    for line in 0..pair.bank.len() {
+    for line in (0..pair.bank.len()).filter(|line| open.bank[*line]) {
         let words = text::words(pair.bank.narrative.of(line)).filter(|word| word.len() >= REFERENCE_MIN);
         for key in std::iter::once(pair.bank.reference.of(line)).chain(words).map(text::hash64) {
             if entries.contains_key(&key) {
@@ -311,10 +313,10 @@ impl ShardWork<'_> {
         });
     }
 
-    fn keep_verdict(&mut self, verdict: &Verdict, model: &Model) {
+    fn keep_verdict(&mut self, verdict: &Verdict, is_twin: bool, model: &Model) {
         let (entry, line) = self.positions(verdict.candidate);
         let difference = self.difference(verdict.candidate);
-        let is_safe = verdict.score >= model.threshold && !verdict.is_twin;
+        let is_safe = verdict.score >= model.threshold && !is_twin;
         let decision = self.decision(if is_safe { Decision::Auto } else { Decision::Suggest }, entry);
         if difference != 0 {
             let kind = amount_kind(self.pair, verdict.candidate);
@@ -325,7 +327,7 @@ impl ShardWork<'_> {
                 self.bank[line as usize].booked_on,
             );
         }
-        if verdict.is_twin {
+        if is_twin {
             let units = self.bank[line as usize].minor_units;
             self.open_break(
                 BreakKind::AmbiguousTwin,
@@ -385,40 +387,83 @@ impl ShardWork<'_> {
         });
     }
 
-    /// Open records that repeat one that is matched already.
-    fn twins(&mut self, open: &mut Open) {
-        for (is_bank, side) in [(true, &self.pair.bank), (false, &self.pair.ledger)] {
-            let opened = if is_bank { &mut open.bank } else { &mut open.ledger };
-            let mut settled: FastMap<u64, Vec<u32>> = FastMap::default();
-            for record in (0..side.len()).filter(|record| !opened[*record]) {
-                settled.entry(side.minor_units[record] as u64).or_default().push(record as u32);
+    /// Lines and entries that carry the same full reference and amount as an earlier one, beyond what the other side has.
+    fn repeated_references(&mut self, open: &mut Open) {
+        let count = |side: &Side| {
+            let mut counts: BTreeMap<(Vec<u8>, i64), usize> = BTreeMap::new();
+            for record in 0..side.len() {
+                *counts.entry(reference_key(side, record)).or_default() += 1;
             }
-            let mut repeated = Vec::new();
-            for record in (0..side.len()).filter(|record| opened[*record] && !side.is_return[*record]) {
-                let alike = settled
-                    .get(&(side.minor_units[record] as u64))
-                    .is_some_and(|others| others.iter().any(|other| repeats(side, record, *other as usize)));
-                if alike {
-                    repeated.push(record);
+            counts
+        };
+        let (entries, lines) = (count(&self.pair.ledger), count(&self.pair.bank));
+        for (is_bank, side, own, others) in
+            [(true, &self.pair.bank, &lines, &entries), (false, &self.pair.ledger, &entries, &lines)]
+        {
+            let mut seen: BTreeMap<(Vec<u8>, i64), usize> = BTreeMap::new();
+            for record in 0..side.len() {
+                let key = reference_key(side, record);
+                if key.0.len() < REFERENCE_MIN || side.is_return[record] || own[&key] < 2 {
+                    continue;
                 }
-            }
-            for record in repeated {
-                opened[record] = false;
-                let position = side.positions[record];
-                let (kind, subject) = if is_bank {
-                    (BreakKind::DuplicateBankLine, Subject::Bank(position))
-                } else {
-                    (BreakKind::DuplicateLedgerEntry, Subject::Ledger(position))
-                };
-                self.open_break(kind, subject, i128::from(side.minor_units[record]), side.booked_on[record]);
+                let wanted = others.get(&key).copied().unwrap_or(0).max(1);
+                let place = seen.entry(key).or_default();
+                *place += 1;
+                if *place > wanted {
+                    self.repeated(is_bank, record, open);
+                }
             }
         }
     }
 
+    /// Open records that repeat another one.
+    fn twins(&mut self, open: &mut Open) {
+        for is_bank in [true, false] {
+            let (side, opened) =
+                if is_bank { (&self.pair.bank, &open.bank) } else { (&self.pair.ledger, &open.ledger) };
+            let mut by_amount: FastMap<u64, Vec<u32>> = FastMap::default();
+            for record in (0..side.len()).filter(|record| !side.is_return[*record]) {
+                by_amount.entry(side.minor_units[record] as u64).or_default().push(record as u32);
+            }
+            let repeated: Vec<usize> = (0..side.len())
+                .filter(|record| opened[*record] && !side.is_return[*record])
+                .filter(|record| {
+                    by_amount.get(&(side.minor_units[*record] as u64)).is_some_and(|others| {
+                        others.iter().map(|other| *other as usize).any(|other| {
+                            // Of two open ones the later is the copy.
+                            other != *record
+                                && (!opened[other] || other < *record)
+                                && repeats(side, *record, other)
+                        })
+                    })
+                })
+                .collect();
+            for record in repeated {
+                self.repeated(is_bank, record, open);
+            }
+        }
+    }
+
+    fn repeated(&mut self, is_bank: bool, record: usize, open: &mut Open) {
+        let (side, opened) =
+            if is_bank { (&self.pair.bank, &mut open.bank) } else { (&self.pair.ledger, &mut open.ledger) };
+        opened[record] = false;
+        let position = side.positions[record];
+        let (kind, subject) = if is_bank {
+            (BreakKind::DuplicateBankLine, Subject::Bank(position))
+        } else {
+            (BreakKind::DuplicateLedgerEntry, Subject::Ledger(position))
+        };
+        let (units, day) = (i128::from(side.minor_units[record]), side.booked_on[record]);
+        self.open_break(kind, subject, units, day);
+    }
+
     fn value_date(&mut self, entry: u32, line: u32) {
         let (ours, theirs) = (&self.ledger[entry as usize], &self.bank[line as usize]);
+        // A payment that came late is not one that counts from another day.
         if let (Some(expected), Some(counted)) = (ours.value_on, theirs.value_on)
             && counted.days_since(expected).abs() > VALUE_DAYS_MAX
+            && counted.days_since(theirs.booked_on).abs() > VALUE_DAYS_MAX
         {
             self.open_break(BreakKind::ValueDate, Subject::Bank(line), theirs.minor_units, theirs.booked_on);
         }
@@ -446,6 +491,37 @@ impl ShardWork<'_> {
             self.pair.bank.positions[candidate.bank as usize],
         )
     }
+}
+
+/// Pairs that could be exchanged without anyone noticing: another pair's entry and line are alike in all but the entry's
+/// own reference.
+fn twins_of(pair: &Pair, chosen: &[Verdict]) -> Vec<bool> {
+    let key = |verdict: &Verdict| {
+        let side = |side: &Side, record: u32, reference: &[u8]| {
+            let record = record as usize;
+            (
+                side.minor_units[record],
+                side.booked_on[record],
+                side.iban[record],
+                text::hash64(side.narrative.of(record)),
+                text::hash64(reference),
+            )
+        };
+        let line = verdict.candidate.bank;
+        (
+            side(&pair.ledger, verdict.candidate.ledger, &[]),
+            side(&pair.bank, line, pair.bank.reference.of(line as usize)),
+        )
+    };
+    let mut counts = BTreeMap::new();
+    for verdict in chosen {
+        *counts.entry(key(verdict)).or_insert(0) += 1;
+    }
+    chosen.iter().map(|verdict| counts[&key(verdict)] > 1).collect()
+}
+
+fn reference_key(side: &Side, record: usize) -> (Vec<u8>, i64) {
+    (side.reference.of(record).to_vec(), side.minor_units[record])
 }
 
 /// Why two amounts that belong together differ.

@@ -1,7 +1,14 @@
 //! The table of goals: what the engine reaches on data whose truth is known.
 
+use crate::break_kind::BreakKind;
+use crate::calibrate::{expected_calibration_error, success_rate_down};
+use crate::engine::{self, Decision, How, Outcome, Settings, Subject};
+use crate::gate;
+use crate::generate::{self, Books, Recipe};
+use crate::model::Model;
 use crate::public::{self, ReadPublicSetError, Score};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Figures on the public set.
@@ -31,4 +38,312 @@ pub fn public_set(folder: &Path, threads: usize) -> Result<Option<PublicFigures>
         unsupervised: public::unsupervised(&origin, &destination, threads),
         labelled: public::labelled(&origin, &destination, threads),
     }))
+}
+
+/// Figures on synthetic books of one noise level, pooled over seeds.
+#[derive(Debug, Clone, Serialize)]
+pub struct SyntheticFigures {
+    /// Version of the generator.
+    pub generator: u32,
+    /// The seeds, none of which was trained on.
+    pub seeds: Vec<u64>,
+    /// How much the banks damage.
+    pub noise: f64,
+    /// Ledger entries and bank lines of all seeds.
+    pub records: [usize; 2],
+    /// Best F1 over thresholds, one to one, rules and model.
+    pub f1: f64,
+    /// Share of the true pairs that would be posted without a person.
+    pub coverage: f64,
+    /// Posted pairs that are right, rules and model.
+    pub precision: Share,
+    /// Posted pairs that are right, of the model alone.
+    pub model_precision: Share,
+    /// Pairs by full reference that are wrong.
+    pub reference_errors: u64,
+    /// F1 of groups, whole or not at all.
+    pub groups_f1: f64,
+    /// Share of the true groups that would be posted, and how many posted ones are right.
+    pub groups_auto: Share,
+    /// Posted groups that are right.
+    pub groups_precision: Share,
+    /// Bank lines a person has to look at.
+    pub review: Share,
+    /// Entries that were not posted and whose true line is among the three that are shown.
+    pub top_3: Share,
+    /// Mean distance between promised and true probability.
+    pub calibration_error: f64,
+    /// Mean recall of break kinds.
+    pub break_recall: f64,
+    /// Mean precision of break kinds.
+    pub break_precision: f64,
+    /// Each kind: code, put in, found, right.
+    pub breaks: Vec<(&'static str, u64, u64, u64)>,
+    /// Records per second.
+    pub records_per_second: f64,
+}
+
+/// A share with its exact one-sided 95 % lower bound.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Share {
+    /// How many.
+    pub part: u64,
+    /// Of how many.
+    pub of: u64,
+    /// The share.
+    pub share: f64,
+    /// What the count does not exclude.
+    pub down: f64,
+}
+
+impl Share {
+    fn new(part: u64, of: u64) -> Self {
+        Self { part, of, share: part as f64 / (of as f64).max(1.0), down: success_rate_down(part, of, 0.95) }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    pairs: usize,
+    ranked: Vec<(f32, bool)>,
+    promised: Vec<(f32, bool)>,
+    auto: [u64; 2],
+    model_auto: [u64; 2],
+    reference_errors: u64,
+    groups: [u64; 3],
+    groups_auto: [u64; 2],
+    lines: u64,
+    reviewed: u64,
+    top: [u64; 2],
+    breaks: BTreeMap<BreakKind, [u64; 3]>,
+}
+
+/// Evaluates a model on synthetic books.
+pub fn synthetic(
+    model: &Model,
+    seeds: &[u64],
+    entries: usize,
+    noise: f64,
+    threads: usize,
+) -> SyntheticFigures {
+    let mut counts = Counts::default();
+    let mut records = [0, 0];
+    let mut seconds = 0.0;
+    for seed in seeds {
+        let books = generate::make(Recipe { seed: *seed, entries, noise });
+        let settings = Settings::on(books.as_of, threads);
+        let begun = std::time::Instant::now();
+        let mut outcome = engine::run(&books.ledger, &books.bank, model, &settings);
+        outcome.breaks.extend(engine::run_chain(&books.ledger, &books.events, &settings));
+        outcome.breaks.extend(gate::statement_gaps(&books.statements));
+        outcome.breaks.extend(gate::unbacked(&books.reserves));
+        seconds += begun.elapsed().as_secs_f64();
+        records[0] += books.ledger.len();
+        records[1] += books.bank.len();
+        counts.add(&books, &outcome);
+    }
+    let (f1, _) = public::curve(&counts.ranked, counts.pairs);
+    let (probabilities, truths): (Vec<f32>, Vec<bool>) = counts.promised.iter().copied().unzip();
+    let mean = |part: usize, of: usize| {
+        let shares: Vec<f64> = counts
+            .breaks
+            .values()
+            .filter(|count| count[of] > 0)
+            .map(|count| count[part] as f64 / count[of] as f64)
+            .collect();
+        shares.iter().sum::<f64>() / shares.len().max(1) as f64
+    };
+    let group_recall = counts.groups[2] as f64 / (counts.groups[0] as f64).max(1.0);
+    let group_precision = counts.groups[2] as f64 / (counts.groups[1] as f64).max(1.0);
+    SyntheticFigures {
+        generator: generate::VERSION,
+        seeds: seeds.to_vec(),
+        noise,
+        records,
+        f1,
+        coverage: counts.auto[0] as f64 / counts.pairs.max(1) as f64,
+        precision: Share::new(counts.auto[0], counts.auto[1]),
+        model_precision: Share::new(counts.model_auto[0], counts.model_auto[1]),
+        reference_errors: counts.reference_errors,
+        groups_f1: 2.0 * group_recall * group_precision / (group_recall + group_precision).max(1e-9),
+        groups_auto: Share::new(counts.groups_auto[0], counts.groups[0]),
+        groups_precision: Share::new(counts.groups_auto[0], counts.groups_auto[1]),
+        review: Share::new(counts.reviewed, counts.lines),
+        top_3: Share::new(counts.top[0], counts.top[1]),
+        calibration_error: expected_calibration_error(&probabilities, &truths),
+        break_recall: mean(2, 0),
+        break_precision: mean(2, 1),
+        breaks: counts.breaks.iter().map(|(kind, [a, b, c])| (kind.code(), *a, *b, *c)).collect(),
+        records_per_second: (records[0] + records[1]) as f64 / seconds,
+    }
+}
+
+impl Counts {
+    fn add(&mut self, books: &Books, outcome: &Outcome) {
+        let mut sizes: BTreeMap<u32, (Vec<u32>, Vec<u32>)> = BTreeMap::new();
+        for (entry, group) in books.ledger_group.iter().enumerate() {
+            if let Some(group) = group {
+                sizes.entry(*group).or_default().0.push(entry as u32);
+            }
+        }
+        for (line, group) in books.bank_group.iter().enumerate() {
+            if let Some(group) = group {
+                sizes.entry(*group).or_default().1.push(line as u32);
+            }
+        }
+        let plain = books.plain_groups();
+        let is_plain = |group: u32| plain.contains(&group);
+        for (group, (entries, lines)) in &sizes {
+            if is_plain(*group) {
+                self.pairs += entries.len().min(lines.len());
+            } else if !entries.is_empty() && !lines.is_empty() {
+                self.groups[0] += 1;
+            }
+        }
+        let mut auto_lines = 0;
+        let mut posted: BTreeSet<u32> = BTreeSet::new();
+        for found in &outcome.matches {
+            let is_auto = found.decision == Decision::Auto;
+            if is_auto {
+                auto_lines += found.bank.len() as u64;
+                posted.extend(&found.ledger);
+            }
+            if let (How::Reference | How::Model, [entry], [line]) =
+                (found.how, found.ledger.as_slice(), found.bank.as_slice())
+            {
+                let group = books.ledger_group[*entry as usize];
+                let is_right = group.is_some_and(is_plain) && group == books.bank_group[*line as usize];
+                let is_reference = found.how == How::Reference;
+                self.ranked.push((if is_reference { 100.0 } else { found.score }, is_right));
+                if is_reference {
+                    self.reference_errors += u64::from(!is_right);
+                } else {
+                    self.promised.push((found.probability, is_right));
+                    if is_auto {
+                        self.model_auto[0] += u64::from(is_right);
+                        self.model_auto[1] += 1;
+                    }
+                }
+                if is_auto {
+                    self.auto[0] += u64::from(is_right);
+                    self.auto[1] += 1;
+                }
+            } else {
+                let group = books.ledger_group[found.ledger[0] as usize];
+                let mut ours = (found.ledger.clone(), found.bank.clone());
+                ours.0.sort_unstable();
+                ours.1.sort_unstable();
+                let is_right = group.and_then(|group| sizes.get(&group)) == Some(&ours);
+                self.groups[1] += 1;
+                self.groups[2] += u64::from(is_right);
+                if is_auto {
+                    self.groups_auto[0] += u64::from(is_right);
+                    self.groups_auto[1] += 1;
+                }
+            }
+        }
+        self.lines += books.bank.len() as u64;
+        self.reviewed += books.bank.len() as u64 - auto_lines;
+        let is_equal = |group: u32| {
+            is_plain(group) && sizes.get(&group).is_some_and(|(entries, lines)| entries.len() <= lines.len())
+        };
+        self.count_suggestions(books, outcome, &posted, is_equal);
+        self.count_breaks(books, outcome);
+    }
+
+    fn count_suggestions(
+        &mut self,
+        books: &Books,
+        outcome: &Outcome,
+        posted: &BTreeSet<u32>,
+        is_plain: impl Fn(u32) -> bool,
+    ) {
+        let matched: BTreeSet<u32> = outcome
+            .matches
+            .iter()
+            .filter(|found| !matches!(found.how, How::Model))
+            .flat_map(|found| found.ledger.iter().copied())
+            .collect();
+        for (entry, group) in books.ledger_group.iter().enumerate() {
+            let entry = entry as u32;
+            let Some(group) = group.filter(|group| is_plain(*group)) else { continue };
+            if posted.contains(&entry) || matched.contains(&entry) {
+                continue;
+            }
+            let shown = outcome.suggestions.get(&entry);
+            let is_shown = shown.is_some_and(|lines| {
+                lines.iter().any(|line| books.bank_group[*line as usize] == Some(group))
+            });
+            self.top[0] += u64::from(is_shown);
+            self.top[1] += 1;
+        }
+    }
+
+    /// Of two equal records either may be called the copy, so subjects that share a group are the same.
+    fn count_breaks(&mut self, books: &Books, outcome: &Outcome) {
+        let name = |kind: BreakKind, subject: &Subject| -> (BreakKind, Subject) {
+            let group = match (kind, subject) {
+                (BreakKind::DuplicateBankLine, Subject::Bank(line)) => books.bank_group[*line as usize],
+                (BreakKind::DuplicateLedgerEntry, Subject::Ledger(entry)) => {
+                    books.ledger_group[*entry as usize]
+                }
+                _ => None,
+            };
+            (kind, group.map_or_else(|| subject.clone(), |group| Subject::Account(format!("group {group}"))))
+        };
+        let put_in: BTreeSet<(BreakKind, Subject)> =
+            books.breaks.iter().map(|(kind, subject)| name(*kind, subject)).collect();
+        let found: BTreeSet<(BreakKind, Subject)> =
+            outcome.breaks.iter().map(|found| name(found.kind, &found.subject)).collect();
+        for (kind, _) in &put_in {
+            self.breaks.entry(*kind).or_default()[0] += 1;
+        }
+        for both in &found {
+            let count = self.breaks.entry(both.0).or_default();
+            count[1] += 1;
+            count[2] += u64::from(put_in.contains(both));
+        }
+    }
+}
+
+/// The figures as lines for a terminal.
+pub fn table(public: Option<&PublicFigures>, synthetic: &[SyntheticFigures]) -> String {
+    let percent = |share: f64| format!("{:.2} %", share * 100.0);
+    let mut lines = Vec::new();
+    if let Some(figures) = public {
+        for (name, score) in [("unsupervised", &figures.unsupervised), ("labelled", &figures.labelled)] {
+            let honest = score.honest.as_ref().map_or_else(String::new, |honest| {
+                format!(", posts {} at {}", percent(honest.coverage), percent(honest.precision))
+            });
+            lines.push(format!(
+                "public set, {name}: F1 {:.4}, coverage at 99.9 % {}{honest}, {:.1} s",
+                score.f1,
+                percent(score.coverage_at_999),
+                score.seconds
+            ));
+        }
+    }
+    for figures in synthetic {
+        lines.push(format!(
+            "synthetic, noise {}: F1 {:.4}, coverage {}, precision {} (at least {}), of the model {} (at least {}), \
+             groups F1 {:.3} with {} posted, review {}, top 3 {}, breaks {} found and {} right, calibration error {:.4}, \
+             {:.0} records/s",
+            figures.noise,
+            figures.f1,
+            percent(figures.coverage),
+            percent(figures.precision.share),
+            percent(figures.precision.down),
+            percent(figures.model_precision.share),
+            percent(figures.model_precision.down),
+            figures.groups_f1,
+            percent(figures.groups_auto.share),
+            percent(figures.review.share),
+            percent(figures.top_3.share),
+            percent(figures.break_recall),
+            percent(figures.break_precision),
+            figures.calibration_error,
+            figures.records_per_second
+        ));
+    }
+    lines.join("\n")
 }

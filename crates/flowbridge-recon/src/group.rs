@@ -126,6 +126,7 @@ fn by_quotes(
             .flatten()
             .copied()
             .filter(|part| open_many[*part as usize])
+            .filter(|part| may_be_same_party(many, *part as usize, one, line))
             .collect();
         parts.sort_unstable();
         parts.dedup();
@@ -247,6 +248,22 @@ fn combine(amounts: &[i64], offset: usize, out: &mut Vec<(i64, Vec<usize>)>) {
         }
         from = until;
     }
+}
+
+/// Not where both name their account and differ, nor where neither account is sure and no word of a name is shared.
+fn may_be_same_party(a: &Side, record: usize, b: &Side, other: usize) -> bool {
+    if a.iban[record] != 0 && b.iban[other] != 0 {
+        return a.iban[record] == b.iban[other];
+    }
+    // Who says nothing about the other party contradicts nothing.
+    let is_silent = |side: &Side, record: usize| side.iban[record] == 0 && side.name.of(record).is_empty();
+    if is_silent(a, record) || is_silent(b, other) {
+        return true;
+    }
+    let (ours, theirs) = (a.narrative.of(record), b.narrative.of(other));
+    text::words(ours)
+        .filter(|word| word.len() >= 4 && word.iter().all(u8::is_ascii_alphabetic))
+        .any(|word| text::contains(theirs, word))
 }
 
 fn party_keys(side: &Side, record: usize) -> impl Iterator<Item = u64> {

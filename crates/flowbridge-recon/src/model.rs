@@ -32,7 +32,6 @@ const ROWS_PER_PART: usize = 512;
 /// Below these log-odds two records are left alone rather than shown as a match.
 const MATCH_MIN: f32 = -0.5;
 const SUGGESTIONS_MAX: usize = 3;
-const TWIN_WITHIN: f32 = 0.02;
 const REASONS_MAX: usize = 6;
 
 const FIRST: Growth = Growth { trees: 120, leaves_max: 24, rate: 0.12, leaf_weight_min: 2.0, shrink: 1.0 };
@@ -51,6 +50,15 @@ pub struct Model {
     pub threshold: f32,
 }
 
+/// What training asks of pairs that may be posted without a person.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Certainty {
+    /// Share of right ones among all of them.
+    pub(crate) precision_min: f64,
+    /// However good the others are, no pair may be less likely than this.
+    pub(crate) probability_min: f32,
+}
+
 /// A judged pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Judged {
@@ -66,8 +74,6 @@ pub(crate) struct Judged {
 pub(crate) struct Verdict {
     pub(crate) candidate: Candidate,
     pub(crate) score: f32,
-    /// Another line fits this entry, and another entry this line, just as well.
-    pub(crate) is_twin: bool,
     pub(crate) runner_up: Option<(u32, f32)>,
     pub(crate) reasons: Vec<(&'static str, f32)>,
 }
@@ -188,7 +194,19 @@ pub(crate) fn judge_cold(measured: &Measured) -> Vec<Judged> {
     choose(&measured.graph, &scores, confident, ALONE_COLD)
 }
 
+const SHIPPED: &str = include_str!("../../../models/recon/v1.json");
+
 impl Model {
+    /// The model in `models/recon/v1.json`, which is part of the program.
+    pub fn shipped() -> Result<Self, serde_json::Error> {
+        serde_json::from_str(SHIPPED)
+    }
+
+    /// SHA-256 of that file.
+    pub fn shipped_sha256() -> String {
+        crate::report::sha256(SHIPPED.as_bytes())
+    }
+
     /// Judges measured candidates.
     pub(crate) fn judge_pairs(&self, measured: &Measured, threads: usize) -> Vec<Judged> {
         let first = score_all(&self.first, &measured.features, threads);
@@ -203,7 +221,6 @@ impl Model {
         let (graph, wide) = with_context(measured, &first);
         let second = score_rows(&self.second, &wide, threads);
         let judged = choose(&graph, &second, second.clone(), ALONE);
-        let rivals = graph.runners_up(&second);
         let mut verdicts = Verdicts::default();
         for entry in 0..graph.rows() {
             let mut ranked: Vec<usize> = graph.row(entry).collect();
@@ -213,17 +230,23 @@ impl Model {
                 .copied()
                 .find(|position| judged[*position].is_chosen && second[*position] >= MATCH_MIN);
             let is_sure = chosen.is_some_and(|position| second[position] >= self.threshold);
-            if !ranked.is_empty() && !is_sure {
-                let lines = ranked.iter().take(SUGGESTIONS_MAX).map(|place| graph.candidates[*place].bank);
-                verdicts.suggestions.push((entry as u32, lines.collect()));
+            let mut shown: Vec<usize> = measured.graph.row(entry).collect();
+            if !shown.is_empty() && (!is_sure || ranked.len() > 1) {
+                shown.sort_by(|a, b| first[*b].total_cmp(&first[*a]).then(a.cmp(b)));
+                let mut lines: Vec<u32> = ranked.iter().map(|place| graph.candidates[*place].bank).collect();
+                lines.extend(
+                    shown
+                        .iter()
+                        .filter(|place| first[**place] < HOPELESS)
+                        .map(|place| measured.graph.candidates[*place].bank),
+                );
+                lines.truncate(SUGGESTIONS_MAX);
+                verdicts.suggestions.push((entry as u32, lines));
             }
             let Some(position) = chosen else { continue };
-            let rival = rivals[position];
             verdicts.chosen.push(Verdict {
                 candidate: graph.candidates[position],
                 score: second[position],
-                is_twin: (rival[0] - second[position]).abs() < TWIN_WITHIN
-                    && (rival[1] - second[position]).abs() < TWIN_WITHIN,
                 runner_up: ranked
                     .iter()
                     .find(|other| **other != position)
@@ -269,7 +292,7 @@ impl Model {
         cold: ColdModel,
         measured: &Measured,
         outcomes: &[Option<bool>],
-        precision_min: f64,
+        certainty: Certainty,
         threads: usize,
     ) -> Self {
         let fold_of = |candidate: &Candidate| (text_hash(candidate.ledger) % FOLDS as u64) as usize;
@@ -316,7 +339,12 @@ impl Model {
             .collect();
         let (scores, truths): (Vec<f32>, Vec<bool>) = known.iter().copied().unzip();
         let calibration = Isotonic::fit(&scores, &truths);
-        let threshold = certified_threshold(&known, precision_min);
+        let doubtful = known
+            .iter()
+            .map(|(score, _)| *score)
+            .filter(|score| calibration.probability(*score) < certainty.probability_min)
+            .fold(f32::NEG_INFINITY, f32::max);
+        let threshold = certified_threshold(&known, certainty.precision_min).max(doubtful.next_up());
         Self { blocking, cold, first, second, calibration, threshold }
     }
 }

@@ -12,6 +12,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// Shortest run of digits that is taken for an invoice number.
 pub(crate) const INVOICE_DIGITS_MIN: usize = 6;
 const INVOICE_DIGITS_MAX: usize = 18;
+/// What banks write where there is no reference.
+const PLACEHOLDERS: [&[u8]; 5] = [b"NOTPROVIDED", b"NONREF", b"NOTAVAILABLE", b"NONE", b"NA"];
 const TOKENS_PER_RECORD_MAX: usize = 24;
 const INVOICES_PER_RECORD_MAX: usize = 40;
 
@@ -143,7 +145,11 @@ impl Side {
         text::fold_into(&record.text, &mut self.narrative.items);
         self.narrative.close();
 
+        let begin_reference = self.reference.items.len();
         push_compact(&record.reference, &mut self.reference.items);
+        if PLACEHOLDERS.contains(&&self.reference.items[begin_reference..]) {
+            self.reference.items.truncate(begin_reference);
+        }
         self.reference.close();
         push_compact(&record.batch, &mut self.batch.items);
         self.batch.close();

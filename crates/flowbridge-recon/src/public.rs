@@ -5,7 +5,7 @@
 
 use crate::block::Blocking;
 use crate::date::Date;
-use crate::model::{self, Judged, Model, Open};
+use crate::model::{self, Certainty, Judged, Model, Open};
 use crate::prepare::{Pair, Side};
 use crate::record::Record;
 use crate::text;
@@ -162,7 +162,8 @@ pub fn labelled(origin: &Labelled, destination: &Labelled, threads: usize) -> Sc
             is_trained(candidate.ledger).then(|| truth.is_match(candidate.ledger, candidate.bank))
         })
         .collect();
-    let model = Model::train(blocking, cold, &measured, &outcomes, 0.999, threads);
+    let certainty = Certainty { precision_min: 0.999, probability_min: 0.9 };
+    let model = Model::train(blocking, cold, &measured, &outcomes, certainty, threads);
     let judged = model.judge_pairs(&measured, threads);
     let seconds = begun.elapsed().as_secs_f64();
     let chosen = truth.chosen(&judged, |ledger| !is_trained(ledger));

@@ -1,46 +1,294 @@
 //! `flowbridge recon`: matching of files, evaluation and measurement. Nothing here needs a database.
 
 use super::say;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use flowbridge_recon::evaluate;
-use std::path::PathBuf;
+use flowbridge_recon::date::Date;
+use flowbridge_recon::engine::{self, Decision, Settings};
+use flowbridge_recon::evaluate::{self, PublicFigures, SyntheticFigures};
+use flowbridge_recon::generate::{self, Recipe};
+use flowbridge_recon::report::{self, Manifest, Report};
+use flowbridge_recon::statement::{self, CsvMapping};
+use flowbridge_recon::{Model, files, gate, train};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// First seed of evaluations; neither training nor development used it or those after it.
+const EVALUATION_SEED: u64 = 1_000_001;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReconCommand {
+    /// Match a ledger with bank statements and chain events, and write the report
+    Run(RunArgs),
     /// Measure the engine on data whose truth is known
     Evaluate(EvaluateArgs),
+    /// Make synthetic books whose truth is known
+    Generate(GenerateArgs),
+    /// Measure speed and memory
+    Bench(BenchArgs),
+    /// Train the model that is shipped, on synthetic books
+    Train(TrainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Ledger entries, as CSV in the form that `generate` writes
+    #[arg(long, value_name = "FILE")]
+    ledger: PathBuf,
+    /// A statement: camt.052/053/054, MT940/942, BAI2, OFX, or CSV; may be given several times
+    #[arg(long, value_name = "FILE", required = true)]
+    bank: Vec<PathBuf>,
+    /// How to read CSV statements of another form, as JSON
+    #[arg(long, value_name = "FILE")]
+    mapping: Option<PathBuf>,
+    /// Chain events, as CSV
+    #[arg(long, value_name = "FILE")]
+    chain: Option<PathBuf>,
+    /// The day to look at; without it the last day of the statements
+    #[arg(long, value_name = "DATE")]
+    as_of: Option<String>,
+    /// A model that `train` made, instead of the one that is shipped
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Where the report goes
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
-    /// A folder with the public set's two Parquet files
+    /// A folder with the public set's two Parquet files, for that part
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// How many synthetic seeds; without it 10, or none where there is `--data`
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// Ledger entries per seed
+    #[arg(long, default_value_t = 20_000)]
+    entries: usize,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Beginning of the random numbers
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// About how many ledger entries
+    #[arg(long, default_value_t = 20_000)]
+    entries: usize,
+    /// How much banks damage; 1 is usual
+    #[arg(long, default_value_t = 1.0)]
+    noise: f64,
+    /// Where the files go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Ledger entries and bank lines together
+    #[arg(long, default_value_t = 200_000)]
+    records: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// Where the model goes
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
 /// Runs a command.
 pub(crate) fn run(command: ReconCommand) -> Result<ExitCode> {
     match command {
+        ReconCommand::Run(args) => match_files(&args),
         ReconCommand::Evaluate(args) => evaluate(&args),
+        ReconCommand::Generate(args) => generate(&args),
+        ReconCommand::Bench(args) => bench(&args),
+        ReconCommand::Train(args) => train(&args),
     }
 }
 
-fn evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
-    let Some(folder) = &args.data else { bail!("--data DIR is needed") };
-    let Some(figures) = evaluate::public_set(folder, threads())? else {
-        bail!("no transactions_origin.parquet and transactions_destination.parquet in {}", folder.display());
+fn match_files(args: &RunArgs) -> Result<ExitCode> {
+    let mut inputs = BTreeMap::new();
+    let mut take = |path: &Path| -> Result<Vec<u8>> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        inputs.insert(
+            path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            report::sha256(&bytes),
+        );
+        Ok(bytes)
     };
+    let ledger = files::read_records(take(&args.ledger)?.as_slice()).context("the ledger")?;
+    let mapping: Option<CsvMapping> = match &args.mapping {
+        Some(path) => Some(serde_json::from_slice(&take(path)?).context("the mapping")?),
+        None => None,
+    };
+    let (mut bank, mut heads, mut seen) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for path in &args.bank {
+        let bytes = take(path)?;
+        if let Some(before) = seen.insert(report::sha256(&bytes), path) {
+            say(format!("{} is the same file as {} and counts once", path.display(), before.display()));
+            continue;
+        }
+        let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        if is_csv && mapping.is_none() {
+            bank.extend(files::read_records(bytes.as_slice()).with_context(|| path.display().to_string())?);
+            continue;
+        }
+        let read = statement::read(&bytes, mapping.as_ref().filter(|_| is_csv))
+            .with_context(|| path.display().to_string())?;
+        let (records, left_out) = read.records();
+        if left_out > 0 {
+            say(format!(
+                "{}: {left_out} lines without a known currency or a day are left out",
+                path.display()
+            ));
+        }
+        heads.extend(read.heads());
+        bank.extend(records);
+    }
+    let events = match &args.chain {
+        Some(path) => Some(files::read_events(take(path)?.as_slice()).context("the chain events")?),
+        None => None,
+    };
+    let as_of = match &args.as_of {
+        Some(text) => Date::parse_iso(text).context("a date is written 2026-11-23")?,
+        None => bank.iter().map(|record| record.booked_on).max().context("the statements have no lines")?,
+    };
+    let (model, model_sha256) = model(args.model.as_deref())?;
+    let settings = Settings::on(as_of, threads());
+    let mut outcome = engine::run(&ledger, &bank, &model, &settings);
+    if let Some(events) = &events {
+        outcome.breaks.extend(engine::run_chain(&ledger, events, &settings));
+    }
+    outcome.breaks.extend(gate::statement_gaps(&heads));
+    let manifest = Manifest::new(inputs, model_sha256, &settings);
+    let written =
+        Report { ledger: &ledger, bank: &bank, outcome: &outcome, heads: &heads, manifest: &manifest };
+    fs::create_dir_all(&args.out)?;
+    fs::write(args.out.join("report.html"), written.html())?;
+    fs::write(args.out.join("report.json"), written.json()?)?;
+    fs::write(args.out.join("matches.csv"), written.matches_csv()?)?;
+    fs::write(args.out.join("breaks.csv"), written.breaks_csv()?)?;
+    let auto = outcome.matches.iter().filter(|found| found.decision == Decision::Auto).count();
+    say(format!(
+        "{} entries, {} lines: {} matches ({auto} safe to post), {} breaks; {}",
+        ledger.len(),
+        bank.len(),
+        outcome.matches.len(),
+        outcome.breaks.len(),
+        args.out.join("report.html").display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(serde::Serialize)]
+struct Evaluation {
+    #[serde(flatten)]
+    public: Option<PublicFigures>,
+    synthetic: Vec<SyntheticFigures>,
+}
+
+fn evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
+    let public = match &args.data {
+        Some(folder) => {
+            let figures = evaluate::public_set(folder, threads())?;
+            if figures.is_none() {
+                bail!(
+                    "no transactions_origin.parquet and transactions_destination.parquet in {}",
+                    folder.display()
+                );
+            }
+            figures
+        }
+        None => None,
+    };
+    let model = Model::shipped()?;
+    let count = args.seeds.unwrap_or(if args.data.is_some() { 0 } else { 10 });
+    let seeds: Vec<u64> = (EVALUATION_SEED..EVALUATION_SEED + count).collect();
+    let noises: &[f64] = if seeds.is_empty() { &[] } else { &[1.0, 1.5, 2.5] };
+    let synthetic = noises
+        .iter()
+        .map(|noise| evaluate::synthetic(&model, &seeds, args.entries, *noise, threads()))
+        .collect();
+    let evaluation = Evaluation { public, synthetic };
     if args.json {
-        say(serde_json::to_string_pretty(&figures)?);
+        say(serde_json::to_string_pretty(&evaluation)?);
     } else {
-        say(format!("{figures:#?}"));
+        say(evaluate::table(evaluation.public.as_ref(), &evaluation.synthetic));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn generate(args: &GenerateArgs) -> Result<ExitCode> {
+    let books = generate::make(Recipe { seed: args.seed, entries: args.entries, noise: args.noise });
+    fs::create_dir_all(&args.out)?;
+    files::write_records(&books.ledger, File::create(args.out.join("ledger.csv"))?)?;
+    files::write_records(&books.bank, File::create(args.out.join("bank.csv"))?)?;
+    files::write_events(&books.events, File::create(args.out.join("chain.csv"))?)?;
+    let truth = serde_json::json!({
+        "generator": generate::VERSION,
+        "seed": args.seed,
+        "noise": args.noise,
+        "as_of": books.as_of,
+        "ledger_group": books.ledger_group,
+        "bank_group": books.bank_group,
+        "breaks": books.breaks,
+    });
+    fs::write(args.out.join("truth.json"), truth.to_string())?;
+    say(format!(
+        "{} entries, {} lines, {} chain events, {} breaks; as of {}",
+        books.ledger.len(),
+        books.bank.len(),
+        books.events.len(),
+        books.breaks.len(),
+        books.as_of
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    let model = Model::shipped()?;
+    let books =
+        generate::make(Recipe { seed: EVALUATION_SEED, entries: args.records * 53 / 100, noise: 1.0 });
+    let begun = std::time::Instant::now();
+    let outcome = engine::run(&books.ledger, &books.bank, &model, &Settings::on(books.as_of, threads()));
+    let seconds = begun.elapsed().as_secs_f64();
+    let records = books.ledger.len() + books.bank.len();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory_kb: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .unwrap_or(0);
+    say(serde_json::to_string_pretty(&serde_json::json!({
+        "records": records,
+        "seconds": seconds,
+        "records_per_second": records as f64 / seconds,
+        "memory_mb": memory_kb / 1024,
+        "matches": outcome.matches.len(),
+        "threads": threads(),
+    }))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn train(args: &TrainArgs) -> Result<ExitCode> {
+    let model = train::shipped(threads());
+    fs::write(&args.out, serde_json::to_vec(&model)?)?;
+    say(format!("posts from log-odds {:+.2}; written to {}", model.threshold, args.out.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn model(path: Option<&Path>) -> Result<(Model, String)> {
+    let Some(path) = path else { return Ok((Model::shipped()?, Model::shipped_sha256())) };
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok((serde_json::from_slice(&bytes).context("not a model")?, report::sha256(&bytes)))
 }
 
 fn threads() -> usize {

@@ -1,0 +1,223 @@
+//! camt.052 (reports), camt.053 (statements) and camt.054 (notifications) of ISO 20022, versions 02 to 13.
+//!
+//! A batch entry stays one line when its details do not sum to it; where every detail has an amount and they do, each
+//! detail is a line of its own, because that is what the ledger holds.
+
+use super::xml::{self, Element};
+use super::{Balance, Entry, ReadStatementError, Statement, amount, tidy};
+use crate::date::Date;
+
+pub(super) fn read(file: &[u8]) -> Result<Vec<Statement>, ReadStatementError> {
+    let document = xml::read(file)?;
+    let refuse = |problem: &str| ReadStatementError::Malformed { line: 0, problem: problem.to_owned() };
+    let message = document.all().first().ok_or_else(|| refuse("an empty document"))?;
+    let namespace = if document.namespace.is_empty() { &message.namespace } else { &document.namespace };
+    let part = match message.name.as_str() {
+        "BkToCstmrStmt" => "Stmt",
+        "BkToCstmrAcctRpt" => "Rpt",
+        "BkToCstmrDbtCdtNtfctn" => "Ntfctn",
+        other => return Err(refuse(&format!("{other} is not a camt.052, camt.053 or camt.054 message"))),
+    };
+    if document.name != "Document" || !namespace.contains("camt.05") {
+        return Err(refuse("the document is not in the namespace of a camt.05x message"));
+    }
+    message
+        .children(part)
+        .map(|statement| read_statement(statement).map_err(|problem| refuse(&problem)))
+        .collect()
+}
+
+fn read_statement(element: &Element) -> Result<Statement, String> {
+    let account = [
+        &["Acct", "Id", "IBAN"][..],
+        &["Acct", "Id", "Othr", "Id"],
+        &["Acct", "Id", "PrtryAcct", "Id"],
+        &["Acct", "Id", "BBAN"],
+        &["Acct", "Id", "UPIC"],
+    ]
+    .into_iter()
+    .map(|path| element.text_at(path))
+    .find(|text| !text.is_empty())
+    .unwrap_or("");
+    if account.is_empty() {
+        return Err("a statement without an account".into());
+    }
+    let mut statement = Statement {
+        id: tidy(element.text_at(&["Id"])),
+        account: tidy(account),
+        currency: element.text_at(&["Acct", "Ccy"]).to_owned(),
+        sequence: [&["LglSeqNb"][..], &["ElctrncSeqNb"]]
+            .into_iter()
+            .find_map(|path| element.text_at(path).parse().ok()),
+        ..Statement::default()
+    };
+    for balance in element.children("Bal") {
+        let code = [&["Tp", "CdOrPrtry", "Cd"][..], &["Tp", "CdOrPrtry", "Prtry"], &["Tp", "Cd"]]
+            .into_iter()
+            .map(|path| balance.text_at(path))
+            .find(|text| !text.is_empty())
+            .unwrap_or("");
+        let (minor_units, currency) = amount_of(balance)?;
+        if statement.currency.is_empty() {
+            statement.currency = currency;
+        }
+        let read = Balance { minor_units, on: date_of(balance.at(&["Dt"])) };
+        match code {
+            "OPBD" | "PRCD" => {
+                statement.opening.get_or_insert(read);
+            }
+            "CLBD" => statement.closing = Some(read),
+            _ => {}
+        }
+    }
+    for entry in element.children("Ntry") {
+        read_entry(entry, &statement.currency, &mut statement.entries)?;
+    }
+    if statement.currency.is_empty()
+        && let Some(first) = statement.entries.first()
+    {
+        statement.currency = first.currency.clone();
+    }
+    Ok(statement)
+}
+
+fn read_entry(element: &Element, account_currency: &str, out: &mut Vec<Entry>) -> Result<(), String> {
+    let (minor_units, currency) = amount_of(element)?;
+    let status = [element.text_at(&["Sts", "Cd"]), element.text_at(&["Sts"])]
+        .into_iter()
+        .find(|text| !text.is_empty())
+        .unwrap_or("BOOK");
+    let code = ["Domn", "Prtry"]
+        .into_iter()
+        .filter_map(|name| element.at(&["BkTxCd", name]))
+        .map(|code| {
+            let parts =
+                [code.text_at(&["Cd"]), code.text_at(&["Fmly", "Cd"]), code.text_at(&["Fmly", "SubFmlyCd"])];
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+        })
+        .find(|code| !code.is_empty())
+        .unwrap_or_default();
+    let is_return = element.text_at(&["RvslInd"]) == "true";
+    let base = Entry {
+        minor_units,
+        currency: currency.clone(),
+        booked_on: date_of(element.at(&["BookgDt"])),
+        value_on: date_of(element.at(&["ValDt"])),
+        bank_reference: tidy(element.text_at(&["AcctSvcrRef"])),
+        text: tidy(element.text_at(&["AddtlNtryInf"])),
+        code,
+        is_return,
+        is_pending: status == "PDNG" || status == "INFO",
+        ..Entry::default()
+    };
+    let details: Vec<(&Element, &Element)> = element
+        .children("NtryDtls")
+        .flat_map(|details| details.children("TxDtls").map(move |transaction| (details, transaction)))
+        .collect();
+    let is_credit = minor_units >= 0;
+    let parts: Vec<Entry> = details
+        .iter()
+        .map(|(details, transaction)| read_details(&base, details, transaction, is_credit))
+        .collect();
+    let amounts: Vec<Option<i128>> = details
+        .iter()
+        .map(|(_, transaction)| detail_amount(transaction, &currency, account_currency, is_credit))
+        .collect();
+    let sum = amounts.iter().try_fold(0i128, |sum, part| sum.checked_add((*part)?));
+    if parts.len() > 1 && sum == Some(minor_units) {
+        out.extend(
+            parts
+                .into_iter()
+                .zip(amounts)
+                .map(|(part, units)| Entry { minor_units: units.unwrap_or(0), ..part }),
+        );
+    } else if parts.len() == 1 {
+        out.extend(parts);
+    } else {
+        let batch = details.first().map_or("", |(details, _)| details.text_at(&["Btch", "PmtInfId"]));
+        let plain = element.text_at(&["NtryDtls", "Btch", "PmtInfId"]);
+        out.push(Entry { batch: tidy(if batch.is_empty() { plain } else { batch }), ..base });
+    }
+    Ok(())
+}
+
+fn read_details(base: &Entry, details: &Element, transaction: &Element, is_credit: bool) -> Entry {
+    let other = if is_credit { "Dbtr" } else { "Cdtr" };
+    let account = if is_credit { "DbtrAcct" } else { "CdtrAcct" };
+    let first = |paths: &[&[&str]]| {
+        paths
+            .iter()
+            .map(|path| transaction.text_at(path))
+            .find(|text| !text.is_empty())
+            .unwrap_or("")
+            .to_owned()
+    };
+    let mut text = String::new();
+    if let Some(remittance) = transaction.at(&["RmtInf"]) {
+        for line in remittance.children("Ustrd") {
+            text.push_str(line.text());
+            text.push(' ');
+        }
+        for structured in remittance.children("Strd") {
+            text.push_str(structured.text_at(&["CdtrRefInf", "Ref"]));
+            text.push(' ');
+            for document in structured.children("RfrdDocInf") {
+                text.push_str(document.text_at(&["Nb"]));
+                text.push(' ');
+            }
+        }
+    }
+    text.push_str(&base.text);
+    let reference =
+        first(&[&["Refs", "EndToEndId"], &["Refs", "UETR"], &["Refs", "InstrId"], &["Refs", "TxId"]]);
+    let batch = first(&[&["Refs", "PmtInfId"], &["Refs", "MsgId"]]);
+    Entry {
+        reference: tidy(&reference),
+        batch: tidy(if batch.is_empty() { details.text_at(&["Btch", "PmtInfId"]) } else { &batch }),
+        counterparty: tidy(&first(&[&["RltdPties", other, "Nm"], &["RltdPties", other, "Pty", "Nm"]])),
+        counterparty_iban: tidy(&first(&[
+            &["RltdPties", account, "Id", "IBAN"],
+            &["RltdPties", account, "Id", "Othr", "Id"],
+        ])),
+        text: tidy(&text),
+        is_return: base.is_return || transaction.at(&["RtrInf"]).is_some(),
+        ..base.clone()
+    }
+}
+
+/// The amount of one detail in the currency of the entry.
+fn detail_amount(
+    transaction: &Element,
+    currency: &str,
+    account_currency: &str,
+    is_credit: bool,
+) -> Option<i128> {
+    let wanted = if currency.is_empty() { account_currency } else { currency };
+    let found = [&["Amt"][..], &["AmtDtls", "TxAmt", "Amt"], &["AmtDtls", "InstdAmt", "Amt"]]
+        .into_iter()
+        .filter_map(|path| transaction.at(path))
+        .find(|amount| amount.currency() == wanted)?;
+    let units = amount(found.text(), wanted).ok()?;
+    let is_detail_credit = match transaction.text_at(&["CdtDbtInd"]) {
+        "CRDT" => true,
+        "DBIT" => false,
+        _ => is_credit,
+    };
+    Some(if is_detail_credit { units } else { -units })
+}
+
+fn amount_of(element: &Element) -> Result<(i128, String), String> {
+    let found = element.at(&["Amt"]).ok_or("an amount is missing")?;
+    let units = amount(found.text(), found.currency())?;
+    let signed = match element.text_at(&["CdtDbtInd"]) {
+        "CRDT" => units,
+        "DBIT" => -units,
+        other => return Err(format!("CdtDbtInd is {other:?}")),
+    };
+    Ok((signed, found.currency().to_owned()))
+}
+
+fn date_of(element: Option<&Element>) -> Option<Date> {
+    let element = element?;
+    [element.text_at(&["Dt"]), element.text_at(&["DtTm"])].into_iter().find_map(Date::parse_iso)
+}

@@ -1,0 +1,137 @@
+//! CSV by a declared mapping: nothing is guessed about columns, dates or decimal marks.
+
+use super::{Entry, ReadStatementError, Statement, signed_amount, tidy};
+use crate::date::Date;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+const COLUMNS_MAX: usize = 256;
+
+/// Which column means what. Columns are named as in the file's first line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CsvMapping {
+    /// Between fields.
+    #[serde(default = "comma")]
+    pub delimiter: char,
+    /// Between whole and fraction.
+    #[serde(default = "full_stop")]
+    pub decimal_mark: char,
+    /// Between thousands, if any.
+    #[serde(default)]
+    pub thousands_mark: Option<char>,
+    /// `ymd` (2026-11-23 or 20261123), `dmy` (23.11.2026) or `mdy` (11/23/2026).
+    #[serde(default = "year_first")]
+    pub date_order: String,
+    /// The account, where no column says it.
+    #[serde(default)]
+    pub account: String,
+    /// The currency, where no column says it.
+    #[serde(default)]
+    pub currency: String,
+    /// Meaning to column: `booked_on`, `value_on`, `amount` or `credit` and `debit`, `account`, `currency`,
+    /// `reference`, `batch`, `counterparty`, `counterparty_iban`, `text`, `code`.
+    pub columns: BTreeMap<String, String>,
+}
+
+fn comma() -> char {
+    ','
+}
+
+fn full_stop() -> char {
+    '.'
+}
+
+fn year_first() -> String {
+    "ymd".to_owned()
+}
+
+pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, ReadStatementError> {
+    let refuse = |line: usize, problem: String| ReadStatementError::Malformed { line, problem };
+    let text = super::decode(file);
+    let delimiter =
+        u8::try_from(mapping.delimiter).map_err(|_| refuse(0, "the delimiter must be one byte".into()))?;
+    let mut reader =
+        ::csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text.as_bytes());
+    let headers = reader.headers().map_err(|error| refuse(1, error.to_string()))?.clone();
+    if headers.len() > COLUMNS_MAX {
+        return Err(refuse(1, format!("more than {COLUMNS_MAX} columns")));
+    }
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    for (meaning, column) in &mapping.columns {
+        let place = headers
+            .iter()
+            .position(|header| header.trim() == column)
+            .ok_or_else(|| refuse(1, format!("no column {column:?} for {meaning}")))?;
+        places.insert(meaning, place);
+    }
+    let mut statements: BTreeMap<(String, String), Statement> = BTreeMap::new();
+    for (number, row) in reader.records().enumerate() {
+        let line = number + 2;
+        let row = row.map_err(|error| refuse(line, error.to_string()))?;
+        let field =
+            |meaning: &str| places.get(meaning).and_then(|place| row.get(*place)).unwrap_or("").trim();
+        let or_else = |meaning: &str, other: &str| {
+            if field(meaning).is_empty() { other.to_owned() } else { field(meaning).to_owned() }
+        };
+        let (account, currency) =
+            (or_else("account", &mapping.account), or_else("currency", &mapping.currency));
+        let number = |meaning: &str| -> Result<i128, ReadStatementError> {
+            let mut text = field(meaning).replace(['\u{a0}', '\u{202f}', ' '], "");
+            if let Some(mark) = mapping.thousands_mark {
+                text = text.replace(mark, "");
+            }
+            if mapping.decimal_mark != '.' {
+                text = text.replacen(mapping.decimal_mark, ".", 1);
+            }
+            if text.is_empty() {
+                return Ok(0);
+            }
+            signed_amount(&text, &currency).map_err(|problem| refuse(line, format!("{meaning}: {problem}")))
+        };
+        let minor_units = if places.contains_key("amount") {
+            number("amount")?
+        } else {
+            number("credit")?.abs() - number("debit")?.abs()
+        };
+        let day = |meaning: &str| date(field(meaning), &mapping.date_order);
+        let booked_on = day("booked_on").or_else(|| day("value_on"));
+        let booked_on = booked_on.ok_or_else(|| refuse(line, "no readable day".into()))?;
+        let statement = statements.entry((account.clone(), currency.clone())).or_insert_with(|| Statement {
+            account,
+            currency: currency.clone(),
+            ..Statement::default()
+        });
+        statement.entries.push(Entry {
+            minor_units,
+            currency,
+            booked_on: Some(booked_on),
+            value_on: day("value_on"),
+            reference: tidy(field("reference")),
+            batch: tidy(field("batch")),
+            counterparty: tidy(field("counterparty")),
+            counterparty_iban: tidy(field("counterparty_iban")),
+            text: tidy(field("text")),
+            code: tidy(field("code")),
+            ..Entry::default()
+        });
+    }
+    Ok(statements.into_values().collect())
+}
+
+fn date(text: &str, order: &str) -> Option<Date> {
+    let parts: Vec<&str> =
+        text.split(|letter: char| !letter.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
+    if let [whole] = parts.as_slice() {
+        return Date::parse_compact(whole).filter(|_| order == "ymd");
+    }
+    let number = |place: usize| parts.get(place).and_then(|part| part.parse::<u32>().ok());
+    let (a, b, c) = (number(0)?, number(1)?, number(2)?);
+    let (year, month, day) = match order {
+        "dmy" => (c, b, a),
+        "mdy" => (c, a, b),
+        _ => (a, b, c),
+    };
+    let year = if year < 100 { crate::date::century(year) } else { i32::try_from(year).ok()? };
+    Date::from_civil(year, month, day)
+}

@@ -1,0 +1,228 @@
+//! SWIFT MT940 and MT942, as banks really write them: with and without envelope, wrapped, with letters out of place.
+//!
+//! Only tags that exist are tags; a line of remittance text that begins with `:26:` is text.
+
+use super::{Balance, Entry, ReadStatementError, Statement, amount, tidy};
+use crate::date::Date;
+
+const TAGS: [&str; 20] = [
+    "13", "13D", "20", "21", "25", "25P", "28", "28C", "34F", "60F", "60M", "61", "62F", "62M", "64", "65",
+    "86", "90C", "90D", "NS",
+];
+
+/// Name and rest of a line that begins with a tag.
+pub(super) fn tag(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.strip_prefix(':')?.split_once(':')?;
+    TAGS.contains(&name).then_some((name, rest))
+}
+
+pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
+    let mut statements: Vec<Statement> = Vec::new();
+    let mut is_new = true;
+    for (line, name, value) in fields(text) {
+        let refuse =
+            |problem: String| ReadStatementError::Malformed { line, problem: format!(":{name}: {problem}") };
+        if name == "20" && !is_new || statements.is_empty() {
+            statements.push(Statement::default());
+        }
+        is_new = false;
+        let Some(statement) = statements.last_mut() else { continue };
+        match name {
+            "20" => statement.id = tidy(&value),
+            "25" | "25P" => statement.account = tidy(value.lines().next().unwrap_or_default()),
+            "28" | "28C" => {
+                let number = value.split('/').next().unwrap_or_default().trim();
+                statement.sequence = number.parse().ok().filter(|number| *number > 0);
+            }
+            "34F" if statement.currency.is_empty() => {
+                statement.currency = value.get(..3).unwrap_or_default().to_owned();
+            }
+            "60F" | "60M" => {
+                let balance = balance(&value, &mut statement.currency).map_err(refuse)?;
+                statement.opening.get_or_insert(balance);
+            }
+            "62F" | "62M" => {
+                statement.closing = Some(balance(&value, &mut statement.currency).map_err(refuse)?);
+            }
+            "61" => {
+                let entry = entry(&value, &statement.currency).map_err(refuse)?;
+                statement.entries.push(entry);
+            }
+            "86" | "NS" => {
+                if let Some(entry) = statement.entries.last_mut() {
+                    describe(entry, &value);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(statements)
+}
+
+/// Tags with their values, continuation lines joined by line ends.
+fn fields(text: &str) -> Vec<(usize, &str, String)> {
+    let mut fields: Vec<(usize, &str, String)> = Vec::new();
+    let mut lines = text.lines().enumerate().peekable();
+    while let Some((number, line)) = lines.next() {
+        let mut line = line.trim_end_matches('\r').trim_start_matches(['\u{1}', '\u{3}']);
+        if let Some((_, inner)) = line.split_once("{4:") {
+            line = inner;
+        }
+        // A colon alone at the end of a line belongs to the tag on the next one.
+        let is_cut = line == ":"
+            && lines
+                .peek()
+                .is_some_and(|(_, next)| next.split_once(':').is_some_and(|(name, _)| TAGS.contains(&name)));
+        if is_cut {
+            if let Some((_, next)) = lines.next()
+                && let Some((name, rest)) = next.split_once(':')
+            {
+                fields.push((number + 1, name, rest.to_owned()));
+            }
+            continue;
+        }
+        if let Some((name, rest)) = tag(line) {
+            fields.push((number + 1, name, rest.to_owned()));
+        } else if let Some((_, _, value)) = fields.last_mut()
+            && !line.starts_with("-}")
+            && line != "-"
+            && !line.starts_with("-\u{3}")
+            && !line.starts_with('{')
+        {
+            value.push('\n');
+            value.push_str(line);
+        }
+    }
+    fields
+}
+
+/// `C100318EUR380115,12`
+fn balance(value: &str, currency: &mut String) -> Result<Balance, String> {
+    let value = value.trim();
+    let (mark, day, code, number) = (value.get(..1), value.get(1..7), value.get(7..10), value.get(10..));
+    let (Some(mark), Some(day), Some(code), Some(number)) = (mark, day, code, number) else {
+        return Err("too short for a balance".into());
+    };
+    let units = amount(&number.lines().next().unwrap_or_default().replacen(',', ".", 1), code)?;
+    code.clone_into(currency);
+    let minor_units = match mark {
+        "C" => units,
+        "D" => -units,
+        _ => return Err("neither credit nor debit".into()),
+    };
+    Ok(Balance { minor_units, on: Date::parse_yymmdd(day) })
+}
+
+/// `1101010101D10,00NTRFREFERENCE//BANKREF` and a second line.
+fn entry(value: &str, currency: &str) -> Result<Entry, String> {
+    let day = value.get(..6).and_then(Date::parse_yymmdd).ok_or("no value date")?;
+    let mut rest = &value[6..];
+    let mut booked_on = None;
+    if let Some(month_day) = rest.get(..4).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())) {
+        booked_on = booking_day(day, month_day);
+        rest = &rest[4..];
+    }
+    let is_reversal = rest.starts_with('R');
+    rest = rest.strip_prefix('R').unwrap_or(rest);
+    let is_credit = match rest.chars().next() {
+        Some('C') => true,
+        Some('D') => false,
+        _ => return Err("neither credit nor debit".into()),
+    };
+    rest = &rest[1..];
+    // A letter of the currency may follow, and some banks break the line here.
+    rest = rest.strip_prefix(|letter: char| letter.is_ascii_uppercase()).unwrap_or(rest);
+    rest = rest.trim_start_matches(['\n', ' ']);
+    let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != ',').unwrap_or(rest.len());
+    let number = &rest[..end];
+    if number.is_empty() || number.len() > 15 {
+        return Err("no amount".into());
+    }
+    let units = amount(&number.replacen(',', ".", 1), currency)?;
+    rest = &rest[end..];
+    let mut code = "";
+    if let Some(found) = rest.get(..4).filter(|text| text.starts_with(|c: char| c.is_ascii_uppercase())) {
+        code = found;
+        rest = &rest[4..];
+    }
+    let (first, extra) = rest.split_once('\n').unwrap_or((rest, ""));
+    let (reference, bank_reference) = first.split_once("//").unwrap_or((first, ""));
+    Ok(Entry {
+        // Reversing a credit takes away.
+        minor_units: if is_credit == is_reversal { -units } else { units },
+        currency: currency.to_owned(),
+        booked_on: booked_on.or(Some(day)),
+        value_on: Some(day),
+        reference: tidy(reference),
+        bank_reference: tidy(bank_reference),
+        text: tidy(extra),
+        code: tidy(code),
+        is_return: is_reversal,
+        ..Entry::default()
+    })
+}
+
+/// The booking day has no year: it is the one nearest to the value date.
+fn booking_day(value_on: Date, month_day: &str) -> Option<Date> {
+    let month = month_day[..2].parse().ok()?;
+    let day = month_day[2..].parse().ok()?;
+    let (year, _, _) = value_on.civil();
+    (year - 1..=year + 1)
+        .filter_map(|year| Date::from_civil_saturating(year, month, day))
+        .min_by_key(|date| (date.days_since(value_on).abs(), *date))
+}
+
+/// Free text, in the German structure of `?20` fields, with `/CODE/` words, or as it stands.
+fn describe(entry: &mut Entry, value: &str) {
+    let is_structured = value.get(..4).is_some_and(|head| head.ends_with('?') || head[1..].contains('?'));
+    if is_structured {
+        let joined: String = value.lines().collect();
+        let (mut text, mut name) = (String::new(), String::new());
+        for part in joined.split('?').skip(1) {
+            let (Some(number), Some(content)) = (part.get(..2), part.get(2..)) else { continue };
+            match number.parse() {
+                Ok(20..=29 | 60..=63) => text.push_str(content),
+                Ok(31) => entry.counterparty_iban = tidy(content),
+                Ok(32 | 33) => name.push_str(content),
+                Ok(0u8..) | Err(_) => {}
+            }
+        }
+        for key in ["EREF+", "KREF+"] {
+            if let Some(reference) = sepa_part(&text, key) {
+                entry.reference = tidy(reference);
+                break;
+            }
+        }
+        entry.counterparty = tidy(&name);
+        entry.text = tidy(&format!("{} {text}", entry.text));
+        return;
+    }
+    let joined = value.replace('\n', "");
+    if let Some(reference) = slash_part(&joined, "EREF") {
+        entry.reference = tidy(reference);
+    }
+    if let Some(name) = slash_part(&joined, "NAME") {
+        entry.counterparty = tidy(name);
+    }
+    if let Some(account) = slash_part(&joined, "IBAN") {
+        entry.counterparty_iban = tidy(account);
+    }
+    entry.text = tidy(&format!("{} {value}", entry.text));
+}
+
+/// The value after `EREF+` up to the next key of that form.
+fn sepa_part<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let rest = text.split_once(key)?.1;
+    let end = ["EREF+", "KREF+", "MREF+", "CRED+", "DEBT+", "SVWZ+", "ABWA+", "ABWE+", "IBAN+", "BIC+"]
+        .into_iter()
+        .filter_map(|next| rest.find(next))
+        .min()
+        .unwrap_or(rest.len());
+    Some(&rest[..end])
+}
+
+/// The value after `/EREF/` up to the next slash.
+fn slash_part<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let rest = text.split_once(&format!("/{key}/"))?.1;
+    Some(rest.split('/').next().unwrap_or_default()).filter(|part| !part.is_empty())
+}

@@ -1,0 +1,117 @@
+//! OFX 1 (SGML, closing tags left out) and OFX 2 (XML) by the same reader: a tag, and the text up to the next one.
+
+use super::{Balance, Entry, ReadStatementError, Statement, signed_amount, tidy};
+use crate::date::Date;
+use std::collections::BTreeMap;
+
+const TAG_CHARS_MAX: usize = 64;
+
+pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
+    let mut statements: Vec<Statement> = Vec::new();
+    let mut currency = String::new();
+    let mut account = String::new();
+    let mut entry: Option<BTreeMap<String, String>> = None;
+    let mut balance: Option<(String, String)> = None;
+    let mut path = "";
+    for (line, tag, value) in tags(text)? {
+        let refuse = |problem: String| ReadStatementError::Malformed { line, problem };
+        match tag.as_str() {
+            "CURDEF" => currency = value.to_uppercase(),
+            "ACCTID" if entry.is_none() => account = tidy(&value),
+            "BANKTRANLIST" | "STMTRS" | "CCSTMTRS" => {
+                if tag != "BANKTRANLIST" {
+                    statements.push(Statement::default());
+                }
+            }
+            "LEDGERBAL" | "AVAILBAL" => path = if tag == "LEDGERBAL" { "ledger" } else { "" },
+            "BALAMT" if path == "ledger" => balance = Some((value, String::new())),
+            "DTASOF" if path == "ledger" => {
+                if let Some((units, _)) = balance.take()
+                    && let Some(statement) = statements.last_mut()
+                {
+                    let minor_units = signed_amount(&units.replace(',', "."), &currency).map_err(refuse)?;
+                    statement.closing = Some(Balance { minor_units, on: Date::parse_compact(&value) });
+                }
+            }
+            "STMTTRN" => entry = Some(BTreeMap::new()),
+            "/STMTTRN" => {
+                if let Some(fields) = entry.take() {
+                    let read = entry_of(&fields, &currency).map_err(refuse)?;
+                    let statement = statements
+                        .last_mut()
+                        .ok_or_else(|| refuse("a transaction outside a statement".into()))?;
+                    statement.entries.push(read);
+                }
+            }
+            _ => {
+                if let Some(fields) = &mut entry
+                    && !tag.starts_with('/')
+                {
+                    fields.entry(tag).or_insert(value);
+                }
+            }
+        }
+        if let Some(statement) = statements.last_mut() {
+            if statement.account.is_empty() && !account.is_empty() {
+                statement.account = std::mem::take(&mut account);
+            }
+            if statement.currency.is_empty() {
+                statement.currency.clone_from(&currency);
+            }
+        }
+    }
+    Ok(statements)
+}
+
+fn entry_of(fields: &BTreeMap<String, String>, currency: &str) -> Result<Entry, String> {
+    let field = |name: &str| fields.get(name).map_or("", String::as_str);
+    let day = Date::parse_compact(field("DTPOSTED"));
+    Ok(Entry {
+        minor_units: signed_amount(&field("TRNAMT").replace(',', "."), currency)?,
+        currency: currency.to_owned(),
+        booked_on: Some(day.ok_or("no DTPOSTED")?),
+        value_on: Date::parse_compact(field("DTAVAIL")).or(day),
+        reference: tidy(if field("REFNUM").is_empty() { field("CHECKNUM") } else { field("REFNUM") }),
+        bank_reference: tidy(field("FITID")),
+        counterparty: tidy(field("NAME")),
+        counterparty_iban: tidy(field("ACCTID")),
+        text: tidy(field("MEMO")),
+        code: tidy(field("TRNTYPE")),
+        ..Entry::default()
+    })
+}
+
+/// Tags in upper case, with the text after them.
+fn tags(text: &str) -> Result<Vec<(usize, String, String)>, ReadStatementError> {
+    let mut tags = Vec::new();
+    let mut line = 1;
+    let mut rest = text;
+    while let Some(begin) = rest.find('<') {
+        line += rest[..begin].matches('\n').count();
+        let after = &rest[begin + 1..];
+        let refuse = |problem: &str| ReadStatementError::Malformed { line, problem: problem.to_owned() };
+        if after.starts_with("!DOCTYPE") || after.starts_with("!ENTITY") {
+            return Err(refuse("a document type declaration is not accepted"));
+        }
+        let end = after.find('>').ok_or_else(|| refuse("a tag that does not end"))?;
+        let name = &after[..end];
+        let is_instruction = name.starts_with(['?', '!']);
+        if name.len() > TAG_CHARS_MAX && !is_instruction {
+            return Err(refuse("a tag that is too long"));
+        }
+        let following = &after[end + 1..];
+        let value = &following[..following.find('<').unwrap_or(following.len())];
+        if !is_instruction {
+            tags.push((line, name.trim().to_uppercase(), unescape(value.trim())));
+        }
+        rest = following;
+    }
+    Ok(tags)
+}
+
+fn unescape(text: &str) -> String {
+    if !text.contains('&') {
+        return text.to_owned();
+    }
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", " ").replace("&amp;", "&")
+}

@@ -1,0 +1,74 @@
+//! Files made to break a reader are refused, and nothing panics.
+
+use flowbridge_recon::statement::{self, CsvMapping, ReadStatementError};
+use proptest::prelude::*;
+
+const CAMT: &str = r#"<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt><Stmt><Id>1</Id>
+<Acct><Id><IBAN>NL26VAYB8060476890</IBAN></Id><Ccy>EUR</Ccy></Acct><Ntry><Amt Ccy="EUR">10.05</Amt><CdtDbtInd>DBIT</CdtDbtInd>
+<Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>2026-11-20</Dt></BookgDt></Ntry></Stmt></BkToCstmrStmt></Document>"#;
+const MT940: &str = ":20:A\n:25:NL1\n:28C:1/1\n:60F:C261120EUR100,00\n:61:2611201120DR10,05NTRFNONREF//X\n\
+:86:166?00A?20EREF+1?32N\n:62F:C261120EUR89,95\n-";
+const BAI2: &str = "01,1,2,261120,1,1,,,2/\n02,1,2,1,261120,,USD,/\n03,9,,010,100,,,015,200,,/\n16,142,100,Z,,,TEXT/\n49,400,3/";
+const OFX: &str = "OFXHEADER:100\n\n<OFX><STMTRS><CURDEF>EUR<BANKACCTFROM><ACCTID>9</BANKACCTFROM><BANKTRANLIST><STMTTRN>\
+<TRNTYPE>DEBIT<DTPOSTED>20261120<TRNAMT>-10.05<FITID>1<NAME>N</STMTTRN></BANKTRANLIST></STMTRS></OFX>";
+
+fn units(file: &str) -> Vec<i128> {
+    let read = statement::read(file.as_bytes(), None).expect("a good file");
+    read.statements.iter().flat_map(|statement| &statement.entries).map(|entry| entry.minor_units).collect()
+}
+
+#[test]
+fn one_line_reads_alike_in_every_format() {
+    assert_eq!(units(CAMT), [-1_005]);
+    assert_eq!(units(MT940), [-1_005]);
+    assert_eq!(units(BAI2), [100]);
+    assert_eq!(units(OFX), [-1_005]);
+    let mapping: CsvMapping = serde_json::from_value(serde_json::json!({
+        "delimiter": ";", "decimal_mark": ",", "thousands_mark": ".", "date_order": "dmy", "currency": "EUR",
+        "account": "NL1", "columns": {"booked_on": "Datum", "amount": "Betrag"},
+    }))
+    .unwrap();
+    let read = statement::read(b"Datum;Betrag\n20.11.2026;-1.010,05\n", Some(&mapping)).unwrap();
+    assert_eq!(read.statements[0].entries[0].minor_units, -101_005);
+    assert!(statement::read(b"Datum;Betrag\n20.11.2026;1,005\n", Some(&mapping)).is_err(), "too precise");
+}
+
+#[test]
+fn document_types_undefined_entities_and_depth_are_refused() {
+    let entity = CAMT.replacen("<Document", "<!DOCTYPE a [<!ENTITY b \"c\">]><Document", 1);
+    let undefined = CAMT.replacen("<Id>1</Id>", "<Id>&b;</Id>", 1);
+    let deep = format!("<Document xmlns=\"camt.053\">{}", "<a>".repeat(100_000));
+    let precise = CAMT.replacen("10.05", "10.055", 1);
+    for file in [entity, undefined, deep, precise] {
+        let refused = statement::read(file.as_bytes(), None);
+        assert!(matches!(refused, Err(ReadStatementError::Malformed { .. })), "{refused:?}");
+    }
+    assert_eq!(statement::read(b"hello", None), Err(ReadStatementError::UnknownFormat));
+}
+
+#[test]
+fn equal_lines_are_kept_and_numbered() {
+    let line = ":61:2611201120DR10,05NTRFNONREF//X\n:86:166?00A?20EREF+1?32N\n";
+    let read = statement::read(MT940.replacen(line, &line.repeat(2), 1).as_bytes(), None).unwrap();
+    let numbers: Vec<u32> = read.statements[0].entries.iter().map(|entry| entry.occurrence).collect();
+    assert_eq!(numbers, [0, 1]);
+    assert_eq!(flowbridge_recon::gate::statement_gaps(&read.heads()).len(), 1, "it does not add up any more");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_files_never_panic(which in 0usize..4, cut in 0usize..600, put in 0usize..600, what in ".{0,6}") {
+        let mut text = [CAMT, MT940, BAI2, OFX][which].to_owned();
+        if let Some(place) = (put..text.len()).find(|place| text.is_char_boundary(*place)) {
+            text.insert_str(place, &what);
+        }
+        if let Some(place) = (cut..text.len()).find(|place| text.is_char_boundary(*place)) {
+            text.remove(place);
+        }
+        if let Ok(read) = statement::read(text.as_bytes(), None) {
+            prop_assert!(!read.statements.is_empty());
+        }
+    }
+}
