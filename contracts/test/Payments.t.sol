@@ -226,6 +226,26 @@ contract PaymentsTest is Base {
         settle(batch, 1);
     }
 
+    function test_whatWasNotCommittedToIsUnknownToEveryFunction() public {
+        Payment[] memory batch = one(payment(ALICE, BOB, 1e6, BANK_TO_BANK));
+        initiate(batch);
+        batch[0].amount += 1;
+        vm.warp(batch[0].expiresAt);
+        for (uint256 i = 0; i < 9; ++i) {
+            vm.expectPartialRevert(SettlementManager.SettlementManager__UnknownBatch.selector);
+            vm.prank(i < 5 ? SETTLER : i < 7 ? CANCELLER : ALICE);
+            if (i == 0) manager.settle(batch[0], none());
+            else if (i == 1) manager.settleBatch(batch, picks(1));
+            else if (i == 2) manager.burnRedeemed(batch[0], none());
+            else if (i == 3) manager.burnRedeemedBatch(batch, picks(1));
+            else if (i == 4) manager.releaseRedemption(batch[0], none());
+            else if (i == 5) manager.cancel(batch[0], none());
+            else if (i == 6) manager.cancelBatch(batch, picks(1));
+            else if (i == 7) manager.expire(batch[0], none());
+            else manager.reclaim(batch[0], none());
+        }
+    }
+
     function test_bankPayoutWaitsInRedemptionUntilBurned() public {
         fund(ALICE, 8e6);
         Payment[] memory batch = one(payment(ALICE, BOB, 8e6, TOKEN_TO_BANK));
