@@ -174,7 +174,7 @@ fn booking_day(value_on: Date, month_day: &str) -> Option<Date> {
 
 /// Free text, in the German structure of `?20` fields, with `/CODE/` words, or as it stands.
 fn describe(entry: &mut Entry, value: &str) {
-    let is_structured = value.get(..4).is_some_and(|head| head.ends_with('?') || head[1..].contains('?'));
+    let is_structured = value.get(..4).and_then(|head| head.rfind('?')).is_some_and(|place| place > 0);
     if is_structured {
         let joined: String = value.lines().collect();
         let (mut text, mut name) = (String::new(), String::new());
