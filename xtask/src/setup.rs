@@ -130,7 +130,11 @@ fn python(requirements: &str, venv: &str, brings: &str) -> Result<()> {
     let wanted = shell::root().join(requirements);
     let folder = shell::root().join(venv);
     let installed = folder.join("requirements.txt");
-    if fs::read(&installed).is_ok_and(|text| fs::read(&wanted).is_ok_and(|wanted| wanted == text)) {
+    // Its programs name the folder they were installed in: in one that was moved they do not start.
+    let starts = || shell::output(shell::command(folder.join("bin/pip"), &["--version"])).is_ok();
+    let is_pinned =
+        fs::read(&installed).is_ok_and(|text| fs::read(&wanted).is_ok_and(|wanted| wanted == text));
+    if is_pinned && starts() {
         println!("    {venv} is as {requirements} pins it");
         return Ok(());
     }
