@@ -21,7 +21,7 @@ cargo xtask dev [ARGS…]              set up what is missing, build, and run `f
 cargo xtask setup                    only the set-up, with the tools that the tests need
 cargo xtask test [--long] [FILTER]   every check, as CI runs it; with FILTER only the Rust tests whose name contains it
 cargo xtask tidy                     architecture and style checks that no compiler makes
-cargo xtask faults                   each fault a payment must survive, by name, through the public API
+cargo xtask faults [NAME]            each fault a payment must survive, by name, through the public API
 cargo xtask storm [ARGS…]            kill everything while payments flow, then prove that nothing was lost; `--help` says more
 cargo xtask contracts build|check|test|prove|inspect
 cargo xtask contracts mutate [N]     break the contracts in every way, or in one of N, and see who notices
@@ -38,7 +38,8 @@ fn main() -> ExitCode {
         ["setup"] => setup::everything(),
         ["test", options @ ..] => test::run(options),
         ["tidy"] => tidy::run(),
-        ["faults"] => storm::named(),
+        ["faults"] => storm::named(""),
+        ["faults", only] => storm::named(only),
         ["storm", arguments @ ..] => storm::run(arguments),
         ["contracts", "build"] => contracts::build(),
         ["contracts", "check"] => contracts::check(),

@@ -29,7 +29,7 @@ pub(crate) fn short() -> Result<()> {
     run(&SHORT)
 }
 
-/// Each fault by its name, and what comes of it.
-pub(crate) fn named() -> Result<()> {
-    run(&["--named"])
+/// Each fault whose name contains `only`, and what comes of it.
+pub(crate) fn named(only: &str) -> Result<()> {
+    run(&["--named", "--only", only])
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
     if filter.is_empty() {
         peer::run(&mut steps)?;
         let remedy = "what failed is above, by name; `cargo xtask faults` repeats them";
-        steps.must("faults by name", remedy, storm::named)?;
+        steps.must("faults by name", remedy, || storm::named(""))?;
         steps.must(
             "storm",
             "read what was violated above, and the logs it names; `cargo xtask storm --seed N` repeats it",

@@ -3,7 +3,7 @@
 use crate::process::Process;
 use crate::proxy::{Proxy, Weather};
 use crate::sink::{Manner, Sink};
-use crate::world::World;
+use crate::world::{PROCESSES, World};
 use anyhow::{Context as _, Result};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -14,18 +14,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// Processes by their place in the world.
-const PROCESSES: [&str; 9] = [
-    "bank-simulator",
-    "gateway-1",
-    "gateway-2",
-    "orchestrator-1",
-    "orchestrator-2",
-    "chain",
-    "bank",
-    "webhooks",
-    "jobs",
-];
 /// Those that write to the database, and so can crash at a commit.
 const WRITERS: [usize; 7] = [1, 2, 3, 4, 5, 6, 7];
 
@@ -119,7 +107,7 @@ impl Fault {
     /// What recovery times are told by.
     pub(crate) fn class(&self) -> String {
         let process = |index: &usize| {
-            PROCESSES.get(*index).map_or("?", |name| name.trim_end_matches(['-', '1', '2'])).to_owned()
+            PROCESSES.get(*index).map_or("?", |(name, _)| name.trim_end_matches(['-', '1', '2'])).to_owned()
         };
         match self {
             Self::Kill(index, _) => format!("{} killed", process(index)),
@@ -415,7 +403,7 @@ async fn lock_payments(world: &World, held: Duration) -> Result<()> {
 
 /// A process by its name.
 pub(crate) fn process_named<'a>(world: &'a World, name: &str) -> Result<&'a Mutex<Process>> {
-    let place = PROCESSES.iter().position(|known| *known == name);
+    let place = PROCESSES.iter().position(|(known, _)| *known == name);
     place.and_then(|place| world.processes.get(place)).with_context(|| format!("no process {name}"))
 }
 

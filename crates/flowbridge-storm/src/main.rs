@@ -67,6 +67,9 @@ struct Args {
     /// Instead of a storm: each fault by name, one after the other, and what comes of it
     #[arg(long)]
     named: bool,
+    /// With `--named`: only those whose name contains this
+    #[arg(long, default_value = "", requires = "named")]
+    only: String,
     /// Print one JSON object on the last line
     #[arg(long)]
     json: bool,
@@ -91,7 +94,7 @@ async fn run(args: Args) -> Result<bool> {
 /// Every fault by its name.
 async fn named(args: &Args) -> Result<bool> {
     let (world, api) = set_up(args, &named::SETTINGS).await?;
-    let is_good = named::run(&world, &api).await?;
+    let is_good = named::run(&world, &api, &args.only).await?;
     if !is_good {
         println!("logs are in {}", world.home.join("logs").display());
     }

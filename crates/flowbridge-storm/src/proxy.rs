@@ -105,6 +105,12 @@ impl Proxy {
         self.weather.send_replace(weather);
     }
 
+    /// How many connections are open.
+    pub(crate) fn connections(&self) -> usize {
+        // Each has a receiver of its own, and the acceptor one to make them from.
+        self.cuts.receiver_count() - 1
+    }
+
     /// Closes every open connection.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|count| *count += 1);

@@ -18,8 +18,8 @@ const STATES_KEPT: u32 = 64;
 /// How long a start may take.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The roles as they run, each with the name of its process.
-const PROCESSES: [(&str, &str); 9] = [
+/// The processes by their place in the world, each with its role.
+pub(crate) const PROCESSES: [(&str, &str); 9] = [
     ("bank-simulator", "bank-simulator"),
     ("gateway-1", "gateway"),
     ("gateway-2", "gateway"),
