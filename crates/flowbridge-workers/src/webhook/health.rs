@@ -1,7 +1,8 @@
 //! What an attempt means for its endpoint: a circuit breaker, and the end of patience.
 //!
 //! The breaker is for receivers that do not answer. After a few attempts in a row without an answer the endpoint is left
-//! alone for a pause that doubles, then tried with one delivery; any answer closes the breaker again. One that answers, but
+//! alone for a pause that doubles, then tried with one delivery; any answer closes the breaker again. Attempts that were under
+//! way when a pause began do not count: many at once are one silence, not many. One that answers, but
 //! refuses (500), is well: only those deliveries wait for their next attempt, and newer ones are not held up by them. A
 //! receiver that asks for a pause (429, 502, 503, 504, `Retry-After`) gets it. An endpoint is disabled when it says that it
 //! is gone (410), when deliveries in a row were given up, or when nothing has succeeded for days. Decided here, in memory, on
@@ -91,7 +92,12 @@ pub(crate) fn learn(
         Answer::Unanswered | Answer::Throttled(_) => false,
     };
     health.failure_streak = health.failure_streak.saturating_add(1);
-    health.unanswered_streak = if answered { 0 } else { health.unanswered_streak.saturating_add(1) };
+    let is_paused = health.paused_until.is_some_and(|until| now < until);
+    if answered {
+        health.unanswered_streak = 0;
+    } else if !is_paused {
+        health.unanswered_streak = health.unanswered_streak.saturating_add(1);
+    }
     let since = *health.failing_since.get_or_insert(now);
     let asked =
         if let Answer::Throttled(asked) = answer { Some(asked.unwrap_or(patience.pause)) } else { None };
@@ -143,19 +149,30 @@ mod tests {
     fn pauses_begin_after_some_silence_double_and_end_with_an_answer() {
         let patience = Patience { unanswered_until_pause: 2, ..Patience::default() };
         let mut health = healthy();
+        let mut now = NOW;
         let pauses: Vec<_> = (0..4)
             .map(|_| {
-                learn(&mut health, Answer::Unanswered, false, &patience, NOW);
-                health.paused_until.map(|until| until.since(NOW).as_secs())
+                now = health.paused_until.unwrap_or(now);
+                learn(&mut health, Answer::Unanswered, false, &patience, now);
+                health.paused_until.map(|until| until.since(now).as_secs())
             })
             .collect();
         assert_eq!(pauses, [None, Some(1), Some(2), Some(4)]);
-        let later = NOW.plus(Duration::from_secs(4));
+        let later = now.plus(Duration::from_secs(4));
         learn(&mut health, Answer::Refused, false, &patience, later);
         assert_eq!((health.unanswered_streak, health.failure_streak), (0, 5));
         assert!(health.paused_until <= Some(later), "one that answers is not left alone");
         learn(&mut health, Answer::Delivered, false, &patience, later);
         assert_eq!(health, healthy());
+    }
+
+    #[test]
+    fn what_was_under_way_when_a_pause_began_does_not_lengthen_it() {
+        let mut health = healthy();
+        for _ in 0..32 {
+            learn(&mut health, Answer::Unanswered, false, &Patience::default(), NOW);
+        }
+        assert_eq!(health.paused_until, Some(NOW.plus(Duration::from_secs(1))));
     }
 
     #[test]
