@@ -7,4 +7,5 @@ pub mod json;
 pub mod party;
 pub mod payment;
 pub mod problem;
+pub mod review;
 pub mod trace;

@@ -61,6 +61,8 @@ codes! {
     Unauthenticated = "FB1101", 401, "unauthenticated", "A valid access token is required";
     /// The token does not allow this.
     Forbidden = "FB1102", 403, "insufficient_scope", "The access token does not allow this";
+    /// Who proposes does not confirm.
+    SecondPerson = "FB1103", 403, "second_person_required", "Somebody else has to confirm this";
     /// There is none, or it is somebody else's.
     NotFound = "FB1201", 404, "not_found", "There is no such resource";
     /// The route does not know this method.

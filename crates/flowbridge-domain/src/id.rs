@@ -118,6 +118,10 @@ typed_id!(
     /// One event on its way to one webhook endpoint, over all its attempts.
     DeliveryId, "dlv", "delivery"
 );
+typed_id!(
+    /// A person's proposal on a payment under review.
+    ReviewId, "rev", "review"
+);
 
 #[cfg(test)]
 mod tests {

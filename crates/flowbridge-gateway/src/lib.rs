@@ -14,6 +14,7 @@ mod openapi;
 mod paging;
 mod parties;
 mod payments;
+mod reviews;
 mod server;
 mod sign_in;
 mod webhook_routes;
@@ -135,6 +136,7 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
     Router::new()
         .merge(sign_in::router())
         .merge(payments::router())
+        .merge(reviews::router())
         .merge(parties::router())
         .merge(events::router())
         .merge(webhook_routes::router())

@@ -1,6 +1,6 @@
 //! The OpenAPI document, made from the handlers themselves.
 
-use crate::{error_pages, events, parties, payments, sign_in, webhook_routes};
+use crate::{error_pages, events, parties, payments, reviews, sign_in, webhook_routes};
 use axum::http::header;
 use axum::response::IntoResponse;
 use flowbridge_api::problem::Problem;
@@ -96,6 +96,7 @@ impl Modify for Described {
     paths(
         sign_in::token, sign_in::metadata, sign_in::jwks,
         payments::create, payments::list, payments::show, payments::cancel, payments::refund, payments::timeline, payments::bulk,
+        reviews::list, reviews::propose, reviews::confirm, reviews::reject,
         parties::create_participant, parties::list_participants, parties::show_participant,
         parties::create_account, parties::list_accounts, parties::show_account, parties::balances,
         events::list, events::proof,

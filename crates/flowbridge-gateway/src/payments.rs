@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Refusal, Trace, json, kept, random};
 use crate::caller::{Caller, JsonBody, media_type, read_body};
 use crate::paging::Paging;
-use crate::{Gateway, keyed};
+use crate::{Gateway, keyed, reviews};
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -600,9 +600,13 @@ pub(crate) async fn timeline(
             })
         })
         .collect();
-    let body = json!({
+    let mut body = json!({
         "payment": shown(&stored), "events": events, "journal_entries": entries, "effects": effects,
         "chain_transactions": transactions, "webhook_deliveries": deliveries,
     });
+    // What operators write to each other is theirs.
+    if caller.participant().is_none() {
+        body["reviews"] = json!(reviews::of_payment(&gateway, payment).await?);
+    }
     json(StatusCode::OK, &body)
 }

@@ -23,6 +23,7 @@ pub mod proof;
 pub mod query;
 #[cfg(test)]
 mod registry;
+pub mod review;
 mod sql;
 pub mod wake;
 pub mod webhook;

@@ -21,6 +21,7 @@ const MODULES: &[&[Statement]] = &[
     crate::payment::STATEMENTS,
     crate::proof::STATEMENTS,
     crate::query::STATEMENTS,
+    crate::review::STATEMENTS,
     crate::webhook::STATEMENTS,
 ];
 

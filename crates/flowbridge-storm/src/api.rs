@@ -62,7 +62,7 @@ pub(crate) struct Call<'a> {
 
 impl Api {
     pub(crate) fn new(home: &Path, issuer: &str, gateways: [String; 2]) -> Result<Self> {
-        let callers = ["alpha", "beta", "operator"]
+        let callers = ["alpha", "beta", "operator", "operator-2"]
             .into_iter()
             .map(|name| {
                 let key = load_pem(&home.join(".flowbridge/clients").join(format!("{name}.pem")))?;

@@ -1,6 +1,6 @@
 //! Why a payment is undone, failed, or waits for a person.
 
-use super::SetAside;
+use super::{Decision, SetAside};
 use crate::bank::ReasonCode;
 use std::fmt;
 
@@ -116,6 +116,25 @@ impl ReviewReason {
     /// Reads the name.
     pub fn parse(text: &str) -> Option<Self> {
         REVIEW.iter().find(|(_, name)| *name == text).map(|(why, _)| *why)
+    }
+}
+
+const DECISIONS: [(Decision, &str); 4] = [
+    (Decision::Resume, "resume"),
+    (Decision::Cancel, "cancel"),
+    (Decision::CloseCompleted, "close_completed"),
+    (Decision::CloseFailed, "close_failed"),
+];
+
+impl Decision {
+    /// The name in tables and on the wire.
+    pub fn as_str(self) -> &'static str {
+        name_in(&DECISIONS, &self)
+    }
+
+    /// Reads the name.
+    pub fn parse(text: &str) -> Option<Self> {
+        DECISIONS.iter().find(|(_, name)| *name == text).map(|(decision, _)| *decision)
     }
 }
 

@@ -5,7 +5,7 @@ use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
 use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
-use flowbridge_domain::payment::{ChainLog, Event};
+use flowbridge_domain::payment::{ChainLog, Event, SetAside};
 use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
 use flowbridge_gateway::webhooks::WebhookLimits;
 use flowbridge_gateway::{
@@ -384,6 +384,56 @@ async fn the_document_that_is_served_is_the_one_in_docs() {
     );
 }
 
+#[tokio::test]
+async fn a_payment_under_review_goes_on_when_two_people_say_so_and_not_when_one_does() {
+    let api = Api::start().await;
+    let paid = api.create(&api.alpha, "to-review", &api.payment(1_000).to_string()).await;
+    let id = paid.body["id"].as_str().unwrap().to_owned();
+    let reviews = format!("/v1/payments/{id}/reviews");
+    let (one, other) = (api.operator(), api.operator_named("another operator"));
+    let propose = async |token: &str, key: &str, decision: &str| {
+        let body = json!({ "decision": decision, "note": "the wallet was set free" }).to_string();
+        api.send("POST", &reviews, token, Some(key), Some(&body)).await
+    };
+    let answer = async |token: &str, key: &str, review: &str, verdict: &str| {
+        let path = format!("{reviews}/{review}/{verdict}");
+        api.send("POST", &path, token, Some(key), None).await
+    };
+    assert_eq!(propose(&one, "1", "resume").await.code(), "conflict", "it is not under review");
+    api.observe(
+        &id,
+        &[
+            Event::Chain(ChainLog::Initiated),
+            Event::HoldPlaced { until: NOW.plus(Duration::from_secs(100_000)) },
+            Event::Chain(ChainLog::SettlementSetAside(SetAside::Frozen)),
+        ],
+    )
+    .await;
+    assert_eq!(propose(&api.alpha.token, "2", "resume").await.code(), "insufficient_scope");
+
+    let made = propose(&one, "3", "cancel").await;
+    assert_eq!((made.status, &made.body["state"]), (201, &json!("proposed")), "{}", made.body);
+    let first = made.body["id"].as_str().unwrap().to_owned();
+    assert_eq!(propose(&other, "4", "resume").await.code(), "conflict", "one at a time");
+    assert_eq!(answer(&one, "5", &first, "confirm").await.code(), "second_person_required");
+    assert_eq!(answer(&one, "6", &first, "reject").await.body["state"], "rejected");
+    assert_eq!(answer(&other, "7", &first, "confirm").await.code(), "conflict", "it was rejected");
+
+    let second = propose(&one, "8", "resume").await.body["id"].as_str().unwrap().to_owned();
+    let confirmed = answer(&other, "9", &second, "confirm").await;
+    assert_eq!((confirmed.status, &confirmed.body["answered_by"]), (200, &json!("another operator")));
+    let again = answer(&other, "9", &second, "confirm").await;
+    assert!(again.replayed && again.body == confirmed.body, "a repeat does nothing more");
+    assert_eq!(api.get(&api.alpha, &format!("/v1/payments/{id}")).await.body["state"], "held");
+    let timeline = format!("/v1/payments/{id}/timeline");
+    let seen = api.send("GET", &timeline, &one, None, None).await;
+    assert_eq!(seen.body["reviews"].as_array().map(Vec::len), Some(2));
+    assert!(
+        api.get(&api.alpha, &timeline).await.body.get("reviews").is_none(),
+        "operators' notes are theirs"
+    );
+}
+
 // ---------------------------------------------------------------------------------------------------------------- stage
 
 /// An institution of a test's own, with an account and a token.
@@ -559,13 +609,16 @@ impl Api {
 
     /// A token of one of our own operators.
     pub(crate) fn operator(&self) -> String {
+        self.operator_named("operator")
+    }
+
+    pub(crate) fn operator_named(&self, client_id: &str) -> String {
         let scopes = ScopeSet::from_iter(Scope::ALL.iter().copied());
-        self.tokens.issue("operator", None, scopes, NOW).unwrap().token.expose_secret().to_owned()
+        self.tokens.issue(client_id, None, scopes, NOW).unwrap().token.expose_secret().to_owned()
     }
 
     /// What chain and bank would report of a payment that goes well.
     pub(crate) async fn complete(&self, id: &str) {
-        let payment_id = PaymentId::parse(id).unwrap();
         let held_until = NOW.plus(Duration::from_secs(100_000));
         let well = [
             Event::Chain(ChainLog::Initiated),
@@ -573,7 +626,14 @@ impl Api {
             Event::Chain(ChainLog::Settled),
             Event::Captured,
         ];
-        let occurrences = well.map(|event| Occurrence { payment_id, event });
+        self.observe(id, &well).await;
+    }
+
+    /// What chain and bank would report of a payment.
+    pub(crate) async fn observe(&self, id: &str, events: &[Event]) {
+        let payment_id = PaymentId::parse(id).unwrap();
+        let occurrences: Vec<Occurrence> =
+            events.iter().map(|event| Occurrence { payment_id, event: *event }).collect();
         let tx = self.db.begin().await.unwrap();
         let outcomes = lifecycle::apply(&tx, &occurrences, NOW).await.unwrap();
         tx.commit().await.unwrap();

@@ -133,6 +133,7 @@ impl Desk<'_> {
             (status, text(&answer, "code")) == (422, "participant_suspended"),
             "an institution whose bank does not pay goes on paying: {status} {answer}"
         );
-        Ok(())
+        self.decide(&id, "close_completed").await?;
+        self.until(&id, &["completed"]).await.map(drop)
     }
 }

@@ -196,6 +196,18 @@ impl Desk<'_> {
         self.api.read("operator", &format!("/v1/payments/{id}/timeline")).await
     }
 
+    /// Two operators decide on a payment under review.
+    async fn decide(&self, id: &str, decision: &str) -> Result<()> {
+        let path = format!("/v1/payments/{id}/reviews");
+        let proposal = json!({ "decision": decision, "note": "as the scenario has it" });
+        let (status, made) = self.post(&path, "operator", &proposal).await?;
+        ensure!(status == 201, "{decision} was not taken: {status} {made}");
+        let path = format!("{path}/{}/confirm", text(&made, "id"));
+        let (status, answer) = self.post(&path, "operator-2", &Value::Null).await?;
+        ensure!(status == 200, "{decision} was not confirmed: {status} {answer}");
+        Ok(())
+    }
+
     /// Whether the timeline of a payment has this event.
     async fn has_seen(&self, id: &str, event: &str) -> Result<bool> {
         let timeline = self.timeline(id).await?;

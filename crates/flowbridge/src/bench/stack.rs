@@ -105,7 +105,7 @@ impl Stack {
         let db = Db::new(&config.database())?;
         db.migrate().await?;
         stage::deploy_currency(&config, cast::CURRENCY).await?;
-        stage::register_operator(&config, &db, &folder).await?;
+        stage::register_operator(&config, &db, &folder, "operator").await?;
         let mut embedded =
             Embedded { roles: Vec::new(), block_time, servers: Some(servers), _temporary: temporary };
         let (banks, others): (Vec<Role>, Vec<Role>) =

@@ -29,6 +29,43 @@ pub(crate) enum PaymentsCommand {
     Watch(OnePayment),
     /// Ask for a payment to be undone
     Cancel(OnePayment),
+    /// Decide on a payment under review: one operator proposes, another confirms
+    #[command(subcommand)]
+    Review(ReviewCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReviewCommand {
+    /// Propose what to do
+    Propose(ProposeArgs),
+    /// Confirm what another operator proposed: it is carried out
+    Confirm(AnswerArgs),
+    /// Reject what was proposed
+    Reject(AnswerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProposeArgs {
+    /// The payment's id
+    id: String,
+    /// Go on from where it stands; undo it; or count it as completed or failed, because it was dealt with by hand
+    #[arg(value_parser = ["resume", "cancel", "close_completed", "close_failed"])]
+    decision: String,
+    /// Why, for those who read it later
+    #[arg(long)]
+    note: String,
+    #[command(flatten)]
+    client: AsClient,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// The payment's id
+    id: String,
+    /// The proposal's id
+    review: String,
+    #[command(flatten)]
+    client: AsClient,
 }
 
 #[derive(Debug, Args)]
@@ -83,7 +120,40 @@ pub(super) async fn run(command: PaymentsCommand) -> Result<ExitCode> {
             say(format_args!("{} is {}", one.id, state(&answer)));
             Ok(ExitCode::SUCCESS)
         }
+        PaymentsCommand::Review(command) => review(command).await,
     }
+}
+
+async fn review(command: ReviewCommand) -> Result<ExitCode> {
+    match command {
+        ReviewCommand::Propose(args) => {
+            let path = format!("/v1/payments/{}/reviews", args.id);
+            let body = json!({ "decision": args.decision, "note": args.note });
+            let client = args.client.sign_in()?;
+            let made = client.call("POST", &path, Some(&body), Some(&new_key())).await?.success()?;
+            say(format_args!(
+                "{} is proposed; another operator confirms it:\n  flowbridge payments review confirm {} {} --client CLIENT",
+                text(&made, "id"),
+                args.id,
+                text(&made, "id")
+            ));
+        }
+        ReviewCommand::Confirm(args) => {
+            answer_review(&args, "confirm").await?;
+            let payment = args.client.sign_in()?.get(&format!("/v1/payments/{}", args.id)).await?;
+            say(format_args!("{} is {}", args.id, state(&payment)));
+        }
+        ReviewCommand::Reject(args) => {
+            answer_review(&args, "reject").await?;
+            say(format_args!("{} is rejected; nothing was done", args.review));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn answer_review(args: &AnswerArgs, verdict: &str) -> Result<()> {
+    let path = format!("/v1/payments/{}/reviews/{}/{verdict}", args.id, args.review);
+    args.client.sign_in()?.call("POST", &path, None, Some(&new_key())).await?.success().map(drop)
 }
 
 // ---------------------------------------------------------------------------------------------------------------- submit
@@ -321,6 +391,19 @@ pub(crate) async fn show(client: &ApiClient, id: &str) -> Result<()> {
             (text(delivery, "event"), text(delivery, "endpoint_id"), text(delivery, "state"));
         let line = format!("  webhook: {event:<19} to {endpoint}: {state}, attempts {attempts}");
         lines.push((text(delivery, "since").to_owned(), line));
+    }
+    for review in list_of(&timeline, "reviews") {
+        let proposal = format!(
+            "  review {}: {} proposes {}",
+            text(review, "id"),
+            text(review, "proposed_by"),
+            text(review, "decision")
+        );
+        lines.push((text(review, "proposed_at").to_owned(), format!("{proposal}: {}", text(review, "note"))));
+        if let Some(by) = review.get("answered_by").and_then(Value::as_str) {
+            let answer = format!("  review {}: {} by {by}", text(review, "id"), text(review, "state"));
+            lines.push((text(review, "answered_at").to_owned(), answer));
+        }
     }
     lines.sort_by(|one, other| one.0.cmp(&other.0));
     for (at, line) in lines {

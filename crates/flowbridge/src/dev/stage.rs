@@ -246,13 +246,15 @@ pub(super) async fn register(config: &Config, db: &Db, folder: &Path) -> Result<
         register_profile(config, db, folder, name, Some(participant_id(name)), scopes.copied().collect())
             .await?;
     }
-    register_operator(config, db, folder).await
+    // Two, since some decisions take two.
+    register_operator(config, db, folder, "operator").await?;
+    register_operator(config, db, folder, "operator-2").await
 }
 
-/// Registers the client `operator`, who sees everything.
-pub(crate) async fn register_operator(config: &Config, db: &Db, folder: &Path) -> Result<()> {
+/// Registers a client of our own, who sees everything.
+pub(crate) async fn register_operator(config: &Config, db: &Db, folder: &Path, name: &str) -> Result<()> {
     let scopes = Scope::ALL.iter().filter(|scope| !matches!(scope, Scope::InternalHold));
-    register_profile(config, db, folder, "operator", None, scopes.copied().collect()).await
+    register_profile(config, db, folder, name, None, scopes.copied().collect()).await
 }
 
 /// The random part of an id that follows from a name.
