@@ -98,6 +98,7 @@ impl Modify for Described {
         payments::create, payments::list, payments::show, payments::cancel, payments::refund, payments::timeline, payments::bulk,
         reviews::list, reviews::propose, reviews::confirm, reviews::reject,
         parties::create_participant, parties::list_participants, parties::show_participant,
+        parties::suspend_participant, parties::activate_participant,
         parties::create_account, parties::list_accounts, parties::show_account, parties::balances,
         events::list, events::proof,
         webhook_routes::create, webhook_routes::list, webhook_routes::show, webhook_routes::update, webhook_routes::remove,

@@ -7,23 +7,30 @@ use crate::{Gateway, keyed};
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
-use flowbridge_api::party::{AccountBody, BalancesBody, CreateAccount, CreateParticipant, ParticipantBody};
+use axum::routing::{get, post};
+use flowbridge_api::party::{
+    AccountBody, BalancesBody, CreateAccount, CreateParticipant, ParticipantBody, SuspendParticipant,
+};
 use flowbridge_api::payment::show_instant;
 use flowbridge_api::problem::{ErrorCode, Fault};
 use flowbridge_domain::id::{AccountId, ParticipantId};
 use flowbridge_security::scope::Scope;
+use flowbridge_store::accept::KeyedRequest;
 use flowbridge_store::party::{self, Account, Participant};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 const PARTICIPANTS: &str = "/v1/participants";
+const SUSPEND: &str = "/v1/participants/{id}/suspend";
+const ACTIVATE: &str = "/v1/participants/{id}/activate";
 const ACCOUNTS: &str = "/v1/accounts";
 
 pub(crate) fn router() -> Router<Gateway> {
     Router::new()
         .route(PARTICIPANTS, get(list_participants).post(create_participant))
         .route("/v1/participants/{id}", get(show_participant))
+        .route(SUSPEND, post(suspend_participant))
+        .route(ACTIVATE, post(activate_participant))
         .route(ACCOUNTS, get(list_accounts).post(create_account))
         .route("/v1/accounts/{id}", get(show_account))
         .route("/v1/accounts/{id}/balances", get(balances))
@@ -69,10 +76,7 @@ pub(crate) async fn create_participant(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Answer {
-    caller.require(Scope::ParticipantsWrite)?;
-    if caller.participant().is_some() {
-        return Err(Refusal::new(ErrorCode::Forbidden).detail("only operators register participants"));
-    }
+    only_operators(&caller)?;
     let key = caller.keyed(&headers, ("POST", PARTICIPANTS), &[], &body.bytes)?;
     let request = CreateParticipant::read(&body.value)?;
     let now = gateway.now();
@@ -126,6 +130,66 @@ pub(crate) async fn show_participant(
     let found = party::participants(&gateway.parts.db, Some(id), None, 1).await?;
     let found = found.first().ok_or_else(|| Refusal::new(ErrorCode::NotFound))?;
     json(StatusCode::OK, &shown_participant(found))
+}
+
+/// Suspend a participant: nothing of its is accepted until it is active again
+#[utoipa::path(post, path = "/v1/participants/{id}/suspend", operation_id = "suspend_participant", tag = "participants",
+    request_body = flowbridge_api::party::SuspendParticipantBody,
+    params(("id" = String, Path, description = "The participant"),
+        ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+    responses((status = 200, description = "Suspended. What is under way goes on to its end", body = ParticipantBody), crate::openapi::Refusals))]
+pub(crate) async fn suspend_participant(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Answer {
+    only_operators(&caller)?;
+    let key = caller.keyed(&headers, ("POST", SUSPEND), &[&id], &body.bytes)?;
+    let request = SuspendParticipant::read(&body.value)?;
+    set_status(&gateway, &key, &id, Some(&request.reason)).await
+}
+
+/// Let a suspended participant pay and be paid again
+#[utoipa::path(post, path = "/v1/participants/{id}/activate", operation_id = "activate_participant", tag = "participants",
+    params(("id" = String, Path, description = "The participant"),
+        ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+    responses((status = 200, description = "Active", body = ParticipantBody), crate::openapi::Refusals))]
+pub(crate) async fn activate_participant(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    only_operators(&caller)?;
+    let key = caller.keyed(&headers, ("POST", ACTIVATE), &[&id], &[])?;
+    set_status(&gateway, &key, &id, None).await
+}
+
+async fn set_status(
+    gateway: &Gateway,
+    key: &KeyedRequest,
+    id: &str,
+    suspended_because: Option<&str>,
+) -> Answer {
+    let id = parameter(id, ParticipantId::parse)?;
+    let made = keyed::Made { status: StatusCode::OK, collection: PARTICIPANTS, is_secret: false };
+    keyed::once(gateway, key, made, async |tx| {
+        let changed = party::set_participant_status(tx, id, suspended_because).await?;
+        let changed = changed.ok_or_else(|| Refusal::new(ErrorCode::NotFound))?;
+        tracing::warn!(participant.id = %id, active = changed.active, "an operator changed the status of a participant");
+        Ok(shown_participant(&changed))
+    })
+    .await
+}
+
+fn only_operators(caller: &Caller) -> Result<(), Refusal> {
+    caller.require(Scope::ParticipantsWrite)?;
+    if caller.participant().is_some() {
+        return Err(Refusal::new(ErrorCode::Forbidden).detail("only operators change participants"));
+    }
+    Ok(())
 }
 
 /// A page of accounts

@@ -45,10 +45,22 @@ scopes! {
     ParticipantsWrite = "participants:write",
     /// Ask for the three-way proof.
     ProofRead = "proof:read",
-    /// Replay events, retry dead letters: our own people only.
+    /// Replay events, retry dead letters, decide on payments under review: our own people only.
     Operator = "operator",
     /// Call the internal hold interface: our own roles only.
     InternalHold = "internal:hold",
+}
+
+impl Scope {
+    /// Whether a participant's client may have it.
+    pub const fn is_for_participants(self) -> bool {
+        !matches!(self, Self::Operator | Self::InternalHold | Self::ParticipantsWrite)
+    }
+
+    /// Whether a client of our own operators may have it.
+    pub const fn is_for_operators(self) -> bool {
+        !matches!(self, Self::InternalHold)
+    }
 }
 
 /// A set of scopes.

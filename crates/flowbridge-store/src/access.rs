@@ -5,15 +5,22 @@ use crate::sql::{At, statements};
 use flowbridge_domain::id::ParticipantId;
 use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
     REGISTER = "insert into oauth_client (client_id, participant_id, name, scopes, jwks, created_at)
         values ($1, $2, $3, $4, $5, $6)
         on conflict (client_id) do update set scopes = excluded.scopes, jwks = excluded.jwks, name = excluded.name
-            where oauth_client.participant_id is not distinct from excluded.participant_id";
+            where oauth_client.participant_id is not distinct from excluded.participant_id
+        returning client_id";
 
-    FIND = "select participant_id, scopes, jwks, status from oauth_client where client_id = $1";
+    LIST = "select client_id, participant_id, name, scopes, jwks, status from oauth_client
+        where client_id > $1 order by client_id limit $2";
+
+    SET_STATUS = "update oauth_client set status = $2 where client_id = $1 returning client_id";
+
+    FIND = "select client_id, participant_id, name, scopes, jwks, status from oauth_client where client_id = $1";
 
     // The first use inserts; a repeat finds the row.
     USE_ASSERTION = "insert into used_assertion (jti_hash, expires_at) values ($1, $2) on conflict do nothing returning 1";
@@ -36,38 +43,49 @@ pub struct OauthClient {
     pub active: bool,
 }
 
-/// Registers a client, or changes the keys and scopes of one that the same participant has.
-pub async fn register_client(db: &Db, client: &OauthClient, now: Timestamp) -> Result<(), StoreError> {
-    db.query(
-        REGISTER,
-        &[
-            &client.client_id,
-            &client.participant.map(|participant| participant.as_uuid()),
-            &client.name,
-            &client.scopes,
-            &client.jwks,
-            &At(now),
-        ],
-    )
-    .await?;
-    Ok(())
+/// Registers a client, or changes the keys and scopes of one that the same participant has. False if the id is another's.
+pub async fn register_client(db: &Db, client: &OauthClient, now: Timestamp) -> Result<bool, StoreError> {
+    let rows = db
+        .query(
+            REGISTER,
+            &[
+                &client.client_id,
+                &client.participant.map(|participant| participant.as_uuid()),
+                &client.name,
+                &client.scopes,
+                &client.jwks,
+                &At(now),
+            ],
+        )
+        .await?;
+    Ok(!rows.is_empty())
 }
 
 /// Finds a client.
 pub async fn find_client(db: &Db, client_id: &str) -> Result<Option<OauthClient>, StoreError> {
-    let rows = db.query(FIND, &[&client_id]).await?;
-    rows.first()
-        .map(|row| {
-            Ok(OauthClient {
-                client_id: client_id.to_owned(),
-                participant: row.try_get::<_, Option<Uuid>>("participant_id")?.map(ParticipantId::from_uuid),
-                name: String::new(),
-                scopes: row.try_get("scopes")?,
-                jwks: row.try_get("jwks")?,
-                active: row.try_get::<_, &str>("status")? == "active",
-            })
-        })
-        .transpose()
+    db.query(FIND, &[&client_id]).await?.first().map(read).transpose()
+}
+
+/// Clients after an id, in the order of their ids.
+pub async fn clients(db: &Db, after: &str, limit: i64) -> Result<Vec<OauthClient>, StoreError> {
+    db.query(LIST, &[&after, &limit]).await?.iter().map(read).collect()
+}
+
+/// Lets a client sign in, or not any more; tokens that it has are good until they expire. False if there is none.
+pub async fn set_client_status(db: &Db, client_id: &str, active: bool) -> Result<bool, StoreError> {
+    let status = if active { "active" } else { "disabled" };
+    Ok(!db.query(SET_STATUS, &[&client_id, &status]).await?.is_empty())
+}
+
+fn read(row: &Row) -> Result<OauthClient, StoreError> {
+    Ok(OauthClient {
+        client_id: row.try_get("client_id")?,
+        participant: row.try_get::<_, Option<Uuid>>("participant_id")?.map(ParticipantId::from_uuid),
+        name: row.try_get("name")?,
+        scopes: row.try_get("scopes")?,
+        jwks: row.try_get("jwks")?,
+        active: row.try_get::<_, &str>("status")? == "active",
+    })
 }
 
 /// Is this the first use of an assertion? Remembered until it has expired.

@@ -22,7 +22,8 @@ statements! {
     LIST_PARTICIPANTS = "select id, name, lei, status, status_reason, fee_basis_points, created_at from participant
         where ($1::uuid is null or id = $1) and ($2::uuid is null or id > $2) order by id limit $3";
 
-    SET_PARTICIPANT_STATUS = "update participant set status = $2, status_reason = $3 where id = $1 returning id";
+    SET_PARTICIPANT_STATUS = "update participant set status = $2, status_reason = $3 where id = $1
+        returning id, name, lei, status, status_reason, fee_basis_points, created_at";
 
     ADD_ACCOUNT = "insert into account (id, participant_id, bank_code, currency, iban, wallet, name, created_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (id) do nothing";
@@ -84,33 +85,33 @@ pub async fn participants(
 ) -> Result<Vec<Participant>, StoreError> {
     let (only, after) = (only.map(|id| id.as_uuid()), after.map(|id| id.as_uuid()));
     let rows = db.query(LIST_PARTICIPANTS, &[&only, &after, &limit]).await?;
-    rows.iter()
-        .map(|row| {
-            let id = ParticipantId::from_uuid(row.try_get("id")?);
-            let lei = row.try_get::<_, Option<&str>>("lei")?;
-            Ok(Participant {
-                id,
-                name: row.try_get("name")?,
-                lei: lei
-                    .map(|lei| Lei::parse(lei).map_err(|_| StoreError::Corrupt(format!("LEI of {id}"))))
-                    .transpose()?,
-                active: row.try_get::<_, &str>("status")? == "active",
-                status_reason: row.try_get("status_reason")?,
-                fee_basis_points: u16::try_from(row.try_get::<_, i16>("fee_basis_points")?).unwrap_or(0),
-                created_at: row.try_get::<_, At>("created_at")?.0,
-            })
-        })
-        .collect()
+    rows.iter().map(read_participant).collect()
 }
 
-/// Suspends a participant with a reason, or lifts its suspension. False if there is none of this id.
+fn read_participant(row: &Row) -> Result<Participant, StoreError> {
+    let id = ParticipantId::from_uuid(row.try_get("id")?);
+    let lei = row.try_get::<_, Option<&str>>("lei")?;
+    let read = |lei| Lei::parse(lei).map_err(|_| StoreError::Corrupt(format!("LEI of {id}")));
+    Ok(Participant {
+        id,
+        name: row.try_get("name")?,
+        lei: lei.map(read).transpose()?,
+        active: row.try_get::<_, &str>("status")? == "active",
+        status_reason: row.try_get("status_reason")?,
+        fee_basis_points: u16::try_from(row.try_get::<_, i16>("fee_basis_points")?).unwrap_or(0),
+        created_at: row.try_get::<_, At>("created_at")?.0,
+    })
+}
+
+/// Suspends a participant with a reason, or lifts its suspension; none if there is none of this id.
 pub async fn set_participant_status(
-    db: &Db,
+    tx: &Tx,
     id: ParticipantId,
     suspended_because: Option<&str>,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Participant>, StoreError> {
     let status = if suspended_because.is_some() { "suspended" } else { "active" };
-    Ok(!db.query(SET_PARTICIPANT_STATUS, &[&id.as_uuid(), &status, &suspended_because]).await?.is_empty())
+    let rows = tx.query(SET_PARTICIPANT_STATUS, &[&id.as_uuid(), &status, &suspended_because]).await?;
+    rows.first().map(read_participant).transpose()
 }
 
 /// A customer's account: a bank account and a wallet under one id.

@@ -434,6 +434,26 @@ async fn a_payment_under_review_goes_on_when_two_people_say_so_and_not_when_one_
     );
 }
 
+#[tokio::test]
+async fn a_suspended_participant_pays_nothing_until_an_operator_lets_it() {
+    let api = Api::start().await;
+    let operator = api.operator();
+    let of = |action: &str| format!("/v1/participants/{}/{action}", api.alpha.participant);
+    let why = json!({ "reason": "its bank did not pay" }).to_string();
+    let own = api.post(&api.alpha, &of("suspend"), "own", &why).await;
+    assert_eq!((own.status, own.code()), (403, "insufficient_scope"), "not by a participant itself");
+
+    let suspended = api.send("POST", &of("suspend"), &operator, Some("suspend"), Some(&why)).await;
+    assert_eq!(suspended.body["status_reason"], "its bank did not pay", "{}", suspended.body);
+    let body = api.payment(100).to_string();
+    let refused = api.create(&api.alpha, "while-suspended", &body).await;
+    assert_eq!((refused.status, refused.code()), (422, "participant_suspended"));
+
+    let active = api.send("POST", &of("activate"), &operator, Some("activate"), None).await;
+    assert_eq!((&active.body["status"], &active.body["status_reason"]), (&json!("active"), &Value::Null));
+    assert_eq!(api.create(&api.alpha, "afterwards", &body).await.status, 201);
+}
+
 // ---------------------------------------------------------------------------------------------------------------- stage
 
 /// An institution of a test's own, with an account and a token.

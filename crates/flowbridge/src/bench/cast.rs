@@ -79,11 +79,7 @@ pub(super) async fn register(stack: &Stack, with_banks: bool) -> Result<()> {
     register_parties(stack, &banks).await?;
     let wallets: Vec<EvmAddress> = everyone().map(|(participant, n)| wallet(participant, n)).collect();
     stage::register_wallets(config, CURRENCY, &wallets).await?;
-    let scopes: Vec<Scope> = Scope::ALL
-        .iter()
-        .filter(|scope| !matches!(scope, Scope::Operator | Scope::InternalHold | Scope::ParticipantsWrite))
-        .copied()
-        .collect();
+    let scopes: Vec<Scope> = Scope::ALL.iter().filter(|scope| scope.is_for_participants()).copied().collect();
     for name in PARTICIPANTS {
         let participant = Some(stage::participant_id(name));
         stage::register_profile(config, &stack.db, &stack.folder, name, participant, scopes.clone()).await?;

@@ -1,10 +1,12 @@
 //! The command line. One file per group of commands.
 
 mod api;
+mod clients;
 pub(crate) mod contracts;
 mod dlq;
 mod events;
 mod keys;
+mod participants;
 pub(crate) mod payments;
 pub(crate) mod recon;
 mod serve;
@@ -52,6 +54,12 @@ enum Command {
     /// Submit, list, show, watch and cancel payments
     #[command(subcommand)]
     Payments(payments::PaymentsCommand),
+    /// Register clients, list them, or keep one out
+    #[command(subcommand)]
+    Clients(clients::ClientsCommand),
+    /// List participants, suspend one, or let it go on
+    #[command(subcommand)]
+    Participants(participants::ParticipantsCommand),
     /// Compare ledger, chain and banks, now
     Proof(AsClient),
     /// Measure what this program does a second, and prove that nothing was lost on the way
@@ -108,6 +116,11 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Api(args) => api::run(args).await,
         Command::Token(client) => api::token(&client).await,
         Command::Payments(command) => payments::run(command).await,
+        Command::Clients(command) => {
+            let config = config()?;
+            clients::run(command, &config, &database(&config)?).await
+        }
+        Command::Participants(command) => participants::run(command).await,
         Command::Proof(client) => api::proof(&client).await,
         Command::Bench(command) => crate::bench::run(command).await,
         Command::Keys(command) => keys::run(&command, &config()?),

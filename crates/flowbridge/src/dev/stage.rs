@@ -240,9 +240,7 @@ pub(super) async fn register(config: &Config, db: &Db, folder: &Path) -> Result<
     }
     tx.commit().await?;
     for name in PARTICIPANTS {
-        let scopes = Scope::ALL.iter().filter(|scope| {
-            !matches!(scope, Scope::Operator | Scope::InternalHold | Scope::ParticipantsWrite)
-        });
+        let scopes = Scope::ALL.iter().filter(|scope| scope.is_for_participants());
         register_profile(config, db, folder, name, Some(participant_id(name)), scopes.copied().collect())
             .await?;
     }
@@ -253,7 +251,7 @@ pub(super) async fn register(config: &Config, db: &Db, folder: &Path) -> Result<
 
 /// Registers a client of our own, who sees everything.
 pub(crate) async fn register_operator(config: &Config, db: &Db, folder: &Path, name: &str) -> Result<()> {
-    let scopes = Scope::ALL.iter().filter(|scope| !matches!(scope, Scope::InternalHold));
+    let scopes = Scope::ALL.iter().filter(|scope| scope.is_for_operators());
     register_profile(config, db, folder, name, None, scopes.copied().collect()).await
 }
 

@@ -67,13 +67,22 @@ impl Running {
         running
     }
 
+    /// What a command that is refused prints.
+    pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
+        let Output { status, stdout, stderr } = self.run(arguments);
+        let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        assert!(!status.success(), "{arguments:?}: {said}");
+        said
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowbridge"));
+        command.args(arguments).current_dir(&self.folder).output().unwrap()
+    }
+
     /// What a command prints.
     pub(crate) fn command(&self, arguments: &[&str]) -> String {
-        let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_flowbridge"))
-            .args(arguments)
-            .current_dir(&self.folder)
-            .output()
-            .unwrap();
+        let Output { status, stdout, stderr } = self.run(arguments);
         assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
         String::from_utf8(stdout).unwrap().trim().to_owned()
     }
