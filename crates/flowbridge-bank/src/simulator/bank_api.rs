@@ -61,10 +61,11 @@ async fn operations(
             .iter()
             .zip(&drawn)
             .map(|(operation, faults)| {
-                let directive = match (&faults.decline, faults.slow) {
-                    (Some(decline), _) => Directive::Decline(decline.clone()),
-                    (None, Some(delay)) => Directive::DecideAfter(delay),
-                    (None, None) => Directive::Decide,
+                let directive = match (&faults.decline, faults.slow, faults.hold_lasts) {
+                    (Some(decline), ..) => Directive::Decline(decline.clone()),
+                    (None, Some(delay), _) => Directive::DecideAfter(delay),
+                    (None, None, Some(lasts)) => Directive::HoldFor(lasts),
+                    (None, None, None) => Directive::Decide,
                 };
                 (operation.clone(), directive)
             })

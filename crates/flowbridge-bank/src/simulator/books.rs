@@ -92,6 +92,8 @@ pub(crate) enum Directive {
     Decline(Decline),
     /// Decide only when so much time has passed.
     DecideAfter(Duration),
+    /// Place the hold, but for no longer than this.
+    HoldFor(Duration),
 }
 
 /// A page of entries with their sequence numbers.
@@ -222,6 +224,10 @@ impl<'txn> Books<'txn> {
         let request = Request::of(&operation.kind);
         let (answer, deferred) = match directive {
             Directive::Decide => {
+                (self.decide(&request, Case { key: operation.key(), reference, now })?, None)
+            }
+            Directive::HoldFor(lasts) => {
+                let request = request.held_until(now.plus(lasts));
                 (self.decide(&request, Case { key: operation.key(), reference, now })?, None)
             }
             Directive::Decline(decline) => (declined(decline.reason, decline.text), None),

@@ -11,7 +11,7 @@
 //! {"fault": {"kind": "lost_reply"}, "targets": ["capture"], "times_max": 2}
 //! ```
 //!
-//! Faults of an *operation* (`decline`, `slow`, `omit_outcome`, `duplicate_outcome`) are drawn for each operation of a slice;
+//! Faults of an *operation* (`decline`, `slow`, `short_hold`, `omit_outcome`, `duplicate_outcome`) are drawn for each operation of a slice;
 //! faults of a *request* (`latency`, `unavailable`, `lost_reply`, `partial_statement`) once for each request that carries
 //! an operation they apply to.
 
@@ -91,6 +91,11 @@ pub enum Fault {
     /// The operation is pending and decided so much later.
     Slow {
         /// How much.
+        ms: u64,
+    },
+    /// The hold is placed, and lasts no longer than this, whatever was asked for.
+    ShortHold {
+        /// From when it is placed.
         ms: u64,
     },
     /// Entries are missing in the page, as if they had not been booked.
@@ -174,6 +179,7 @@ pub enum FaultRuleError {
 pub(crate) struct OperationFaults {
     pub(crate) decline: Option<Decline>,
     pub(crate) slow: Option<Duration>,
+    pub(crate) hold_lasts: Option<Duration>,
     pub(crate) omit: bool,
     pub(crate) duplicate: bool,
 }
@@ -238,7 +244,8 @@ impl FaultPlan {
             | Fault::OmitOutcome
             | Fault::DuplicateOutcome
             | Fault::Decline { .. }
-            | Fault::Slow { .. } => [rule.per_million, 0],
+            | Fault::Slow { .. }
+            | Fault::ShortHold { .. } => [rule.per_million, 0],
         };
         if rates.iter().any(|rate| *rate > ALWAYS_PER_MILLION) {
             return Err(FaultRuleError::Rate);
@@ -294,6 +301,7 @@ impl FaultPlan {
                     });
                 }
                 Fault::Slow { ms } => faults.slow = Some(Duration::from_millis(*ms)),
+                Fault::ShortHold { ms } => faults.hold_lasts = Some(Duration::from_millis(*ms)),
                 Fault::OmitOutcome => faults.omit = true,
                 Fault::DuplicateOutcome => faults.duplicate = true,
                 Fault::Latency { .. }
@@ -323,8 +331,11 @@ impl FaultPlan {
                 Fault::PartialStatement { dropped_per_million } => {
                     faults.dropped_per_million = faults.dropped_per_million.max(*dropped_per_million);
                 }
-                Fault::OmitOutcome | Fault::DuplicateOutcome | Fault::Decline { .. } | Fault::Slow { .. } => {
-                }
+                Fault::OmitOutcome
+                | Fault::DuplicateOutcome
+                | Fault::Decline { .. }
+                | Fault::Slow { .. }
+                | Fault::ShortHold { .. } => {}
             }
         }
         faults
@@ -348,9 +359,11 @@ impl ActiveRule {
             | Fault::Unavailable { .. }
             | Fault::LostReply { .. }
             | Fault::PartialStatement { .. } => true,
-            Fault::OmitOutcome | Fault::DuplicateOutcome | Fault::Decline { .. } | Fault::Slow { .. } => {
-                false
-            }
+            Fault::OmitOutcome
+            | Fault::DuplicateOutcome
+            | Fault::Decline { .. }
+            | Fault::Slow { .. }
+            | Fault::ShortHold { .. } => false,
         }
     }
 

@@ -46,6 +46,18 @@ async fn a_slow_hold_is_pending_until_its_time() {
 }
 
 #[tokio::test]
+async fn a_short_hold_says_when_it_ends_and_is_gone_by_then() {
+    let bench = Bench::start(HoldMode::Native).await;
+    bench.admin.fault(FaultRule::always(Fault::ShortHold { ms: 2_000 })).await;
+    let payment = new_payment();
+    let receipt = done(bench.execute(place(payment, 10)).await);
+    assert_eq!(receipt.hold_lasts_until(), START.plus(Duration::from_secs(2)));
+    bench.clock.advance(Duration::from_secs(2));
+    assert!(matches!(bench.execute(capture(payment, 10)).await, Outcome::Declined(_)), "nothing is held");
+    bench.assert_consistent().await;
+}
+
+#[tokio::test]
 async fn a_credit_without_an_outcome_was_paid_all_the_same() {
     let bench = Bench::start(HoldMode::Native).await;
     bench.admin.fault(FaultRule::always(Fault::OmitOutcome).only(&[Target::Credit]).times(1)).await;

@@ -27,6 +27,19 @@ impl Desk<'_> {
         self.booked_once(ASHA, before, 0).await
     }
 
+    /// A hold that may end before we capture is as good as none: nothing is settled on it, and it is released.
+    pub(super) async fn hold_too_short(&self) -> Result<()> {
+        let (before, _) = self.at_bank(BIRK).await?;
+        let fault =
+            self.fault("beta", rule(json!({ "kind": "short_hold", "ms": 20_000 }), BIRK, &[])).await?;
+        let id = self.pay(BIRK, ASHA, 700).await?;
+        let ended = self.until_within(&id, &["failed"], LONG_PATIENCE).await?;
+        fault.lift(1).await?;
+        ensure!(text(&ended, "reason") == "hold_too_short", "the reason is {}", text(&ended, "reason"));
+        ensure!(crate::oracle::settlements_of(self.world, &id).await? == 0, "it was settled");
+        self.booked_once(BIRK, before, 0).await
+    }
+
     /// We give up, ask, and send again, long before the first request is carried out: then it must hold nothing more.
     pub(super) async fn bank_late(&self) -> Result<()> {
         let (before, _) = self.at_bank(ALPINE).await?;

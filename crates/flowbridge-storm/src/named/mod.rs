@@ -71,6 +71,7 @@ pub(crate) async fn run(world: &World, api: &Api, only: &str) -> Result<bool> {
     let banks = scenarios! {
         "bank declines the hold" => bank_declines,
         "bank answers 30 s late" => bank_late,
+        "bank holds for less time than settlement takes" => hold_too_short,
         "bank loses replies, then is fine" => bank_loses_replies,
         "bank answers twice" => bank_answers_twice,
         "bank answers 503 for a minute" => bank_unavailable,

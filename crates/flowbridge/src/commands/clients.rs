@@ -138,6 +138,9 @@ async fn register(args: RegisterArgs, config: &Config, db: &Db) -> Result<()> {
 fn new_key(file: &Path, client_id: &str, config: &Config) -> Result<SigningKey> {
     ensure!(!file.exists(), "{} exists already; a key is not written over", file.display());
     let name = file.file_name().and_then(OsStr::to_str).context("--new-key names no file")?;
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     let key = SigningKey::generate(Algorithm::Es256)?;
     create_private(file, key.to_pem()?.as_bytes())
         .with_context(|| format!("cannot write {}", file.display()))?;

@@ -61,6 +61,14 @@ pub(super) enum Request {
 }
 
 impl Request {
+    /// The same; a hold ends at `end` at the latest.
+    pub(super) fn held_until(mut self, end: Timestamp) -> Self {
+        if let Self::PlaceHold { until, .. } = &mut self {
+            *until = (*until).min(end.as_micros());
+        }
+        self
+    }
+
     pub(super) fn of(kind: &OperationKind) -> Self {
         let money = |amount: &Money| (amount.minor_units(), code_of(amount.currency()));
         match kind {
