@@ -19,7 +19,7 @@ use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier, bearer};
 use flowbridge_store::party::save_bank;
 use flowbridge_store::wake::Wake;
-use flowbridge_store::{Db, payment::parse_hold_mode};
+use flowbridge_store::{Db, StoreError, payment::parse_hold_mode};
 use flowbridge_workers::context::Context;
 use flowbridge_workers::{bank, monitor, orchestrator, proof, webhook};
 use secrecy::ExposeSecret as _;
@@ -28,9 +28,13 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// How long a starting process waits for its database, and how often it looks.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+const DATABASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a process can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,7 +164,7 @@ pub(crate) async fn start(config: Config, roles: &[Role]) -> Result<Running> {
         db: db.clone(),
         failed: Arc::default(),
     };
-    db.ping().await.with_context(|| "the database of [database] url cannot be used".to_owned())?;
+    wait_for_database(&db).await.context("the database of [database] url cannot be used")?;
     let instance = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
     let context = Context { db, clock: clock.clone(), wake: Wake::default(), instance };
     let parts = Parts { config: Arc::new(config), context, clock, stop: running.stop.clone() };
@@ -172,6 +176,21 @@ pub(crate) async fn start(config: Config, roles: &[Role]) -> Result<Running> {
         tracing::info!(role = role.as_str(), "started");
     }
     Ok(running)
+}
+
+/// A database that starts, or recovers from a crash, is waited for; one that refuses us is not.
+async fn wait_for_database(db: &Db) -> Result<(), StoreError> {
+    let began = Instant::now();
+    loop {
+        match db.ping().await {
+            Err(error) if error.is_retryable() && began.elapsed() < DATABASE_PATIENCE => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(error, "the database is not there yet; waiting for it");
+                tokio::time::sleep(DATABASE_INTERVAL).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 async fn start_role(running: &Running, parts: &Parts, role: Role) -> Result<()> {

@@ -3,7 +3,6 @@
 use super::{ASHA, BIRK, Desk, payment, with};
 use crate::oracle::text;
 use anyhow::{Context as _, Result, ensure};
-use futures_util::future::try_join_all;
 use k256::ecdsa::SigningKey;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -43,27 +42,6 @@ impl Desk<'_> {
         self.completes(&[id]).await?;
         ensure!(self.wallet(ASHA).await? == tokens - 2_000, "the tokens are still there");
         self.booked_once(ASHA, deposit, -2_000).await
-    }
-
-    pub(super) async fn refunds(&self) -> Result<()> {
-        let id = self.pay(ASHA, BIRK, 1_000).await?;
-        self.until(&id, &["completed"]).await?;
-        let path = format!("/v1/payments/{id}/refunds");
-        let refund = json!({ "instructed_amount": { "amount": 300, "currency": "EUR" } });
-        let answers = try_join_all((0..6).map(|_| self.post(&path, "beta", &refund))).await?;
-        let made: Vec<&Value> =
-            answers.iter().filter(|(status, _)| *status == 201).map(|(_, body)| body).collect();
-        ensure!(made.len() == 3, "of six refunds of 300, three fit into 1,000: {answers:?}");
-        ensure!(
-            answers.iter().all(|(status, _)| matches!(status, 201 | 422)),
-            "the others are refused for what they are: {answers:?}"
-        );
-        for refund in made {
-            self.until(text(refund, "id"), &["completed"]).await?;
-        }
-        let refunded = self.payment(&id).await?.get("refunded").and_then(Value::as_i64);
-        ensure!(refunded == Some(900), "refunded is {refunded:?}");
-        Ok(())
     }
 
     /// The tokens move by a signature alone; the same signature opens nothing a second time.

@@ -8,6 +8,7 @@
 mod banks;
 mod chain;
 mod kinds;
+mod known;
 
 use crate::api::{Api, Call};
 use crate::faults::process_named;
@@ -66,7 +67,18 @@ pub(crate) async fn run(world: &World, api: &Api, only: &str) -> Result<bool> {
         "token funding: tokens already owned, under a standing allowance" => token_funded,
         "token funding: by the debtor's signature (ERC-3009), good once" => signed_funding,
         "redemption: tokens become a bank credit" => redemption,
-        "refunds: together never above the payment, however many at once" => refunds,
+    };
+    let known = scenarios! {
+        "known of others: refunds at once that together exceed the payment" => refunds_together,
+        "known of others: holds that ignore other holds" => holds_together,
+        "known of others: a rejected hold committed later" => rejected_then_committed,
+        "known of others: 201, then 404" => created_then_missing,
+        "known of others: one key, many payments" => one_key_at_once,
+        "known of others: the same failure under different codes" => same_failure_same_code,
+        "known of others: nonces drift after a failed broadcast" => nonce_drift,
+        "known of others: a time-out that never releases" => never_released,
+        "known of others: a poison event that stops a stream" => poison,
+        "known of others: a deleted listener told for ever" => deleted_listener,
     };
     let banks = scenarios! {
         "bank declines the hold" => bank_declines,
@@ -92,7 +104,7 @@ pub(crate) async fn run(world: &World, api: &Api, only: &str) -> Result<bool> {
     let last = scenarios! { "capture declined after settlement" => capture_declined };
     let wanted = |scenario: &Scenario| scenario.0.contains(only);
     let mut is_good = true;
-    for scenario in kinds.into_iter().filter(wanted) {
+    for scenario in kinds.into_iter().chain(known).filter(wanted) {
         is_good &= report(scenario.0, desk.one(scenario).await);
     }
     let banks = banks.into_iter().filter(wanted).map(async |one| (one.0, desk.alone(one).await));

@@ -1,0 +1,252 @@
+//! Failures that other systems of this field are known for, each by its name: what must not happen, and does not.
+
+use super::{ALPINE, ASHA, BIRK, Desk, HANSE, LOOK_AGAIN, PATIENCE, payment, rule, with};
+use crate::api::Call;
+use crate::oracle::text;
+use crate::proxy::Weather;
+use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, sleep_until};
+
+/// How many do the same thing at once.
+const CROWD: usize = 16;
+/// How late a hold comes that nobody waits for any more.
+const LATE: Duration = Duration::from_secs(15);
+
+impl Desk<'_> {
+    pub(super) async fn refunds_together(&self) -> Result<()> {
+        let id = self.pay(ASHA, BIRK, 1_000).await?;
+        self.until(&id, &["completed"]).await?;
+        let path = format!("/v1/payments/{id}/refunds");
+        let refund = json!({ "instructed_amount": { "amount": 300, "currency": "EUR" } });
+        let answers = try_join_all((0..6).map(|_| self.post(&path, "beta", &refund))).await?;
+        let made: Vec<&Value> =
+            answers.iter().filter(|(status, _)| *status == 201).map(|(_, body)| body).collect();
+        ensure!(made.len() == 3, "of six refunds of 300, three fit into 1,000: {answers:?}");
+        ensure!(
+            answers.iter().all(|(status, _)| matches!(status, 201 | 422)),
+            "the others are refused for what they are: {answers:?}"
+        );
+        for refund in made {
+            self.until(text(refund, "id"), &["completed"]).await?;
+        }
+        let refunded = self.payment(&id).await?.get("refunded").and_then(Value::as_i64);
+        ensure!(refunded == Some(900), "refunded is {refunded:?}");
+        Ok(())
+    }
+
+    /// Tokens that are held for one payment are not there for the next, however many ask at once.
+    pub(super) async fn holds_together(&self) -> Result<()> {
+        let issued = self.create(with(payment(ASHA, ASHA, 5_000), &[("kind", json!("issuance"))])).await?;
+        self.completes(&[issued]).await?;
+        let before = self.wallet(ASHA).await?;
+        // Two of these fit, three do not.
+        let amount = before * 2 / 5;
+        let body = with(payment(ASHA, BIRK, amount), &[("funding", json!("token"))]);
+        let answers = try_join_all((0..CROWD).map(|_| self.post("/v1/payments", "alpha", &body))).await?;
+        let (taken, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == 201);
+        ensure!(taken.len() == 2, "{} payments were taken where two are covered", taken.len());
+        for (status, answer) in refused {
+            ensure!(
+                (*status, text(answer, "code")) == (422, "insufficient_funds"),
+                "the others were answered {status} {answer}"
+            );
+        }
+        for (_, made) in &taken {
+            self.until(text(made, "id"), &["completed"]).await?;
+        }
+        ensure!(self.wallet(ASHA).await? == before - 2 * amount, "other tokens moved than were paid");
+        Ok(())
+    }
+
+    /// The payment was undone while its hold was on the way: when the hold comes to the bank at last, it is refused.
+    pub(super) async fn rejected_then_committed(&self) -> Result<()> {
+        let (before, _) = self.at_bank(ALPINE).await?;
+        let late = json!({ "kind": "latency", "ms": LATE.as_millis() });
+        let fault = self.fault("alpha", rule(late, ALPINE, &["place_hold"])).await?;
+        let id = self.pay(ALPINE, HANSE, 450).await?;
+        fault.struck(1).await?;
+        let carried_out = Instant::now() + LATE;
+        let (status, answer) = self.post(&format!("/v1/payments/{id}/cancel"), "alpha", &json!({})).await?;
+        ensure!(status == 202, "cancelling was answered {status} {answer}");
+        self.until(&id, &["failed"]).await?;
+        ensure!(Instant::now() < carried_out, "the hold was not on the way any more");
+        sleep_until((carried_out + Duration::from_secs(1)).into()).await;
+        fault.lift(1).await?;
+        self.booked_once(ALPINE, before, 0).await
+    }
+
+    /// What one gateway has said yes to, the other knows at once.
+    pub(super) async fn created_then_missing(&self) -> Result<()> {
+        try_join_all((0..CROWD).map(async |_| {
+            let id = self.pay(ASHA, BIRK, 10).await?;
+            let path = format!("/v1/payments/{id}");
+            let read = Call { who: "alpha", method: &Method::GET, path: &path, key: None, body: None };
+            let answer = self.api.call(1, read).await?;
+            ensure!(answer.status == 200, "{id} was answered {} elsewhere", answer.status);
+            Ok(id)
+        }))
+        .await
+        .map(drop)
+    }
+
+    /// At both gateways at once: one payment, and whoever was told to come back finds it.
+    pub(super) async fn one_key_at_once(&self) -> Result<()> {
+        let body = payment(ASHA, BIRK, 70);
+        let key = format!("crowd-{:032x}", rand::random::<u128>());
+        let create = Call {
+            who: "alpha",
+            method: &Method::POST,
+            path: "/v1/payments",
+            key: Some(&key),
+            body: Some(&body),
+        };
+        let began = Instant::now();
+        let ids = try_join_all((0..4 * CROWD).map(async |nth| {
+            loop {
+                let answer = self.api.call(nth, create).await?;
+                match answer.status {
+                    201 => break Ok(text(&answer.json()?, "id").to_owned()),
+                    409 => ensure!(began.elapsed() < PATIENCE, "the key is never free"),
+                    status => anyhow::bail!("the key was answered {status} {}", answer.body),
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        }))
+        .await?;
+        let made: BTreeSet<&String> = ids.iter().collect();
+        ensure!(made.len() == 1, "one key has made {} payments", made.len());
+        self.completes(&ids[..1]).await
+    }
+
+    /// Whoever is first, and whenever the others come: the same refusal.
+    pub(super) async fn same_failure_same_code(&self) -> Result<()> {
+        let reference = format!("SAME-{:016x}", rand::random::<u64>());
+        let body = with(payment(ASHA, BIRK, 20), &[("end_to_end_id", json!(reference))]);
+        let mut answers = try_join_all((0..CROWD).map(|_| self.post("/v1/payments", "alpha", &body))).await?;
+        answers.push(self.post("/v1/payments", "alpha", &body).await?);
+        let taken: Vec<&Value> =
+            answers.iter().filter(|(status, _)| *status == 201).map(|(_, made)| made).collect();
+        ensure!(taken.len() == 1, "one reference has made {} payments", taken.len());
+        self.until(text(taken[0], "id"), &["completed"]).await?;
+        answers.push(self.post("/v1/payments", "alpha", &body).await?);
+        let codes: BTreeSet<(u16, &str)> = answers
+            .iter()
+            .filter(|(status, _)| *status != 201)
+            .map(|(status, answer)| (*status, text(answer, "code")))
+            .collect();
+        ensure!(codes == BTreeSet::from([(409, "end_to_end_id_used")]), "they were refused with {codes:?}");
+        Ok(())
+    }
+
+    /// Nothing reaches the node for a while, so that broadcasts fail; no nonce is lost by it, and none used twice.
+    pub(super) async fn nonce_drift(&self) -> Result<()> {
+        let before = self.metric("chain", "chain_errors_total").await?;
+        self.world.rpc_line.set(Weather::Refuse);
+        self.world.rpc_line.cut();
+        let made = self.some(3).await;
+        let began = Instant::now();
+        while self.metric("chain", "chain_errors_total").await? == before && began.elapsed() < PATIENCE {
+            sleep(LOOK_AGAIN).await;
+        }
+        self.world.rpc_line.set(Weather::Fair);
+        ensure!(self.metric("chain", "chain_errors_total").await? > before, "nothing failed");
+        let ids = made?;
+        self.completes(&ids).await?;
+        let more = self.some(3).await?;
+        self.completes(&more).await?;
+        self.settled_once(&ids).await?;
+        self.settled_once(&more).await
+    }
+
+    /// The bank holds the money, never says so, and cannot be asked: when the payment's time is over, the hold goes with it.
+    pub(super) async fn never_released(&self) -> Result<()> {
+        let (before, _) = self.at_bank(ALPINE).await?;
+        let mute = json!({ "kind": "unavailable", "after_execution": true });
+        let place = self.fault("alpha", rule(mute, ALPINE, &["place_hold"])).await?;
+        let away = json!({ "fault": { "kind": "unavailable" }, "targets": ["query"] });
+        let query = self.fault("alpha", away).await?;
+        let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8);
+        let id = self
+            .create(with(payment(ALPINE, HANSE, 330), &[("expires_at", json!(format!("{expires:.3}")))]))
+            .await?;
+        place.lift(1).await?;
+        let ended = self.until(&id, &["failed"]).await;
+        query.lift(0).await?;
+        ensure!(text(&ended?, "reason") == "expired", "it ended otherwise");
+        self.booked_once(ALPINE, before, 0).await
+    }
+
+    /// Somebody has written what nobody can take in: it is set aside, seen, and everything else goes on.
+    pub(super) async fn poison(&self) -> Result<()> {
+        let nobody = format!("{:032x}", rand::random::<u128>());
+        let (database, connection) =
+            tokio_postgres::connect(&self.world.database_url, tokio_postgres::NoTls).await?;
+        let connection = tokio::spawn(connection);
+        let write = "insert into event (id, topic, partition, key, kind, traceparent, data, recorded_at)
+            select (left(uuid_floor(now())::text, 14) || right(gen_random_uuid()::text, 22))::uuid, 'bank',
+                log_partition(nobody), nobody, 'bank.captured', '', '{}', now()
+                from (select $1::text::uuid as nobody) as given";
+        database.execute(write, &[&nobody]).await?;
+        let ids = self.some(CROWD).await?;
+        self.completes(&ids).await?;
+        let began = Instant::now();
+        loop {
+            let read = "select cause from dead_letter where key = $1::text::uuid and resolved_at is null";
+            if let Some(letter) = database.query_opt(read, &[&nobody]).await? {
+                let cause: &str = letter.try_get("cause")?;
+                ensure!(cause.contains("no such payment"), "it was set aside for {cause}");
+                break;
+            }
+            ensure!(began.elapsed() < PATIENCE, "it was not set aside");
+            sleep(LOOK_AGAIN).await;
+        }
+        drop(database);
+        Ok(connection.await??)
+    }
+
+    /// What is left of an endpoint that was deleted while it was failing: nothing is sent to it, and others go on.
+    pub(super) async fn deleted_listener(&self) -> Result<()> {
+        let sink = crate::sink::Sink::start().await?;
+        let mut endpoints = Vec::new();
+        for name in ["kept", "deleted"] {
+            let (status, made) =
+                self.post("/v1/webhook-endpoints", "alpha", &json!({ "url": sink.url(name) })).await?;
+            ensure!(status == 201, "the endpoint was refused: {status} {made}");
+            sink.expect(name, text(&made, "secret"));
+            endpoints.push(text(&made, "id").to_owned());
+        }
+        sink.behave(crate::sink::Manner::Broken);
+        let first = self.pay(ASHA, BIRK, 30).await?;
+        self.until(&first, &["completed"]).await?;
+        let path = format!("/v1/webhook-endpoints/{}", endpoints.get(1).context("two endpoints")?);
+        let key = format!("deleted-{:032x}", rand::random::<u128>());
+        let delete = Call { who: "alpha", method: &Method::DELETE, path: &path, key: Some(&key), body: None };
+        let gone = self.api.call(0, delete).await?;
+        ensure!(gone.status < 300, "deleting was answered {} {}", gone.status, gone.body);
+        sink.behave(crate::sink::Manner::Polite);
+        let second = self.pay(ASHA, BIRK, 30).await?;
+        let began = Instant::now();
+        loop {
+            let (stories, wrong) = sink.stories();
+            ensure!(wrong.is_empty(), "{wrong:?}");
+            let has_heard = |endpoint: &str, payment: &str| {
+                let story = stories.get(&(endpoint.to_owned(), payment.to_owned()));
+                story.is_some_and(|story| story.iter().any(|kind| kind == "payment.completed"))
+            };
+            ensure!(
+                !stories.keys().any(|(endpoint, _)| endpoint == "deleted"),
+                "a deleted endpoint was told something"
+            );
+            if has_heard("kept", &first) && has_heard("kept", &second) {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < PATIENCE, "the other endpoint has not heard: {stories:?}");
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+}
