@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::shell;
-use crate::steps::Steps;
+use crate::steps::{Outcome, Steps};
 
 /// What to do when npm fails.
 pub(crate) const NPM_REMEDY: &str = "check the network and `npm config get registry`, then run this again";
@@ -17,10 +17,10 @@ pub(crate) const TO_RUN: [Need; 3] = [Need::CCompiler, Need::Node, Need::Npm];
 /// What the checks need.
 pub(crate) const TO_TEST: [Need; 5] = [Need::CCompiler, Need::Node, Need::Npm, Need::Git, Need::Python];
 
-const NODE_MAJOR_MIN: u32 = 18;
+const NODE_MAJOR_MIN: u32 = 20;
 const PYTHON_MINOR_MIN: u32 = 10;
-/// The oldest that the pinned schemathesis runs on; `tools/requirements.in` says the same.
-const SCHEMATHESIS_PYTHON_MINOR_MIN: u32 = 11;
+/// The oldest that the pinned schemathesis and halmos run on; `tools/requirements.in` says the same.
+const TOOLS_PYTHON_MINOR_MIN: u32 = 11;
 const POSTGRES_MAJOR_MIN: u32 = 15;
 
 /// A program that must be there before anything else.
@@ -64,11 +64,13 @@ impl Need {
     }
 }
 
-/// Why schemathesis cannot run here, if it cannot.
-pub(crate) fn no_schemathesis() -> Result<Option<String>> {
+/// Does `work`, or says why its tools cannot run on the Python that is here.
+pub(crate) fn unless_python_is_old(work: impl FnOnce() -> Result<()>) -> Result<Outcome> {
     let text = version("python3", "Python", "apt-get install python3 python3-venv")?;
-    let is_too_old = python_minor(&text) < SCHEMATHESIS_PYTHON_MINOR_MIN;
-    Ok(is_too_old.then(|| format!("it needs Python 3.{SCHEMATHESIS_PYTHON_MINOR_MIN}, this is {text}")))
+    if python_minor(&text) < TOOLS_PYTHON_MINOR_MIN {
+        return Ok(Outcome::Skipped(format!("it needs Python 3.{TOOLS_PYTHON_MINOR_MIN}, this is {text}")));
+    }
+    work().map(|()| Outcome::Passed)
 }
 
 /// The second number in `Python 3.11.7`.
