@@ -1,6 +1,6 @@
 //! What happens to the chain, its node, and the way to it.
 
-use super::{ALPINE, ASHA, BIRK, Desk, HANSE, LAGO, LOOK_AGAIN, MUSTER, PATIENCE, payment, with};
+use super::{ALPINE, ASHA, BIRK, Desk, HANSE, LAGO, LOOK_AGAIN, MUSTER, PATIENCE, eventually, payment, with};
 use crate::faults::{lose_tail, process_named};
 use crate::oracle::{list, text};
 use crate::process::Process;
@@ -8,7 +8,6 @@ use crate::proxy::Weather;
 use anyhow::{Context as _, Result, bail, ensure};
 use flowbridge_embedded::EmbeddedAnvil;
 use serde_json::{Value, json};
-use std::time::Instant;
 use tokio::sync::MutexGuard;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
@@ -218,16 +217,18 @@ impl Desk<'_> {
 
     /// A block whenever a transaction waits, until the payments are in this state.
     async fn mine_until(&self, still: &Still<'_>, ids: &[String], state: &str) -> Result<()> {
-        let began = Instant::now();
         for id in ids {
-            while text(&self.payment(id).await?, "state") != state {
+            eventually(PATIENCE, || async {
+                if text(&self.payment(id).await?, "state") == state {
+                    return Ok(Ok(()));
+                }
                 let pool = self.world.rpc("txpool_status", json!([])).await?;
                 if text(&pool, "pending") != "0x0" {
                     still.mine()?;
                 }
-                ensure!(began.elapsed() < PATIENCE, "{id} is not {state}");
-                sleep(LOOK_AGAIN).await;
-            }
+                Ok(Err(format!("{id} is not {state}")))
+            })
+            .await?;
         }
         Ok(())
     }
@@ -245,12 +246,16 @@ impl Desk<'_> {
 
     /// Waits until a reorganisation has been seen, and that the settlement of each of these went with it.
     async fn taken_back(&self, ids: &[String], before: u64) -> Result<()> {
-        let began = Instant::now();
         for id in ids {
-            while !self.has_seen(id, "chain.settled.removed").await? {
-                ensure!(began.elapsed() < PATIENCE, "nobody saw that the settlement of {id} is gone");
-                sleep(LOOK_AGAIN).await;
-            }
+            eventually(PATIENCE, || async {
+                let is_seen = self.has_seen(id, "chain.settled.removed").await?;
+                Ok(if is_seen {
+                    Ok(())
+                } else {
+                    Err(format!("nobody saw that the settlement of {id} is gone"))
+                })
+            })
+            .await?;
         }
         ensure!(self.reorganisations().await? > before, "the watcher saw no reorganisation");
         Ok(())
@@ -266,12 +271,11 @@ impl Desk<'_> {
     }
 
     async fn socket_is_open(&self) -> Result<()> {
-        let began = Instant::now();
-        while self.world.socket_line.connections() == 0 {
-            ensure!(began.elapsed() < PATIENCE, "nobody listens at the WebSocket");
-            sleep(LOOK_AGAIN).await;
-        }
-        Ok(())
+        eventually(PATIENCE, || async {
+            let is_open = self.world.socket_line.connections() > 0;
+            Ok(if is_open { Ok(()) } else { Err("nobody listens at the WebSocket".to_owned()) })
+        })
+        .await
     }
 
     // ------------------------------------------------------------------------------------------------- transactions
@@ -284,46 +288,36 @@ impl Desk<'_> {
 
     /// The transaction that was last sent for a payment to this purpose, once there is one.
     async fn sent(&self, id: &str, purpose: &str) -> Result<Sent> {
-        let began = Instant::now();
-        loop {
+        eventually(PATIENCE, || async {
             let timeline = self.timeline(id).await?;
-            let mut sent = list(&timeline, "chain_transactions").iter().rev();
-            let sent =
-                sent.find(|sent| text(sent, "purpose") == purpose && !text(sent, "tx_hash").is_empty());
-            if let Some(sent) = sent {
-                let block = sent.get("block_number").and_then(Value::as_u64);
-                return Ok(Sent { hash: text(sent, "tx_hash").to_owned(), block });
-            }
-            ensure!(began.elapsed() < PATIENCE, "nothing was sent to {purpose} {id}: {timeline}");
-            sleep(LOOK_AGAIN).await;
-        }
+            let is_it = |sent: &&Value| text(sent, "purpose") == purpose && !text(sent, "tx_hash").is_empty();
+            let sent = list(&timeline, "chain_transactions").iter().rev().find(is_it).map(|sent| Sent {
+                hash: text(sent, "tx_hash").to_owned(),
+                block: sent.get("block_number").and_then(Value::as_u64),
+            });
+            Ok(sent.ok_or_else(|| format!("nothing was sent to {purpose} {id}: {timeline}")))
+        })
+        .await
     }
 
     /// The block of a transaction, once we know it.
     async fn block_of(&self, id: &str, purpose: &str) -> Result<u64> {
-        let began = Instant::now();
-        loop {
-            if let Some(block) = self.sent(id, purpose).await?.block {
-                return Ok(block);
-            }
-            ensure!(began.elapsed() < PATIENCE, "what was sent to {purpose} {id} is in no block");
-            sleep(LOOK_AGAIN).await;
-        }
+        eventually(PATIENCE, || async {
+            let block = self.sent(id, purpose).await?.block;
+            Ok(block.ok_or_else(|| format!("what was sent to {purpose} {id} is in no block")))
+        })
+        .await
     }
 
     /// Waits until the node has this transaction and no block has.
     async fn in_pool(&self, id: &str, purpose: &str) -> Result<()> {
-        let began = Instant::now();
-        loop {
+        eventually(PATIENCE, || async {
             let hash = self.sent(id, purpose).await?.hash;
             let known = self.world.rpc("eth_getTransactionByHash", json!([hash])).await?;
-            if !known.is_null() {
-                ensure!(known.get("blockNumber").is_none_or(Value::is_null), "{hash} is in a block already");
-                return Ok(());
-            }
-            ensure!(began.elapsed() < PATIENCE, "{hash} did not come to the node");
-            sleep(LOOK_AGAIN).await;
-        }
+            ensure!(known.get("blockNumber").is_none_or(Value::is_null), "{hash} is in a block already");
+            Ok(if known.is_null() { Err(format!("{hash} did not come to the node")) } else { Ok(()) })
+        })
+        .await
     }
 
     /// A call of the guardian's on the token in francs.
@@ -335,16 +329,15 @@ impl Desk<'_> {
         // The guardian's is one of the accounts that the node signs for.
         let call = json!([{ "from": guardian, "to": token, "data": data, "gas": "0x30d40" }]);
         let hash = self.world.rpc("eth_sendTransaction", call).await?;
-        let began = Instant::now();
-        loop {
+        eventually(PATIENCE, || async {
             let receipt = self.world.rpc("eth_getTransactionReceipt", json!([hash])).await?;
             match text(&receipt, "status") {
-                "0x1" => return Ok(()),
-                "" => ensure!(began.elapsed() < PATIENCE, "the guardian's call is in no block"),
+                "0x1" => Ok(Ok(())),
+                "" => Ok(Err("the guardian's call is in no block".to_owned())),
                 status => bail!("the guardian's call was reverted: {status}"),
             }
-            sleep(LOOK_AGAIN).await;
-        }
+        })
+        .await
     }
 }
 

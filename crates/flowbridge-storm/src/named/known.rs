@@ -1,16 +1,16 @@
 //! Failures that other systems of this field are known for, each by its name: what must not happen, and does not.
 
-use super::{ALPINE, ASHA, BIRK, Desk, HANSE, LOOK_AGAIN, PATIENCE, payment, rule, with};
+use super::{ALPINE, ASHA, BIRK, Desk, HANSE, PATIENCE, eventually, payment, rule, with};
 use crate::api::Call;
 use crate::oracle::text;
 use crate::proxy::Weather;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 
 /// How many do the same thing at once.
 const CROWD: usize = 16;
@@ -105,17 +105,15 @@ impl Desk<'_> {
             key: Some(&key),
             body: Some(&body),
         };
-        let began = Instant::now();
-        let ids = try_join_all((0..4 * CROWD).map(async |nth| {
-            loop {
+        let ids = try_join_all((0..4 * CROWD).map(|nth| {
+            eventually(PATIENCE, move || async move {
                 let answer = self.api.call(nth, create).await?;
                 match answer.status {
-                    201 => break Ok(text(&answer.json()?, "id").to_owned()),
-                    409 => ensure!(began.elapsed() < PATIENCE, "the key is never free"),
-                    status => anyhow::bail!("the key was answered {status} {}", answer.body),
+                    201 => Ok(Ok(text(&answer.json()?, "id").to_owned())),
+                    409 => Ok(Err("the key is never free".to_owned())),
+                    status => bail!("the key was answered {status} {}", answer.body),
                 }
-                sleep(LOOK_AGAIN).await;
-            }
+            })
         }))
         .await?;
         let made: BTreeSet<&String> = ids.iter().collect();
@@ -149,12 +147,13 @@ impl Desk<'_> {
         self.world.rpc_line.set(Weather::Refuse);
         self.world.rpc_line.cut();
         let made = self.some(3).await;
-        let began = Instant::now();
-        while self.metric("chain", "chain_errors_total").await? == before && began.elapsed() < PATIENCE {
-            sleep(LOOK_AGAIN).await;
-        }
+        let failed = eventually(PATIENCE, || async {
+            let errors = self.metric("chain", "chain_errors_total").await?;
+            Ok(if errors > before { Ok(()) } else { Err("nothing failed".to_owned()) })
+        })
+        .await;
         self.world.rpc_line.set(Weather::Fair);
-        ensure!(self.metric("chain", "chain_errors_total").await? > before, "nothing failed");
+        failed?;
         let ids = made?;
         self.completes(&ids).await?;
         let more = self.some(3).await?;
@@ -194,17 +193,14 @@ impl Desk<'_> {
         database.execute(write, &[&nobody]).await?;
         let ids = self.some(CROWD).await?;
         self.completes(&ids).await?;
-        let began = Instant::now();
-        loop {
-            let read = "select cause from dead_letter where key = $1::text::uuid and resolved_at is null";
-            if let Some(letter) = database.query_opt(read, &[&nobody]).await? {
-                let cause: &str = letter.try_get("cause")?;
-                ensure!(cause.contains("no such payment"), "it was set aside for {cause}");
-                break;
-            }
-            ensure!(began.elapsed() < PATIENCE, "it was not set aside");
-            sleep(LOOK_AGAIN).await;
-        }
+        let read = "select cause from dead_letter where key = $1::text::uuid and resolved_at is null";
+        let letter = eventually(PATIENCE, || async {
+            let letter = database.query_opt(read, &[&nobody]).await?;
+            Ok(letter.ok_or_else(|| "it was not set aside".to_owned()))
+        })
+        .await?;
+        let cause: &str = letter.try_get("cause")?;
+        ensure!(cause.contains("no such payment"), "it was set aside for {cause}");
         drop(database);
         Ok(connection.await??)
     }
@@ -230,23 +226,18 @@ impl Desk<'_> {
         ensure!(gone.status < 300, "deleting was answered {} {}", gone.status, gone.body);
         sink.behave(crate::sink::Manner::Polite);
         let second = self.pay(ASHA, BIRK, 30).await?;
-        let began = Instant::now();
-        loop {
+        eventually(PATIENCE, || async {
             let (stories, wrong) = sink.stories();
             ensure!(wrong.is_empty(), "{wrong:?}");
-            let has_heard = |endpoint: &str, payment: &str| {
-                let story = stories.get(&(endpoint.to_owned(), payment.to_owned()));
+            let was_told = |endpoint: &str| stories.keys().any(|(told, _)| told == endpoint);
+            ensure!(!was_told("deleted"), "a deleted endpoint was told something");
+            let has_heard = |payment: &String| {
+                let story = stories.get(&("kept".to_owned(), payment.clone()));
                 story.is_some_and(|story| story.iter().any(|kind| kind == "payment.completed"))
             };
-            ensure!(
-                !stories.keys().any(|(endpoint, _)| endpoint == "deleted"),
-                "a deleted endpoint was told something"
-            );
-            if has_heard("kept", &first) && has_heard("kept", &second) {
-                return Ok(());
-            }
-            ensure!(began.elapsed() < PATIENCE, "the other endpoint has not heard: {stories:?}");
-            sleep(LOOK_AGAIN).await;
-        }
+            let all = [&first, &second].into_iter().all(has_heard);
+            Ok(if all { Ok(()) } else { Err(format!("the other endpoint has not heard: {stories:?}")) })
+        })
+        .await
     }
 }

@@ -189,20 +189,13 @@ impl Desk<'_> {
     }
 
     async fn until_within(&self, id: &str, states: &[&str], patience: Duration) -> Result<Value> {
-        let began = Instant::now();
-        loop {
+        eventually(patience, || async {
             let payment = self.payment(id).await?;
-            let state = text(&payment, "state");
-            if states.contains(&state) {
-                return Ok(payment);
-            }
-            let reason = text(&payment, "reason");
-            ensure!(
-                began.elapsed() < patience,
-                "{id} is {state} ({reason}) after {patience:?}, not {states:?}"
-            );
-            sleep(LOOK_AGAIN).await;
-        }
+            let (state, reason) = (text(&payment, "state"), text(&payment, "reason"));
+            let missing = format!("{id} is {state} ({reason}), not {states:?}");
+            Ok(if states.contains(&state) { Ok(payment) } else { Err(missing) })
+        })
+        .await
     }
 
     async fn timeline(&self, id: &str) -> Result<Value> {
@@ -242,15 +235,12 @@ impl Desk<'_> {
 
     /// Ledger, chain and banks agree, and settled once on chain is settled once.
     async fn proof(&self) -> Result<()> {
-        let began = Instant::now();
-        loop {
+        eventually(PROOF_PATIENCE, || async {
             let proof = self.api.read("operator", "/v1/proof").await?;
-            if proof.get("holds") == Some(&Value::Bool(true)) {
-                return Ok(());
-            }
-            ensure!(began.elapsed() < PROOF_PATIENCE, "the proof does not hold: {proof}");
-            sleep(Duration::from_millis(250)).await;
-        }
+            let holds = proof.get("holds") == Some(&Value::Bool(true));
+            Ok(if holds { Ok(()) } else { Err(format!("the proof does not hold: {proof}")) })
+        })
+        .await
     }
 
     /// What the bank has booked for an account, and what is held, minor units.
@@ -298,15 +288,11 @@ impl Desk<'_> {
     async fn settled_once(&self, ids: &[String]) -> Result<()> {
         for id in ids {
             self.until(id, &["completed"]).await?;
-            let began = Instant::now();
-            loop {
+            eventually(PATIENCE, || async {
                 let count = crate::oracle::settlements_of(self.world, id).await?;
-                if count == 1 {
-                    break;
-                }
-                ensure!(began.elapsed() < PATIENCE, "{id} is settled {count} times on chain");
-                sleep(Duration::from_millis(100)).await;
-            }
+                Ok(if count == 1 { Ok(()) } else { Err(format!("{id} is settled {count} times on chain")) })
+            })
+            .await?;
         }
         Ok(())
     }
@@ -342,18 +328,15 @@ struct Rule<'a> {
 impl Rule<'_> {
     /// Waits until it has struck so often.
     async fn struck(&self, times: u64) -> Result<()> {
-        let began = Instant::now();
-        loop {
+        eventually(PATIENCE, || async {
             let rules = self.world.simulator(Method::GET, &format!("{}/faults", self.bank), None).await?;
             let number = |rule: &Value, name: &str| rule.get(name).and_then(Value::as_u64);
             let ours = list(&rules, "faults").iter().find(|rule| number(rule, "id") == Some(self.id));
             let struck = ours.and_then(|rule| number(rule, "times")).context("the rule is gone")?;
-            if struck >= times {
-                return Ok(());
-            }
-            ensure!(began.elapsed() < PATIENCE, "the fault struck {struck} times, not {times}");
-            sleep(LOOK_AGAIN).await;
-        }
+            let missing = format!("the fault struck {struck} times, not {times}");
+            Ok(if struck >= times { Ok(()) } else { Err(missing) })
+        })
+        .await
     }
 
     /// Waits until it has struck so often, and takes it back.
@@ -361,6 +344,21 @@ impl Rule<'_> {
         self.struck(times).await?;
         let path = format!("{}/faults/{}", self.bank, self.id);
         self.world.simulator(Method::DELETE, &path, None).await.map(drop)
+    }
+}
+
+/// Looks until there is something to see; after `patience` the error is what was missing last.
+async fn eventually<T, F>(patience: Duration, look: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Result<T, String>>>,
+{
+    let began = Instant::now();
+    loop {
+        match look().await? {
+            Ok(found) => return Ok(found),
+            Err(missing) => ensure!(began.elapsed() < patience, "after {patience:?}: {missing}"),
+        }
+        sleep(LOOK_AGAIN).await;
     }
 }
 
