@@ -59,6 +59,8 @@ pub struct GatewaySettings {
     pub request_timeout: Duration,
     /// Payments joined into one commit at most.
     pub accept_slice_max: usize,
+    /// How far apart commits of creations begin at least, so that slices fill.
+    pub accept_pace: Duration,
     /// How long payments may take.
     pub policy: PaymentPolicy,
     /// What participants may ask of webhooks.

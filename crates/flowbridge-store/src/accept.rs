@@ -2,8 +2,9 @@
 //!
 //! One transaction holds the payment, its first event and effect, what is reserved for it, and the answer under the client's
 //! idempotency key; so an answer that was given can be given again, and one that was not given had no effect. A key is
-//! taken before anything else: a second request with it waits for the first and finds its answer. Requests are decided in
-//! the order in which they came, on running balances; one that is refused leaves its neighbours alone.
+//! written once, with its answer, before anything else is: of two slices with the same key one waits for the other, is
+//! refused by the database, and finds the answer when it is tried again. Requests are decided in the order in which they came,
+//! on running balances; one that is refused leaves its neighbours alone.
 
 use crate::db::{Db, StoreError, Tx};
 use crate::lifecycle::Slice;
@@ -18,39 +19,47 @@ use flowbridge_domain::payment::{
 };
 use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use uuid::Uuid;
 
 statements! {
-    TAKE_KEYS = "insert into idempotency_key (client_id, route, key, fingerprint, status, body, created_at)
-        select client_id, route, key, fingerprint, 0, '', $5
-            from unnest($1::text[], $2::text[], $3::text[], $4::bytea[]) as new (client_id, route, key, fingerprint)
-            order by client_id, route, key
+    TAKE_KEY = "insert into idempotency_key (client_id, route, key, fingerprint, status, body, created_at)
+        values ($1, $2, $3, $4, 0, '', $5)
         on conflict do nothing
-        returning client_id, route, key";
+        returning key";
+
+    ANSWER_KEY = "update idempotency_key set status = $4, body = $5 where client_id = $1 and route = $2 and key = $3";
 
     READ_KEYS = "select known.client_id, known.route, known.key, known.fingerprint, known.status, known.body
-        from idempotency_key known
-            join unnest($1::text[], $2::text[], $3::text[]) as wanted (client_id, route, key)
-                on wanted.client_id = known.client_id and wanted.route = known.route and wanted.key = known.key";
+        from unnest($1::text[], $2::text[], $3::text[]) as wanted (client_id, route, key)
+            join idempotency_key known
+                on known.client_id = wanted.client_id and known.route = wanted.route and known.key = wanted.key";
 
-    ANSWER_KEYS = "update idempotency_key known set status = new.status, body = new.body
-        from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::bytea[])
-            as new (client_id, route, key, status, body)
-        where known.client_id = new.client_id and known.route = new.route and known.key = new.key";
+    // In the order of keys, so that no two slices wait for each other in a circle.
+    PUT_KEYS = "insert into idempotency_key (client_id, route, key, fingerprint, status, body, created_at)
+        select client_id, route, key, fingerprint, status, body, $7
+            from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::bytea[])
+                as new (client_id, route, key, fingerprint, status, body)
+            order by client_id, route, key";
 
     ACCOUNTS = "select account.id, account.iban, account.currency, account.participant_id, account.bank_code,
             account.status as account_status, participant.status as participant_status, participant.fee_basis_points,
             bank.hold_mode
-        from account
+        from (
+            select account.* from account where account.id = any($1)
+            union
+            select account.* from unnest($2::text[], $3::text[]) as wanted (iban, currency)
+                join account on account.iban = wanted.iban and account.currency = wanted.currency
+        ) account
             join participant on participant.id = account.participant_id
-            join bank on bank.code = account.bank_code
-        where account.id = any($1)
-            or (account.iban, account.currency) in (select * from unnest($2::text[], $3::text[]))";
+            join bank on bank.code = account.bank_code";
 
-    REFERENCES = "select id, participant_id, end_to_end_id from payment
-        where (participant_id, end_to_end_id) in (select * from unnest($1::uuid[], $2::text[]))";
+    REFERENCES = "select payment.id, payment.participant_id, payment.end_to_end_id
+        from unnest($1::uuid[], $2::text[]) as wanted (participant_id, end_to_end_id)
+            join payment on payment.participant_id = wanted.participant_id and payment.end_to_end_id = wanted.end_to_end_id";
+
+    TAKE_NUMBERS = "select nextval('payment_number') as number from generate_series(1, $1::integer)";
 
     // Locked in the order of ids, and before payments are decided, so that no two slices promise the same funds.
     WALLETS = "select owner, currency, posted_credits - posted_debits as posted, held from ledger_account
@@ -61,7 +70,7 @@ statements! {
             debtor_account, debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode,
             end_to_end_id, uetr, remittance_information, \"authorization\", execute_at, initiate_before, settle_before,
             expires_at, hold_until, accepted_at, traceparent, state, state_since, chain_leg, hold_leg, payout_leg)
-        select new.id, nextval('payment_number'), new.participant_id, new.kind, new.refund_of, new.funding, new.payout,
+        select new.id, new.number, new.participant_id, new.kind, new.refund_of, new.funding, new.payout,
                 new.currency, new.amount, new.fee, new.debtor_account, new.debtor_participant, new.debtor_bank,
                 new.creditor_account, new.creditor_participant, new.creditor_bank, new.hold_mode, new.end_to_end_id, new.uetr,
                 new.remittance_information, new.signed, new.execute_at, new.initiate_before, new.settle_before,
@@ -69,13 +78,11 @@ statements! {
             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::bigint[],
                     $9::bigint[], $10::uuid[], $11::uuid[], $12::text[], $13::uuid[], $14::uuid[], $15::text[], $16::text[],
                     $17::text[], $18::uuid[], $19::text[], $20::jsonb[], $21::timestamptz[], $22::timestamptz[],
-                    $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::text[], $27::integer[])
+                    $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::text[], $27::bigint[])
                 as new (id, participant_id, kind, refund_of, funding, payout, currency, amount, fee, debtor_account,
                     debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode,
                     end_to_end_id, uetr, remittance_information, signed, execute_at, initiate_before, settle_before,
-                    expires_at, hold_until, traceparent, place)
-            order by new.place
-        returning id, number";
+                    expires_at, hold_until, traceparent, number)";
 
     RESERVE_QUOTA = "update payment set refunded = payment.refunded + taken.amount
         from (select of, sum(amount)::bigint as amount from unnest($1::uuid[], $2::bigint[]) as refund (of, amount) group by of) taken
@@ -248,14 +255,20 @@ pub async fn accept(
     render: Render<'_>,
 ) -> Result<Vec<Accepted>, StoreError> {
     let tx = db.begin().await?;
-    let taken = take_keys(&tx, requests, now).await?;
+    let known = read_keys(&tx, requests).await?;
+    let taken = take_keys(requests, &known);
     let fresh: Vec<&NewPayment> =
         requests.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(request, _)| request).collect();
-    let decisions = decide(&tx, &fresh, policy, now).await?;
-    let answers: Vec<KeptAnswer> =
-        fresh.iter().zip(&decisions).map(|(request, decision)| render(request, decision)).collect();
-    answer_keys(&tx, &fresh, &answers).await?;
-    let known = read_keys(&tx, requests, &taken).await?;
+    let mut answers = Vec::new();
+    if !fresh.is_empty() {
+        let drafts = decide(&tx, &fresh, policy, now).await?;
+        let acceptance = number(&tx, &fresh, drafts, now).await?;
+        answers.extend(
+            fresh.iter().zip(&acceptance.decisions).map(|(request, decision)| render(request, decision)),
+        );
+        put_keys(&tx, &fresh, &answers, now).await?;
+        acceptance.write(&tx, &fresh, now).await?;
+    }
     tx.commit().await?;
 
     let mut answers = answers.into_iter();
@@ -300,17 +313,16 @@ pub enum Keyed {
 /// [`StoreError::UnderWay`] when that takes too long.
 pub async fn take_key(tx: &Tx, request: &KeyedRequest, now: Timestamp) -> Result<Keyed, StoreError> {
     let KeyedRequest { client_id, route, key, fingerprint } = request;
-    let (clients, routes, keys) = (vec![client_id.as_str()], vec![route.as_str()], vec![key.as_str()]);
     let taken = tx
-        .query(TAKE_KEYS, &[&clients, &routes, &keys, &vec![fingerprint.to_vec()], &At(now)])
+        .query(TAKE_KEY, &[client_id, route, key, &fingerprint.as_slice(), &At(now)])
         .await
         .map_err(StoreError::of_key)?;
     if !taken.is_empty() {
         return Ok(Keyed::Start);
     }
-    let rows = tx.query(READ_KEYS, &[&clients, &routes, &keys]).await?;
+    let rows = tx.query(READ_KEYS, &[&vec![client_id], &vec![route], &vec![key]]).await?;
     let row = rows.first().ok_or_else(|| StoreError::Corrupt("an idempotency key that vanished".into()))?;
-    if row.try_get::<_, Vec<u8>>("fingerprint")? != fingerprint {
+    if row.try_get::<_, &[u8]>("fingerprint")? != fingerprint {
         return Ok(Keyed::UsedOtherwise);
     }
     let status = u16::try_from(row.try_get::<_, i16>("status")?).unwrap_or(500);
@@ -321,92 +333,70 @@ pub async fn take_key(tx: &Tx, request: &KeyedRequest, now: Timestamp) -> Result
 pub async fn keep(tx: &Tx, request: &KeyedRequest, answer: &KeptAnswer) -> Result<(), StoreError> {
     let KeyedRequest { client_id, route, key, .. } = request;
     let status = i16::try_from(answer.status).unwrap_or(500);
-    tx.execute(
-        ANSWER_KEYS,
-        &[&vec![client_id], &vec![route], &vec![key], &vec![status], &vec![&answer.body]],
-    )
-    .await?;
+    tx.execute(ANSWER_KEY, &[client_id, route, key, &status, &answer.body]).await?;
     Ok(())
 }
 
-/// Which requests are the first with their key. Waits for other transactions that have taken one of them.
-async fn take_keys(tx: &Tx, requests: &[NewPayment], now: Timestamp) -> Result<Vec<bool>, StoreError> {
-    let mut first_of: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
-    for (place, request) in requests.iter().enumerate() {
-        let KeyedRequest { client_id, route, key, .. } = &request.key;
-        first_of.entry((client_id, route, key)).or_insert(place);
-    }
-    let firsts: Vec<&NewPayment> = first_of.values().filter_map(|place| requests.get(*place)).collect();
-    let (clients, routes, keys, fingerprints) = columns!(
-        firsts,
-        |request| request.key.client_id.as_str(),
-        request.key.route.as_str(),
-        request.key.key.as_str(),
-        request.key.fingerprint.to_vec()
-    );
-    let mut taken = vec![false; requests.len()];
-    let rows = tx.query(TAKE_KEYS, &[&clients, &routes, &keys, &fingerprints, &At(now)]).await;
-    for row in rows.map_err(StoreError::of_key)? {
-        let key = (row.try_get("client_id")?, row.try_get("route")?, row.try_get("key")?);
-        if let Some(slot) = first_of.get(&key).and_then(|place| taken.get_mut(*place)) {
-            *slot = true;
-        }
-    }
-    Ok(taken)
+/// Which requests are the first with their key.
+fn take_keys(requests: &[NewPayment], known: &KnownKeys<'_>) -> Vec<bool> {
+    let mut seen: HashSet<KeyName<'_>> = HashSet::with_capacity(requests.len());
+    requests
+        .iter()
+        .map(|request| !known.contains_key(&name(&request.key)) && seen.insert(name(&request.key)))
+        .collect()
 }
 
-type KnownKeys<'a> = HashMap<(&'a str, &'a str, &'a str), ([u8; 32], KeptAnswer)>;
+/// A key with whose it is and for what.
+type KeyName<'a> = (&'a str, &'a str, &'a str);
 
-async fn read_keys<'a>(
-    tx: &Tx,
-    requests: &'a [NewPayment],
-    taken: &[bool],
-) -> Result<KnownKeys<'a>, StoreError> {
-    let old: Vec<&NewPayment> =
-        requests.iter().zip(taken).filter(|(_, taken)| !**taken).map(|(request, _)| request).collect();
-    if old.is_empty() {
-        return Ok(HashMap::new());
-    }
+fn name(key: &KeyedRequest) -> KeyName<'_> {
+    (&key.client_id, &key.route, &key.key)
+}
+
+type KnownKeys<'a> = HashMap<KeyName<'a>, ([u8; 32], KeptAnswer)>;
+
+/// What was answered before under the keys of these requests.
+async fn read_keys<'a>(tx: &Tx, requests: &'a [NewPayment]) -> Result<KnownKeys<'a>, StoreError> {
     let (clients, routes, keys) = columns!(
-        old,
+        requests,
         |request| request.key.client_id.as_str(),
         request.key.route.as_str(),
         request.key.key.as_str()
     );
     let mut known = HashMap::new();
     for row in tx.query(READ_KEYS, &[&clients, &routes, &keys]).await? {
-        let (client, route, key): (&str, &str, &str) =
-            (row.try_get("client_id")?, row.try_get("route")?, row.try_get("key")?);
-        let Some(request) = old.iter().find(|request| {
-            (&*request.key.client_id, &*request.key.route, &*request.key.key) == (client, route, key)
-        }) else {
-            continue;
-        };
-        let fingerprint: Vec<u8> = row.try_get("fingerprint")?;
+        let found: KeyName<'_> = (row.try_get("client_id")?, row.try_get("route")?, row.try_get("key")?);
+        let Some(request) = requests.iter().find(|request| name(&request.key) == found) else { continue };
+        let fingerprint: &[u8] = row.try_get("fingerprint")?;
         let fingerprint: [u8; 32] =
             fingerprint.try_into().map_err(|_| StoreError::Corrupt("a fingerprint".into()))?;
         let status = u16::try_from(row.try_get::<_, i16>("status")?).unwrap_or(500);
         let answer = KeptAnswer { status, body: row.try_get("body")? };
-        let KeyedRequest { client_id, route, key, .. } = &request.key;
-        known.insert((client_id.as_str(), route.as_str(), key.as_str()), (fingerprint, answer));
+        known.insert(name(&request.key), (fingerprint, answer));
     }
     Ok(known)
 }
 
-async fn answer_keys(tx: &Tx, requests: &[&NewPayment], answers: &[KeptAnswer]) -> Result<(), StoreError> {
-    if requests.is_empty() {
-        return Ok(());
-    }
+/// Writes the answers under their keys. Waits for another transaction that is writing one of them.
+async fn put_keys(
+    tx: &Tx,
+    requests: &[&NewPayment],
+    answers: &[KeptAnswer],
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let pairs: Vec<(&&NewPayment, &KeptAnswer)> = requests.iter().zip(answers).collect();
-    let (clients, routes, keys, statuses, bodies) = columns!(
+    let (clients, routes, keys, fingerprints, statuses, bodies) = columns!(
         pairs,
         |(request, answer)| request.key.client_id.as_str(),
         request.key.route.as_str(),
         request.key.key.as_str(),
+        request.key.fingerprint.as_slice(),
         i16::try_from(answer.status).unwrap_or(500),
         answer.body.as_slice()
     );
-    tx.execute(ANSWER_KEYS, &[&clients, &routes, &keys, &statuses, &bodies]).await?;
+    tx.execute(PUT_KEYS, &[&clients, &routes, &keys, &fingerprints, &statuses, &bodies, &At(now)])
+        .await
+        .map_err(StoreError::of_key)?;
     Ok(())
 }
 
@@ -429,17 +419,14 @@ async fn decide(
     requests: &[&NewPayment],
     policy: &PaymentPolicy,
     now: Timestamp,
-) -> Result<Vec<Decision>, StoreError> {
-    if requests.is_empty() {
-        return Ok(vec![]);
-    }
+) -> Result<Vec<Result<Draft, AcceptRefusal>>, StoreError> {
     let mut originals = read_originals(tx, requests).await?;
     let accounts = read_accounts(tx, requests, &originals).await?;
     let mut references = read_references(tx, requests, &accounts, &originals).await?;
     let mut wallets = lock_wallets(tx, requests, &accounts, &originals).await?;
     // In the order in which they came: what one takes of a reference, of what can be refunded and of a wallet is gone for
     // the next, and one that is refused takes nothing.
-    let drafts: Vec<Result<Draft, AcceptRefusal>> = requests
+    Ok(requests
         .iter()
         .map(|request| {
             let draft = draft(request, &accounts, &originals, policy, now)?;
@@ -456,8 +443,7 @@ async fn decide(
             }
             Ok(draft)
         })
-        .collect();
-    insert(tx, requests, &drafts, now).await
+        .collect())
 }
 
 /// A payment that passed every check but the balance's.
@@ -734,35 +720,42 @@ fn cover(terms: &Terms, wallets: &mut BTreeMap<AccountId, Balances>) -> Result<(
     refused.map_or(Ok(()), |_| Err(AcceptRefusal::InsufficientFunds))
 }
 
-/// Writes what is accepted, with all that follows.
-async fn insert(
+/// What is accepted of a slice, and all that follows from it.
+#[derive(Debug)]
+struct Acceptance {
+    /// One for each request, in their order.
+    decisions: Vec<Decision>,
+    slice: Slice,
+    /// Of which originals how much is taken by refunds.
+    quota: (Vec<Uuid>, Vec<i64>),
+}
+
+/// Gives numbers to the drafts that are accepted, and has them begin.
+async fn number(
     tx: &Tx,
     requests: &[&NewPayment],
-    drafts: &[Result<Draft, AcceptRefusal>],
+    drafts: Vec<Result<Draft, AcceptRefusal>>,
     now: Timestamp,
-) -> Result<Vec<Decision>, StoreError> {
-    let accepted: Vec<(&NewPayment, &Draft)> = requests
-        .iter()
-        .zip(drafts)
-        .filter_map(|(request, draft)| Some((*request, draft.as_ref().ok()?)))
-        .collect();
-    let numbers = insert_rows(tx, &accepted, now).await?;
+) -> Result<Acceptance, StoreError> {
+    let wanted = i32::try_from(drafts.iter().filter(|draft| draft.is_ok()).count()).unwrap_or(i32::MAX);
+    let mut numbers = tx.query(TAKE_NUMBERS, &[&wanted]).await?.into_iter();
+    let mut next_number = || -> Result<PaymentNumber, StoreError> {
+        let row = numbers.next().ok_or_else(|| StoreError::Corrupt("too few payment numbers".into()))?;
+        let number = u64::try_from(row.try_get::<_, i64>("number")?);
+        Ok(PaymentNumber(number.map_err(|_| StoreError::Corrupt("a payment number".into()))?))
+    };
     let mut slice = Slice::default();
-    let mut decisions = Vec::with_capacity(requests.len());
     let mut quota: (Vec<Uuid>, Vec<i64>) = Default::default();
+    let mut decisions = Vec::with_capacity(requests.len());
     for (request, draft) in requests.iter().zip(drafts) {
-        let draft = match draft {
+        let Draft { terms, participant } = match draft {
             Err(refusal) => {
-                decisions.push(Decision::Refused(*refusal));
+                decisions.push(Decision::Refused(refusal));
                 continue;
             }
             Ok(draft) => draft,
         };
-        let number = numbers
-            .get(&request.id)
-            .copied()
-            .ok_or_else(|| StoreError::Corrupt(format!("payment {} got no number", request.id)))?;
-        let terms = Terms { number, ..draft.terms.clone() };
+        let terms = Terms { number: next_number()?, ..terms };
         if let Kind::Refund { of } = terms.kind {
             quota.0.push(of.as_uuid());
             quota.1.push(minor_units(terms.amount));
@@ -770,7 +763,7 @@ async fn insert(
         let step = domain::accept(&terms);
         let stored = StoredPayment {
             payment: Payment { terms, progress: step.next },
-            participant: draft.participant,
+            participant,
             end_to_end_id: request.end_to_end_id.clone(),
             uetr: request.uetr,
             remittance_information: request.remittance_information.clone(),
@@ -782,20 +775,36 @@ async fn insert(
         slice.add_new(&stored, step, now);
         decisions.push(Decision::Accepted(Box::new(stored)));
     }
-    slice.write(tx, now).await?;
-    if !quota.0.is_empty() {
-        tx.execute(RESERVE_QUOTA, &[&quota.0, &quota.1]).await?;
+    Ok(Acceptance { decisions, slice, quota })
+}
+
+impl Acceptance {
+    /// Writes what is accepted, with all that follows.
+    async fn write(self, tx: &Tx, requests: &[&NewPayment], now: Timestamp) -> Result<(), StoreError> {
+        let accepted: Vec<(&NewPayment, &StoredPayment)> = requests
+            .iter()
+            .zip(&self.decisions)
+            .filter_map(|(request, decision)| match decision {
+                Decision::Accepted(stored) => Some((*request, &**stored)),
+                Decision::Refused(_) => None,
+            })
+            .collect();
+        insert_rows(tx, &accepted, now).await?;
+        self.slice.write(tx, now).await?;
+        if !self.quota.0.is_empty() {
+            tx.execute(RESERVE_QUOTA, &[&self.quota.0, &self.quota.1]).await?;
+        }
+        Ok(())
     }
-    Ok(decisions)
 }
 
 async fn insert_rows(
     tx: &Tx,
-    accepted: &[(&NewPayment, &Draft)],
+    accepted: &[(&NewPayment, &StoredPayment)],
     now: Timestamp,
-) -> Result<HashMap<PaymentId, PaymentNumber>, StoreError> {
+) -> Result<(), StoreError> {
     if accepted.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(());
     }
     let of = |kind: Kind| match kind {
         Kind::Refund { of } => Some(of.as_uuid()),
@@ -803,25 +812,25 @@ async fn insert_rows(
     };
     let (ids, participants, kinds, refunds, fundings, payouts, currencies, amounts, fees) = columns!(
         accepted,
-        |(request, draft)| request.id.as_uuid(),
-        draft.participant.as_uuid(),
-        draft.terms.kind.as_str(),
-        of(draft.terms.kind),
-        draft.terms.funding.as_str(),
-        draft.terms.payout.as_str(),
-        draft.terms.amount.currency().code().to_owned(),
-        minor_units(draft.terms.amount),
-        minor_units(draft.terms.fee)
+        |(request, stored)| request.id.as_uuid(),
+        stored.participant.as_uuid(),
+        stored.payment.terms.kind.as_str(),
+        of(stored.payment.terms.kind),
+        stored.payment.terms.funding.as_str(),
+        stored.payment.terms.payout.as_str(),
+        stored.payment.terms.amount.currency().code().to_owned(),
+        minor_units(stored.payment.terms.amount),
+        minor_units(stored.payment.terms.fee)
     );
     let (debtors, debtor_participants, debtor_banks, creditors, creditor_participants, creditor_banks, modes) = columns!(
         accepted,
-        |(_, draft)| draft.terms.debtor.account.as_uuid(),
-        draft.terms.debtor.participant.as_uuid(),
-        draft.terms.debtor.bank.as_str(),
-        draft.terms.creditor.account.as_uuid(),
-        draft.terms.creditor.participant.as_uuid(),
-        draft.terms.creditor.bank.as_str(),
-        hold_mode_name(draft.terms.hold_mode)
+        |(_, stored)| stored.payment.terms.debtor.account.as_uuid(),
+        stored.payment.terms.debtor.participant.as_uuid(),
+        stored.payment.terms.debtor.bank.as_str(),
+        stored.payment.terms.creditor.account.as_uuid(),
+        stored.payment.terms.creditor.participant.as_uuid(),
+        stored.payment.terms.creditor.bank.as_str(),
+        hold_mode_name(stored.payment.terms.hold_mode)
     );
     let (references, uetrs, remittances, signed, traces) = columns!(
         accepted,
@@ -833,59 +842,55 @@ async fn insert_rows(
     );
     let (execute, initiate, settle, expire, hold) = columns!(
         accepted,
-        |(_, draft)| At(draft.terms.execute_at),
-        At(draft.terms.initiate_before),
-        At(draft.terms.settle_before),
-        At(draft.terms.expires_at),
-        At(draft.terms.hold_until)
+        |(_, stored)| At(stored.payment.terms.execute_at),
+        At(stored.payment.terms.initiate_before),
+        At(stored.payment.terms.settle_before),
+        At(stored.payment.terms.expires_at),
+        At(stored.payment.terms.hold_until)
     );
-    let places: Vec<i32> = (0..).take(accepted.len()).collect();
+    let numbers: Vec<i64> = accepted
+        .iter()
+        .map(|(_, stored)| i64::try_from(stored.payment.terms.number.0).unwrap_or(i64::MAX))
+        .collect();
     let Legs { chain, hold: hold_leg, payout, .. } = Legs::NEW;
-    let rows = tx
-        .query(
-            INSERT,
-            &[
-                &ids,
-                &participants,
-                &kinds,
-                &refunds,
-                &fundings,
-                &payouts,
-                &currencies,
-                &amounts,
-                &fees,
-                &debtors,
-                &debtor_participants,
-                &debtor_banks,
-                &creditors,
-                &creditor_participants,
-                &creditor_banks,
-                &modes,
-                &references,
-                &uetrs,
-                &remittances,
-                &signed,
-                &execute,
-                &initiate,
-                &settle,
-                &expire,
-                &hold,
-                &traces,
-                &places,
-                &At(now),
-                &payment::chain_leg_name(chain),
-                &payment::hold_leg_name(hold_leg),
-                &payment::payout_leg_name(payout),
-            ],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let number = u64::try_from(row.try_get::<_, i64>("number")?)
-                .map_err(|_| StoreError::Corrupt("a payment number".into()))?;
-            Ok((PaymentId::from_uuid(row.try_get("id")?), PaymentNumber(number)))
-        })
-        .collect()
+    tx.execute(
+        INSERT,
+        &[
+            &ids,
+            &participants,
+            &kinds,
+            &refunds,
+            &fundings,
+            &payouts,
+            &currencies,
+            &amounts,
+            &fees,
+            &debtors,
+            &debtor_participants,
+            &debtor_banks,
+            &creditors,
+            &creditor_participants,
+            &creditor_banks,
+            &modes,
+            &references,
+            &uetrs,
+            &remittances,
+            &signed,
+            &execute,
+            &initiate,
+            &settle,
+            &expire,
+            &hold,
+            &traces,
+            &numbers,
+            &At(now),
+            &payment::chain_leg_name(chain),
+            &payment::hold_leg_name(hold_leg),
+            &payment::payout_leg_name(payout),
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Amounts of a payment fit: they were parsed within 2^53.

@@ -44,9 +44,11 @@ statements! {
 
     SET_NONCE = "update chain_lane set next_nonce = $3 where lane = $1 and epoch = $2";
 
-    DUE_ON_CHAIN = "select exists (
-            select from effect
-                where lane = 'chain' and kind = any($1) and state = 'ready' and next_attempt_at <= $2) as is_due";
+    DUE_ON_CHAIN = "select count(*) as due, min(state_since) as oldest from (
+            select state_since from effect
+                where is_waiting and lane = 'chain' and bank_code is null and kind = any($1) and state = 'ready'
+                    and next_attempt_at <= $2
+                order by next_attempt_at limit $3) first";
 
     // Initiations that are due, with their leaves' content. Locked against a client's cancellation.
     CLAIM_INITIATIONS = "select effect.payment_id, payment.number, payment.currency, payment.funding, payment.payout,
@@ -57,8 +59,8 @@ statements! {
             join payment on payment.id = effect.payment_id
             join account debtor on debtor.id = payment.debtor_account
             join account creditor on creditor.id = payment.creditor_account
-        where effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready' and effect.next_attempt_at <= $1
-            and payment.currency = any($3)
+        where effect.is_waiting and effect.lane = 'chain' and effect.bank_code is null and effect.kind = 'initiate'
+            and effect.state = 'ready' and effect.next_attempt_at <= $1 and payment.currency = any($3)
         order by effect.next_attempt_at limit $2
         for update of effect skip locked";
 
@@ -66,7 +68,8 @@ statements! {
     // payments that are late, which are few, and not by the effects that are ready.
     REVOKE_LATE = "update effect set state = 'revoked', outcome = 'too_late', state_since = $2
         from payment
-        where payment.chain_leg = 'unused' and payment.state in ('accepted', 'cancelling') and payment.initiate_before <= $1
+        where payment.is_open and payment.chain_leg = 'unused' and payment.state in ('accepted', 'cancelling')
+            and payment.initiate_before <= $1
             and effect.payment_id = payment.id and effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'";
 
     REFUSE_UNSENT = "update effect set state = 'refused', attempts = attempts + 1, outcome = refused.why, state_since = $3
@@ -80,7 +83,8 @@ statements! {
             join chain_leaf on chain_leaf.payment_id = effect.payment_id
             join chain_batch on chain_batch.root = chain_leaf.root
             join chain_tx on chain_tx.id = chain_batch.chain_tx
-        where effect.lane = 'chain' and effect.kind = any($1) and effect.state = 'ready' and effect.next_attempt_at <= $2
+        where effect.is_waiting and effect.lane = 'chain' and effect.bank_code is null and effect.kind = any($1)
+            and effect.state = 'ready' and effect.next_attempt_at <= $2
         order by effect.next_attempt_at limit $3
         for update of effect skip locked";
 
@@ -137,7 +141,9 @@ statements! {
         from chain_tx where lane = $1 and state in ('intended', 'signed', 'broadcast')
         order by nonce nulls last, created_at, id limit $2";
 
-    TX_BODIES = "select id, calldata, raw from chain_tx where id = any($1)";
+    TX_BODIES = "select chain_tx.id, chain_tx.calldata, version.raw
+        from chain_tx left join chain_tx_version version on version.tx_hash = chain_tx.tx_hash
+        where chain_tx.id = any($1)";
 
     // A reorganisation took its block: it is broadcast again, with the nonce it has.
     REOPEN_TXS = "update chain_tx set state = 'signed', included_number = null, included_hash = null, state_since = $2
@@ -150,11 +156,11 @@ statements! {
 
     TX_ITEMS = "select payment_id from chain_tx_item where chain_tx = $1 order by place";
 
-    SIGN = "update chain_tx set state = 'signed', nonce = new.nonce, raw = new.raw, tx_hash = new.tx_hash,
+    SIGN = "update chain_tx set state = 'signed', nonce = new.nonce, tx_hash = new.tx_hash,
             fee_per_gas = new.fee_per_gas, priority_fee = new.priority_fee, gas_limit = new.gas_limit,
-            versions = versions + 1, state_since = $8
-        from unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[])
-            as new (id, nonce, raw, tx_hash, fee_per_gas, priority_fee, gas_limit)
+            versions = versions + 1, state_since = $7
+        from unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[])
+            as new (id, nonce, tx_hash, fee_per_gas, priority_fee, gas_limit)
         where chain_tx.id = new.id";
 
     INSERT_VERSIONS = "insert into chain_tx_version (tx_hash, chain_tx, raw, signed_at)
@@ -166,7 +172,7 @@ statements! {
         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::text[]) as new (id, state, number, hash, outcome)
         where chain_tx.id = new.id and chain_tx.state <> new.state";
 
-    UNSIGN = "update chain_tx set state = 'intended', nonce = null, raw = null, tx_hash = null, state_since = $2 where id = $1";
+    UNSIGN = "update chain_tx set state = 'intended', nonce = null, tx_hash = null, state_since = $2 where id = $1";
 
     ENSURE_CURSOR = "insert into chain_cursor (block_number, block_hash, announced_number) values ($1, $2, $1)
         on conflict do nothing";
@@ -206,11 +212,12 @@ statements! {
         select * from unnest($1::bigint[], $2::integer[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::uuid[], $8::jsonb[])
         on conflict do nothing";
 
-    ANNOUNCE = "update chain_log set announced = true where not announced and block_number <= $1
-        returning block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data";
+    // What is announced is what lies up to the cursor's place.
+    TO_ANNOUNCE = "select block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data from chain_log
+        where block_number > $1 and block_number <= $2 order by block_number, log_index";
 
     REMOVE = "delete from chain_log where block_number > $1
-        returning block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data, announced";
+        returning block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data";
 
     TRACES = "select id, traceparent from payment where id = any($1)";
 
@@ -235,7 +242,7 @@ statements! {
 
     READ_TOTALS = "select currency, sequence from chain_totals";
 
-    LAST_TOTALS = "select data from chain_log where currency = $1 and kind = 'totals' and announced
+    LAST_TOTALS = "select data from chain_log where currency = $1 and kind = 'totals' and block_number <= $2
         order by block_number desc, log_index desc limit 1";
 
     CONTRACT_DECIMALS = "select currency, token_decimals from chain_contract";
@@ -368,11 +375,28 @@ pub async fn set_nonce(tx: &Tx, lease: &LaneLease, nonce: u64) -> Result<(), Sto
 
 // ------------------------------------------------------------------------------------------------------------- intending
 
-/// Is any of these effects due? A look before a transaction is begun for them.
-pub async fn is_due(db: &Db, effects: &[Effect], now: Timestamp) -> Result<bool, StoreError> {
+/// What is due of some effects, before a transaction is begun for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// How many, counted to a limit.
+    pub count: usize,
+    /// Since when the one waits that has waited longest.
+    pub oldest: Timestamp,
+}
+
+/// Looks at what is due of these effects, and counts up to `limit` of it. `None`: nothing is.
+pub async fn due(
+    db: &Db,
+    effects: &[Effect],
+    now: Timestamp,
+    limit: usize,
+) -> Result<Option<Due>, StoreError> {
     let kinds: Vec<&str> = effects.iter().map(|effect| effect.as_str()).collect();
-    let rows = db.query(DUE_ON_CHAIN, &[&kinds, &At(now)]).await?;
-    rows.first().map_or(Ok(false), |row| Ok(row.try_get("is_due")?))
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = db.query(DUE_ON_CHAIN, &[&kinds, &At(now), &limit]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let count = usize::try_from(row.try_get::<_, i64>("due")?).unwrap_or(usize::MAX);
+    Ok(row.try_get::<_, Option<At>>("oldest")?.map(|At(oldest)| Due { count, oldest }))
 }
 
 /// A payment that is to be opened on chain.
@@ -810,8 +834,8 @@ pub async fn save_signatures(
         wei(signature.priority_fee),
         wei(signature.gas_limit)
     );
-    tx.execute(SIGN, &[&ids, &nonces, &raw, &hashes, &fees, &priorities, &limits, &At(now)]).await?;
     tx.execute(INSERT_VERSIONS, &[&hashes, &ids, &raw, &At(now)]).await?;
+    tx.execute(SIGN, &[&ids, &nonces, &hashes, &fees, &priorities, &limits, &At(now)]).await?;
     match next_nonce {
         Some(next_nonce) => set_nonce(tx, lease, next_nonce).await,
         None => Ok(()),
@@ -1099,10 +1123,8 @@ pub async fn take_in(
     let tx = db.begin().await?;
     save_stretch(&tx, stretch, reorg_depth_blocks_max).await?;
     let announce_to = stretch.announce_to.min(stretch.last.number).max(lease.announced_number);
-    let rows = tx.query(ANNOUNCE, &[&number(announce_to)?]).await?;
-    let mut logs = stored_logs(&rows)?;
-    logs.sort_by_key(|log| (log.block_number, log.log_index));
-    let announced = spread(&tx, &logs, false, now).await?;
+    let rows = tx.query(TO_ANNOUNCE, &[&number(lease.announced_number)?, &number(announce_to)?]).await?;
+    let announced = spread(&tx, &stored_logs(&rows)?, None, now).await?;
     save_head(&tx, stretch.chain_id, &stretch.head, now).await?;
     move_cursor(&tx, lease, &stretch.last, announce_to).await?;
     tx.commit().await?;
@@ -1119,17 +1141,13 @@ pub async fn rewind(
 ) -> Result<usize, StoreError> {
     let tx = db.begin().await?;
     let rows = tx.query(REMOVE, &[&number(ancestor.number)?]).await?;
-    let mut announced = Vec::new();
-    for row in rows {
-        if row.try_get("announced")? {
-            announced.push(row);
-        }
-    }
-    let mut logs = stored_logs(&announced)?;
+    let mut logs = stored_logs(&rows)?;
+    logs.retain(|log| log.block_number <= lease.announced_number);
     logs.sort_by_key(|log| std::cmp::Reverse((log.block_number, log.log_index)));
-    let removed = spread(&tx, &logs, true, now).await?;
+    let announced_to = lease.announced_number.min(ancestor.number);
+    let removed = spread(&tx, &logs, Some(announced_to), now).await?;
     tx.execute(FORGET_BLOCKS, &[&0i64, &number(ancestor.number)?]).await?;
-    move_cursor(&tx, lease, ancestor, lease.announced_number.min(ancestor.number)).await?;
+    move_cursor(&tx, lease, ancestor, announced_to).await?;
     tx.commit().await?;
     Ok(removed)
 }
@@ -1215,12 +1233,18 @@ async fn save_stretch(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -
     Ok(())
 }
 
-/// Everything that follows from logs that are announced, or taken back.
-async fn spread(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<usize, StoreError> {
+/// Everything that follows from logs that are announced; or taken back, when what is left is announced up to `back_to`.
+async fn spread(
+    tx: &Tx,
+    logs: &[SeenLog],
+    back_to: Option<u64>,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let removed = back_to.is_some();
     let observations = observe(tx, logs, removed, now).await?;
     resolve_effects(tx, logs, removed, now).await?;
     move_wallets(tx, logs, removed, now).await?;
-    save_totals(tx, logs, removed).await?;
+    save_totals(tx, logs, back_to).await?;
     Ok(observations)
 }
 
@@ -1402,7 +1426,7 @@ fn source_of(log: &SeenLog, now: Timestamp) -> Uuid {
     PaymentId::generate(now, random).as_uuid()
 }
 
-async fn save_totals(tx: &Tx, logs: &[SeenLog], removed: bool) -> Result<(), StoreError> {
+async fn save_totals(tx: &Tx, logs: &[SeenLog], back_to: Option<u64>) -> Result<(), StoreError> {
     let mut known: HashMap<String, u64> = HashMap::new();
     for row in tx.query(READ_TOTALS, &[]).await? {
         known.insert(row.try_get("currency")?, unsigned(row.try_get("sequence")?)?);
@@ -1411,7 +1435,7 @@ async fn save_totals(tx: &Tx, logs: &[SeenLog], removed: bool) -> Result<(), Sto
     for log in logs {
         let Said::Totals { sequence, .. } = log.said else { continue };
         let code = log.currency.code().to_owned();
-        if removed {
+        if back_to.is_some() {
             newest.insert(log.currency, (log.said.clone(), 0));
             continue;
         }
@@ -1423,7 +1447,10 @@ async fn save_totals(tx: &Tx, logs: &[SeenLog], removed: bool) -> Result<(), Sto
     }
     for (currency, (said, gaps)) in newest {
         // After a reorganisation the totals are those of the newest log that is left.
-        let said = if removed { last_totals(tx, currency).await? } else { said };
+        let said = match back_to {
+            Some(announced_to) => last_totals(tx, currency, announced_to).await?,
+            None => said,
+        };
         let Said::Totals { sequence, minted, burned, escrowed, redemption } = said else { continue };
         tx.execute(
             SAVE_TOTALS,
@@ -1442,9 +1469,9 @@ async fn save_totals(tx: &Tx, logs: &[SeenLog], removed: bool) -> Result<(), Sto
     Ok(())
 }
 
-async fn last_totals(tx: &Tx, currency: Currency) -> Result<Said, StoreError> {
+async fn last_totals(tx: &Tx, currency: Currency, announced_to: u64) -> Result<Said, StoreError> {
     let none = Said::Totals { sequence: 0, minted: 0, burned: 0, escrowed: 0, redemption: 0 };
-    let rows = tx.query(LAST_TOTALS, &[&currency.code()]).await?;
+    let rows = tx.query(LAST_TOTALS, &[&currency.code(), &number(announced_to)?]).await?;
     match rows.first() {
         None => Ok(none),
         Some(row) => {

@@ -3,6 +3,10 @@
 //! Each role has a pool of its own size. Time-outs are everywhere: on connecting, on waiting for a connection, on a
 //! statement, on a lock, on an idle transaction and on a peer that has vanished (`tcp_user_timeout`), because a query on a
 //! dead connection otherwise hangs for a quarter of an hour.
+//!
+//! Slices find their rows by index, and their plans are kept for as long as the connection. A plan that was made while a
+//! table (or the partition of a new day) was still empty would read all of it, and go on doing so when it is full; hence
+//! whole tables are read in snapshots only, which look at everything on purpose.
 
 use crate::failpoint;
 use crate::sql::Statement;
@@ -67,7 +71,7 @@ impl Db {
         config.tcp_user_timeout(Duration::from_secs(5));
         config.keepalives_idle(Duration::from_secs(10));
         config.options(format!(
-            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={}",
+            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c enable_seqscan=off",
             settings.statement_timeout.as_millis(),
             settings.lock_timeout.as_millis(),
             settings.statement_timeout.as_millis(),
@@ -120,7 +124,9 @@ impl Db {
     /// Begins a transaction that sees one instant of the database and changes nothing.
     pub(crate) async fn snapshot(&self) -> Result<Tx, StoreError> {
         let connection = self.connection().await?;
-        connection.batch_execute("begin isolation level repeatable read read only").await?;
+        connection
+            .batch_execute("begin isolation level repeatable read read only; set local enable_seqscan = on")
+            .await?;
         Ok(Tx { connection: Some(connection) })
     }
 
@@ -167,7 +173,7 @@ impl Db {
     }
 }
 
-const ENSURE_PARTITIONS: &str = "select ensure_daily_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 7)";
+const ENSURE_PARTITIONS: &str = "select ensure_daily_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 2)";
 
 /// A transaction. Dropped without [`Tx::commit`], it is rolled back with its connection.
 #[derive(Debug)]

@@ -37,7 +37,7 @@ statements! {
             state_since = case when effect.state = 'claimed' then effect.state_since else $4 end
         from (
             select payment_id, kind, state, attempts from effect
-                where lane = 'bank' and bank_code = $1 and next_attempt_at <= $4
+                where is_waiting and lane = 'bank' and bank_code = $1 and next_attempt_at <= $4
                     and (state in ('ready', 'unknown') or state = 'claimed' and lease_until <= $4)
                 order by next_attempt_at limit $2
                 for update skip locked
@@ -55,12 +55,14 @@ statements! {
         where payment.id = any($1)";
 
     BANKS_WITH_WORK = "select code from bank where exists (
-            select from effect where lane = 'bank' and bank_code = bank.code and next_attempt_at <= $1
+            select from effect where is_waiting and lane = 'bank' and bank_code = bank.code and next_attempt_at <= $1
                 and (state in ('ready', 'unknown') or state = 'claimed' and lease_until <= $1))";
 
     // A row whose fence has moved on is somebody else's: it is left alone, and the caller is told by its absence.
     FINISH = "update effect set state = new.state, reference = coalesce(new.reference, effect.reference),
-            outcome = new.outcome, booked_at = new.booked_at, next_attempt_at = new.next_attempt_at,
+            outcome = new.outcome, booked_at = new.booked_at, 
+            next_attempt_at = case new.state when 'escalated' then 'infinity'
+                else coalesce(new.next_attempt_at, effect.next_attempt_at) end,
             lease_owner = null, lease_until = null, state_since = $8
         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $9::timestamptz[])
             as new (payment_id, kind, fence, state, reference, outcome, next_attempt_at, booked_at)
@@ -224,10 +226,11 @@ impl EffectNext {
         }
     }
 
-    const fn due(self, now: Timestamp) -> Timestamp {
+    /// When a worker looks at it again. Where none does the instant stays as it was, because it is indexed.
+    const fn due(self) -> Option<Timestamp> {
         match self {
-            Self::Again(at) | Self::Ask(at) => at,
-            Self::Done | Self::Escalated => now,
+            Self::Again(at) | Self::Ask(at) => Some(at),
+            Self::Done | Self::Escalated => None,
         }
     }
 }
@@ -312,7 +315,7 @@ pub async fn finish(
         result.next.state(),
         result.reference.as_deref(),
         result.outcome.as_str(),
-        At(result.next.due(now)),
+        result.next.due().map(At),
         result.booked_at.map(At)
     );
     let rows = tx

@@ -30,14 +30,14 @@ statements! {
     SUSPEND = "update participant set status = 'suspended', status_reason = $2 where id = any($1) and status = 'active'";
 
     SETTLE_DUE = "select id from payment
-        where settle_before <= $1
+        where is_open and settle_before <= $1
             and (state in ('accepted', 'initiated', 'held') or (state = 'under_review' and reason = 'creditor_blocked'))
         order by settle_before limit $2";
 
     // Only when the orchestrator has read all that the chain had said by then: the initiation may lie unread in the log. The
     // watcher writes both in one transaction, so whoever sees the head sees the log.
     INITIATE_DUE = "select id from payment
-        where initiate_before <= (select finalized_time from chain_head)
+        where is_open and initiate_before <= (select finalized_time from chain_head)
             and chain_leg = 'unused' and state in ('accepted', 'cancelling')
             and hold_leg not in ('release_asked', 'return_asked')
             and not exists (

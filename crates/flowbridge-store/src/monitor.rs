@@ -8,10 +8,14 @@ use std::time::Duration;
 
 statements! {
     OPEN_PAYMENTS = "select state, count(*) as waiting, min(state_since) as oldest from payment
-        where state not in ('completed', 'failed') group by state";
+        where is_open group by state";
 
     OPEN_EFFECTS = "select lane, kind, state, count(*) as waiting, min(state_since) as oldest from effect
-        where state in ('ready', 'claimed', 'sent', 'unknown', 'escalated') group by lane, kind, state";
+        where is_waiting group by lane, kind, state";
+
+    // Effects that were sent to the chain wait as its transactions do.
+    OPEN_TXS = "select lane, purpose, chain_tx.state, count(*) as waiting, min(chain_tx.created_at) as oldest from chain_tx
+        where chain_tx.state in ('intended', 'signed', 'broadcast') group by lane, purpose, chain_tx.state";
 
     OPEN_DEAD_LETTERS = "select consumer_group, count(*) as waiting, min(parked_at) as oldest from dead_letter
         where resolved_at is null group by consumer_group";
@@ -28,7 +32,7 @@ statements! {
 /// A kind of work that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// What it is, such as `payment`, `effect` or `dead_letter`.
+    /// What it is, such as `payment`, `effect`, `chain_tx` or `dead_letter`.
     pub what: &'static str,
     /// Which kind of it: a state, or `lane.kind.state`.
     pub kind: String,
@@ -44,6 +48,7 @@ pub async fn waiting(db: &Db, now: Timestamp) -> Result<(Vec<Waiting>, i64), Sto
     for (what, statement, columns) in [
         ("payment", OPEN_PAYMENTS, &["state"][..]),
         ("effect", OPEN_EFFECTS, &["lane", "kind", "state"][..]),
+        ("chain_tx", OPEN_TXS, &["lane", "purpose", "state"][..]),
         ("dead_letter", OPEN_DEAD_LETTERS, &["consumer_group"][..]),
     ] {
         for row in db.query(statement, &[]).await? {

@@ -24,13 +24,13 @@ statements! {
     LEDGER = "select kind, owner, currency, posted_debits, posted_credits from ledger_account";
 
     ESCROWED = "select debtor_account, currency, sum(amount)::bigint as amount from payment
-        where chain_leg = 'open' and funding = 'token'
+        where is_open and chain_leg = 'open' and funding = 'token'
         group by debtor_account, currency";
 
     RECEIVABLE = "select debtor_participant, currency,
             sum(case when chain_leg = 'settled' then amount else -amount end)::bigint as amount
         from payment
-        where state not in ('completed', 'failed') and funding = 'bank'
+        where is_open and funding = 'bank'
             and (chain_leg = 'settled' and hold_leg in ('placed', 'capture_asked')
                 or chain_leg <> 'settled' and hold_leg in ('captured', 'return_asked'))
         group by debtor_participant, currency";
@@ -58,7 +58,7 @@ statements! {
     UNRESOLVED = "select effect.payment_id, effect.kind, effect.bank_code, effect.state from effect
         where effect.lane = 'bank' and effect.bank_code = $1 and (effect.kind in ('capture', 'credit') or effect.kind = 'release' and exists (
                 select from effect taken where taken.payment_id = effect.payment_id and taken.kind = 'capture' and taken.outcome = 'done'))
-            and effect.state in ('claimed', 'unknown', 'escalated')";
+            and effect.is_waiting and effect.state in ('claimed', 'unknown', 'escalated')";
 
     BOOKED_AFTER = "select effect.payment_id, effect.kind, effect.bank_code from effect
         where effect.lane = 'bank' and effect.bank_code = $1 and (effect.kind in ('capture', 'credit') or effect.kind = 'release' and exists (

@@ -56,7 +56,7 @@ statements! {
     CANCEL_DELETED = "update webhook_delivery set state = 'cancelled', fence = fence + 1, state_since = $1
         where id in (
             select delivery.id from webhook_endpoint endpoint
-                join webhook_delivery delivery on delivery.endpoint_id = endpoint.id and delivery.state in ('pending', 'claimed')
+                join webhook_delivery delivery on delivery.endpoint_id = endpoint.id and delivery.is_open
                 where endpoint.status = 'deleted' limit $2)";
 
     // The offsets of the partitions held go in, those up to which the log was taken in come out.
@@ -106,7 +106,7 @@ statements! {
                 on conflict (id) do update
                     set state = 'pending', attempts = 0, next_attempt_at = excluded.next_attempt_at,
                         fence = webhook_delivery.fence + 1, state_since = excluded.state_since
-                    where webhook_delivery.state in ('exhausted', 'cancelled')
+                    where webhook_delivery.is_given_up
                 returning id
         )
         select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events
@@ -123,12 +123,12 @@ statements! {
         ), due as (
             select oldest.id from ready, lateral (
                 select delivery.id from webhook_delivery delivery
-                    where delivery.endpoint_id = ready.id and delivery.state in ('pending', 'claimed')
-                        and delivery.next_attempt_at <= $1
+                    where delivery.endpoint_id = ready.id and delivery.is_open and delivery.next_attempt_at <= $1
+                        and (delivery.state = 'pending' or delivery.lease_until <= $1)
                         and not exists (
                             select from webhook_delivery earlier
                                 where earlier.endpoint_id = delivery.endpoint_id and earlier.subject_id = delivery.subject_id
-                                    and earlier.state in ('pending', 'claimed')
+                                    and earlier.is_open
                                     and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq))
                     order by delivery.next_attempt_at limit greatest(ready.room, 0)
                     for update skip locked
@@ -136,7 +136,7 @@ statements! {
                 order by ready.unanswered_streak, ready.room desc limit $2
         ), claimed as (
             update webhook_delivery delivery
-                set state = 'claimed', attempts = attempts + 1, fence = fence + 1, next_attempt_at = $3,
+                set state = 'claimed', attempts = attempts + 1, fence = fence + 1, lease_until = $3,
                     state_since = $1
                 from due where delivery.id = due.id
                 returning delivery.*
@@ -171,11 +171,22 @@ statements! {
             as new (id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until, disabled_reason)
         where endpoint.id = new.id";
 
-    // Each state on its own, so that each is a walk down one index.
-    DELIVERIES = concat!("select newest.* from unnest($2::text[]) as wanted (state), lateral (
-            select ", delivery_columns!(), " from webhook_delivery delivery
-                where delivery.endpoint_id = $1 and delivery.state = wanted.state and ($3::uuid is null or delivery.id < $3)
-                order by delivery.id desc limit $4
+    // What is open, what was given up and what was delivered each have an index, which is walked only as far as a page.
+    DELIVERIES = concat!("select newest.* from (
+            (select ", delivery_columns!(), " from webhook_delivery delivery
+                where delivery.endpoint_id = $1 and delivery.is_open and delivery.state = any($2)
+                    and ($3::uuid is null or delivery.id < $3)
+                order by delivery.id desc limit $4)
+            union all
+            (select ", delivery_columns!(), " from webhook_delivery delivery
+                where delivery.endpoint_id = $1 and delivery.is_given_up and delivery.state = any($2)
+                    and ($3::uuid is null or delivery.id < $3)
+                order by delivery.id desc limit $4)
+            union all
+            (select ", delivery_columns!(), " from webhook_delivery delivery
+                where delivery.endpoint_id = $1 and delivery.state = 'delivered' and 'delivered' = any($2)
+                    and ($3::uuid is null or delivery.id < $3)
+                order by delivery.id desc limit $4)
         ) newest order by newest.id desc limit $4");
 
     DELIVERY = concat!("select ", delivery_columns!(), " from webhook_delivery delivery where id = $2 and endpoint_id = $1");
@@ -215,12 +226,13 @@ statements! {
     DELETE_OLD_DELIVERIES = "delete from webhook_delivery_other_days where id < uuid_floor($1)";
 
     DEPTH = "select state, count(*) as deliveries from (
-            select state from webhook_delivery where state in ('pending', 'claimed') limit $1
+            select state from webhook_delivery where is_open limit $1
         ) open group by state";
 
     OLDEST_PENDING = "select min(oldest.created_at) as created_at from webhook_endpoint endpoint, lateral (
             select delivery.created_at from webhook_delivery delivery
-                where delivery.endpoint_id = endpoint.id and delivery.state = 'pending' order by delivery.id limit 1
+                where delivery.endpoint_id = endpoint.id and delivery.is_open and delivery.state = 'pending'
+                order by delivery.next_attempt_at limit 1
         ) oldest where endpoint.status = 'active'";
 
     UNHEALTHY = "select count(*) filter (where status = 'active' and failure_streak > 0) as failing,

@@ -59,6 +59,7 @@ pub(crate) struct GatewaySection {
     pub(crate) header_bytes_max: usize,
     pub(crate) drain_ms_max: u64,
     pub(crate) accept_slice_max: usize,
+    pub(crate) accept_pace_ms: u64,
     pub(crate) idempotency_hours: u64,
 }
 

@@ -64,6 +64,7 @@ fn settings(config: &Config) -> Result<GatewaySettings> {
         bulk_lines_max: section.bulk_lines_max,
         request_timeout: Duration::from_millis(section.request_timeout_ms),
         accept_slice_max: section.accept_slice_max,
+        accept_pace: Duration::from_millis(section.accept_pace_ms),
         policy: PaymentPolicy {
             initiate_window: Duration::from_secs(payments.initiate_window_secs),
             expiry: Duration::from_secs(payments.expiry_secs),

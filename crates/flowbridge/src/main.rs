@@ -15,6 +15,10 @@ mod roles;
 use clap::Parser as _;
 use std::process::ExitCode;
 
+/// Requests and rows are many small values that live for milliseconds: docs/adr/0008.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

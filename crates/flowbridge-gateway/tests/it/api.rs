@@ -564,6 +564,7 @@ impl Api {
             bulk_lines_max: 10_000,
             request_timeout: setup.request_timeout,
             accept_slice_max: 100,
+            accept_pace: Duration::ZERO,
             policy: PaymentPolicy {
                 initiate_window: Duration::from_secs(120),
                 expiry: Duration::from_secs(600),

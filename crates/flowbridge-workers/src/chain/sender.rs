@@ -148,7 +148,10 @@ impl Sender {
             Lane::Settler => &[Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption],
             Lane::Canceller => &[Effect::CancelOnChain],
         };
-        if !rows::is_due(&self.context.db, effects, now).await? {
+        let full = self.settings.batch_size_max;
+        let Some(due) = rows::due(&self.context.db, effects, now, full).await? else { return Ok(false) };
+        // While none of them can be ripe, none is locked.
+        if !self.is_ripe(due.count >= full, std::iter::once(due.oldest), now) {
             return Ok(false);
         }
         let tx = self.context.db.begin().await?;
