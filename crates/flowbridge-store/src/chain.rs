@@ -66,11 +66,12 @@ statements! {
 
     // What was never begun and can no longer be in time is taken back: the chain's clock ends its payment. Found by the
     // payments that are late, which are few, and not by the effects that are ready.
-    REVOKE_LATE = "update effect set state = 'revoked', outcome = 'too_late', state_since = $2
-        from payment
-        where payment.is_open and payment.chain_leg = 'unused' and payment.state in ('accepted', 'cancelling')
-            and payment.initiate_before <= $1
-            and effect.payment_id = payment.id and effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'";
+    REVOKE_LATE = "with late as materialized (
+            select id from payment
+                where is_open and initiate_before <= $1 and chain_leg = 'unused' and state in ('accepted', 'cancelling')
+        )
+        update effect set state = 'revoked', outcome = 'too_late', state_since = $2
+            from late where effect.payment_id = late.id and effect.kind = 'initiate' and effect.state = 'ready'";
 
     REFUSE_UNSENT = "update effect set state = 'refused', attempts = attempts + 1, outcome = refused.why, state_since = $3
         from unnest($1::uuid[], $2::text[]) as refused (payment_id, why)

@@ -82,7 +82,10 @@ pub struct Ends {
 /// What became of the payments that clients of these participants have made since an instant.
 pub async fn ends(db: &Db, participants: &[ParticipantId], since: Timestamp) -> Result<Ends, StoreError> {
     let ids: Vec<Uuid> = participants.iter().map(ParticipantId::as_uuid).collect();
-    let rows = db.query(ENDS, &[&ids, &At(since)]).await?;
+    // Reads everything, so in a snapshot: as all that does.
+    let tx = db.snapshot().await?;
+    let rows = tx.query(ENDS, &[&ids, &At(since)]).await?;
+    tx.rollback().await?;
     let row = rows.first().ok_or_else(|| StoreError::Corrupt("ends".into()))?;
     Ok(Ends {
         payments: row.try_get("payments")?,
@@ -105,7 +108,9 @@ pub struct LedgerState {
 
 /// Adds every posting up and compares with the balances. Reads the whole ledger.
 pub async fn add_up_ledger(db: &Db) -> Result<LedgerState, StoreError> {
-    let rows = db.query(BALANCES_AGAINST_ENTRIES, &[]).await?;
+    let tx = db.snapshot().await?;
+    let rows = tx.query(BALANCES_AGAINST_ENTRIES, &[]).await?;
+    tx.rollback().await?;
     let row = rows.first().ok_or_else(|| StoreError::Corrupt("ledger".into()))?;
     Ok(LedgerState {
         entries: row.try_get("entries")?,
