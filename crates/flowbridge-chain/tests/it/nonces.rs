@@ -273,7 +273,7 @@ impl Model for Lane {
     fn actions(&self, world: &World, moves: &mut Vec<Move>) {
         for payment in 0..PAYMENTS {
             let row = &world.rows[usize::from(payment)];
-            if row.state == State::Intended && row.versions < VERSIONS_MAX {
+            if row.state == State::Intended && row.versions <= VERSIONS_MAX {
                 moves.push(Move::Sign(payment));
             }
         }
@@ -365,7 +365,7 @@ fn a_version_that_is_forgotten_pays_twice() {
 
 fn refute(flaw: Flaw) {
     let enough = HasDiscoveries::AnyOf([ONCE].into());
-    let checked = Lane { flaw }.checker().threads(2).finish_when(enough).spawn_bfs().join();
+    let checked = Lane { flaw }.checker().finish_when(enough).spawn_bfs().join();
     let way = checked.discovery(ONCE).unwrap_or_else(|| panic!("{flaw:?} was not found out"));
     println!("{flaw:?} breaks \"{ONCE}\" in {} moves", way.into_actions().len());
 }
