@@ -257,14 +257,6 @@ impl Fault {
         (row, millis.map(Duration::from_millis))
     }
 
-    /// How far ahead of its time a process writes, for a clock that is.
-    pub(crate) fn ahead(&self) -> Option<Duration> {
-        if let Self::Skew { secs, .. } = self {
-            return u64::try_from(*secs).ok().map(Duration::from_secs);
-        }
-        None
-    }
-
     fn draw(sort: Sort, rng: &mut StdRng, is_long: bool) -> Self {
         let mut short = |least: u64, most: u64| Duration::from_millis(rng.random_range(least..=most));
         let (blink, moment, while_) = (short(0, 1_500), short(500, 4_000), short(3_000, 6_000));

@@ -193,7 +193,7 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
     stop.send_replace(true);
     faults::heal(&field).await?;
     posting.await??;
-    report.rest = oracle::wait_all_ended(&api, REST_PATIENCE.max(report.skewed_for())).await?;
+    report.rest = oracle::wait_all_ended(&api, REST_PATIENCE).await?;
     wait_webhooks(&api, &endpoints).await?;
     keeper.abort();
     report.look(&world).await;

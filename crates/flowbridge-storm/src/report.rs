@@ -54,8 +54,6 @@ pub(crate) struct Report {
     pub(crate) stale_writes: usize,
     pub(crate) rest: Duration,
     pub(crate) judged: Duration,
-    /// Until when what a clock ahead of its time has written is still to come.
-    skewed_until: Option<Instant>,
 }
 
 impl Report {
@@ -74,7 +72,6 @@ impl Report {
             stale_writes: 0,
             rest: Duration::ZERO,
             judged: Duration::ZERO,
-            skewed_until: None,
         }
     }
 
@@ -90,18 +87,10 @@ impl Report {
                 let place = seen.alone.partition_point(|known| *known <= took);
                 seen.alone.insert(place, took);
             }
-            if let Some(ahead) = fault.ahead() {
-                self.skewed_until = Some(Instant::now() + ahead);
-            }
         }
         if round.len() == 1 {
             self.findings.extend(found.into_iter().flatten());
         }
-    }
-
-    /// How much longer the traces of a clock that was ahead may last.
-    pub(crate) fn skewed_for(&self) -> Duration {
-        self.skewed_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
     /// Notes the memory that everybody has needed.

@@ -4,7 +4,53 @@
 //! nothing of this, unless it is made with the feature `failpoints`.
 
 use flowbridge_domain::time::{Clock, Timestamp};
-use std::time::{SystemTime, UNIX_EPOCH};
+use flowbridge_store::{Db, StoreError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How far a machine's clock may be off the database's before the database's counts.
+const TRUSTED_WITHIN: Duration = Duration::from_secs(2);
+/// An answer that took longer says too little about what time it is.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How often the two are compared.
+pub(crate) const COMPARE_EVERY: Duration = Duration::from_secs(10);
+
+/// The system's clock, set right by the database's where the two are seconds apart: what one process writes as a time to come,
+/// such as when an effect is due or a lease ends, others read.
+#[derive(Debug, Default)]
+pub(crate) struct SharedClock {
+    behind_micros: AtomicI64,
+}
+
+impl SharedClock {
+    /// Compares with the database. Until an answer comes, what was known before goes on.
+    pub(crate) async fn compare(&self, db: &Db) -> Result<(), StoreError> {
+        let asked = SystemClock.now();
+        let theirs = db.now().await?;
+        let took = SystemClock.now().since(asked);
+        if took > ANSWER_MAX {
+            return Ok(());
+        }
+        let behind = theirs.as_micros().saturating_sub(asked.plus(took / 2).as_micros());
+        let is_off = Duration::from_micros(behind.unsigned_abs()) > TRUSTED_WITHIN;
+        let behind = if is_off { behind } else { 0 };
+        let before = self.behind_micros.swap(behind, Ordering::Relaxed);
+        if is_off && before == 0 {
+            tracing::warn!(
+                behind_ms = behind / 1_000,
+                "this machine's clock is wrong, or the database's: going by the database's"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        let behind = self.behind_micros.load(Ordering::Relaxed);
+        Timestamp::from_micros(SystemClock.now().as_micros().saturating_add(behind))
+    }
+}
 
 /// The system's clock.
 #[derive(Debug, Clone, Copy)]

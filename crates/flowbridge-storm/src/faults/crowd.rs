@@ -17,7 +17,7 @@ const IDLE: usize = 1_000;
 /// Connections on which a request comes a byte at a time.
 const SLOW: usize = 64;
 /// How long nobody can read a payment.
-const LOCKED: Duration = Duration::from_millis(3_500);
+const LOCKED: Duration = Duration::from_millis(2_500);
 /// A request is answered, by whatever, within this.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
