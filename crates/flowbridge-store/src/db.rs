@@ -329,6 +329,8 @@ impl From<tokio_postgres::Error> for StoreError {
                 let constraint = db.constraint().unwrap_or_else(|| db.message()).to_owned();
                 Self::Refused { constraint, source: error }
             }
+            // We stood still for so long that the server gave up on us.
+            &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Self::Unavailable(error),
             code if matches!(code.code().get(..2), Some("08" | "53" | "57" | "58")) => {
                 Self::Unavailable(error)
             }
