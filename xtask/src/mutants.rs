@@ -215,8 +215,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         without: "other refunds in the limit of a refund",
         file: "crates/flowbridge-store/src/accept.rs",
-        was: "        tx.execute(RESERVE_QUOTA, &[&quota.0, &quota.1]).await?;",
-        becomes: "        let _ = RESERVE_QUOTA;",
+        was: "            tx.execute(RESERVE_QUOTA, &[&self.quota.0, &self.quota.1]).await?;",
+        becomes: "            let _ = RESERVE_QUOTA;",
         catcher: it(GATEWAY, &["parallel_refunds_never_exceed_the_payment"]),
     },
     Mutant {
