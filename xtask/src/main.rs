@@ -4,6 +4,7 @@
 
 mod contracts;
 mod dev;
+mod mutants;
 mod mutate;
 mod peer;
 mod proof;
@@ -23,6 +24,7 @@ cargo xtask test [--long] [FILTER]   every check, as CI runs it; with FILTER onl
 cargo xtask tidy                     architecture and style checks that no compiler makes
 cargo xtask faults [NAME]            each fault a payment must survive, by name, through the public API
 cargo xtask storm [ARGS…]            kill everything while payments flow, then prove that nothing was lost; `--help` says more
+cargo xtask mutants [NAME]           break each of our guarantees in a copy of the sources, and see that a test notices
 cargo xtask contracts build|check|test|prove|inspect
 cargo xtask contracts mutate [N]     break the contracts in every way, or in one of N, and see who notices
 cargo xtask peers                    every peer below against a FlowBridge that is started for it
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         ["faults"] => storm::named(""),
         ["faults", only] => storm::named(only),
         ["storm", arguments @ ..] => storm::run(arguments),
+        ["mutants"] => mutants::run(""),
+        ["mutants", only] => mutants::run(only),
         ["contracts", "build"] => contracts::build(),
         ["contracts", "check"] => contracts::check(),
         ["contracts", "test"] => contracts::test(),

@@ -7,10 +7,11 @@ use crate::shell;
 /// A short storm for the test command: enough faults to meet each kind, always the same ones.
 const SHORT: [&str; 6] = ["--seed", "20261123", "--faults", "60", "--rate", "20"];
 
-/// With arguments of the storm's own, such as `--seed 7 --faults 1000 --duration 3600 --rate 200`. `--release` tries an
-/// optimised build.
+/// With arguments of the storm's own, such as `--seed 7 --faults 1000 --duration 60m --rate 140`. `--release` tries an
+/// optimised build; a storm of minutes or hours (`--duration` with m or h) always does.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
-    let is_release = arguments.contains(&"--release");
+    let is_long = arguments.windows(2).any(|pair| pair[0] == "--duration" && pair[1].ends_with(['m', 'h']));
+    let is_release = is_long || arguments.contains(&"--release");
     let mut build = vec!["build", "--package", "flowbridge", "--package", "flowbridge-storm"];
     if is_release {
         build.extend(["--release", "--features", "flowbridge/failpoints"]);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::steps::Steps;
-use crate::{contracts, mutate, peer, proof, setup, shell, storm, tidy};
+use crate::{contracts, mutants, mutate, peer, proof, setup, shell, storm, tidy};
 
 /// All checks, or with a filter only the Rust tests whose name contains it. `--long` adds the tests marked as long.
 pub(crate) fn run(options: &[&str]) -> Result<()> {
@@ -30,6 +30,11 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
             "contract mutants",
             "see contracts/specs/MUTANTS.md: a test has to notice what survived",
             || mutate::run(1),
+        )?;
+        steps.must(
+            "broken guarantees",
+            "see docs/GUARANTEES.md: a test has to notice what survived",
+            || mutants::run(""),
         )?;
     }
     if filter.is_empty() {

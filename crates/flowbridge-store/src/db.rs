@@ -11,6 +11,7 @@
 use crate::failpoint;
 use crate::sql::Statement;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use flowbridge_domain::time::Timestamp;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -150,6 +151,12 @@ impl Db {
         Ok(())
     }
 
+    /// What time the database has, which is the same for everybody who asks.
+    pub async fn now(&self) -> Result<Timestamp, StoreError> {
+        let row = self.connection().await?.query_one(NOW, &[]).await?;
+        Ok(Timestamp::from_micros(row.try_get(0)?))
+    }
+
     /// Closes the connections that nobody uses, and the others when they are given back. Before a database that is ours to
     /// stop is stopped: its farewell to an open connection would read like a fault.
     pub fn close(&self) {
@@ -172,6 +179,8 @@ impl Db {
         })
     }
 }
+
+const NOW: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
 
 const ENSURE_PARTITIONS: &str = "select ensure_daily_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 2)";
 
@@ -320,6 +329,8 @@ impl From<tokio_postgres::Error> for StoreError {
                 let constraint = db.constraint().unwrap_or_else(|| db.message()).to_owned();
                 Self::Refused { constraint, source: error }
             }
+            // We stood still for so long that the server gave up on us.
+            &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Self::Unavailable(error),
             code if matches!(code.code().get(..2), Some("08" | "53" | "57" | "58")) => {
                 Self::Unavailable(error)
             }

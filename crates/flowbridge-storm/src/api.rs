@@ -9,6 +9,7 @@ use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
 
@@ -35,6 +36,8 @@ pub(crate) struct Api {
     gateways: [String; 2],
     issuer: String,
     callers: Vec<Caller>,
+    /// Reads take turns at the gateways.
+    turn: AtomicUsize,
 }
 
 /// An answer, byte for byte.
@@ -71,7 +74,7 @@ impl Api {
             .collect::<Result<_>>()?;
         // Connections are used again as a partner's client would; a cut one shows as a failed try.
         let http = reqwest::Client::builder().timeout(TRY_PATIENCE).build()?;
-        Ok(Self { http, gateways, issuer: issuer.to_owned(), callers })
+        Ok(Self { http, gateways, issuer: issuer.to_owned(), callers, turn: AtomicUsize::new(0) })
     }
 
     /// One try at one gateway. An error is no answer: what was asked for may have happened.
@@ -92,7 +95,7 @@ impl Api {
     /// Reads, at one gateway or the other, until there is an answer.
     pub(crate) async fn read(&self, who: &'static str, path: &str) -> Result<Value> {
         let began = Instant::now();
-        let mut gateway = 0;
+        let mut gateway = self.turn.fetch_add(1, Ordering::Relaxed);
         loop {
             let call = Call { who, method: &Method::GET, path, key: None, body: None };
             match self.call(gateway, call).await {
@@ -116,7 +119,8 @@ impl Api {
         if number.is_multiple_of(2) { one } else { other }
     }
 
-    async fn token(&self, gateway: usize, who: &str) -> Result<String> {
+    /// A token for somebody, to be sent by hand.
+    pub(crate) async fn token(&self, gateway: usize, who: &str) -> Result<String> {
         let caller = self.callers.iter().find(|caller| caller.name == who).context("an unknown caller")?;
         let mut held = caller.token.lock().await;
         if let Some((token, since)) = held.as_ref()

@@ -1,21 +1,39 @@
-//! What goes wrong, drawn from a seed before the storm begins, so that the same seed brings the same weather.
+//! What goes wrong, drawn from a seed, so that the same seed brings the same weather.
 
+pub(crate) mod crowd;
+pub(crate) mod database;
+
+use crate::api::Api;
+use crate::load::Load;
+use crate::oracle::text;
 use crate::process::Process;
 use crate::proxy::{Proxy, Weather};
 use crate::sink::{Manner, Sink};
 use crate::world::{PROCESSES, World};
 use anyhow::{Context as _, Result};
-use rand::RngExt as _;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use std::fmt;
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 /// Those that write to the database, and so can crash at a commit.
 const WRITERS: [usize; 7] = [1, 2, 3, 4, 5, 6, 7];
+
+/// Those whose clock may be wrong: orchestrators, chain and bank.
+const SKEWED: [usize; 4] = [3, 4, 5, 6];
+/// How wrong.
+const SKEW_SECS: i64 = 300;
+/// The role with the longest lease.
+const BANK: usize = 6;
+/// A line that is silent for as long as this is a partition: its connections are dead when it is over.
+const PARTITION_MIN: Duration = Duration::from_secs(5);
+/// A hundred gwei: what waits offers twice the old price at most.
+const UNDERPRICED_BASE_FEE: &str = "0x174876e800";
 
 /// One fault, with how long it lasts where it lasts.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +44,10 @@ pub(crate) enum Fault {
     Pause(usize, Duration),
     /// SIGTERM, drained, started again.
     Restart(usize),
+    /// SIGTERM for one gateway after the other, under load: nobody notices who asks again at once at the other.
+    RollingRestart,
+    /// Its clock is wrong by so many seconds for the time.
+    Skew { process: usize, secs: i64, lasting: Duration },
     /// Aborts just before or just after its nth commit.
     CrashAtCommit { process: usize, after: bool, nth: u32 },
     /// SIGKILL for one server process of PostgreSQL, which makes it recover.
@@ -34,6 +56,18 @@ pub(crate) enum Fault {
     DatabaseCrash(Duration),
     /// Somebody holds a lock on the payments for the time.
     DatabaseLock(Duration),
+    /// Somebody locks payments against the order that everybody else keeps.
+    Deadlocks(Duration),
+    /// Somebody has taken every connection that PostgreSQL gives.
+    ConnectionsTaken(Duration),
+    /// Not a byte of PostgreSQL's disk is free for the time.
+    DiskFull(Duration),
+    /// Every connection of a gateway's pool waits, and a crowd asks.
+    Overload,
+    /// Clients with nothing to say, or saying it a byte at a time.
+    IdleClients(Duration),
+    /// Events that nobody can take in are in the log.
+    Poison,
     /// SIGKILL for the chain node; it comes back by its journal.
     NodeKill(Duration),
     /// The same, with the last blocks missing in the journal.
@@ -44,26 +78,46 @@ pub(crate) enum Fault {
     Reorganisation(u32),
     /// The node forgets what waits to be included.
     PoolDropped,
+    /// The node forgets one transaction, and those after it wait for its nonce.
+    NonceGap,
+    /// A block costs a hundred times what is offered.
+    Underpriced,
     /// A line of the network has this weather for the time.
     Network(Line, Weather, Duration),
     /// Every connection of a line is closed.
     Cut(Line),
     /// A bank follows this rule of the simulator's for the time.
     Bank(&'static str, BankFault, Duration),
-    /// The receiver of webhooks behaves like this for the time.
-    Receiver(Manner, Duration),
+    /// A bank answers nothing for the time; payments between accounts of the other go through.
+    BankDown(&'static str, Duration),
+    /// The receiver of webhooks behaves like this at one endpoint for the time; the other is told all the same.
+    Receiver(&'static str, Manner, Duration),
 }
 
 /// A line of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
     Database,
+    /// That of one gateway and one orchestrator.
+    DatabaseOfTwo,
     Rpc,
     NewHeads,
     Banks,
     Gateway1,
     Gateway2,
+    Receiver,
 }
+
+const LINES: [Line; 8] = [
+    Line::Database,
+    Line::DatabaseOfTwo,
+    Line::Rpc,
+    Line::NewHeads,
+    Line::Banks,
+    Line::Gateway1,
+    Line::Gateway2,
+    Line::Receiver,
+];
 
 /// What a bank does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,77 +170,166 @@ impl Fault {
             Self::CrashAtCommit { process: index, after, .. } => {
                 format!("{} crashed {} a commit", process(index), if *after { "after" } else { "before" })
             }
+            Self::RollingRestart => "gateways rolled (SIGTERM)".to_owned(),
+            Self::Skew { process: index, .. } => format!("{} clock wrong by 300 s", process(index)),
             Self::DatabaseBackend => "PostgreSQL backend killed".to_owned(),
             Self::DatabaseCrash(_) => "PostgreSQL crashed".to_owned(),
             Self::DatabaseLock(_) => "payments locked".to_owned(),
+            Self::Deadlocks(_) => "deadlocks".to_owned(),
+            Self::ConnectionsTaken(_) => "connections taken".to_owned(),
+            Self::DiskFull(_) => "PostgreSQL disk full".to_owned(),
+            Self::Overload => "pool exhausted".to_owned(),
+            Self::IdleClients(_) => "idle and slow clients".to_owned(),
+            Self::Poison => "poison in the log".to_owned(),
             Self::NodeKill(_) => "chain node killed".to_owned(),
             Self::NodeTail(_) => "chain node killed, tail lost".to_owned(),
             Self::NodeStill(_) => "no blocks".to_owned(),
             Self::Reorganisation(_) => "reorganisation".to_owned(),
             Self::PoolDropped => "pool dropped".to_owned(),
+            Self::NonceGap => "nonce gap".to_owned(),
+            Self::Underpriced => "underpriced".to_owned(),
             Self::Network(line, weather, _) => {
                 let what = match weather {
                     Weather::Delay(_) => "slow",
                     Weather::Stall => "silent",
                     Weather::Refuse => "refused",
                     Weather::Duplicate => "doubled",
+                    Weather::Resets(_) => "resets",
+                    Weather::Status(_) => "turned away",
                     Weather::Fair => "fair",
                 };
                 format!("line to {line} {what}")
             }
             Self::Cut(line) => format!("line to {line} cut"),
             Self::Bank(_, fault, _) => format!("bank: {fault:?}"),
-            Self::Receiver(manner, _) => match manner {
-                Manner::Slow(_) => "webhook receiver: slow".to_owned(),
-                other @ (Manner::Polite | Manner::Broken | Manner::Liar) => {
+            Self::BankDown(..) => "bank down".to_owned(),
+            Self::Receiver(_, manner, _) => match manner {
+                Manner::Slow(_) => "webhook receiver: Slow".to_owned(),
+                other @ (Manner::Polite | Manner::Broken | Manner::Liar | Manner::Redirects) => {
                     format!("webhook receiver: {other:?}")
                 }
             },
         }
     }
 
-    fn draw(rng: &mut StdRng) -> Self {
+    /// Its row in the fault matrix, and how soon after it everything is as usual again, where the matrix has a target.
+    pub(crate) fn target(&self) -> (u8, Option<Duration>) {
+        let (row, millis) = match self {
+            Self::Kill(index, _) | Self::Pause(index, _) if is_gateway(*index) => (1, Some(1_000)),
+            Self::Restart(index) if is_gateway(*index) => (3, Some(1_000)),
+            Self::RollingRestart => (3, Some(1_000)),
+            Self::IdleClients(_) => (4, None),
+            Self::Kill(..) | Self::Restart(_) | Self::CrashAtCommit { .. } => (5, Some(10_000)),
+            Self::Pause(..) => (6, Some(10_000)),
+            Self::Skew { .. } => (7, None),
+            Self::DatabaseBackend => (10, Some(1_000)),
+            Self::DatabaseCrash(_) => (11, Some(3_000)),
+            Self::DiskFull(_) => (13, None),
+            Self::DatabaseLock(_) | Self::Deadlocks(_) => (14, None),
+            Self::ConnectionsTaken(_) | Self::Overload => (17, None),
+            Self::Poison => (22, None),
+            Self::Cut(Line::NewHeads) => (23, Some(2_000)),
+            Self::Network(Line::NewHeads, ..) => (24, Some(2_000)),
+            Self::Reorganisation(_) | Self::NodeTail(_) => (25, None),
+            Self::Network(Line::Rpc, ..) | Self::Cut(Line::Rpc) | Self::NodeStill(_) | Self::NodeKill(_) => {
+                (26, Some(3_000))
+            }
+            Self::PoolDropped | Self::NonceGap | Self::Underpriced => (27, None),
+            Self::Network(Line::Banks, ..) | Self::Cut(Line::Banks) => (28, None),
+            Self::Bank(_, fault, _) => match fault {
+                BankFault::RepeatsOutcomes | BankFault::Slow | BankFault::Declines => (29, None),
+                BankFault::Latency
+                | BankFault::LosesReplies
+                | BankFault::Unavailable
+                | BankFault::UnavailableAfterDoing
+                | BankFault::OmitsOutcomes => (28, None),
+            },
+            Self::BankDown(..) => (30, None),
+            Self::Receiver(..) | Self::Network(Line::Receiver, ..) | Self::Cut(Line::Receiver) => (31, None),
+            Self::Network(Line::Database | Line::DatabaseOfTwo, Weather::Stall | Weather::Refuse, _) => {
+                (15, Some(5_000))
+            }
+            Self::Network(Line::Database | Line::DatabaseOfTwo, ..)
+            | Self::Cut(Line::Database | Line::DatabaseOfTwo) => (16, None),
+            Self::Network(Line::Gateway1 | Line::Gateway2, ..)
+            | Self::Cut(Line::Gateway1 | Line::Gateway2) => (4, None),
+        };
+        (row, millis.map(Duration::from_millis))
+    }
+
+    fn draw(sort: Sort, rng: &mut StdRng, is_long: bool) -> Self {
         let mut short = |least: u64, most: u64| Duration::from_millis(rng.random_range(least..=most));
-        let (blink, moment, beyond_lease) = (short(0, 1_500), short(500, 4_000), short(6_000, 9_000));
+        let (blink, moment, while_) = (short(0, 1_500), short(500, 4_000), short(3_000, 6_000));
+        let (beyond_lease, beyond_bank_lease) = (short(6_000, 9_000), short(11_000, 13_000));
         let any = rng.random_range(0..PROCESSES.len());
         let writer = WRITERS[rng.random_range(0..WRITERS.len())];
         let bank = if rng.random() { "alpha" } else { "beta" };
-        match rng.random_range(0..100) {
-            0..=21 => Self::Kill(any, blink),
-            22..=27 => Self::Pause(any, moment),
-            28..=31 => Self::Pause(writer, beyond_lease),
-            32..=36 => Self::Restart(any),
-            37..=50 => {
+        let line = LINES[rng.random_range(0..LINES.len())];
+        let seldom = is_long && rng.random_ratio(1, 6);
+        match sort {
+            Sort::Kill => Self::Kill(any, blink),
+            Sort::Pause => Self::Pause(any, moment),
+            Sort::Zombie if writer == BANK => Self::Pause(writer, beyond_bank_lease),
+            Sort::Zombie => Self::Pause(writer, beyond_lease),
+            Sort::Restart => Self::Restart(any),
+            Sort::RollingRestart => Self::RollingRestart,
+            Sort::CrashAtCommit => {
                 Self::CrashAtCommit { process: writer, after: rng.random(), nth: rng.random_range(1..=40) }
             }
-            51..=52 => Self::DatabaseBackend,
-            53..=56 => Self::DatabaseCrash(blink),
-            57..=58 => Self::DatabaseLock(moment),
-            59..=62 => Self::NodeKill(blink),
-            63..=65 => Self::NodeTail(rng.random_range(1..=6)),
-            66..=67 => Self::NodeStill(moment),
-            68..=73 => Self::Reorganisation(rng.random_range(1..=8)),
-            74..=75 => Self::PoolDropped,
-            76..=83 => Self::Network(
-                [Line::Database, Line::Rpc, Line::NewHeads, Line::Banks, Line::Gateway1, Line::Gateway2]
-                    [rng.random_range(0..6)],
-                match rng.random_range(0..3) {
-                    0 => Weather::Delay(Duration::from_millis(rng.random_range(5..=80))),
+            Sort::Skew => Self::Skew {
+                process: SKEWED[rng.random_range(0..SKEWED.len())],
+                secs: if rng.random() { SKEW_SECS } else { -SKEW_SECS },
+                lasting: while_,
+            },
+            Sort::DatabaseBackend => Self::DatabaseBackend,
+            Sort::DatabaseCrash => Self::DatabaseCrash(blink),
+            Sort::DatabaseLock if seldom => Self::DatabaseLock(Duration::from_secs(30)),
+            Sort::DatabaseLock => Self::DatabaseLock(moment),
+            Sort::Deadlocks => Self::Deadlocks(moment),
+            Sort::ConnectionsTaken => Self::ConnectionsTaken(moment),
+            Sort::DiskFull => Self::DiskFull(while_),
+            Sort::Overload => Self::Overload,
+            Sort::IdleClients => Self::IdleClients(while_),
+            Sort::Poison => Self::Poison,
+            Sort::NodeKill => Self::NodeKill(blink),
+            Sort::NodeTail => Self::NodeTail(rng.random_range(1..=6)),
+            Sort::NodeStill => Self::NodeStill(moment),
+            Sort::Reorganisation => {
+                let deep = rng.random_ratio(1, 4);
+                Self::Reorganisation(if deep { rng.random_range(9..=20) } else { rng.random_range(1..=8) })
+            }
+            Sort::PoolDropped => Self::PoolDropped,
+            Sort::NonceGap => Self::NonceGap,
+            Sort::Underpriced => Self::Underpriced,
+            Sort::Network => {
+                let weather = match rng.random_range(0..4) {
+                    0 => Weather::Delay(Duration::from_millis(rng.random_range(10..=500))),
                     1 => Weather::Stall,
+                    2 => Weather::Resets(10),
                     _ => Weather::Refuse,
-                },
-                moment,
-            ),
-            84..=85 => Self::Network(
-                [Line::Rpc, Line::Banks, Line::Gateway1][rng.random_range(0..3)],
-                Weather::Duplicate,
-                moment,
-            ),
-            86..=90 => Self::Cut(
-                [Line::Database, Line::Rpc, Line::NewHeads, Line::Banks, Line::Gateway1, Line::Gateway2]
-                    [rng.random_range(0..6)],
-            ),
-            91..=96 => Self::Bank(
+                };
+                Self::Network(line, weather, moment)
+            }
+            Sort::Doubled => {
+                let line = [Line::Rpc, Line::Banks, Line::Gateway1][rng.random_range(0..3)];
+                Self::Network(line, Weather::Duplicate, moment)
+            }
+            Sort::Partition => {
+                let secs = match (seldom, rng.random_ratio(1, 5)) {
+                    (true, true) => 120,
+                    (true, false) => 30,
+                    (false, _) => 5,
+                };
+                let line = if rng.random() { Line::Database } else { Line::DatabaseOfTwo };
+                Self::Network(line, Weather::Stall, Duration::from_secs(secs))
+            }
+            Sort::TurnedAway => {
+                let line = [Line::Rpc, Line::Rpc, Line::Banks, Line::Receiver][rng.random_range(0..4)];
+                let status = [429, 500, 503][rng.random_range(0..3)];
+                Self::Network(line, Weather::Status(status), moment)
+            }
+            Sort::Cut => Self::Cut(line),
+            Sort::Bank => Self::Bank(
                 bank,
                 [
                     BankFault::Declines,
@@ -200,39 +343,54 @@ impl Fault {
                 ][rng.random_range(0..8)],
                 moment,
             ),
-            _ => Self::Receiver(
-                [Manner::Broken, Manner::Slow(Duration::from_secs(3)), Manner::Liar][rng.random_range(0..3)],
-                moment,
-            ),
+            Sort::BankDown => Self::BankDown(bank, Duration::from_secs(if seldom { 60 } else { 10 })),
+            Sort::Receiver => {
+                let manner = [
+                    Manner::Broken,
+                    Manner::Slow(Duration::from_secs(if seldom { 30 } else { 3 })),
+                    Manner::Liar,
+                    Manner::Redirects,
+                ][rng.random_range(0..4)];
+                Self::Receiver(bank, manner, while_)
+            }
         }
     }
 
-    /// Lets it happen, and makes it good again.
-    pub(crate) async fn strike(&self, world: &World, sink: &Sink) -> Result<()> {
+    /// Lets it happen, and makes it good again. Gives what should not have come of it, for a fault that was alone.
+    pub(crate) async fn strike(&self, field: &Field<'_>) -> Result<Vec<String>> {
+        let Field { world, sink, .. } = *field;
         match self {
             Self::Kill(index, down) => {
-                let mut process = world.processes.get(*index).context("a process")?.lock().await;
+                let mut process = process_at(world, *index)?.lock().await;
                 process.kill().await?;
                 sleep(*down).await;
-                process.start(None)
+                process.start()?;
             }
             Self::Pause(index, still) => {
-                let mut process = world.processes.get(*index).context("a process")?.lock().await;
+                let mut process = process_at(world, *index)?.lock().await;
                 process.pause();
                 sleep(*still).await;
                 process.resume();
-                Ok(())
             }
             Self::Restart(index) => {
-                let mut process = world.processes.get(*index).context("a process")?.lock().await;
+                let mut process = process_at(world, *index)?.lock().await;
                 process.terminate().await?;
-                process.start(None)
+                process.start()?;
+            }
+            Self::RollingRestart => return roll_gateways(field).await,
+            Self::Skew { process, secs, lasting } => {
+                let mut process = process_at(world, *process)?.lock().await;
+                process.terminate().await?;
+                process.start_with(&[("FLOWBRIDGE_CLOCK_OFFSET_SECS", &secs.to_string())])?;
+                sleep(*lasting).await;
+                process.terminate().await?;
+                process.start()?;
             }
             Self::CrashAtCommit { process, after, nth } => {
-                let mut process = world.processes.get(*process).context("a process")?.lock().await;
+                let mut process = process_at(world, *process)?.lock().await;
                 let when = if *after { "after" } else { "before" };
                 process.terminate().await?;
-                process.start(Some(&format!("{when}:{nth}")))?;
+                process.start_with(&[("FLOWBRIDGE_CRASH", &format!("{when}:{nth}"))])?;
                 // A role that has little to do may never get there.
                 for _ in 0..100 {
                     if process.has_ended() {
@@ -241,33 +399,38 @@ impl Fault {
                     sleep(Duration::from_millis(50)).await;
                 }
                 process.kill().await?;
-                process.start(None)
+                process.start()?;
             }
-            Self::DatabaseBackend => kill_backend(world).await,
+            Self::DatabaseBackend => database::kill_backend(world).await,
             Self::DatabaseCrash(down) => {
                 let mut postgres = world.postgres.lock().await;
                 tokio::task::block_in_place(|| postgres.crash());
                 sleep(*down).await;
-                tokio::task::block_in_place(|| postgres.restart())
+                tokio::task::block_in_place(|| postgres.restart())?;
             }
-            Self::DatabaseLock(held) => lock_payments(world, *held).await,
+            Self::DatabaseLock(held) => database::lock_payments(world, "exclusive", *held).await,
+            Self::Deadlocks(lasting) => database::lock_out_of_order(world, *lasting).await,
+            Self::ConnectionsTaken(lasting) => database::take_connections(world, *lasting).await,
+            Self::DiskFull(lasting) => database::fill_disk(world, *lasting).await?,
+            Self::Overload => return crowd::overload(field).await,
+            Self::IdleClients(lasting) => crowd::idle(field, *lasting).await,
+            Self::Poison => database::poison_log(world).await,
             Self::NodeKill(down) => {
                 let mut anvil = world.anvil.lock().await;
                 tokio::task::block_in_place(|| anvil.kill());
                 sleep(*down).await;
-                tokio::task::block_in_place(|| anvil.restart())
+                tokio::task::block_in_place(|| anvil.restart())?;
             }
             Self::NodeTail(blocks) => {
                 let mut anvil = world.anvil.lock().await;
                 tokio::task::block_in_place(|| anvil.kill());
                 lose_tail(world, *blocks)?;
-                tokio::task::block_in_place(|| anvil.restart())
+                tokio::task::block_in_place(|| anvil.restart())?;
             }
             Self::NodeStill(still) => {
                 world.anvil.lock().await.freeze();
                 sleep(*still).await;
                 world.anvil.lock().await.thaw();
-                Ok(())
             }
             Self::Reorganisation(depth) => {
                 let _anvil = world.anvil.lock().await;
@@ -275,78 +438,227 @@ impl Fault {
                     // A node goes back no further than to its own start.
                     println!("     no reorganisation by {depth} blocks so soon after a restart: {error:#}");
                 }
-                Ok(())
             }
             Self::PoolDropped => {
                 let _anvil = world.anvil.lock().await;
-                world.rpc("anvil_dropAllTransactions", json!([])).await.map(drop)
+                world.rpc("anvil_dropAllTransactions", json!([])).await?;
+            }
+            Self::NonceGap => drop_first_nonce(world).await?,
+            Self::Underpriced => {
+                let _anvil = world.anvil.lock().await;
+                world.rpc("anvil_setNextBlockBaseFeePerGas", json!([UNDERPRICED_BASE_FEE])).await?;
             }
             Self::Network(line, weather, lasting) => {
-                let line = line_of(world, *line);
+                let line = line_of(field, *line);
                 line.set(*weather);
-                if *weather == Weather::Refuse {
+                if matches!(weather, Weather::Refuse | Weather::Status(_)) {
                     line.cut();
                 }
                 sleep(*lasting).await;
                 line.set(Weather::Fair);
-                Ok(())
+                // What a partition has swallowed never comes.
+                if *weather == Weather::Stall && *lasting >= PARTITION_MIN {
+                    line.cut();
+                }
             }
-            Self::Cut(line) => {
-                line_of(world, *line).cut();
-                Ok(())
-            }
+            Self::Cut(line) => line_of(field, *line).cut(),
             Self::Bank(bank, fault, lasting) => {
                 // The simulator itself may be down: then this bank is as wrong as it gets.
                 let path = format!("{bank}/faults");
                 let _ = world.simulator(reqwest::Method::POST, &path, Some(&fault.rule())).await;
                 sleep(*lasting).await;
                 let _ = world.simulator(reqwest::Method::DELETE, &path, None).await;
-                Ok(())
             }
-            Self::Receiver(manner, lasting) => {
-                sink.behave(*manner);
+            Self::BankDown(bank, lasting) => return bank_down(field, bank, *lasting).await,
+            Self::Receiver(endpoint, manner, lasting) => {
+                sink.behave_at(endpoint, *manner);
+                let other = if *endpoint == "alpha" { "beta" } else { "alpha" };
+                let before = sink.deliveries(Some(other));
                 sleep(*lasting).await;
+                let told = sink.deliveries(Some(other)) > before;
                 sink.behave(Manner::Polite);
-                Ok(())
+                if !told {
+                    return Ok(vec![format!(
+                        "R31: {other} was told nothing while {endpoint} was {manner:?}"
+                    )]);
+                }
             }
         }
+        Ok(vec![])
     }
+}
+
+/// All that faults strike, and those who notice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Field<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) sink: &'a Sink,
+    pub(crate) api: &'a Api,
+    pub(crate) load: &'a Load,
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Database => "PostgreSQL",
+            Self::Database | Self::DatabaseOfTwo => "PostgreSQL",
             Self::Rpc => "chain (RPC)",
             Self::NewHeads => "chain (WebSocket)",
             Self::Banks => "banks",
             Self::Gateway1 | Self::Gateway2 => "gateway",
+            Self::Receiver => "receiver",
         })
     }
 }
 
-/// The storm: rounds of one to three faults at the same time.
-pub(crate) fn draw_round(rng: &mut StdRng) -> Vec<Fault> {
-    // Every other round has one fault only, so that recovery can be told by its class.
-    let count = if rng.random() { 1 } else { rng.random_range(2..=3) };
-    (0..count).map(|_| Fault::draw(rng)).collect()
+/// A sort of fault, with how many of its kind are in the deck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Kill,
+    Pause,
+    Zombie,
+    Restart,
+    RollingRestart,
+    CrashAtCommit,
+    Skew,
+    DatabaseBackend,
+    DatabaseCrash,
+    DatabaseLock,
+    Deadlocks,
+    ConnectionsTaken,
+    DiskFull,
+    Overload,
+    IdleClients,
+    Poison,
+    NodeKill,
+    NodeTail,
+    NodeStill,
+    Reorganisation,
+    PoolDropped,
+    NonceGap,
+    Underpriced,
+    Network,
+    Doubled,
+    Partition,
+    TurnedAway,
+    Cut,
+    Bank,
+    BankDown,
+    Receiver,
 }
 
-fn line_of(world: &World, line: Line) -> &Proxy {
+const SORTS: [(Sort, usize); 31] = [
+    (Sort::Kill, 40),
+    (Sort::Pause, 12),
+    (Sort::Zombie, 12),
+    (Sort::Restart, 8),
+    (Sort::RollingRestart, 4),
+    (Sort::CrashAtCommit, 26),
+    (Sort::Skew, 3),
+    (Sort::DatabaseBackend, 4),
+    (Sort::DatabaseCrash, 7),
+    (Sort::DatabaseLock, 4),
+    (Sort::Deadlocks, 4),
+    (Sort::ConnectionsTaken, 3),
+    (Sort::DiskFull, 3),
+    (Sort::Overload, 3),
+    (Sort::IdleClients, 3),
+    (Sort::Poison, 4),
+    (Sort::NodeKill, 7),
+    (Sort::NodeTail, 5),
+    (Sort::NodeStill, 4),
+    (Sort::Reorganisation, 12),
+    (Sort::PoolDropped, 3),
+    (Sort::NonceGap, 3),
+    (Sort::Underpriced, 3),
+    (Sort::Network, 20),
+    (Sort::Doubled, 4),
+    (Sort::Partition, 4),
+    (Sort::TurnedAway, 6),
+    (Sort::Cut, 10),
+    (Sort::Bank, 14),
+    (Sort::BankDown, 2),
+    (Sort::Receiver, 8),
+];
+
+impl Sort {
+    /// What it is about shows only when nothing else goes wrong, or nothing else may.
+    const fn is_alone(self) -> bool {
+        matches!(
+            self,
+            Self::RollingRestart | Self::DiskFull | Self::Overload | Self::BankDown | Self::Receiver
+        )
+    }
+}
+
+/// The faults of a storm, in rounds: first one of each sort, then as often as it is in the deck.
+#[derive(Debug)]
+pub(crate) struct Deck {
+    rng: StdRng,
+    cards: Vec<Sort>,
+    is_long: bool,
+    can_fill_disk: bool,
+}
+
+impl Deck {
+    pub(crate) fn new(seed: u64, is_long: bool, can_fill_disk: bool) -> Self {
+        let mut deck = Self { rng: StdRng::seed_from_u64(seed), cards: Vec::new(), is_long, can_fill_disk };
+        deck.cards = SORTS.iter().map(|(sort, _)| *sort).collect();
+        deck.cards.shuffle(&mut deck.rng);
+        deck
+    }
+
+    /// One to three faults at the same time; every other round has one only, so that recovery can be told by class.
+    pub(crate) fn round(&mut self) -> Vec<Fault> {
+        let count = if self.rng.random() { 1 } else { self.rng.random_range(2..=3) };
+        let mut round = Vec::new();
+        while round.len() < count {
+            let sort = self.card();
+            if sort.is_alone() && !round.is_empty() {
+                self.cards.push(sort);
+                break;
+            }
+            round.push(Fault::draw(sort, &mut self.rng, self.is_long));
+            if sort.is_alone() {
+                break;
+            }
+        }
+        round
+    }
+
+    fn card(&mut self) -> Sort {
+        loop {
+            let Some(sort) = self.cards.pop() else {
+                let all = SORTS.iter().flat_map(|(sort, count)| std::iter::repeat_n(*sort, *count));
+                self.cards = all.collect();
+                self.cards.shuffle(&mut self.rng);
+                continue;
+            };
+            if sort != Sort::DiskFull || self.can_fill_disk {
+                return sort;
+            }
+        }
+    }
+}
+
+fn line_of<'a>(field: &Field<'a>, line: Line) -> &'a Proxy {
+    let world = field.world;
     match line {
-        Line::Database => &world.postgres_line,
+        Line::Database => &world.postgres_lines[0],
+        Line::DatabaseOfTwo => &world.postgres_lines[1],
         Line::Rpc => &world.rpc_line,
         Line::NewHeads => &world.socket_line,
         Line::Banks => &world.bank_line,
         Line::Gateway1 => &world.gateway_lines[0],
         Line::Gateway2 => &world.gateway_lines[1],
+        Line::Receiver => &field.sink.line,
     }
 }
 
 /// Makes all weather fair again.
-pub(crate) async fn heal(world: &World, sink: &Sink) -> Result<()> {
-    for line in [Line::Database, Line::Rpc, Line::NewHeads, Line::Banks, Line::Gateway1, Line::Gateway2] {
-        line_of(world, line).set(Weather::Fair);
+pub(crate) async fn heal(field: &Field<'_>) -> Result<()> {
+    let Field { world, sink, .. } = *field;
+    for line in LINES {
+        line_of(field, line).set(Weather::Fair);
     }
     sink.behave(Manner::Polite);
     world.revive().await?;
@@ -364,41 +676,85 @@ pub(crate) async fn heal(world: &World, sink: &Sink) -> Result<()> {
     Ok(())
 }
 
-/// The server processes of FlowBridge's connections are children of the postmaster; one of them dies.
-async fn kill_backend(world: &World) -> Result<()> {
-    // One that cannot be asked is down already, by another fault of the round.
-    let Ok((client, connection)) = tokio_postgres::connect(&world.database_url, tokio_postgres::NoTls).await
-    else {
-        return Ok(());
-    };
-    let connection = tokio::spawn(connection);
-    let rows = client
-        .query("select pid from pg_stat_activity where application_name = 'flowbridge' limit 1", &[])
-        .await;
-    let pid: Option<i32> = rows.ok().and_then(|rows| rows.first().map(|row| row.get(0)));
-    if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+/// One gateway after the other is told to end, drains, and is started again.
+async fn roll_gateways(field: &Field<'_>) -> Result<Vec<String>> {
+    let began = Instant::now();
+    for (index, _) in PROCESSES.iter().enumerate().filter(|(index, _)| is_gateway(*index)) {
+        let mut process = process_at(field.world, index)?.lock().await;
+        process.terminate().await?;
+        process.start()?;
+        drop(process);
+        field.world.wait_ready().await?;
     }
-    connection.abort();
+    // Who asked last has had an answer by now, or never will.
+    sleep(Duration::from_secs(1)).await;
+    Ok(match field.load.look(|book| book.unlucky.iter().filter(|asked| **asked >= began).count()) {
+        0 => vec![],
+        failed => vec![format!("R3: {failed} requests failed at both gateways while these were rolled")],
+    })
+}
+
+/// A bank answers nothing, and payments that it has no part in go through all the same.
+async fn bank_down(field: &Field<'_>, bank: &'static str, lasting: Duration) -> Result<Vec<String>> {
+    let path = format!("{bank}/faults");
+    let down = json!({ "fault": { "kind": "unavailable" } });
+    field.world.simulator(reqwest::Method::POST, &path, Some(&down)).await?;
+    let began = Instant::now();
+    let other = if bank == "alpha" { "beta" } else { "alpha" };
+    // The circuit opens first.
+    sleep(lasting / 4).await;
+    let through = tokio::time::timeout(lasting - lasting / 4, field.get_through(Some(other))).await;
+    sleep(lasting.saturating_sub(began.elapsed())).await;
+    field.world.simulator(reqwest::Method::DELETE, &path, None).await?;
+    match through {
+        Ok(went) => went.map(|_| vec![]),
+        Err(_) => Ok(vec![format!("R30: nothing went through at {other} while {bank} was down")]),
+    }
+}
+
+impl Field<'_> {
+    /// A payment from its posting to its end: any, or one between accounts of an institution.
+    pub(crate) async fn get_through(&self, within: Option<&str>) -> Result<Duration> {
+        let began = Instant::now();
+        let id = self.load.probe(within).await?;
+        loop {
+            let payment = self.api.read("operator", &format!("/v1/payments/{id}")).await?;
+            if matches!(text(&payment, "state"), "completed" | "failed") {
+                return Ok(began.elapsed());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// The node forgets the transaction that is due next in one of its lanes; those behind it wait for its nonce.
+async fn drop_first_nonce(world: &World) -> Result<()> {
+    let anvil = world.anvil.lock().await;
+    anvil.freeze();
+    for _ in 0..60 {
+        let pool = world.rpc("txpool_content", json!([])).await?;
+        let lanes = pool.get("pending").and_then(Value::as_object);
+        let firsts = lanes.into_iter().flat_map(|lanes| lanes.values()).filter_map(|lane| {
+            let nonce = |text: &str| text.parse::<u64>().unwrap_or(u64::MAX);
+            let (_, first) = lane.as_object()?.iter().min_by_key(|(number, _)| nonce(number))?;
+            first.get("hash").cloned()
+        });
+        if let Some(hash) = firsts.into_iter().next() {
+            world.rpc("anvil_dropTransaction", json!([hash])).await?;
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    anvil.thaw();
     Ok(())
 }
 
-async fn lock_payments(world: &World, held: Duration) -> Result<()> {
-    let Ok((client, connection)) = tokio_postgres::connect(&world.database_url, tokio_postgres::NoTls).await
-    else {
-        return Ok(());
-    };
-    let connection = tokio::spawn(connection);
-    if client
-        .batch_execute("set lock_timeout = '2s'; begin; lock table payment in exclusive mode")
-        .await
-        .is_ok()
-    {
-        sleep(held).await;
-    }
-    drop(client);
-    connection.abort();
-    Ok(())
+fn is_gateway(index: usize) -> bool {
+    PROCESSES.get(index).is_some_and(|(_, role)| *role == "gateway")
+}
+
+fn process_at(world: &World, index: usize) -> Result<&Mutex<Process>> {
+    world.processes.get(index).context("a process")
 }
 
 /// A process by its name.

@@ -1,10 +1,14 @@
 //! Payments posted at a steady rate, whatever the system is doing, and the list of what it has acknowledged.
 //!
 //! The list is the first oracle: what the API has said yes to is written to a file and forced to disk before it counts
-//! here. A request without an answer is repeated under its key; one in ten is sent twice at the same time on purpose.
+//! here. A request without an answer is repeated under its key, the first time at once at the other gateway; one in ten is
+//! sent twice at the same time on purpose, and the client of one in forty goes away before the answer.
+//!
+//! What is kept of each request is small, so that an hour of them fits into some hundred megabytes.
 
 use crate::api::{Answer, Api, Call};
 use anyhow::{Context as _, Result};
+use flowbridge_domain::id::PaymentId;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use reqwest::Method;
@@ -13,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,6 +25,10 @@ use tokio::task::JoinSet;
 
 /// How long a partner repeats a request before giving up and asking later.
 const POST_PATIENCE: Duration = Duration::from_secs(90);
+/// Requests under way at the same time, while nothing is answered.
+const UNDER_WAY_MAX: usize = 20_000;
+/// Wrong answers are kept up to this many.
+const WRONG_MAX: usize = 1_000;
 /// The largest payment, minor units.
 const AMOUNT_MAX: i64 = 500;
 
@@ -49,64 +58,106 @@ pub(crate) const PARTIES: [Party; 9] = [
 ];
 
 /// What became of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Acknowledged, with this answer.
-    Acknowledged { id: String, body: String },
+    /// Acknowledged, as this payment.
+    Acknowledged(PaymentId),
     /// Refused for good.
-    Refused(Answer),
+    Refused,
     /// No answer for as long as a partner repeats: it may have happened, once.
     Unknown,
 }
 
-/// A payment that was asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct Order {
-    pub(crate) key: String,
-    pub(crate) debtor: Party,
-    pub(crate) creditor: Party,
-    pub(crate) amount: i64,
-    pub(crate) reference: String,
-    pub(crate) fate: Fate,
-    pub(crate) tries: u32,
+/// What a payment is called, and with it its key and its reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Name {
+    /// One of those that are posted all the time.
+    Load(u64),
+    /// One that is posted to see whether payments get through.
+    Probe(u64),
 }
 
-impl Order {
-    fn body(&self) -> Value {
-        json!({
-            "debtor": { "iban": self.debtor.iban },
-            "creditor": { "iban": self.creditor.iban },
-            "instructed_amount": { "amount": self.amount, "currency": self.debtor.currency },
-            "end_to_end_id": self.reference,
-        })
+impl Name {
+    fn key(self, seed: u64) -> String {
+        match self {
+            Self::Load(number) => format!("storm-{seed}-{number}"),
+            Self::Probe(number) => format!("probe-{seed}-{number}"),
+        }
     }
 
-    fn draw(rng: &mut StdRng, seed: u64, number: u64) -> Self {
-        let debtor = PARTIES[rng.random_range(0..PARTIES.len())];
-        let others: Vec<Party> = PARTIES
-            .into_iter()
-            .filter(|other| other.currency == debtor.currency && *other != debtor)
-            .collect();
-        let creditor = others.get(rng.random_range(0..others.len())).copied().unwrap_or(debtor);
-        Self {
-            key: format!("storm-{seed}-{number}"),
-            debtor,
-            creditor,
-            amount: rng.random_range(1..=AMOUNT_MAX),
-            reference: format!("STORM-{seed}-{number}"),
-            fate: Fate::Unknown,
-            tries: 0,
+    fn reference(self, seed: u64) -> String {
+        self.key(seed).to_uppercase()
+    }
+
+    /// Whose reference this is, if it is one of ours.
+    pub(crate) fn of_reference(seed: u64, reference: &str) -> Option<Self> {
+        let mut parts = reference.split('-');
+        let (kind, ours, number) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
+        match kind {
+            "STORM" if ours == seed.to_string() => Some(Self::Load(number)),
+            "PROBE" if ours == seed.to_string() => Some(Self::Probe(number)),
+            _ => None,
         }
     }
 }
 
-/// Everything that was asked for, by key, and what was wrong with the answers.
+/// A payment that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) debtor: Party,
+    pub(crate) creditor: Party,
+    pub(crate) amount: i64,
+    pub(crate) fate: Fate,
+}
+
+impl Order {
+    fn body(&self, reference: &str) -> Value {
+        json!({
+            "debtor": { "iban": self.debtor.iban },
+            "creditor": { "iban": self.creditor.iban },
+            "instructed_amount": { "amount": self.amount, "currency": self.debtor.currency },
+            "end_to_end_id": reference,
+        })
+    }
+
+    /// Between any two accounts, or any two of one institution's.
+    fn draw(rng: &mut StdRng, within: Option<&str>) -> Self {
+        let may = |party: &Party| within.is_none_or(|within| party.participant == within);
+        let pairs: Vec<(Party, Party)> = PARTIES
+            .into_iter()
+            .flat_map(|debtor| PARTIES.map(|creditor| (debtor, creditor)))
+            .filter(|(debtor, creditor)| debtor != creditor && debtor.currency == creditor.currency)
+            .filter(|(debtor, creditor)| may(debtor) && may(creditor))
+            .collect();
+        let (debtor, creditor) = pairs[rng.random_range(0..pairs.len())];
+        Self { debtor, creditor, amount: rng.random_range(1..=AMOUNT_MAX), fate: Fate::Unknown }
+    }
+}
+
+/// How many requests were answered well, of those whose client did nothing wrong.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Answered {
+    pub(crate) asked: u64,
+    /// The first time.
+    pub(crate) at_once: u64,
+    /// The first time, or asked again at once at the other gateway, as an edge would.
+    pub(crate) with_edge: u64,
+    /// In the end, by a client that repeats.
+    pub(crate) in_the_end: u64,
+}
+
+/// Everything that was asked for, and what was wrong with the answers.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
-    pub(crate) orders: BTreeMap<String, Order>,
+    pub(crate) orders: BTreeMap<Name, Order>,
     pub(crate) wrong: Vec<String>,
     pub(crate) tries: u64,
     pub(crate) failed_tries: u64,
+    /// Requests whose client went away before the answer.
+    pub(crate) hung_up: u64,
+    pub(crate) answered: Answered,
+    /// When those asked whom neither gateway answered at once.
+    pub(crate) unlucky: Vec<Instant>,
 }
 
 /// The client under load.
@@ -115,7 +166,8 @@ pub(crate) struct Load {
     api: Arc<Api>,
     book: Arc<Mutex<Book>>,
     acknowledgements: mpsc::Sender<(String, oneshot::Sender<()>)>,
-    seed: u64,
+    probes: Arc<AtomicU64>,
+    pub(crate) seed: u64,
 }
 
 impl Load {
@@ -139,7 +191,7 @@ impl Load {
                 }
             }
         });
-        Ok(Self { api, book: Arc::default(), acknowledgements, seed })
+        Ok(Self { api, book: Arc::default(), acknowledgements, probes: Arc::default(), seed })
     }
 
     /// Posts `rate` payments a second until told to stop, then waits for those under way.
@@ -151,15 +203,20 @@ impl Load {
         while !*stop.borrow() {
             clock.tick().await;
             number += 1;
-            let order = Order::draw(&mut rng, self.seed, number);
+            let order = Order::draw(&mut rng, None);
             let habits = Habits {
                 gateway: rng.random_range(0..2),
                 twice: rng.random_ratio(1, 10),
                 cancels: rng.random_ratio(1, 25),
                 asks_again: rng.random_ratio(1, 20),
+                hangs_up: rng.random_ratio(1, 40).then(|| Duration::from_micros(rng.random_range(0..8_000))),
             };
             let load = self.clone();
-            posts.spawn(async move { load.post(order, habits).await });
+            let name = Name::Load(number);
+            posts.spawn(async move { load.post(name, order, habits).await });
+            while posts.len() >= UNDER_WAY_MAX {
+                posts.join_next().await.context("a post")???;
+            }
             while let Some(ended) = posts.try_join_next() {
                 ended??;
             }
@@ -170,15 +227,13 @@ impl Load {
         Ok(())
     }
 
-    /// Posts one payment of its own, and gives its id.
-    pub(crate) async fn probe(&self, number: u64) -> Result<String> {
-        let mut rng = StdRng::seed_from_u64(number);
-        let mut order = Order::draw(&mut rng, self.seed, number);
-        order.key = format!("probe-{}-{number}", self.seed);
-        order.reference = format!("PROBE-{}-{number}", self.seed);
-        match self.post(order, Habits::default()).await? {
-            Fate::Acknowledged { id, .. } => Ok(id),
-            fate @ (Fate::Refused(_) | Fate::Unknown) => {
+    /// Posts one payment to see whether it gets through: any, or one between two accounts of an institution.
+    pub(crate) async fn probe(&self, within: Option<&str>) -> Result<PaymentId> {
+        let number = self.probes.fetch_add(1, Ordering::Relaxed) + 1;
+        let order = Order::draw(&mut StdRng::seed_from_u64(number), within);
+        match self.post(Name::Probe(number), order, Habits::default()).await? {
+            Fate::Acknowledged(id) => Ok(id),
+            fate @ (Fate::Refused | Fate::Unknown) => {
                 anyhow::bail!("a payment in fair weather was not accepted: {fate:?}")
             }
         }
@@ -188,12 +243,10 @@ impl Load {
         look(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn post(&self, mut order: Order, habits: Habits) -> Result<Fate> {
-        let body = order.body();
-        let key = order.key.clone();
-        self.look(|book| book.orders.insert(key.clone(), order.clone()));
-        let began = Instant::now();
-        let mut gateway = habits.gateway;
+    async fn post(&self, name: Name, mut order: Order, habits: Habits) -> Result<Fate> {
+        let (key, reference) = (name.key(self.seed), name.reference(self.seed));
+        let body = order.body(&reference);
+        self.look(|book| book.orders.insert(name, order));
         let call = Call {
             who: order.debtor.participant,
             method: &Method::POST,
@@ -201,33 +254,17 @@ impl Load {
             key: Some(&key),
             body: Some(&body),
         };
-        while order.fate == Fate::Unknown && began.elapsed() < POST_PATIENCE {
-            let answers = if habits.twice && order.tries == 0 {
-                let (one, other) =
-                    tokio::join!(self.api.call(gateway, call), self.api.call(gateway + 1, call));
-                vec![one, other]
-            } else {
-                vec![self.api.call(gateway, call).await]
-            };
-            for answer in answers {
-                order.tries += 1;
-                self.look(|book| book.tries += 1);
-                self.judge(&mut order, answer);
-            }
-            if order.fate == Fate::Unknown {
-                gateway += 1;
-                tokio::time::sleep(Duration::from_millis(50 * u64::from(order.tries.min(10)))).await;
-            }
-        }
-        if let Fate::Acknowledged { id, .. } = &order.fate {
+        let mut first = String::new();
+        let rounds = self.ask(call, habits, &mut order, &mut first).await;
+        if let Fate::Acknowledged(id) = order.fate {
             let (done, written) = oneshot::channel();
-            let line = format!("{}\n", json!({ "key": key, "id": id, "body": body }));
+            let line = format!("{}\n", json!({ "key": key, "id": id.to_string(), "body": body }));
             self.acknowledgements.send((line, done)).await.context("the acknowledgement log is gone")?;
             written.await.context("the acknowledgement log could not be written")?;
         }
-        let fate = order.fate.clone();
-        self.look(|book| book.orders.insert(key.clone(), order.clone()));
-        if let Fate::Acknowledged { id, body: first } = &fate {
+        self.look(|book| book.orders.insert(name, order));
+        if let Fate::Acknowledged(id) = order.fate {
+            let gateway = habits.gateway + rounds;
             if habits.cancels {
                 let path = format!("/v1/payments/{id}/cancel");
                 let cancel = format!("{key}-cancel");
@@ -236,10 +273,55 @@ impl Load {
                 let _ = self.api.call(gateway, cancel).await;
             }
             if habits.asks_again {
-                self.ask_again(gateway + 1, call, first).await;
+                self.ask_again(gateway + 1, call, &first).await;
             }
         }
-        Ok(fate)
+        Ok(order.fate)
+    }
+
+    /// Asks until there is an answer, or patience ends. Gives the number of rounds, and the first answer's body in `first`.
+    async fn ask(&self, call: Call<'_>, habits: Habits, order: &mut Order, first: &mut String) -> usize {
+        let began = Instant::now();
+        let mut rounds = 0;
+        while order.fate == Fate::Unknown && began.elapsed() < POST_PATIENCE {
+            let gateway = habits.gateway + rounds;
+            let answers = match habits.hangs_up {
+                Some(patience) if rounds == 0 => {
+                    self.look(|book| book.hung_up += 1);
+                    let answer = tokio::time::timeout(patience, self.api.call(gateway, call)).await;
+                    vec![answer.unwrap_or_else(|_| Err(anyhow::anyhow!("the client went away")))]
+                }
+                _ if habits.twice && rounds == 0 => {
+                    let (one, other) =
+                        tokio::join!(self.api.call(gateway, call), self.api.call(gateway + 1, call));
+                    vec![one, other]
+                }
+                _ => vec![self.api.call(gateway, call).await],
+            };
+            for answer in answers {
+                self.look(|book| book.tries += 1);
+                self.judge(order, call, answer, first);
+            }
+            rounds += 1;
+            // The first time at once, at the other gateway; then ever later.
+            if order.fate == Fate::Unknown && rounds > 1 {
+                tokio::time::sleep(Duration::from_millis(50 * u64::try_from(rounds.min(10)).unwrap_or(10)))
+                    .await;
+            }
+        }
+        if habits.hangs_up.is_none() {
+            let is_answered = order.fate != Fate::Unknown;
+            self.look(|book| {
+                book.answered.asked += 1;
+                book.answered.at_once += u64::from(is_answered && rounds == 1);
+                book.answered.with_edge += u64::from(is_answered && rounds <= 2);
+                book.answered.in_the_end += u64::from(is_answered);
+                if !(is_answered && rounds <= 2) {
+                    book.unlucky.push(began);
+                }
+            });
+        }
+        rounds
     }
 
     /// The same key once more, and with another body.
@@ -264,35 +346,39 @@ impl Load {
         }
     }
 
-    fn judge(&self, order: &mut Order, answer: Result<Answer>) {
+    fn judge(&self, order: &mut Order, call: Call<'_>, answer: Result<Answer>, first: &mut String) {
         let Ok(answer) = answer else {
             self.look(|book| book.failed_tries += 1);
             return;
         };
         match answer.status {
             201 => {
-                let id = answer.json().ok().and_then(|body| Some(body.get("id")?.as_str()?.to_owned()));
+                let id = answer.json().ok().and_then(|body| PaymentId::parse(body.get("id")?.as_str()?).ok());
                 let Some(id) = id else {
                     self.wrong(format!("an answer without an id: {answer:?}"));
                     return;
                 };
-                if let Fate::Acknowledged { id: first, body } = &order.fate
-                    && (*first != id || *body != answer.body)
-                {
-                    self.wrong(format!("I2: {} was answered {body} and {}", order.key, answer.body));
+                if order.fate == Fate::Unknown {
+                    order.fate = Fate::Acknowledged(id);
+                    *first = answer.body;
+                } else if *first != answer.body {
+                    self.wrong(format!("I2: {:?} was answered {first} and {}", call.key, answer.body));
                 }
-                order.fate = Fate::Acknowledged { id, body: answer.body };
             }
             409 | 429 | 500.. => self.look(|book| book.failed_tries += 1),
             _ => {
-                self.wrong(format!("{} was refused: {answer:?}", order.key));
-                order.fate = Fate::Refused(answer);
+                self.wrong(format!("{:?} was refused: {answer:?}", call.key));
+                order.fate = Fate::Refused;
             }
         }
     }
 
     fn wrong(&self, what: String) {
-        self.look(|book| book.wrong.push(what));
+        self.look(|book| {
+            if book.wrong.len() < WRONG_MAX {
+                book.wrong.push(what);
+            }
+        });
     }
 }
 
@@ -303,4 +389,6 @@ struct Habits {
     twice: bool,
     cancels: bool,
     asks_again: bool,
+    /// Goes away so soon after its first try, without its answer.
+    hangs_up: Option<Duration>,
 }

@@ -37,8 +37,14 @@ impl Process {
         Self { recipe, child: None }
     }
 
-    /// Starts it; `failpoint` arms a crash at a commit (see `FLOWBRIDGE_CRASH` in the store's `failpoint` module).
-    pub(crate) fn start(&mut self, failpoint: Option<&str>) -> Result<()> {
+    /// Starts it.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// Starts it with something that goes wrong: `FLOWBRIDGE_CRASH` (see the store's `failpoint` module) or
+    /// `FLOWBRIDGE_CLOCK_OFFSET_SECS`.
+    pub(crate) fn start_with(&mut self, wrong: &[(&str, &str)]) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.recipe.name);
         let log = open_log(&self.log())?;
         let mut command = Command::new(&self.recipe.binary);
@@ -47,13 +53,11 @@ impl Process {
             .arg(&self.recipe.config)
             .current_dir(&self.recipe.home)
             .envs(self.recipe.environment.iter().map(|(name, value)| (name, value)))
+            .envs(wrong.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true);
-        if let Some(failpoint) = failpoint {
-            command.env("FLOWBRIDGE_CRASH", failpoint);
-        }
         self.child = Some(command.spawn().with_context(|| format!("start {}", self.recipe.name))?);
         Ok(())
     }
@@ -104,11 +108,8 @@ impl Process {
 
     /// Its largest memory so far, bytes.
     pub(crate) fn memory_max(&self) -> u64 {
-        let Some(id) = self.child.as_ref().and_then(Child::id) else { return 0 };
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0);
-        kib * 1024
+        let id = self.child.as_ref().and_then(Child::id);
+        id.map_or(0, |id| memory_of(&id.to_string()))
     }
 
     fn signal(&self, signal: Signal) {
@@ -118,6 +119,14 @@ impl Process {
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
+}
+
+/// The largest memory so far of a process by its number, or of `self`, bytes.
+pub(crate) fn memory_of(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0);
+    kib * 1024
 }
 
 fn open_log(path: &Path) -> Result<File> {

@@ -27,6 +27,10 @@ pub(crate) enum Weather {
     Refuse,
     /// Requests arrive twice.
     Duplicate,
+    /// Of a thousand pieces of data, so many end their connection instead of arriving.
+    Resets(u32),
+    /// Whoever asks over HTTP is answered with this status, by somebody in front of the server.
+    Status(u16),
 }
 
 /// Where the server is.
@@ -139,8 +143,11 @@ async fn dial(upstream: &Upstream) -> std::io::Result<Box<dyn Stream>> {
 
 /// Carries one connection until either side ends it or it is cut. How it ended is the network's secret.
 async fn carry(client: impl Stream + 'static, mut line: Line) {
-    if *line.weather.borrow() == Weather::Refuse {
-        return;
+    let weather = *line.weather.borrow();
+    match weather {
+        Weather::Refuse => return,
+        Weather::Status(status) => return turn_away(client, status).await,
+        Weather::Fair | Weather::Delay(_) | Weather::Stall | Weather::Duplicate | Weather::Resets(_) => {}
     }
     line.cuts.mark_unchanged();
     let Ok(server) = dial(&line.upstream).await else { return };
@@ -159,6 +166,20 @@ async fn carry(client: impl Stream + 'static, mut line: Line) {
     }
 }
 
+/// Answers one request in the server's place.
+async fn turn_away(mut client: impl Stream, status: u16) {
+    let mut buffer = vec![0; 64 << 10];
+    if !matches!(client.read(&mut buffer).await, Ok(1..)) {
+        return;
+    }
+    let answer = format!("HTTP/1.1 {status} Turned away\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let _ = client.write_all(answer.as_bytes()).await;
+    let _ = client.shutdown().await;
+    // What is left of the request is read, or the client would see a reset instead of the answer.
+    let rest = async { while matches!(client.read(&mut buffer).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+}
+
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -175,8 +196,9 @@ async fn pump(
         let now = *weather.borrow();
         match now {
             Weather::Delay(late) => tokio::time::sleep(late).await,
-            Weather::Refuse => break,
-            Weather::Fair | Weather::Stall | Weather::Duplicate => {}
+            Weather::Refuse | Weather::Status(_) => break,
+            Weather::Resets(per_thousand) if rand::random_range(0..1_000) < per_thousand => break,
+            Weather::Resets(_) | Weather::Fair | Weather::Stall | Weather::Duplicate => {}
         }
         if let (Weather::Duplicate, Some(upstream)) = (now, &shadow) {
             if second.is_none() {

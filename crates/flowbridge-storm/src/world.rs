@@ -1,18 +1,19 @@
 //! The system under the storm: real processes on a real PostgreSQL and a real chain node, with a proxy on every line.
 
+use crate::disk::Disk;
 use crate::process::{Process, Recipe};
 use crate::proxy::{Proxy, Upstream};
 use anyhow::{Context as _, Result, bail, ensure};
+use flowbridge_domain::id::PaymentId;
 use flowbridge_embedded::{AnvilSettings, EmbeddedAnvil, EmbeddedPostgres};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// The chain's pace: four blocks a second keep a short storm short.
-const BLOCK_TIME: Duration = Duration::from_millis(250);
 /// How deep reorganisations can go.
 const STATES_KEPT: u32 = 64;
 /// How long a start may take.
@@ -31,17 +32,41 @@ pub(crate) const PROCESSES: [(&str, &str); 9] = [
     ("jobs", "jobs"),
 ];
 
+/// What a world is like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conditions<'a> {
+    /// Of the configuration, on top of those that make leases and time-outs short.
+    pub(crate) settings: &'a [(&'a str, &'a str)],
+    /// The chain's pace.
+    pub(crate) block_time: Duration,
+    /// The size of a file system of PostgreSQL's own; 0 for none.
+    pub(crate) disk_bytes: u64,
+}
+
+/// Events that nobody can take in, by their key.
+#[derive(Debug, Default)]
+pub(crate) struct Poison {
+    /// They are in the log.
+    pub(crate) written: BTreeSet<PaymentId>,
+    /// They may be.
+    pub(crate) tried: BTreeSet<PaymentId>,
+}
+
 /// Everything that runs, and every line between.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) home: PathBuf,
     _socket_folder: tempfile::TempDir,
     pub(crate) postgres: Mutex<EmbeddedPostgres>,
+    /// PostgreSQL's own, where that can be had.
+    pub(crate) disk: Option<Disk>,
+    pub(crate) poison: std::sync::Mutex<Poison>,
     pub(crate) anvil: Mutex<EmbeddedAnvil>,
     pub(crate) processes: Vec<Mutex<Process>>,
     /// The database, past the proxy: for locks and broken backends.
     pub(crate) database_url: String,
-    pub(crate) postgres_line: Arc<Proxy>,
+    /// The ways to PostgreSQL: the second is that of one gateway and one orchestrator.
+    pub(crate) postgres_lines: [Arc<Proxy>; 2],
     pub(crate) rpc_line: Arc<Proxy>,
     pub(crate) socket_line: Arc<Proxy>,
     pub(crate) bank_line: Arc<Proxy>,
@@ -55,9 +80,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Sets the stage with `flowbridge dev --once`, then runs the same data as many processes, with these settings on top
-    /// of those that make leases and time-outs short.
-    pub(crate) async fn start(binary: &Path, home: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+    /// Sets the stage with `flowbridge dev --once`, then runs the same data as many processes.
+    pub(crate) async fn start(binary: &Path, home: &Path, conditions: Conditions<'_>) -> Result<Self> {
+        let Conditions { settings, block_time, disk_bytes } = conditions;
         let port = free_ports()?;
         let set = tokio::process::Command::new(binary)
             .args(["dev", "--once", "--fresh", "--port", &port.to_string()])
@@ -74,12 +99,13 @@ impl World {
         let data = home.join(".flowbridge");
         let chain_port = port + 465;
         let (postgres_folder, chain_folder) = (data.join("postgres"), data.join("chain"));
+        let disk = own_disk(&postgres_folder, home, disk_bytes);
         let (postgres, anvil) = tokio::task::spawn_blocking(move || {
             let postgres = EmbeddedPostgres::start(&postgres_folder, None)?;
             let anvil = EmbeddedAnvil::start(AnvilSettings {
                 port: Some(chain_port),
-                block_time: BLOCK_TIME,
-                idle_block_time: BLOCK_TIME,
+                block_time,
+                idle_block_time: block_time,
                 states_kept: STATES_KEPT,
                 ..AnvilSettings::in_folder(chain_folder)
             })?;
@@ -91,7 +117,10 @@ impl World {
         // The path of a socket is short, that of a working folder may be long.
         let socket_folder = tempfile::Builder::new().prefix("fb-storm-").tempdir()?;
         let sockets = socket_folder.path().to_owned();
-        let postgres_line = Proxy::postgres(&sockets, socket)?;
+        let postgres_lines = [
+            Proxy::postgres(&sockets.join("1"), socket.clone())?,
+            Proxy::postgres(&sockets.join("2"), socket)?,
+        ];
         let rpc_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
         let socket_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
         let bank_line = Proxy::tcp(Upstream::Tcp(port + 2)).await?;
@@ -104,11 +133,9 @@ impl World {
         write_config(&data.join("flowbridge.toml"), &config, &bank_line)?;
         let environment = |name: &str| -> Result<Vec<(String, String)>> {
             let gateway = if name == "gateway-2" { gateway_ports[1] } else { gateway_ports[0] };
+            let way = sockets.join(if name.ends_with("-2") { "2" } else { "1" });
             Ok([
-                (
-                    "DATABASE__URL",
-                    format!("postgresql:///flowbridge?host={}&user=flowbridge", sockets.display()),
-                ),
+                ("DATABASE__URL", format!("postgresql:///flowbridge?host={}&user=flowbridge", way.display())),
                 ("CHAIN__RPC_URL", format!("http://{}", rpc_line.authority())),
                 ("CHAIN__WS_URL", format!("ws://{}", socket_line.authority())),
                 ("CHAIN__FEE_BUMP_AFTER_MS", "3000".to_owned()),
@@ -137,7 +164,7 @@ impl World {
                 environment: environment(name)?,
             };
             let mut process = Process::new(recipe);
-            process.start(None)?;
+            process.start()?;
             processes.push(Mutex::new(process));
         }
         let simulator_key =
@@ -150,7 +177,9 @@ impl World {
             anvil: Mutex::new(anvil),
             processes,
             database_url,
-            postgres_line,
+            postgres_lines,
+            disk,
+            poison: std::sync::Mutex::default(),
             rpc_line,
             socket_line,
             bank_line,
@@ -218,7 +247,7 @@ impl World {
         for process in &self.processes {
             let Ok(mut process) = process.try_lock() else { continue };
             if process.has_ended() {
-                process.start(None)?;
+                process.start()?;
                 revived.push(process.recipe.name.clone());
             }
         }
@@ -230,8 +259,8 @@ impl World {
         for process in self.processes.iter().rev() {
             process.lock().await.terminate().await?;
         }
-        let Self { postgres, anvil, .. } = self;
-        tokio::task::spawn_blocking(move || drop((postgres, anvil))).await?;
+        let Self { postgres, anvil, disk, .. } = self;
+        tokio::task::spawn_blocking(move || drop((postgres, anvil, disk))).await?;
         Ok(())
     }
 }
@@ -249,6 +278,18 @@ fn write_config(stage: &Path, ours: &Path, bank_line: &Proxy) -> Result<()> {
         connector.insert("url".to_owned(), format!("http://{}/", bank_line.authority()).into());
     }
     Ok(std::fs::write(ours, toml::to_string(&config)?)?)
+}
+
+/// A file system for PostgreSQL alone, or a loud word on why there is none.
+#[expect(clippy::print_stdout, reason = "a fault that is left out is told")]
+fn own_disk(postgres: &Path, home: &Path, bytes: u64) -> Option<Disk> {
+    if bytes == 0 {
+        return None;
+    }
+    let data = std::fs::read_link(postgres.join("home")).unwrap_or_else(|_| postgres.to_owned()).join("data");
+    Disk::under(&data, &home.join("postgres.image"), bytes)
+        .inspect_err(|error| println!("SKIPPED: PostgreSQL's disk is never full in this storm: {error:#}"))
+        .ok()
 }
 
 fn socket_of(url: &str) -> Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! The roles and how they are wired: each gets the parts it needs and nothing else, and all stop together.
 
-use crate::clock::SystemClock;
+use crate::clock::{COMPARE_EVERY, SharedClock};
 use crate::config::{Config, ConnectorKind, ConnectorSection};
 use anyhow::{Context as _, Result, bail};
 use flowbridge_bank::auth::BearerKey;
@@ -156,7 +156,6 @@ pub(crate) struct Parts {
 
 /// Starts roles in this process.
 pub(crate) async fn start(config: Config, roles: &[Role]) -> Result<Running> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let db = Db::new(&config.database())?;
     let running = Running {
         stop: CancellationToken::new(),
@@ -165,6 +164,10 @@ pub(crate) async fn start(config: Config, roles: &[Role]) -> Result<Running> {
         failed: Arc::default(),
     };
     wait_for_database(&db).await.context("the database of [database] url cannot be used")?;
+    let shared = Arc::new(SharedClock::default());
+    shared.compare(&db).await?;
+    running.tasks.spawn(keep_time(shared.clone(), db.clone(), running.stop.clone()));
+    let clock: Arc<dyn Clock> = shared;
     let instance = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
     let context = Context { db, clock: clock.clone(), wake: Wake::default(), instance };
     let parts = Parts { config: Arc::new(config), context, clock, stop: running.stop.clone() };
@@ -176,6 +179,14 @@ pub(crate) async fn start(config: Config, roles: &[Role]) -> Result<Running> {
         tracing::info!(role = role.as_str(), "started");
     }
     Ok(running)
+}
+
+/// Compares our clock with the database's, again and again.
+async fn keep_time(clock: Arc<SharedClock>, db: Db, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(COMPARE_EVERY)).await.is_some() {
+        // A database that does not answer is everybody's trouble, and told by others.
+        drop(clock.compare(&db).await);
+    }
 }
 
 /// A database that starts, or recovers from a crash, is waited for; one that refuses us is not.

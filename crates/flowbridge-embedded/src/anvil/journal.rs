@@ -1,7 +1,7 @@
 //! The chain's memory. Anvil forgets on SIGKILL whatever it has not dumped, so each block's raw transactions and time
 //! are written down as it is made, and at the next start they are mined again, on a node that no client can reach.
 //!
-//! Anvil's blocks follow from their transactions, their order, their time and the genesis time alone (checked by test):
+//! Anvil's blocks follow from their transactions, their order, their time, their base fee and the genesis time alone (checked by test):
 //! the replayed blocks have the *same hashes*, so nobody who follows the chain notices more than a pause. What had not
 //! reached the disk when everything was killed is missing at the tip, a shallow reorganisation like any other.
 //!
@@ -49,6 +49,9 @@ struct Entry {
     number: u64,
     hash: B256,
     time: u64,
+    /// None in journals that were written before it was.
+    #[serde(default)]
+    base_fee: Option<u64>,
     transactions: Vec<Bytes>,
 }
 
@@ -205,6 +208,7 @@ impl Journal {
                 number,
                 hash: block.header.hash,
                 time: block.header.timestamp,
+                base_fee: block.header.base_fee_per_gas,
                 transactions: block.transactions.txns().map(|tx| tx.inner.encoded_2718().into()).collect(),
             };
             serde_json::to_writer(&mut lines, &entry)?;
@@ -260,6 +264,10 @@ fn replay(rpc: &Rpc, loaded: u64, tail: &[Entry]) -> Result<Replayed> {
             }
         }
         rpc.call::<Value>("evm_setNextBlockTimestamp", json!([entry.time]))?;
+        // It follows from the block before, unless somebody has set it.
+        if let Some(fee) = entry.base_fee {
+            rpc.call::<Value>("anvil_setNextBlockBaseFeePerGas", json!([format!("{fee:#x}")]))?;
+        }
         rpc.call::<Value>("evm_mine", json!([]))?;
         last = block(rpc, "latest", false)?.header;
         if last.hash != entry.hash && matches!(replayed, Replayed::Same) {

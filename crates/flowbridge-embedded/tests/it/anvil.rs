@@ -74,6 +74,10 @@ async fn a_killed_node_continues_with_the_same_blocks() {
     let mut paid = 0;
     for life in 1..=3 {
         let provider = provider(&anvil);
+        // Not what would follow from the block before.
+        let latest = provider.get_block_by_number(BlockNumberOrTag::Latest).await.unwrap().unwrap();
+        let fee = (U256::from(latest.header.base_fee_per_gas.unwrap() + 7),);
+        provider.raw_request::<_, ()>("anvil_setNextBlockBaseFeePerGas".into(), fee).await.unwrap();
         let mut head = 0;
         for wei in 1..=5 {
             head = pay(&provider, wei).await;

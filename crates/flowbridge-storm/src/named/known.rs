@@ -2,9 +2,12 @@
 
 use super::{ALPINE, ASHA, BIRK, Desk, HANSE, PATIENCE, eventually, payment, rule, with};
 use crate::api::Call;
+use crate::faults::database::write_poison;
 use crate::oracle::text;
 use crate::proxy::Weather;
+use crate::stage::Stage;
 use anyhow::{Context as _, Result, bail, ensure};
+use flowbridge_domain::id::PaymentId;
 use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -182,15 +185,11 @@ impl Desk<'_> {
 
     /// Somebody has written what nobody can take in: it is set aside, seen, and everything else goes on.
     pub(super) async fn poison(&self) -> Result<()> {
-        let nobody = format!("{:032x}", rand::random::<u128>());
+        let nobody = write_poison(self.world, "bank.captured", &json!({})).await?;
+        let nobody = nobody.as_uuid().to_string();
         let (database, connection) =
             tokio_postgres::connect(&self.world.database_url, tokio_postgres::NoTls).await?;
         let connection = tokio::spawn(connection);
-        let write = "insert into event (id, topic, partition, key, kind, traceparent, data, recorded_at)
-            select (left(uuid_floor(now())::text, 14) || right(gen_random_uuid()::text, 22))::uuid, 'bank',
-                log_partition(nobody), nobody, 'bank.captured', '', '{}', now()
-                from (select $1::text::uuid as nobody) as given";
-        database.execute(write, &[&nobody]).await?;
         let ids = self.some(CROWD).await?;
         self.completes(&ids).await?;
         let read = "select cause from dead_letter where key = $1::text::uuid and resolved_at is null";
@@ -227,16 +226,16 @@ impl Desk<'_> {
         sink.behave(crate::sink::Manner::Polite);
         let second = self.pay(ASHA, BIRK, 30).await?;
         eventually(PATIENCE, || async {
-            let (stories, wrong) = sink.stories();
+            let wrong = sink.wrong();
             ensure!(wrong.is_empty(), "{wrong:?}");
-            let was_told = |endpoint: &str| stories.keys().any(|(told, _)| told == endpoint);
-            ensure!(!was_told("deleted"), "a deleted endpoint was told something");
-            let has_heard = |payment: &String| {
-                let story = stories.get(&("kept".to_owned(), payment.clone()));
-                story.is_some_and(|story| story.iter().any(|kind| kind == "payment.completed"))
-            };
-            let all = [&first, &second].into_iter().all(has_heard);
-            Ok(if all { Ok(()) } else { Err(format!("the other endpoint has not heard: {stories:?}")) })
+            ensure!(sink.deliveries(Some("deleted")) == 0, "a deleted endpoint was told something");
+            for payment in [&first, &second] {
+                let story = sink.story("kept", PaymentId::parse(payment)?);
+                if !story.contains(&Stage::COMPLETED) {
+                    return Ok(Err(format!("of {payment} the other endpoint has heard only {story:?}")));
+                }
+            }
+            Ok(Ok(()))
         })
         .await
     }
