@@ -19,7 +19,7 @@ const EDGES: [(&str, &[&str]); 15] = [
         ],
     ),
     ("flowbridge-gateway", &["api", "bank", "bus", "chain", "domain", "security", "store"]),
-    ("flowbridge-workers", &["api", "bank", "bus", "chain", "domain", "security", "store"]),
+    ("flowbridge-workers", &["api", "bank", "bus", "chain", "domain", "recon", "security", "store"]),
     ("flowbridge-bus", &["api", "domain", "store"]),
     ("flowbridge-api", &["domain"]),
     ("flowbridge-bank", &["domain"]),

@@ -122,6 +122,26 @@ typed_id!(
     /// A person's proposal on a payment under review.
     ReviewId, "rev", "review"
 );
+typed_id!(
+    /// A bank's statement.
+    StatementId, "stm", "statement"
+);
+typed_id!(
+    /// A line of a statement.
+    StatementEntryId, "sti", "statement line"
+);
+typed_id!(
+    /// One comparison of a bank's statement, or of the chain, with our books.
+    ReconciliationId, "rcn", "reconciliation"
+);
+typed_id!(
+    /// A difference that waits for people.
+    ExceptionId, "exc", "exception"
+);
+typed_id!(
+    /// A person's proposal on an exception.
+    DecisionId, "dcs", "decision"
+);
 
 #[cfg(test)]
 mod tests {

@@ -40,18 +40,27 @@ pub enum LedgerAccount {
     Loss(ParticipantId),
     /// Chain movements outside our contracts' payments, until a person has named them. Credit side.
     Suspense,
+    /// Money on our account at a bank whose owner nobody has named yet, or that is missing there. Credit side.
+    BankSuspense(BankCode),
+    /// What a bank keeps for its services. Debit side.
+    BankCharges(BankCode),
 }
 
 impl LedgerAccount {
     /// The side on which it grows.
     pub const fn normal_side(&self) -> Side {
         match self {
-            Self::Reserve(_) | Self::BankReceivable(_) | Self::BurnOutstanding | Self::Loss(_) => Side::Debit,
+            Self::Reserve(_)
+            | Self::BankReceivable(_)
+            | Self::BurnOutstanding
+            | Self::Loss(_)
+            | Self::BankCharges(_) => Side::Debit,
             Self::Wallet(_)
             | Self::WalletHouse
             | Self::Redemption(_)
             | Self::BurnPending
-            | Self::Suspense => Side::Credit,
+            | Self::Suspense
+            | Self::BankSuspense(_) => Side::Credit,
         }
     }
 
@@ -67,13 +76,17 @@ impl LedgerAccount {
             Self::BurnOutstanding => "burn_outstanding",
             Self::Loss(_) => "loss",
             Self::Suspense => "suspense",
+            Self::BankSuspense(_) => "bank_suspense",
+            Self::BankCharges(_) => "bank_charges",
         }
     }
 
     /// Whose it is, as text: a bank code, a participant, an account, or empty where there is only one per currency.
     pub fn owner(&self) -> String {
         match self {
-            Self::Reserve(bank) => bank.as_str().to_owned(),
+            Self::Reserve(bank) | Self::BankSuspense(bank) | Self::BankCharges(bank) => {
+                bank.as_str().to_owned()
+            }
             Self::BankReceivable(participant) | Self::Redemption(participant) | Self::Loss(participant) => {
                 participant.to_string()
             }
@@ -118,11 +131,13 @@ pub enum Moment {
     BurnRemoved,
     /// A reorganisation took the release of a redemption back.
     RedemptionReleaseRemoved,
+    /// Two people decided that our books have to follow the bank's.
+    Correction,
 }
 
 impl Moment {
     /// Every moment.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Settled,
         Self::Fee,
         Self::Captured,
@@ -139,6 +154,7 @@ impl Moment {
         Self::LossRemoved,
         Self::BurnRemoved,
         Self::RedemptionReleaseRemoved,
+        Self::Correction,
     ];
 
     /// The name in tables and timelines.
@@ -160,6 +176,7 @@ impl Moment {
             Self::LossRemoved => "loss_removed",
             Self::BurnRemoved => "burn_removed",
             Self::RedemptionReleaseRemoved => "redemption_release_removed",
+            Self::Correction => "correction",
         }
     }
 }
@@ -184,6 +201,43 @@ impl JournalEntry {
     #[must_use]
     pub fn corrected_by(self, moment: Moment) -> Self {
         Self { moment, round: self.round, debit: self.credit, credit: self.debit, amount: self.amount }
+    }
+}
+
+/// Where the other leg of a correcting entry at a bank goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Contra {
+    /// What the bank keeps for its services.
+    Charges,
+    /// Nobody knows yet whose it is.
+    Suspense,
+}
+
+impl Contra {
+    /// The name in tables and on the wire: the kind of its account.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Charges => "bank_charges",
+            Self::Suspense => "bank_suspense",
+        }
+    }
+
+    /// Reads [`Contra::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Charges, Self::Suspense].into_iter().find(|contra| contra.as_str() == text)
+    }
+
+    /// The entry that changes our reserve at `bank` by `change`, which may be negative; none when it changes nothing.
+    pub fn entry(self, bank: &BankCode, change: Money) -> Option<JournalEntry> {
+        let other = match self {
+            Self::Charges => LedgerAccount::BankCharges(bank.clone()),
+            Self::Suspense => LedgerAccount::BankSuspense(bank.clone()),
+        };
+        let reserve = LedgerAccount::Reserve(bank.clone());
+        let units = change.minor_units();
+        let (debit, credit) = if units > 0 { (reserve, other) } else { (other, reserve) };
+        let amount = Money::new(units.checked_abs()?, change.currency());
+        (units != 0).then_some(JournalEntry { moment: Moment::Correction, round: 0, debit, credit, amount })
     }
 }
 
@@ -267,6 +321,19 @@ mod tests {
     use super::*;
     use crate::money::Currency;
     use crate::time::Timestamp;
+
+    #[test]
+    fn a_correction_moves_the_reserve_and_nothing_else_of_ours() {
+        let bank = BankCode::parse("alpha").unwrap();
+        let change = |units| Contra::Charges.entry(&bank, Money::new(units, Currency::parse("EUR").unwrap()));
+        let (reserve, charges) =
+            (LedgerAccount::Reserve(bank.clone()), LedgerAccount::BankCharges(bank.clone()));
+        let fee = change(-150).unwrap();
+        assert_eq!((&fee.debit, &fee.credit, fee.amount.minor_units()), (&charges, &reserve, 150));
+        let back = change(150).unwrap();
+        assert_eq!((&back.debit, &back.credit, back.amount.minor_units()), (&reserve, &charges, 150));
+        assert_eq!(change(0), None);
+    }
 
     #[test]
     fn holds_of_one_slice_see_each_other() {

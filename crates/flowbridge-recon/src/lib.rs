@@ -10,6 +10,7 @@ pub mod calibrate;
 pub mod chain;
 mod cold;
 mod compete;
+pub mod correction;
 pub mod date;
 pub mod engine;
 pub mod evaluate;

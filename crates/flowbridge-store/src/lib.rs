@@ -7,10 +7,12 @@
 
 pub mod accept;
 pub mod access;
+pub mod breaker;
 pub mod chain;
 pub mod db;
 pub mod effect;
 pub mod event_log;
+pub mod exception;
 mod failpoint;
 pub mod ledger;
 pub mod lifecycle;
@@ -21,10 +23,12 @@ pub mod party;
 pub mod payment;
 pub mod proof;
 pub mod query;
+pub mod reconciliation;
 #[cfg(test)]
 mod registry;
 pub mod review;
 mod sql;
+pub mod statement;
 pub mod wake;
 pub mod webhook;
 

@@ -175,7 +175,9 @@ async fn take_cut(
             | LedgerAccount::BurnPending
             | LedgerAccount::BurnOutstanding
             | LedgerAccount::Loss(_)
-            | LedgerAccount::Suspense => None,
+            | LedgerAccount::Suspense
+            | LedgerAccount::BankSuspense(_)
+            | LedgerAccount::BankCharges(_) => None,
         })
         .collect();
     let cut = Cut {
@@ -237,6 +239,8 @@ async fn read_books(tx: &Tx) -> Result<Books, StoreError> {
             "burn_outstanding" => LedgerAccount::BurnOutstanding,
             "loss" => LedgerAccount::Loss(participant()?),
             "suspense" => LedgerAccount::Suspense,
+            "bank_suspense" => LedgerAccount::BankSuspense(BankCode::parse(owner).map_err(|_| corrupt())?),
+            "bank_charges" => LedgerAccount::BankCharges(BankCode::parse(owner).map_err(|_| corrupt())?),
             _ => return Err(corrupt()),
         };
         let currency = Currency::parse(row.try_get("currency")?).map_err(|_| corrupt())?;
@@ -427,7 +431,9 @@ fn compare_receivables(books: &Books, under_way: &UnderWay) -> Vec<Line> {
         | LedgerAccount::BurnPending
         | LedgerAccount::BurnOutstanding
         | LedgerAccount::Loss(_)
-        | LedgerAccount::Suspense => None,
+        | LedgerAccount::Suspense
+        | LedgerAccount::BankSuspense(_)
+        | LedgerAccount::BankCharges(_) => None,
     });
     accounts
         .map(|(account, participant, currency)| Line {

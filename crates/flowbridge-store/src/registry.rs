@@ -10,9 +10,11 @@ use std::fmt::Write as _;
 const MODULES: &[&[Statement]] = &[
     crate::accept::STATEMENTS,
     crate::access::STATEMENTS,
+    crate::breaker::STATEMENTS,
     crate::chain::STATEMENTS,
     crate::effect::STATEMENTS,
     crate::event_log::STATEMENTS,
+    crate::exception::STATEMENTS,
     crate::ledger::STATEMENTS,
     crate::lifecycle::STATEMENTS,
     crate::measure::STATEMENTS,
@@ -21,7 +23,9 @@ const MODULES: &[&[Statement]] = &[
     crate::payment::STATEMENTS,
     crate::proof::STATEMENTS,
     crate::query::STATEMENTS,
+    crate::reconciliation::STATEMENTS,
     crate::review::STATEMENTS,
+    crate::statement::STATEMENTS,
     crate::webhook::STATEMENTS,
 ];
 

@@ -82,7 +82,7 @@ impl Verdict {
         VERDICTS.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         VERDICTS.iter().find(|(_, name)| *name == text).map(|(verdict, _)| *verdict)
     }
 }

@@ -396,7 +396,8 @@ fn removed(entry: JournalEntry) -> JournalEntry {
         | Moment::FeeRemoved
         | Moment::LossRemoved
         | Moment::BurnRemoved
-        | Moment::RedemptionReleaseRemoved) => other,
+        | Moment::RedemptionReleaseRemoved
+        | Moment::Correction) => other,
     };
     entry.corrected_by(moment)
 }

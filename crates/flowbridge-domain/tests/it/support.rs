@@ -274,6 +274,9 @@ impl Account {
             LedgerAccount::BurnPending => Self::BurnPending,
             LedgerAccount::BurnOutstanding => Self::BurnOutstanding,
             LedgerAccount::Suspense => Self::Suspense,
+            LedgerAccount::BankSuspense(_) | LedgerAccount::BankCharges(_) => {
+                panic!("no payment posts to {account:?}")
+            }
         }
     }
 }

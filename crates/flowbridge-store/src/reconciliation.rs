@@ -1,0 +1,926 @@
+//! Runs: asked for, claimed under a lease and a fence, and recorded in one transaction; and both sides of what they compare.
+//!
+//! A run reads one instant of the database, works outside any transaction, and writes what it found with its end: matches,
+//! what is still open, exceptions, reports. A worker that lost its lease finds its fence outdated and writes nothing. A record
+//! is matched once for ever: the primary key of `recon_match_item` says so, whatever a run or a person tries.
+
+use crate::db::{Db, StoreError, Tx};
+use crate::event_log::{self, NewEvent};
+use crate::exception::{self, Found};
+use crate::sql::{At, columns, statements};
+use flowbridge_domain::id::{PaymentId, ReconciliationId, StatementEntryId};
+use flowbridge_domain::time::Timestamp;
+use serde_json::Value;
+use std::time::Duration;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+/// Rows of one statement.
+const SLICE: usize = 5_000;
+
+/// The topic of the log that runs write to.
+pub const TOPIC: &str = "reconciliation";
+
+statements! {
+    ASK = "insert into reconciliation (id, scope, kind, day, asked_by, asked_at, next_attempt_at)
+        values ($1, $2, $3, $4::text::date, $5, $6, $6) on conflict do nothing returning id";
+
+    SCOPES = "select code as scope from bank union all select 'chain:' || currency from chain_contract order by scope";
+
+    CLAIM = "update reconciliation set state = 'running', attempts = attempts + 1, fence = fence + 1, lease_owner = $2,
+            lease_until = $4, started_at = $3, stage = 'begun', cause = null
+        where id = (
+            select id from reconciliation due
+                where next_attempt_at <= $3 and (state = 'asked' or state = 'running' and lease_until <= $3)
+                    and scope = any($1) and not exists (
+                        select from reconciliation other where other.scope = due.scope and other.id <> due.id
+                            and other.state = 'running' and other.lease_until > $3)
+                order by next_attempt_at, id limit 1 for update skip locked)
+        returning id, scope, day::text as day, fence, attempts, asked_by";
+
+    STAGE = "update reconciliation set stage = $3, lease_until = $4 where id = $1 and fence = $2 and state = 'running'
+        returning id";
+
+    AGAIN = "update reconciliation set state = $3, cause = $4, next_attempt_at = $5, lease_until = null, stage = $6,
+            finished_at = case when $3 = 'failed' then $7::timestamptz end
+        where id = $1 and fence = $2 and state = 'running' returning id";
+
+    FINISH = "update reconciliation set state = 'done', stage = 'done', finished_at = $3, lease_until = null, as_of = $4,
+            ledger_until = $5, manifest_sha256 = $6, summary = $7
+        where id = $1 and fence = $2 and state = 'running' returning id";
+
+    LIST = concat!("select ", run_columns!(), " from reconciliation
+        where ($1::text is null or scope = $1) and ($2::uuid is null or id < $2) order by id desc limit $3");
+
+    GET = concat!("select ", run_columns!(), " from reconciliation where id = $1");
+
+    REPORT = "select body from reconciliation_report where reconciliation_id = $1 and format = $2";
+
+    SAVE_REPORT = "insert into reconciliation_report (reconciliation_id, format, body) values ($1, $2, $3)";
+
+    LOOKED_UNTIL = "select max(ledger_until) as until from reconciliation where scope = $1 and state = 'done'";
+
+    FIRST_ENTRY = "select min(posted_at) as first from journal_entry";
+
+    RESERVE_ACCOUNTS = "select id, currency, posted_debits - posted_credits as balance from ledger_account
+        where kind = 'reserve' and owner = $1";
+
+    // What a bank operation brought into the journal, with what the bank said of it. Matched ones are not told again.
+    LEDGER_SLICE = concat!("select ", entry_columns!(), entry_joins!(), "
+        where entry.posted_at > $2 and entry.posted_at <= $3
+            and (entry.debit_account = any($1) or entry.credit_account = any($1))
+            and not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = entry.source_id
+                and item.moment = entry.moment and item.round = entry.round)
+            and not exists (select from recon_open still where still.side = 'ledger' and still.source_id = entry.source_id
+                and still.moment = entry.moment and still.round = entry.round)
+        limit $4");
+
+    LEDGER_OPEN = concat!("select ", entry_columns!(), entry_joins!(), "
+            join recon_open still on still.source_id = entry.source_id and still.moment = entry.moment and still.round = entry.round
+        where still.scope = $2 and still.side = 'ledger' and still.source_id > $3
+            and (entry.debit_account = any($1) or entry.credit_account = any($1))
+        order by entry.source_id limit $4");
+
+    BANK_OPEN = "select line.id, line.account, line.currency, line.amount, line.booked_on::text as booked_on,
+            line.value_on::text as value_on, line.booked_at, line.operation_key, line.reference, line.bank_reference,
+            line.batch, line.counterparty, line.counterparty_iban, line.text, line.code, line.is_return
+        from recon_open still join statement_entry line on line.id = still.source_id
+        where still.scope = $1 and still.side = 'bank' and still.source_id > $2 order by still.source_id limit $3";
+
+    HEADS = "select distinct on (account, currency) account, currency, sequence, opening, closing,
+            coalesce(as_of, (closes_on + 1)::timestamp at time zone 'UTC') as as_of, closes_on::text as closes_on, channel,
+            (select coalesce(sum(amount), 0)::bigint from statement_entry line
+                where line.statement_id = statement.id and not is_pending) as moved
+        from statement where bank_code = $1 and closing is not null and exists (
+                select from statement_source source where source.bank_code = statement.bank_code
+                    and source.reserve_accounts ->> statement.currency = statement.account)
+        order by account, currency, coalesce(as_of, closes_on, received_at) desc, id desc";
+
+    // A line whose operation we have not finished reading about is on its way into our books: no difference yet.
+    UNDER_WAY = "select payment_id, kind from effect
+        where (payment_id, kind) in (select * from unnest($1::uuid[], $2::text[]))
+            and (state in ('ready', 'claimed', 'sent', 'unknown') or exists (
+                select from event join consumer_offset o on o.consumer_group = 'orchestrator' and o.topic = event.topic
+                        and o.partition = event.partition
+                    where event.key = effect.payment_id and event.topic = 'bank' and (event.xid, event.seq) > (o.xid, o.seq)))";
+
+    SAVE_MATCHES = "insert into recon_match (id, reconciliation_id, scope, how, difference, explanation, matched_at)
+        select new.id, $1, $2, new.how, new.difference, new.explanation, $3
+            from unnest($4::uuid[], $5::text[], $6::bigint[], $7::text[]) as new (id, how, difference, explanation)";
+
+    SAVE_ITEMS = "insert into recon_match_item (side, source_id, moment, round, match_id)
+        select * from unnest($1::text[], $2::uuid[], $3::text[], $4::smallint[], $5::uuid[])";
+
+    CLOSE_ITEMS = "delete from recon_open still using unnest($1::text[], $2::uuid[], $3::text[], $4::smallint[])
+            as done (side, source_id, moment, round)
+        where still.side = done.side and still.source_id = done.source_id and still.moment = done.moment
+            and still.round = done.round";
+
+    OPEN_ITEMS = "insert into recon_open (side, source_id, moment, round, scope, since)
+        select 'ledger', new.source_id, new.moment, new.round, $1, $2
+            from unnest($3::uuid[], $4::text[], $5::smallint[]) as new (source_id, moment, round)
+        on conflict do nothing";
+
+    // The settled amount of each payment as the ledger has it: what was settled less what a reorganisation took back.
+    SETTLED = "select source_id, sum(case when moment = 'settled' then amount else -amount end)::bigint as amount,
+            max(posted_at) as posted_at
+        from journal_entry
+        where currency = $1 and moment in ('settled', 'settlement_removed')
+            and source_id > $2 and source_id < uuid_floor($3)
+        group by source_id order by source_id limit $4";
+
+    SETTLED_ON_CHAIN = "select log.payment_id, log.tx_hash, log.log_index, log.announced, leaf.amount, contract.token_decimals
+        from chain_log log
+            join chain_contract contract on contract.currency = log.currency
+            left join chain_leaf leaf on leaf.payment_id = log.payment_id
+        where log.currency = $1 and log.kind = 'payment' and log.data ->> 'kind' = 'chain.settled'
+            and log.payment_id > $2 and log.payment_id <= $3
+        order by log.payment_id, log.block_number, log.log_index";
+
+    // Payments whose events the orchestrator has not read yet: their ledger is behind the chain for a moment.
+    UNREAD_PAYMENTS = "select distinct event.key from consumer_offset o
+            join event on event.topic = o.topic and event.partition = o.partition and (event.xid, event.seq) > (o.xid, o.seq)
+        where o.consumer_group = 'orchestrator'";
+
+    MATCHED = "select source_id, moment from recon_match_item
+        where side = 'ledger' and (source_id, moment) in (select * from unnest($1::uuid[], $2::text[]))";
+
+    LAST_SUMMARY = "select summary from reconciliation where scope = $1 and state = 'done' order by id desc limit 1";
+
+    WAITING = "select state as kind, count(*) as waiting, min(asked_at) as oldest from reconciliation
+        where state in ('asked', 'running') group by state
+        union all
+        select 'exception' as kind, count(*), min(since) from recon_exception where state = 'open'";
+}
+
+macro_rules! run_columns {
+    () => {
+        "id, scope, kind, day::text as day, state, stage, attempts, asked_by, asked_at, started_at, finished_at, cause, as_of, \
+         manifest_sha256, summary"
+    };
+}
+use run_columns;
+
+macro_rules! entry_columns {
+    () => {
+        "entry.source_id, entry.moment, entry.round, entry.currency, entry.amount, entry.debit_account, entry.posted_at, \
+         effect.booked_at, effect.reference as bank_reference, payment.end_to_end_id, payment.remittance_information, \
+         party.iban as counterparty_iban, party.name as counterparty"
+    };
+}
+use entry_columns;
+
+macro_rules! entry_joins {
+    () => {
+        " from journal_entry entry
+            left join effect on effect.payment_id = entry.source_id and effect.kind = case entry.moment
+                when 'captured' then 'capture' when 'credited' then 'credit' when 'returned' then 'release' end
+            left join payment on payment.id = entry.source_id
+            left join account party on party.id = case when entry.moment = 'credited' then payment.creditor_account
+                else payment.debtor_account end"
+    };
+}
+use entry_joins;
+
+/// A run as people see it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its id.
+    pub id: ReconciliationId,
+    /// A bank's code, or `chain:EUR`.
+    pub scope: String,
+    /// `nightly` or `asked`.
+    pub kind: String,
+    /// The day that it is for.
+    pub day: String,
+    /// `asked`, `running`, `done` or `failed`.
+    pub state: String,
+    /// What it is at.
+    pub stage: String,
+    /// How often it was begun.
+    pub attempts: i32,
+    /// Who asked.
+    pub asked_by: String,
+    /// When.
+    pub asked_at: Timestamp,
+    /// When it was last begun.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Why it did not succeed.
+    pub cause: Option<String>,
+    /// The instant of the statement that was compared.
+    pub as_of: Option<Timestamp>,
+    /// The hash of all that went in.
+    pub manifest_sha256: Option<String>,
+    /// What it found, in figures.
+    pub summary: Option<Value>,
+}
+
+/// A run that is ours to do.
+#[derive(Debug, Clone)]
+pub struct ClaimedRun {
+    /// Its id.
+    pub id: ReconciliationId,
+    /// What it compares.
+    pub scope: String,
+    /// The day that it is for.
+    pub day: String,
+    /// Who asked.
+    pub asked_by: String,
+    /// The fence of the claim.
+    pub fence: i64,
+    /// Which attempt this is.
+    pub attempts: i32,
+}
+
+/// What runs can be asked for: each bank, and the chain in each currency.
+pub async fn scopes(db: &Db) -> Result<Vec<String>, StoreError> {
+    db.query(SCOPES, &[]).await?.iter().map(|row| Ok(row.try_get("scope")?)).collect()
+}
+
+/// Asks for a run of a day. A nightly one is asked for once; none then.
+pub async fn ask(
+    db: &Db,
+    (scope, is_nightly, day): (&str, bool, &str),
+    by: &str,
+    now: Timestamp,
+) -> Result<Option<ReconciliationId>, StoreError> {
+    let id = ReconciliationId::generate(now, rand::random());
+    let kind = if is_nightly { "nightly" } else { "asked" };
+    let rows = db.query(ASK, &[&id.as_uuid(), &scope, &kind, &day, &by, &At(now)]).await?;
+    Ok((!rows.is_empty()).then_some(id))
+}
+
+/// The same in the caller's transaction, for a run that somebody asked for.
+pub async fn ask_in(
+    tx: &Tx,
+    (scope, day): (&str, &str),
+    by: &str,
+    now: Timestamp,
+) -> Result<ReconciliationId, StoreError> {
+    let id = ReconciliationId::generate(now, rand::random());
+    tx.query(ASK, &[&id.as_uuid(), &scope, &"asked", &day, &by, &At(now)]).await?;
+    Ok(id)
+}
+
+/// Claims the run that has waited longest, of these scopes; of one scope one at a time.
+pub async fn claim(
+    db: &Db,
+    scopes: &[String],
+    owner: &str,
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Option<ClaimedRun>, StoreError> {
+    let rows = db.query(CLAIM, &[&scopes, &owner, &At(now), &At(now.plus(lease))]).await?;
+    rows.first()
+        .map(|row| {
+            Ok(ClaimedRun {
+                id: ReconciliationId::from_uuid(row.try_get("id")?),
+                scope: row.try_get("scope")?,
+                day: row.try_get("day")?,
+                asked_by: row.try_get("asked_by")?,
+                fence: row.try_get("fence")?,
+                attempts: row.try_get("attempts")?,
+            })
+        })
+        .transpose()
+}
+
+/// Says what the run is at, and keeps it ours.
+pub async fn note_stage(
+    db: &Db,
+    run: &ClaimedRun,
+    stage: &str,
+    now: Timestamp,
+    lease: Duration,
+) -> Result<(), StoreError> {
+    ours(&db.query(STAGE, &[&run.id.as_uuid(), &run.fence, &stage, &At(now.plus(lease))]).await?)
+}
+
+/// Gives a run back that did not succeed: to be tried at `again_at`, or without it as failed.
+pub async fn give_back(
+    db: &Db,
+    run: &ClaimedRun,
+    cause: &str,
+    again_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (state, stage) =
+        if again_at.is_some() { ("asked", "waiting to be tried again") } else { ("failed", "failed") };
+    let due = At(again_at.unwrap_or(now));
+    ours(&db.query(AGAIN, &[&run.id.as_uuid(), &run.fence, &state, &cause, &due, &stage, &At(now)]).await?)
+}
+
+fn ours(rows: &[Row]) -> Result<(), StoreError> {
+    if rows.is_empty() { Err(StoreError::Lost) } else { Ok(()) }
+}
+
+/// Runs, newest first, before one of them.
+pub async fn list(
+    db: &Db,
+    scope: Option<&str>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Run>, StoreError> {
+    db.query(LIST, &[&scope, &before, &limit]).await?.iter().map(read_run).collect()
+}
+
+/// A run.
+pub async fn get(db: &Db, id: ReconciliationId) -> Result<Option<Run>, StoreError> {
+    db.query(GET, &[&id.as_uuid()]).await?.first().map(read_run).transpose()
+}
+
+/// A report of a run: `html`, `json`, `matches_csv` or `breaks_csv`.
+pub async fn report(db: &Db, id: ReconciliationId, format: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    match db.query(REPORT, &[&id.as_uuid(), &format]).await?.first() {
+        Some(row) => Ok(Some(row.try_get("body")?)),
+        None => Ok(None),
+    }
+}
+
+fn read_run(row: &Row) -> Result<Run, StoreError> {
+    let at = |column: &str| Ok::<_, StoreError>(row.try_get::<_, Option<At>>(column)?.map(|at| at.0));
+    Ok(Run {
+        id: ReconciliationId::from_uuid(row.try_get("id")?),
+        scope: row.try_get("scope")?,
+        kind: row.try_get("kind")?,
+        day: row.try_get("day")?,
+        state: row.try_get("state")?,
+        stage: row.try_get("stage")?,
+        attempts: row.try_get("attempts")?,
+        asked_by: row.try_get("asked_by")?,
+        asked_at: row.try_get::<_, At>("asked_at")?.0,
+        started_at: at("started_at")?,
+        finished_at: at("finished_at")?,
+        cause: row.try_get("cause")?,
+        as_of: at("as_of")?,
+        manifest_sha256: row.try_get("manifest_sha256")?,
+        summary: row.try_get("summary")?,
+    })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Both sides
+
+/// Which record: of the journal, or a line of a statement.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey {
+    /// `ledger` or `bank`.
+    pub side: &'static str,
+    /// The journal entry's source, or the line.
+    pub source: Uuid,
+    /// The moment of a journal entry; empty for a line.
+    pub moment: String,
+    /// The round of a journal entry; zero for a line.
+    pub round: i16,
+}
+
+impl RecordKey {
+    /// A line of a statement.
+    pub const fn line(id: Uuid) -> Self {
+        Self { side: "bank", source: id, moment: String::new(), round: 0 }
+    }
+
+    /// A journal entry.
+    pub const fn entry(source: Uuid, moment: String, round: i16) -> Self {
+        Self { side: "ledger", source, moment, round }
+    }
+
+    /// As people and exceptions name it: `sti_…`, or `pay_…/captured/0`.
+    pub fn text(&self) -> String {
+        if self.side == "bank" {
+            return StatementEntryId::from_uuid(self.source).to_string();
+        }
+        format!("{}/{}/{}", PaymentId::from_uuid(self.source), self.moment, self.round)
+    }
+
+    /// Reads [`RecordKey::text`].
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(line) = StatementEntryId::parse(text) {
+            return Some(Self::line(line.as_uuid()));
+        }
+        let mut parts = text.split('/');
+        let source = PaymentId::parse(parts.next()?).ok()?.as_uuid();
+        let (moment, round) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
+        parts.next().is_none().then_some(Self::entry(source, moment, round))
+    }
+}
+
+/// A journal entry on our reserve at a bank.
+#[derive(Debug, Clone)]
+pub struct OurEntry {
+    /// Which.
+    pub key: RecordKey,
+    /// Its currency.
+    pub currency: String,
+    /// What it adds to the reserve, in minor units.
+    pub change: i64,
+    /// When it was posted.
+    pub posted_at: Timestamp,
+    /// When the bank says it booked it.
+    pub booked_at: Option<Timestamp>,
+    /// What the bank calls it.
+    pub bank_reference: Option<String>,
+    /// The client's reference.
+    pub end_to_end_id: Option<String>,
+    /// What the debtor tells the creditor.
+    pub remittance_information: Option<String>,
+    /// The other party's account.
+    pub counterparty_iban: Option<String>,
+    /// The other party.
+    pub counterparty: Option<String>,
+}
+
+/// A line of a statement that has no partner yet.
+#[derive(Debug, Clone)]
+pub struct TheirLine {
+    /// Which.
+    pub key: RecordKey,
+    /// The account.
+    pub account: String,
+    /// Its currency.
+    pub currency: String,
+    /// Signed minor units.
+    pub amount: i64,
+    /// The day it was booked.
+    pub booked_on: Option<String>,
+    /// The day it counts from.
+    pub value_on: Option<String>,
+    /// The operation of ours, where the bank says so.
+    pub operation_key: Option<String>,
+    /// End-to-end id or the customer's reference.
+    pub reference: String,
+    /// The bank's reference.
+    pub bank_reference: String,
+    /// The batch.
+    pub batch: String,
+    /// The other party.
+    pub counterparty: String,
+    /// The other party's account.
+    pub counterparty_iban: String,
+    /// Free text.
+    pub text: String,
+    /// The bank's code.
+    pub code: String,
+    /// A return or reversal.
+    pub is_return: bool,
+}
+
+/// The newest statement of a reserve account.
+#[derive(Debug, Clone)]
+pub struct LastStatement {
+    /// The account.
+    pub account: String,
+    /// Its currency.
+    pub currency: String,
+    /// Its number.
+    pub sequence: Option<i64>,
+    /// Minor units.
+    pub opening: Option<i64>,
+    /// Minor units.
+    pub closing: i64,
+    /// The sum of its lines.
+    pub moved: i64,
+    /// Up to when it tells everything.
+    pub as_of: Timestamp,
+    /// The day it closes on.
+    pub closes_on: Option<String>,
+    /// Did a connector bring it?
+    pub from_connector: bool,
+}
+
+/// What a bank and our books say, at one instant of the database.
+#[derive(Debug, Clone)]
+pub struct Sides {
+    /// Journal entries on the reserve without a partner.
+    pub ours: Vec<OurEntry>,
+    /// Statement lines without a partner.
+    pub theirs: Vec<TheirLine>,
+    /// The newest statement of each account.
+    pub statements: Vec<LastStatement>,
+    /// The reserve per currency, as the ledger has it.
+    pub reserves: Vec<(String, i64)>,
+    /// Entries posted until then were looked at.
+    pub until: Timestamp,
+    /// More was there than may be looked at in one run: the rest is for the next.
+    pub cut_off: bool,
+}
+
+/// How far back a run looks again, for entries whose transaction ended after a later one's.
+const OVERLAP: Duration = Duration::from_secs(3600);
+/// The journal is read in stretches of time, so that an index of blocks finds them.
+const STRETCH: Duration = Duration::from_secs(3600);
+
+/// Reads both sides of a bank, `records_max` records at most of each.
+pub async fn sides(db: &Db, bank: &str, now: Timestamp, records_max: usize) -> Result<Sides, StoreError> {
+    let tx = db.snapshot().await?;
+    let read = read_sides(&tx, bank, now, records_max).await;
+    tx.rollback().await?;
+    read
+}
+
+async fn read_sides(tx: &Tx, bank: &str, now: Timestamp, records_max: usize) -> Result<Sides, StoreError> {
+    let mut sides = Sides {
+        ours: Vec::new(),
+        theirs: Vec::new(),
+        statements: Vec::new(),
+        reserves: Vec::new(),
+        until: now,
+        cut_off: false,
+    };
+    let mut accounts: Vec<i64> = Vec::new();
+    for row in tx.query(RESERVE_ACCOUNTS, &[&bank]).await? {
+        accounts.push(row.try_get("id")?);
+        sides.reserves.push((row.try_get("currency")?, row.try_get("balance")?));
+    }
+    for row in tx.query(HEADS, &[&bank]).await? {
+        sides.statements.push(LastStatement {
+            account: row.try_get("account")?,
+            currency: row.try_get("currency")?,
+            sequence: row.try_get("sequence")?,
+            opening: row.try_get("opening")?,
+            closing: row.try_get("closing")?,
+            moved: row.try_get("moved")?,
+            as_of: row.try_get::<_, At>("as_of")?.0,
+            closes_on: row.try_get("closes_on")?,
+            from_connector: row.try_get::<_, &str>("channel")? == "connector",
+        });
+    }
+    let limit = i64::try_from(SLICE).unwrap_or(i64::MAX);
+    let mut after = Uuid::nil();
+    while sides.theirs.len() < records_max {
+        let rows = tx.query(BANK_OPEN, &[&bank, &after, &limit]).await?;
+        sides.theirs.extend(rows.iter().map(read_line).collect::<Result<Vec<_>, _>>()?);
+        let Some(last) = sides.theirs.last().filter(|_| rows.len() == SLICE) else { break };
+        after = last.key.source;
+    }
+    // Keyed by source alone, and a source has few entries on a reserve: a page that ends within one begins with it again.
+    let mut after = Uuid::nil();
+    while sides.ours.len() < records_max {
+        let rows = tx.query(LEDGER_OPEN, &[&accounts, &bank, &after, &limit]).await?;
+        let mut page = rows.iter().map(|row| read_entry(row, &accounts)).collect::<Result<Vec<_>, _>>()?;
+        let is_last = rows.len() < SLICE;
+        let last = page.last().map(|entry| entry.key.source);
+        if let Some(last) = last.filter(|_| !is_last) {
+            let whole: Vec<_> = page.iter().filter(|entry| entry.key.source != last).cloned().collect();
+            after = whole.last().map_or(last, |entry| entry.key.source);
+            page = whole;
+        }
+        sides.ours.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    read_new_entries(tx, (bank, &accounts), records_max, &mut sides).await?;
+    Ok(sides)
+}
+
+async fn read_new_entries(
+    tx: &Tx,
+    (bank, accounts): (&str, &[i64]),
+    records_max: usize,
+    sides: &mut Sides,
+) -> Result<(), StoreError> {
+    let looked: Option<At> = match tx.query(LOOKED_UNTIL, &[&bank]).await?.first() {
+        Some(row) => row.try_get("until")?,
+        None => None,
+    };
+    let mut from = match looked {
+        Some(until) => until.0.minus(OVERLAP),
+        None => match tx.query(FIRST_ENTRY, &[]).await?.first() {
+            Some(row) => match row.try_get::<_, Option<At>>("first")? {
+                Some(first) => first.0.minus(Duration::from_micros(1)),
+                None => return Ok(()),
+            },
+            None => return Ok(()),
+        },
+    };
+    let end = sides.until;
+    while from < end {
+        let to = from.plus(STRETCH).min(end);
+        let room = i64::try_from(records_max.saturating_sub(sides.ours.len())).unwrap_or(i64::MAX);
+        let rows = tx.query(LEDGER_SLICE, &[&accounts, &At(from), &At(to), &room.saturating_add(1)]).await?;
+        if i64::try_from(rows.len()).unwrap_or(i64::MAX) > room {
+            // A stretch is looked at whole or not at all.
+            sides.cut_off = true;
+            sides.until = from;
+            return Ok(());
+        }
+        for row in &rows {
+            sides.ours.push(read_entry(row, accounts)?);
+        }
+        from = to;
+    }
+    Ok(())
+}
+
+fn read_entry(row: &Row, accounts: &[i64]) -> Result<OurEntry, StoreError> {
+    let amount: i64 = row.try_get("amount")?;
+    let is_debit = accounts.contains(&row.try_get("debit_account")?);
+    Ok(OurEntry {
+        key: RecordKey::entry(row.try_get("source_id")?, row.try_get("moment")?, row.try_get("round")?),
+        currency: row.try_get("currency")?,
+        change: if is_debit { amount } else { -amount },
+        posted_at: row.try_get::<_, At>("posted_at")?.0,
+        booked_at: row.try_get::<_, Option<At>>("booked_at")?.map(|at| at.0),
+        bank_reference: row.try_get("bank_reference")?,
+        end_to_end_id: row.try_get("end_to_end_id")?,
+        remittance_information: row.try_get("remittance_information")?,
+        counterparty_iban: row.try_get("counterparty_iban")?,
+        counterparty: row.try_get("counterparty")?,
+    })
+}
+
+fn read_line(row: &Row) -> Result<TheirLine, StoreError> {
+    Ok(TheirLine {
+        key: RecordKey::line(row.try_get("id")?),
+        account: row.try_get("account")?,
+        currency: row.try_get("currency")?,
+        amount: row.try_get("amount")?,
+        booked_on: row.try_get("booked_on")?,
+        value_on: row.try_get("value_on")?,
+        operation_key: row.try_get("operation_key")?,
+        reference: row.try_get("reference")?,
+        bank_reference: row.try_get("bank_reference")?,
+        batch: row.try_get("batch")?,
+        counterparty: row.try_get("counterparty")?,
+        counterparty_iban: row.try_get("counterparty_iban")?,
+        text: row.try_get("text")?,
+        code: row.try_get("code")?,
+        is_return: row.try_get("is_return")?,
+    })
+}
+
+/// Which of these operations are still on their way into our books.
+pub async fn under_way(
+    db: &Db,
+    operations: &[(Uuid, &'static str)],
+) -> Result<Vec<(Uuid, String)>, StoreError> {
+    let mut found = Vec::new();
+    for slice in operations.chunks(SLICE) {
+        let (payments, kinds) = columns!(slice, |(payment, kind)| *payment, *kind);
+        for row in db.query(UNDER_WAY, &[&payments, &kinds]).await? {
+            found.push((row.try_get("payment_id")?, row.try_get("kind")?));
+        }
+    }
+    Ok(found)
+}
+
+/// Which of these journal entries, by source and moment, have a partner already.
+pub async fn matched(db: &Db, entries: &[(Uuid, &'static str)]) -> Result<Vec<(Uuid, String)>, StoreError> {
+    let mut found = Vec::new();
+    for slice in entries.chunks(SLICE) {
+        let (sources, moments) = columns!(slice, |(source, moment)| *source, *moment);
+        for row in db.query(MATCHED, &[&sources, &moments]).await? {
+            found.push((row.try_get("source_id")?, row.try_get("moment")?));
+        }
+    }
+    Ok(found)
+}
+
+/// The figures of a scope's last run.
+pub async fn last_summary(db: &Db, scope: &str) -> Result<Option<Value>, StoreError> {
+    match db.query(LAST_SUMMARY, &[&scope]).await?.first() {
+        Some(row) => Ok(row.try_get("summary")?),
+        None => Ok(None),
+    }
+}
+
+/// A payment as ledger and chain have it settled.
+#[derive(Debug, Clone, Default)]
+pub struct Settled {
+    /// In the ledger: minor units, and when.
+    pub ledger: Vec<(PaymentId, i64, Timestamp)>,
+    /// On chain: the payment, transaction, place, whether it is final, token units and decimals.
+    pub chain: Vec<ChainSettlement>,
+}
+
+/// A settlement on chain.
+#[derive(Debug, Clone)]
+pub struct ChainSettlement {
+    /// The payment.
+    pub payment: PaymentId,
+    /// Its transaction.
+    pub tx_hash: Vec<u8>,
+    /// Its place in the block.
+    pub log_index: i32,
+    /// Old enough for policy.
+    pub is_final: bool,
+    /// What was settled, in token units; none where we know no such leaf.
+    pub units: Option<i64>,
+    /// The token's decimals.
+    pub token_decimals: i16,
+}
+
+/// Both sides of the chain in a currency for payments from an instant on, and the payments whose news is still unread.
+pub async fn settled(
+    db: &Db,
+    currency: &str,
+    (from, to): (Timestamp, Timestamp),
+    records_max: usize,
+) -> Result<(Settled, Vec<Uuid>), StoreError> {
+    let tx = db.snapshot().await?;
+    let read = read_settled(&tx, currency, (from, to), records_max).await;
+    tx.rollback().await?;
+    read
+}
+
+async fn read_settled(
+    tx: &Tx,
+    currency: &str,
+    (from, to): (Timestamp, Timestamp),
+    records_max: usize,
+) -> Result<(Settled, Vec<Uuid>), StoreError> {
+    let mut settled = Settled::default();
+    let limit = i64::try_from(SLICE).unwrap_or(i64::MAX);
+    let mut after = PaymentId::generate(from, [0; 10]).as_uuid();
+    let end = PaymentId::generate(to, [255; 10]).as_uuid();
+    loop {
+        let rows = tx.query(SETTLED, &[&currency, &after, &At(to), &limit]).await?;
+        for row in &rows {
+            let amount: i64 = row.try_get("amount")?;
+            if amount != 0 {
+                let payment = PaymentId::from_uuid(row.try_get("source_id")?);
+                settled.ledger.push((payment, amount, row.try_get::<_, At>("posted_at")?.0));
+            }
+        }
+        let is_last = rows.len() < SLICE;
+        let up_to = match rows.last() {
+            Some(row) if !is_last => row.try_get("source_id")?,
+            Some(_) | None => end,
+        };
+        for row in tx.query(SETTLED_ON_CHAIN, &[&currency, &after, &up_to]).await? {
+            settled.chain.push(ChainSettlement {
+                payment: PaymentId::from_uuid(row.try_get("payment_id")?),
+                tx_hash: row.try_get("tx_hash")?,
+                log_index: row.try_get("log_index")?,
+                is_final: row.try_get("announced")?,
+                units: row.try_get("amount")?,
+                token_decimals: row.try_get("token_decimals")?,
+            });
+        }
+        if is_last || settled.ledger.len() >= records_max {
+            break;
+        }
+        after = up_to;
+    }
+    let unread = tx
+        .query(UNREAD_PAYMENTS, &[])
+        .await?
+        .iter()
+        .map(|row| Ok(row.try_get("key")?))
+        .collect::<Result<_, StoreError>>()?;
+    Ok((settled, unread))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What came of it
+
+/// Records that belong together.
+#[derive(Debug, Clone)]
+pub struct NewMatch {
+    /// `reference`, `group`, `model` or `person`.
+    pub how: String,
+    /// What the bank has more than the ledger.
+    pub difference: i64,
+    /// One sentence.
+    pub explanation: String,
+    /// The records.
+    pub records: Vec<RecordKey>,
+}
+
+/// What a run found.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// The statement's instant.
+    pub as_of: Option<Timestamp>,
+    /// Journal entries posted until then were looked at.
+    pub ledger_until: Timestamp,
+    /// The hash of all that went in.
+    pub manifest_sha256: String,
+    /// Figures.
+    pub summary: Value,
+    /// Records that belong together.
+    pub matches: Vec<NewMatch>,
+    /// Journal entries without a partner.
+    pub open: Vec<RecordKey>,
+    /// Differences.
+    pub exceptions: Vec<Found>,
+    /// Reports by format.
+    pub reports: Vec<(&'static str, Vec<u8>)>,
+    /// The run has looked at everything that is open in its scope, so what it did not find again is explained.
+    pub is_whole: bool,
+}
+
+/// How many exceptions a run opened and closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Opened, or opened again.
+    pub opened: usize,
+    /// Explained since.
+    pub explained: usize,
+}
+
+/// Writes what a run found and ends it, in one transaction under its fence.
+pub async fn finish(
+    db: &Db,
+    run: &ClaimedRun,
+    findings: &Findings,
+    traceparent: &str,
+    now: Timestamp,
+) -> Result<Changed, StoreError> {
+    let tx = db.begin().await?;
+    let id = run.id.as_uuid();
+    ours(
+        &tx.query(
+            FINISH,
+            &[
+                &id,
+                &run.fence,
+                &At(now),
+                &findings.as_of.map(At),
+                &At(findings.ledger_until),
+                &findings.manifest_sha256,
+                &findings.summary,
+            ],
+        )
+        .await?,
+    )?;
+    for matches in findings.matches.chunks(SLICE) {
+        save_matches(&tx, (Some(run.id), &run.scope), matches, now).await?;
+    }
+    for open in findings.open.chunks(SLICE) {
+        let (sources, moments, rounds) = columns!(open, |key| key.source, key.moment.as_str(), key.round);
+        tx.execute(OPEN_ITEMS, &[&run.scope, &At(now), &sources, &moments, &rounds]).await?;
+    }
+    let changed = exception::record(&tx, run, findings, now).await?;
+    for (format, body) in &findings.reports {
+        tx.execute(SAVE_REPORT, &[&id, format, body]).await?;
+    }
+    let event = |kind: &str, data: Value| NewEvent {
+        topic: TOPIC,
+        key: PaymentId::from_uuid(id),
+        kind: kind.to_owned(),
+        participants: None,
+        traceparent: traceparent.to_owned(),
+        data,
+    };
+    let about = |count: usize| serde_json::json!({ "reconciliation": run.id.to_string(), "scope": run.scope, "day": run.day, "count": count });
+    let mut events = vec![event("reconciliation.completed", findings.summary.clone())];
+    if changed.opened > 0 {
+        events.push(event("reconciliation.break_found", about(changed.opened)));
+    }
+    event_log::append(&tx, &events, now).await?;
+    tx.commit().await?;
+    Ok(changed)
+}
+
+/// Writes matches, and takes their records from what is open.
+pub(crate) async fn save_matches(
+    tx: &Tx,
+    (run, scope): (Option<ReconciliationId>, &str),
+    matches: &[NewMatch],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if matches.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = matches.iter().map(|_| Uuid::from_u128(match_id(now))).collect();
+    let (hows, differences, explanations) =
+        columns!(matches, |found| found.how.as_str(), found.difference, found.explanation.as_str());
+    let run = run.map(|run| run.as_uuid());
+    tx.execute(SAVE_MATCHES, &[&run, &scope, &At(now), &ids, &hows, &differences, &explanations]).await?;
+    let records: Vec<(&RecordKey, Uuid)> = matches
+        .iter()
+        .zip(&ids)
+        .flat_map(|(found, id)| found.records.iter().map(|record| (record, *id)))
+        .collect();
+    let (sides, sources, moments, rounds, of) = columns!(
+        records,
+        |(record, id)| record.side,
+        record.source,
+        record.moment.as_str(),
+        record.round,
+        *id
+    );
+    tx.execute(SAVE_ITEMS, &[&sides, &sources, &moments, &rounds, &of]).await?;
+    tx.execute(CLOSE_ITEMS, &[&sides, &sources, &moments, &rounds]).await?;
+    Ok(())
+}
+
+fn match_id(now: Timestamp) -> u128 {
+    ReconciliationId::generate(now, rand::random()).as_uuid().as_u128()
+}
+
+/// What waits, for the monitor: runs by state, open exceptions; each with its count and its oldest.
+pub async fn waiting(db: &Db) -> Result<Vec<(String, i64, Option<Timestamp>)>, StoreError> {
+    db.query(WAITING, &[])
+        .await?
+        .iter()
+        .map(|row| {
+            let oldest: Option<At> = row.try_get("oldest")?;
+            Ok((row.try_get("kind")?, row.try_get("waiting")?, oldest.map(|at| at.0)))
+        })
+        .collect()
+}
