@@ -369,6 +369,12 @@ pub struct StatementEntry {
     pub key: Option<OperationKey>,
     /// The bank's reference, the same as in the receipt.
     pub reference: String,
+    /// What the bank writes beside it; empty for most.
+    pub text: String,
+    /// From when it counts, where that is not when it was booked.
+    pub value_at: Option<Timestamp>,
+    /// A return of an earlier entry.
+    pub is_return: bool,
 }
 
 /// Why a bank's records could not be read. Reading again is always safe.

@@ -121,6 +121,9 @@ impl SimulatorClient {
             booked_at: Timestamp::from_micros(body.booked_at_us),
             key: body.key.as_deref().map(read_key).transpose().map_err(|error| unreadable(&error))?,
             reference: body.reference,
+            text: body.text,
+            value_at: body.value_at_us.map(Timestamp::from_micros),
+            is_return: body.is_return,
         })
     }
 }

@@ -491,6 +491,15 @@ pub struct EntryBody {
     pub key: Option<String>,
     /// The bank's reference.
     pub reference: String,
+    /// What the bank writes beside it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// From when it counts, where that is not when it was booked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_at_us: Option<i64>,
+    /// A return of an earlier entry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_return: bool,
 }
 
 /// A question for funds.

@@ -6,6 +6,7 @@
 //! | `GET /accounts`, `GET /accounts/{iban or reserve:EUR}` | posted, held, available |
 //! | `PATCH /accounts/{iban}` | `{"frozen", "closed"}` |
 //! | `POST /deposits` | `{"deposit_id", "account": iban or "reserve", "amount": {"amount", "currency"}}` |
+//! | `POST /bookings` | what nobody asked for, on our reserve: `{"booking_id", "change": {"amount", "currency"}, "key", "text", "is_return"}` |
 //! | `GET /operations`, `GET /operations/{key}` | what the bank remembers |
 //! | `GET`, `POST`, `DELETE /faults`, `DELETE /faults/{id}` | see [`FaultRule`] |
 //! | `GET /audit` | do the accounts add up |
@@ -13,7 +14,7 @@
 //! Lists take `?after=` (the last id seen) and `?limit=`. Nothing here is subject to faults. Every write is idempotent: opening an open account and depositing again under the same
 //! id change nothing.
 
-use super::books::{Account, Books, BooksError, DepositTo, Refusal, own_account};
+use super::books::{Account, Books, BooksError, DepositTo, Note, Refusal, Unasked, own_account};
 use super::faults::FaultRule;
 use super::{Bank, SLICE_MAX, Shared, enter};
 use crate::problem::{Problem, read_json};
@@ -34,6 +35,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/accounts", get(list_accounts).post(open_account))
         .route("/accounts/{iban}", get(show_account).patch(change_account))
         .route("/deposits", post(deposit))
+        .route("/bookings", post(book_unasked))
         .route("/operations", get(list_operations))
         .route("/operations/{key}", get(show_operation))
         .route("/faults", get(list_faults).post(add_fault).delete(clear_faults))
@@ -201,6 +203,46 @@ async fn deposit(
         })
         .await?;
     Ok((StatusCode::CREATED, Json(deposited?)).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnaskedBooking {
+    /// Booking twice under one id is booking once.
+    booking_id: String,
+    /// Signed.
+    change: MoneyBody,
+    /// The operation it refers to.
+    key: Option<String>,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    is_return: bool,
+}
+
+async fn book_unasked(
+    State(shared): State<Arc<Shared>>,
+    Path(code): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let bank = admitted(&shared, &headers, &code)?;
+    let wanted: UnaskedBooking = read_json(&body)?;
+    let change = wanted.change.read()?;
+    let unasked = Unasked {
+        id: wanted.booking_id,
+        change,
+        key: wanted.key.as_deref().map(read_key).transpose()?,
+        note: Note { text: wanted.text, value_at_us: None, is_return: wanted.is_return },
+    };
+    let booked = bank
+        .ledger
+        .run(move |books, now| match books.book_unasked(&unasked, now)? {
+            Ok(()) => view_of(books, &format!("reserve:{}", unasked.change.currency())),
+            Err(refusal) => Ok(Err(refusal)),
+        })
+        .await?;
+    Ok((StatusCode::CREATED, Json(booked?)).into_response())
 }
 
 async fn list_operations(

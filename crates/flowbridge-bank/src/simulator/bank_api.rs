@@ -61,11 +61,12 @@ async fn operations(
             .iter()
             .zip(&drawn)
             .map(|(operation, faults)| {
-                let directive = match (&faults.decline, faults.slow, faults.hold_lasts) {
+                let directive = match (&faults.decline, faults.slow, faults.hold_lasts, faults.misbooking) {
                     (Some(decline), ..) => Directive::Decline(decline.clone()),
-                    (None, Some(delay), _) => Directive::DecideAfter(delay),
-                    (None, None, Some(lasts)) => Directive::HoldFor(lasts),
-                    (None, None, None) => Directive::Decide,
+                    (None, Some(delay), ..) => Directive::DecideAfter(delay),
+                    (None, None, Some(lasts), _) => Directive::HoldFor(lasts),
+                    (None, None, None, Some(how)) => Directive::Misbook(how),
+                    (None, None, None, None) => Directive::Decide,
                 };
                 (operation.clone(), directive)
             })
@@ -202,6 +203,7 @@ async fn statement(
                                     entry.booked_at,
                                     entry.key()?,
                                     reference,
+                                    books.note(sequence)?.unwrap_or_default(),
                                 ))
                             })
                             .collect::<Result<Vec<_>, super::books::BooksError>>()?;
@@ -215,7 +217,7 @@ async fn statement(
             Problem::new(StatusCode::GONE, "entries_forgotten", detail)
         })?;
         let mut entries = Vec::with_capacity(rows.len());
-        for (sequence, account, change, booked_at_us, key, reference) in rows {
+        for (sequence, account, change, booked_at_us, key, reference, note) in rows {
             if faults.dropped_per_million > 0 && bank.faults.drops_entry(sequence, faults.dropped_per_million)
             {
                 continue;
@@ -227,6 +229,9 @@ async fn statement(
                 booked_at_us,
                 key: key.map(|key| key.to_string()),
                 reference,
+                text: note.text,
+                value_at_us: note.value_at_us,
+                is_return: note.is_return,
             });
         }
         answer(&faults, StatementBody { entries, next_after, has_more }).await

@@ -10,8 +10,10 @@
 
 mod audit;
 mod decide;
+mod misbook;
 mod records;
 
+pub(super) use misbook::{Misbooking, Note, Unasked};
 pub(super) use records::{Account, Entry, own_account};
 
 use crate::connector::{Decline, HoldStatus, Operation, Outcome, OwnAccount, QueryOutcome};
@@ -39,6 +41,8 @@ const UNDECIDED: TableDefinition<'_, (i64, [u8; 17]), ()> = TableDefinition::new
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 const DEPOSITS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("deposits");
 const COUNTERS: TableDefinition<'_, &str, i64> = TableDefinition::new("counters");
+/// What a few entries say beside their amounts.
+const NOTES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes");
 
 const LAST_BOOKED_AT: &str = "last_booked_at_us";
 const LAST_REFERENCE: &str = "last_reference";
@@ -94,6 +98,8 @@ pub(crate) enum Directive {
     DecideAfter(Duration),
     /// Place the hold, but for no longer than this.
     HoldFor(Duration),
+    /// Decide, and book it wrongly on our reserve.
+    Misbook(Misbooking),
 }
 
 /// A page of entries with their sequence numbers.
@@ -145,6 +151,7 @@ pub(crate) struct Books<'txn> {
     entries: Table<'txn, u64, &'static [u8]>,
     deposits: Table<'txn, &'static str, &'static [u8]>,
     counters: Table<'txn, &'static str, i64>,
+    notes: Table<'txn, u64, &'static [u8]>,
     changed: bool,
 }
 
@@ -160,6 +167,7 @@ impl<'txn> Books<'txn> {
             entries: tx.open_table(ENTRIES)?,
             deposits: tx.open_table(DEPOSITS)?,
             counters: tx.open_table(COUNTERS)?,
+            notes: tx.open_table(NOTES)?,
             changed: false,
         };
         match books.counter(FORMAT_KEY)? {
@@ -229,6 +237,13 @@ impl<'txn> Books<'txn> {
             Directive::HoldFor(lasts) => {
                 let request = request.held_until(now.plus(lasts));
                 (self.decide(&request, Case { key: operation.key(), reference, now })?, None)
+            }
+            Directive::Misbook(how) => {
+                let case = Case { key: operation.key(), reference, now };
+                let before = self.last_sequence()?;
+                let answer = self.decide(&request, case)?;
+                self.misbook(how, before, case)?;
+                (answer, None)
             }
             Directive::Decline(decline) => (declined(decline.reason, decline.text), None),
             Directive::DecideAfter(delay) => {

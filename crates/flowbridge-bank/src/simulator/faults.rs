@@ -11,10 +11,12 @@
 //! {"fault": {"kind": "lost_reply"}, "targets": ["capture"], "times_max": 2}
 //! ```
 //!
-//! Faults of an *operation* (`decline`, `slow`, `short_hold`, `omit_outcome`, `duplicate_outcome`) are drawn for each operation of a slice;
+//! Faults of an *operation* (`decline`, `slow`, `short_hold`, `omit_outcome`, `duplicate_outcome`, and those that book it wrongly on
+//! our reserve: `kept`, `unbooked`, `booked_twice`, `returned`, `late_value`) are drawn for each operation of a slice;
 //! faults of a *request* (`latency`, `unavailable`, `lost_reply`, `partial_statement`) once for each request that carries
 //! an operation they apply to.
 
+use super::books::Misbooking;
 use crate::connector::Decline;
 use flowbridge_domain::bank::ReasonCode;
 use flowbridge_domain::time::Timestamp;
@@ -98,6 +100,22 @@ pub enum Fault {
         /// From when it is placed.
         ms: u64,
     },
+    /// So much less is booked on our reserve than was confirmed; more, if it is negative.
+    Kept {
+        /// In minor units.
+        minor_units: i64,
+    },
+    /// The operation is confirmed, and never booked on our reserve.
+    Unbooked,
+    /// It is booked on our reserve twice.
+    BookedTwice,
+    /// It is booked, and sent back at once.
+    Returned,
+    /// It counts from so many days later.
+    LateValue {
+        /// How many.
+        days: u32,
+    },
     /// Entries are missing in the page, as if they had not been booked.
     PartialStatement {
         /// How many in a million.
@@ -180,6 +198,7 @@ pub(crate) struct OperationFaults {
     pub(crate) decline: Option<Decline>,
     pub(crate) slow: Option<Duration>,
     pub(crate) hold_lasts: Option<Duration>,
+    pub(super) misbooking: Option<Misbooking>,
     pub(crate) omit: bool,
     pub(crate) duplicate: bool,
 }
@@ -245,7 +264,12 @@ impl FaultPlan {
             | Fault::DuplicateOutcome
             | Fault::Decline { .. }
             | Fault::Slow { .. }
-            | Fault::ShortHold { .. } => [rule.per_million, 0],
+            | Fault::ShortHold { .. }
+            | Fault::Kept { .. }
+            | Fault::Unbooked
+            | Fault::BookedTwice
+            | Fault::Returned
+            | Fault::LateValue { .. } => [rule.per_million, 0],
         };
         if rates.iter().any(|rate| *rate > ALWAYS_PER_MILLION) {
             return Err(FaultRuleError::Rate);
@@ -302,6 +326,11 @@ impl FaultPlan {
                 }
                 Fault::Slow { ms } => faults.slow = Some(Duration::from_millis(*ms)),
                 Fault::ShortHold { ms } => faults.hold_lasts = Some(Duration::from_millis(*ms)),
+                Fault::Kept { minor_units } => faults.misbooking = Some(Misbooking::Keep(*minor_units)),
+                Fault::Unbooked => faults.misbooking = Some(Misbooking::Forget),
+                Fault::BookedTwice => faults.misbooking = Some(Misbooking::Twice),
+                Fault::Returned => faults.misbooking = Some(Misbooking::Return),
+                Fault::LateValue { days } => faults.misbooking = Some(Misbooking::ValueAfter(*days)),
                 Fault::OmitOutcome => faults.omit = true,
                 Fault::DuplicateOutcome => faults.duplicate = true,
                 Fault::Latency { .. }
@@ -335,7 +364,12 @@ impl FaultPlan {
                 | Fault::DuplicateOutcome
                 | Fault::Decline { .. }
                 | Fault::Slow { .. }
-                | Fault::ShortHold { .. } => {}
+                | Fault::ShortHold { .. }
+                | Fault::Kept { .. }
+                | Fault::Unbooked
+                | Fault::BookedTwice
+                | Fault::Returned
+                | Fault::LateValue { .. } => {}
             }
         }
         faults
@@ -363,7 +397,12 @@ impl ActiveRule {
             | Fault::DuplicateOutcome
             | Fault::Decline { .. }
             | Fault::Slow { .. }
-            | Fault::ShortHold { .. } => false,
+            | Fault::ShortHold { .. }
+            | Fault::Kept { .. }
+            | Fault::Unbooked
+            | Fault::BookedTwice
+            | Fault::Returned
+            | Fault::LateValue { .. } => false,
         }
     }
 

@@ -100,7 +100,10 @@ impl Books<'_> {
         }
         let excess = self.entries.len()?.saturating_sub(self.rules.entries_kept_max);
         for _ in 0..usize::try_from(excess).unwrap_or(FORGET_MAX).min(FORGET_MAX) {
-            self.entries.pop_first()?;
+            let forgotten = self.entries.pop_first()?.map(|(sequence, _)| sequence.value());
+            if let Some(sequence) = forgotten {
+                self.notes.remove(sequence)?;
+            }
             self.changed = true;
         }
         Ok(())
