@@ -7,5 +7,6 @@ pub mod json;
 pub mod party;
 pub mod payment;
 pub mod problem;
+pub mod reconciliation;
 pub mod review;
 pub mod trace;

@@ -107,6 +107,14 @@ codes! {
     AlreadyExists = "FB1413", 409, "already_exists", "It exists already";
     /// A webhook endpoint cannot be what is asked.
     Webhook = "FB1501", 422, "webhook_refused", "The webhook endpoint cannot be so";
+    /// Not a statement that we can read.
+    StatementUnreadable = "FB1601", 422, "statement_unreadable", "The statement cannot be read";
+    /// Its lines do not lead from its opening to its closing balance.
+    StatementDoesNotAddUp = "FB1602", 422, "statement_does_not_add_up", "The statement does not add up";
+    /// Another of that name is here.
+    StatementNamedAlready = "FB1603", 409, "statement_named_already", "A statement of that name says something else";
+    /// They come another way.
+    StatementSource = "FB1604", 409, "statement_source", "The statements of this bank come another way";
     /// Our fault.
     Internal = "FB1901", 500, "internal", "Something went wrong on our side";
     /// Too busy, or a part of us is not there.

@@ -21,11 +21,13 @@ pub enum Work {
     Deliveries,
     /// New blocks on chain.
     Blocks,
+    /// Reconciliations that were asked for.
+    Reconciliations,
 }
 
 /// A bell per kind of work. Cheap to clone; all clones ring together.
 #[derive(Debug, Clone, Default)]
-pub struct Wake(Arc<[Notify; 6]>);
+pub struct Wake(Arc<[Notify; 7]>);
 
 impl Wake {
     /// There may be work of this kind.

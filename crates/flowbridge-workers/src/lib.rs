@@ -10,5 +10,6 @@ pub mod context;
 pub mod monitor;
 pub mod orchestrator;
 pub mod proof;
+pub mod reconciliation;
 mod step;
 pub mod webhook;

@@ -1,0 +1,146 @@
+//! Ledger against chain: every payment that one of them has settled, by its id.
+//!
+//! Compared at one instant of the database. A payment whose news the orchestrator has not read yet is left out: its ledger is
+//! behind the chain for a moment, or ahead of it after a reorganisation.
+
+use super::Settings;
+use super::run::{RunError, break_found, reports, units};
+use crate::context::Context;
+use flowbridge_domain::money::{Currency, Money};
+use flowbridge_domain::time::Timestamp;
+use flowbridge_recon::chain::ChainEvent;
+use flowbridge_recon::date::Date;
+use flowbridge_recon::engine::{self, Outcome, Subject};
+use flowbridge_recon::record::Record;
+use flowbridge_store::exception;
+use flowbridge_store::reconciliation::{self as rows, ChainSettlement, ClaimedRun, Findings};
+use serde_json::json;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// The beginning of a chain's scope; its currency follows.
+pub(super) const SCOPE: &str = "chain:";
+
+/// Compares.
+pub(super) async fn compare(
+    context: &Context,
+    run: &ClaimedRun,
+    code: &str,
+    settings: &Settings,
+) -> Result<Findings, RunError> {
+    let currency = Currency::parse(code).map_err(|_| RunError::Scope(run.scope.clone()))?;
+    let now = context.now();
+    let mut from = now.minus(settings.chain_lookback);
+    // What is open is looked at again, however old it is.
+    if let Some(oldest) = exception::oldest_open(&context.db, &run.scope).await? {
+        from = from.min(oldest.minus(settings.chain_lookback));
+    }
+    rows::note_stage(&context.db, run, "reading both sides", now, settings.lease).await?;
+    let (settled, unread) = rows::settled(&context.db, code, (from, now), settings.records_max).await?;
+    let is_whole = settled.ledger.len() < settings.records_max;
+    let unread: HashSet<_> = unread.into_iter().collect();
+    let account: Arc<str> = Arc::from(run.scope.as_str());
+    let ledger: Vec<Record> = settled
+        .ledger
+        .iter()
+        .filter(|(payment, ..)| !unread.contains(&payment.as_uuid()))
+        .filter_map(|(payment, amount, at)| record(&account, currency, payment.to_string(), *amount, *at))
+        .collect();
+    let events: Vec<ChainEvent> = settled
+        .chain
+        .iter()
+        .filter(|seen| !unread.contains(&seen.payment.as_uuid()))
+        .map(|seen| event(seen, currency))
+        .collect();
+    let today = Date::parse_iso(&super::intake::day(now)).unwrap_or_default();
+    let engine_settings = engine::Settings::on(today, settings.threads);
+    let breaks = engine::run_chain(&ledger, &events, &engine_settings);
+    let outcome = Outcome { breaks, ..Outcome::default() };
+    let exceptions = outcome
+        .breaks
+        .iter()
+        .map(|found| {
+            let (subject, evidence) = match &found.subject {
+                Subject::Ledger(place) => {
+                    let id = ledger.get(*place as usize).map_or("", |record| &*record.id);
+                    (id.to_owned(), json!({ "payment": id }))
+                }
+                Subject::Event(place) => {
+                    let event = events.get(*place as usize);
+                    let id = event.map_or("", |event| &*event.payment_id);
+                    (id.to_owned(), json!({ "payment": id, "tx_hash": event.map(|event| &*event.tx_hash) }))
+                }
+                Subject::Bank(_) | Subject::Account(_) => (run.scope.clone(), json!({})),
+            };
+            break_found(found, (subject, code.to_owned()), evidence, (now, &[]))
+        })
+        .collect::<Vec<_>>();
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    outcome.breaks.iter().for_each(|found| *kinds.entry(found.kind.code()).or_default() += 1);
+    let sum = |amounts: &mut dyn Iterator<Item = i128>| units(amounts.fold(0_i128, i128::saturating_add));
+    let on_ledger = sum(&mut ledger.iter().map(|record| record.minor_units));
+    let on_chain = sum(&mut events.iter().filter(|event| event.is_final).map(|event| event.minor_units));
+    let summary = json!({
+        "scope": run.scope, "day": run.day, "from_micros": from.as_micros(), "is_whole": is_whole,
+        "entries": ledger.len(), "events": events.len(), "under_way": unread.len(),
+        "matched": ledger.len().saturating_sub(outcome.breaks.len()), "breaks": kinds,
+        "settled": { "currency": code, "ledger": on_ledger, "chain": on_chain },
+    });
+    let (manifest_sha256, reports) =
+        reports((&ledger, &[]), &outcome, &[], (&run.scope, &engine_settings, &summary))?;
+    Ok(Findings {
+        as_of: Some(now),
+        ledger_until: now,
+        manifest_sha256,
+        summary,
+        matches: Vec::new(),
+        open: Vec::new(),
+        exceptions,
+        reports,
+        is_whole,
+    })
+}
+
+fn record(account: &Arc<str>, currency: Currency, id: String, amount: i64, at: Timestamp) -> Option<Record> {
+    let day = Date::parse_iso(&super::intake::day(at))?;
+    Some(Record {
+        reference: id.as_str().into(),
+        id: id.into(),
+        account: Arc::clone(account),
+        currency,
+        minor_units: amount.into(),
+        booked_on: day,
+        value_on: None,
+        batch: "".into(),
+        counterparty_iban: "".into(),
+        counterparty: "".into(),
+        text: "".into(),
+        rail: "".into(),
+        is_return: false,
+    })
+}
+
+fn event(seen: &ChainSettlement, currency: Currency) -> ChainEvent {
+    // Token units that are no whole minor units, or that we know no leaf of, agree with no amount of ours.
+    let minor_units = seen
+        .units
+        .and_then(|units| u128::try_from(units).ok())
+        .and_then(|units| {
+            Money::from_token_units(units, u8::try_from(seen.token_decimals).ok()?, currency).ok()
+        })
+        .map_or(0, Money::minor_units);
+    let tx_hash = seen.tx_hash.iter().fold("0x".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    ChainEvent {
+        tx_hash: tx_hash.into(),
+        log_index: u32::try_from(seen.log_index).unwrap_or(0),
+        payment_id: seen.payment.to_string().into(),
+        minor_units,
+        is_final: seen.is_final,
+        is_removed: false,
+        is_failed: false,
+    }
+}

@@ -1,0 +1,379 @@
+//! Taking statements in: files from people and from a folder, and what connectors tell.
+//!
+//! A file is read outside the database, is refused when it cannot be read or does not add up, and changes nothing when it came
+//! before. A connector is read from where the last reading ended, up to the instant of the balance that it has just told; what was
+//! read has to lead from the last closing balance to this one.
+
+use super::Settings;
+use crate::context::Context;
+use flowbridge_bank::connector::{
+    BankConnector as _, OwnAccount, ReadError, StatementEntry, StatementRequest,
+};
+use flowbridge_bank::registry::GuardedBank;
+use flowbridge_domain::bank::BankStep;
+use flowbridge_domain::id::StatementId;
+use flowbridge_domain::money::Currency;
+use flowbridge_domain::party::BankCode;
+use flowbridge_domain::time::Timestamp;
+use flowbridge_recon::date::Date;
+use flowbridge_recon::report::sha256 as hex_sha256;
+use flowbridge_recon::statement::{self, CsvMapping, Entry, Format, ReadStatementError, Statement};
+use flowbridge_store::StoreError;
+use flowbridge_store::statement::{self as rows, Intake, NewLine, NewStatement, Taken, TakenStatement};
+use std::collections::BTreeMap;
+
+/// A file that somebody brings.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// Whose statement it is.
+    pub bank: BankCode,
+    /// `api` or `folder`.
+    pub channel: &'static str,
+    /// What the file is called.
+    pub name: String,
+    /// Who brings it.
+    pub by: String,
+    /// How a CSV file is to be read, as JSON.
+    pub mapping: Option<String>,
+    /// Its contents.
+    pub file: Vec<u8>,
+}
+
+/// Why a file is not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The mapping is not one.
+    #[error("the mapping of columns is not one: {0}")]
+    Mapping(String),
+    /// It cannot be read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(#[from] ReadStatementError),
+    /// It contradicts itself.
+    #[error("statement {place} of the file, account {account}: {problem}")]
+    DoesNotAddUp {
+        /// Counted from 1.
+        place: usize,
+        /// Which account.
+        account: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A statement of that name is here and says something else.
+    #[error("statement {place} of the file is named like {known}, which says something else")]
+    NamedAlready {
+        /// Counted from 1.
+        place: usize,
+        /// The one that is here.
+        known: StatementId,
+    },
+    /// There is no such bank.
+    #[error("there is no such bank")]
+    UnknownBank,
+    /// They come from the bank's connector.
+    #[error("the statements of this bank come from its {0}: they would be taken in twice")]
+    OtherSource(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was taken in, and whether it had been before.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// The statements.
+    pub statements: Vec<TakenStatement>,
+    /// The same file was here.
+    pub is_repeat: bool,
+}
+
+/// Takes a file in.
+pub async fn file(context: &Context, upload: Upload) -> Result<Uploaded, UploadError> {
+    let Upload { bank, channel, name, by, mapping, file } = upload;
+    let mapping: Option<CsvMapping> = mapping
+        .map(|text| serde_json::from_str(&text).map_err(|error| UploadError::Mapping(error.to_string())))
+        .transpose()?;
+    // Reading is work for a processor, and hostile files want a lot of it.
+    let (read, digest) = tokio::task::spawn_blocking(move || {
+        (statement::read(&file, mapping.as_ref()), flowbridge_security::sha256(&file))
+    })
+    .await
+    .map_err(|error| StoreError::Corrupt(format!("the reader ended: {error}")))?;
+    let read = read?;
+    let format = format_name(read.format).to_owned();
+    let statements = read
+        .statements
+        .into_iter()
+        .enumerate()
+        .map(|(place, statement)| new_statement(place + 1, statement))
+        .collect::<Result<Vec<_>, _>>()?;
+    let intake = Intake { bank, channel, sha256: digest, format, name, by, cursor: None };
+    match rows::take(&context.db, &intake, &statements, context.now()).await? {
+        Taken::New(statements) => {
+            count_in(channel, &statements);
+            Ok(Uploaded { statements, is_repeat: false })
+        }
+        Taken::Repeat(statements) => Ok(Uploaded { statements, is_repeat: true }),
+        Taken::UnknownBank => Err(UploadError::UnknownBank),
+        Taken::OtherSource(kind) => Err(UploadError::OtherSource(kind)),
+        Taken::NamedAlready { place, known } => Err(UploadError::NamedAlready { place, known }),
+    }
+}
+
+fn count_in(channel: &'static str, statements: &[TakenStatement]) {
+    for taken in statements {
+        metrics::counter!("statements_total", "bank" => taken.bank.clone(), "channel" => channel)
+            .increment(1);
+        metrics::counter!("statement_lines_total", "bank" => taken.bank.clone())
+            .increment(u64::try_from(taken.lines).unwrap_or(0));
+        tracing::info!(
+            bank = taken.bank,
+            statement.id = %taken.id,
+            lines = taken.lines,
+            repeated = taken.repeated,
+            gap = taken.gap,
+            channel,
+            "took a statement in"
+        );
+    }
+}
+
+const fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Camt => "camt",
+        Format::Mt940 => "mt940",
+        Format::Bai2 => "bai2",
+        Format::Ofx => "ofx",
+        Format::Csv => "csv",
+    }
+}
+
+/// A statement as it is stored, if it adds up.
+fn new_statement(place: usize, read: Statement) -> Result<NewStatement, UploadError> {
+    let account = read.account.clone();
+    let wrong = |problem: String| UploadError::DoesNotAddUp { place, account: account.clone(), problem };
+    let units = |units: i128| {
+        i64::try_from(units).map_err(|_| wrong(format!("the amount {units} is larger than any account's")))
+    };
+    if let Some(contradiction) = read.contradictions.first() {
+        return Err(wrong(contradiction.clone()));
+    }
+    let booked = read.entries.iter().filter(|entry| !entry.is_pending);
+    let sum = booked.map(|entry| entry.minor_units).try_fold(0_i128, i128::checked_add);
+    let sum = sum.ok_or_else(|| wrong("its lines have no sum".to_owned()))?;
+    if let (Some(opening), Some(closing)) = (read.opening, read.closing)
+        && opening.minor_units.checked_add(sum) != Some(closing.minor_units)
+    {
+        return Err(wrong(format!(
+            "opening {} and lines of {sum} do not lead to closing {}, in minor units",
+            opening.minor_units, closing.minor_units
+        )));
+    }
+    let currency = if read.currency.is_empty() {
+        read.entries.first().map(|entry| entry.currency.clone()).unwrap_or_default()
+    } else {
+        read.currency.clone()
+    };
+    Ok(NewStatement {
+        bank_statement_id: read.id,
+        account: read.account.clone(),
+        currency,
+        sequence: read.sequence.and_then(|number| i64::try_from(number).ok()),
+        opening: read.opening.map(|balance| units(balance.minor_units)).transpose()?,
+        closing: read.closing.map(|balance| units(balance.minor_units)).transpose()?,
+        closes_on: read.closing.and_then(|balance| balance.on).map(|day| day.to_string()),
+        as_of: None,
+        lines: read
+            .entries
+            .iter()
+            .map(|entry| Ok(new_line(entry, units(entry.minor_units)?)))
+            .collect::<Result<_, UploadError>>()?,
+    })
+}
+
+fn new_line(entry: &Entry, amount: i64) -> NewLine {
+    NewLine {
+        amount,
+        booked_on: entry.booked_on.or(entry.value_on).map(|day| day.to_string()),
+        value_on: entry.value_on.map(|day| day.to_string()),
+        booked_at: None,
+        bank_sequence: None,
+        operation_key: None,
+        reference: entry.reference.clone(),
+        bank_reference: entry.bank_reference.clone(),
+        batch: entry.batch.clone(),
+        counterparty: entry.counterparty.clone(),
+        counterparty_iban: entry.counterparty_iban.clone(),
+        text: entry.text.clone(),
+        code: entry.code.clone(),
+        is_return: entry.is_return,
+        is_pending: entry.is_pending,
+        occurrence: i32::try_from(entry.occurrence).unwrap_or(i32::MAX),
+    }
+}
+
+/// Why a connector's statement is not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The bank does not answer, or not now.
+    #[error(transparent)]
+    NotNow(ReadError),
+    /// What it tells is not whole, or does not add up: no line of it is used, and people have to ask the bank.
+    #[error("{0}")]
+    Gap(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reads what a bank has booked since the last time, up to the balance that it tells now.
+pub async fn fetch(
+    context: &Context,
+    (code, bank): (&BankCode, &GuardedBank),
+    settings: &Settings,
+) -> Result<usize, FetchError> {
+    let balances = bank.balances().await.map_err(FetchError::NotNow)?;
+    let mut after = rows::cursor(&context.db, code).await?;
+    let mut taken = 0;
+    loop {
+        let (entries, has_more) = read_pages(bank, after, balances.as_of, settings).await?;
+        let last = entries.last().and_then(|entry| i64::try_from(entry.sequence).ok()).unwrap_or(after);
+        let mut statements = Vec::new();
+        let mut by_account: BTreeMap<(OwnAccount, Currency), Vec<&StatementEntry>> = BTreeMap::new();
+        for (account, money) in &balances.accounts {
+            by_account.entry((*account, money.currency())).or_default();
+        }
+        for entry in &entries {
+            by_account.entry((entry.account, entry.change.currency())).or_default().push(entry);
+        }
+        for ((account, currency), entries) in by_account {
+            let told =
+                balances.accounts.iter().find(|(of, money)| *of == account && money.currency() == currency);
+            let told = told.map(|(_, money)| money.minor_units()).filter(|_| !has_more);
+            let name = (account_name(account), currency.code());
+            let opening = rows::last_closing(&context.db, code, name).await?.unwrap_or(0);
+            let as_of =
+                if has_more { entries.last().map(|entry| entry.booked_at) } else { Some(balances.as_of) };
+            statements.push(connector_statement((account, currency), &entries, opening, told, as_of)?);
+        }
+        let digest = digest_of(code, (after, last), balances.as_of);
+        let intake = Intake {
+            bank: code.clone(),
+            channel: "connector",
+            sha256: digest,
+            format: "connector".to_owned(),
+            name: format!("entries {} to {last}", after.saturating_add(1)),
+            by: context.instance.clone(),
+            cursor: Some(last),
+        };
+        match rows::take(&context.db, &intake, &statements, context.now()).await? {
+            Taken::New(new) => {
+                count_in("connector", &new);
+                taken += entries.len();
+            }
+            Taken::Repeat(_) => {}
+            Taken::UnknownBank | Taken::OtherSource(_) | Taken::NamedAlready { .. } => return Ok(taken),
+        }
+        if !has_more {
+            return Ok(taken);
+        }
+        after = last;
+    }
+}
+
+/// What one reading of a connector is known by.
+fn digest_of(code: &BankCode, (after, last): (i64, i64), as_of: Timestamp) -> [u8; 32] {
+    let text = format!("{} {after} {last} {}", code.as_str(), as_of.as_micros());
+    flowbridge_security::sha256(hex_sha256(text.as_bytes()).as_bytes())
+}
+
+async fn read_pages(
+    bank: &GuardedBank,
+    after: i64,
+    until: Timestamp,
+    settings: &Settings,
+) -> Result<(Vec<StatementEntry>, bool), FetchError> {
+    let mut after = u64::try_from(after).unwrap_or(0);
+    let mut entries = Vec::new();
+    loop {
+        let request = StatementRequest { after, booked_until: until, entries_max: settings.page_entries_max };
+        let page = match bank.statement(request).await {
+            Ok(page) => page,
+            Err(ReadError::Incomplete { what, .. }) => return Err(FetchError::Gap(what)),
+            Err(error @ (ReadError::Unavailable { .. } | ReadError::Refused { .. })) => {
+                return Err(FetchError::NotNow(error));
+            }
+        };
+        after = page.next_after;
+        entries.extend(page.entries);
+        if !page.has_more || entries.len() >= settings.statement_lines_max {
+            return Ok((entries, page.has_more));
+        }
+    }
+}
+
+fn connector_statement(
+    (account, currency): (OwnAccount, Currency),
+    entries: &[&StatementEntry],
+    opening: i64,
+    told: Option<i128>,
+    as_of: Option<Timestamp>,
+) -> Result<NewStatement, FetchError> {
+    let name = account_name(account);
+    let too_large = || FetchError::Gap(format!("an amount on {name} is larger than any account's"));
+    let mut closing = opening;
+    let mut lines = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let amount = i64::try_from(entry.change.minor_units()).map_err(|_| too_large())?;
+        closing = closing.checked_add(amount).ok_or_else(too_large)?;
+        lines.push(connector_line(entry, amount));
+    }
+    if let Some(told) = told
+        && told != i128::from(closing)
+    {
+        return Err(FetchError::Gap(format!(
+            "{name} in {currency}: opening {opening} and the lines lead to {closing}, the bank says {told}, in minor units"
+        )));
+    }
+    Ok(NewStatement {
+        account: name.to_owned(),
+        currency: currency.code().to_owned(),
+        opening: Some(opening),
+        closing: Some(closing),
+        closes_on: as_of.map(day),
+        as_of,
+        lines,
+        ..NewStatement::default()
+    })
+}
+
+fn connector_line(entry: &StatementEntry, amount: i64) -> NewLine {
+    let is_given_back = entry.key.is_some_and(|key| key.step == BankStep::Release);
+    NewLine {
+        amount,
+        booked_on: Some(day(entry.booked_at)),
+        value_on: Some(day(entry.value_at.unwrap_or(entry.booked_at))),
+        booked_at: Some(entry.booked_at),
+        bank_sequence: i64::try_from(entry.sequence).ok(),
+        operation_key: entry.key.map(|key| key.to_string()),
+        bank_reference: entry.reference.clone(),
+        text: entry.text.clone(),
+        is_return: entry.is_return || is_given_back,
+        ..NewLine::default()
+    }
+}
+
+const fn account_name(account: OwnAccount) -> &'static str {
+    match account {
+        OwnAccount::Reserve => "reserve",
+        OwnAccount::Escrow => "escrow",
+    }
+}
+
+const SECS_PER_DAY: i64 = 24 * 3600;
+
+/// The day of an instant, in UTC.
+pub(super) fn day(at: Timestamp) -> String {
+    i32::try_from(at.as_secs_down().div_euclid(SECS_PER_DAY))
+        .map(|days| Date::from_epoch_days(days).to_string())
+        .unwrap_or_default()
+}

@@ -1,0 +1,845 @@
+//! One run over one bank: the statement, both sides, the engine, and what its answer means here.
+//!
+//! Three rules stand above the engine. An operation's key is proof, so what carries the same key belongs together whatever the
+//! amounts, and what carries different keys never does. An entry that the bank booked after the statement's instant is in
+//! transit, and one that it confirmed before is not; a line whose operation we are still reading about is on its way into our
+//! books. And a pair that the engine only thinks right is a question to a person, not a match.
+
+use super::Settings;
+use super::books;
+use super::intake::{self, FetchError};
+use crate::context::Context;
+use flowbridge_bank::registry::GuardedBank;
+use flowbridge_domain::bank::OperationKey;
+use flowbridge_domain::party::BankCode;
+use flowbridge_domain::time::Timestamp;
+use flowbridge_recon::break_kind::BreakKind;
+use flowbridge_recon::correction;
+use flowbridge_recon::date::Date;
+use flowbridge_recon::engine::{self, Break, Decision, How, Match, Outcome, Subject};
+use flowbridge_recon::gate::StatementHead;
+use flowbridge_recon::record::Record;
+use flowbridge_recon::report::{self, Manifest, Report};
+use flowbridge_recon::{Model, files};
+use flowbridge_store::StoreError;
+use flowbridge_store::exception::{self, Found, TO_CONFIRM};
+use flowbridge_store::reconciliation::{
+    self as rows, ClaimedRun, Findings, LastStatement, NewMatch, OurEntry, RecordKey, Sides, TheirLine,
+};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Why a run did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    /// The bank did not tell its statement.
+    #[error("the bank's statement could not be read")]
+    Bank(#[source] flowbridge_bank::connector::ReadError),
+    /// Nothing is known by that name.
+    #[error("nothing is known by the scope {0}")]
+    Scope(String),
+    /// The engine ended, or its report could not be written.
+    #[error("the engine did not finish: {0}")]
+    Engine(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Does a run; what it found is for the caller to record.
+pub(super) async fn reconcile(
+    context: &Context,
+    run: &ClaimedRun,
+    (code, bank): (&BankCode, Option<&GuardedBank>),
+    settings: &Settings,
+) -> Result<Findings, RunError> {
+    let stage =
+        async |name: &str| rows::note_stage(&context.db, run, name, context.now(), settings.lease).await;
+    let mut gap = None;
+    if let Some(bank) = bank {
+        stage("reading the bank's statement").await?;
+        match intake::fetch(context, (code, bank), settings).await {
+            Ok(_) => {}
+            Err(FetchError::Gap(what)) => gap = Some(what),
+            Err(FetchError::NotNow(error)) => return Err(RunError::Bank(error)),
+            Err(FetchError::Store(error)) => return Err(error.into()),
+        }
+    }
+    stage("reading both sides").await?;
+    let now = context.now();
+    let sides = rows::sides(&context.db, code.as_str(), now, settings.records_max).await?;
+    let operations = books::operations_of_lines(&sides.ours, &sides.theirs);
+    let mut work = Work::new(run, sides, operations, settings, now);
+    work.leave_out_what_is_under_way(context).await?;
+    work.refused = exception::refused_pairs(&context.db, &run.scope).await?.into_iter().collect();
+    work.booked_before = booked_before(context, &work).await?;
+    let left_over = exception::left_over(&context.db, &run.scope).await?;
+    stage("matching").await?;
+    let settings = settings.clone();
+    let run = run.clone();
+    tokio::task::spawn_blocking(move || work.finish(&run, gap, &left_over, &settings))
+        .await
+        .map_err(|error| RunError::Engine(error.to_string()))?
+}
+
+/// Operations whose entries have found their line in an earlier run: another line of theirs is a repeat.
+async fn booked_before(context: &Context, work: &Work) -> Result<HashSet<(Uuid, String)>, RunError> {
+    let ours: HashSet<&RecordKey> = work.sides.ours.iter().map(|entry| &entry.key).collect();
+    let wanted: Vec<(Uuid, &'static str)> = work
+        .operations
+        .iter()
+        .flatten()
+        .filter_map(|key| Some((key.payment_id.as_uuid(), books::moment_of(key.step)?)))
+        .filter(|(source, moment)| !ours.contains(&RecordKey::entry(*source, (*moment).to_owned(), 0)))
+        .collect();
+    Ok(rows::matched(&context.db, &wanted).await?.into_iter().collect())
+}
+
+/// Both sides on their way through the engine.
+struct Work {
+    sides: Sides,
+    /// The operation of each line.
+    operations: Vec<Option<OperationKey>>,
+    /// The statement of each currency.
+    statements: HashMap<String, LastStatement>,
+    /// Entries that the bank booked after the statement's instant.
+    in_transit: Vec<OurEntry>,
+    /// Lines whose operation we are still reading about.
+    under_way: Vec<TheirLine>,
+    /// Lines without a day, or in a currency that is none.
+    left_out: usize,
+    refused: BTreeSet<String>,
+    booked_before: HashSet<(Uuid, String)>,
+    now: Timestamp,
+}
+
+impl Work {
+    fn new(
+        run: &ClaimedRun,
+        mut sides: Sides,
+        operations: Vec<Option<OperationKey>>,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Self {
+        let mut statements: HashMap<String, LastStatement> = HashMap::new();
+        for statement in &sides.statements {
+            statements.insert(statement.currency.clone(), statement.clone());
+        }
+        // Without a statement of its currency there is nothing to compare an entry with.
+        let (ours, in_transit) = std::mem::take(&mut sides.ours).into_iter().partition(|entry| {
+            statements
+                .get(&entry.currency)
+                .is_some_and(|statement| entry.booked_at.unwrap_or(entry.posted_at) <= statement.as_of)
+        });
+        sides.ours = ours;
+        tracing::debug!(
+            scope = run.scope,
+            records_max = settings.records_max,
+            entries = sides.ours.len(),
+            lines = sides.theirs.len(),
+            "read both sides"
+        );
+        Self {
+            sides,
+            operations,
+            statements,
+            in_transit,
+            under_way: Vec::new(),
+            left_out: 0,
+            refused: BTreeSet::new(),
+            booked_before: HashSet::new(),
+            now,
+        }
+    }
+
+    async fn leave_out_what_is_under_way(&mut self, context: &Context) -> Result<(), RunError> {
+        let ours: HashSet<OperationKey> = self
+            .sides
+            .ours
+            .iter()
+            .chain(&self.in_transit)
+            .filter_map(|entry| books::operation_of(&entry.key))
+            .collect();
+        let unknown: Vec<(Uuid, &'static str)> = self
+            .operations
+            .iter()
+            .flatten()
+            .filter(|key| !ours.contains(key))
+            .map(|key| (key.payment_id.as_uuid(), key.step.as_str()))
+            .collect();
+        let under_way: HashSet<(Uuid, String)> =
+            rows::under_way(&context.db, &unknown).await?.into_iter().collect();
+        // An entry that is in transit by its instant, and whose line is here all the same, is compared.
+        let lines: HashSet<OperationKey> = self.operations.iter().flatten().copied().collect();
+        let (here, in_transit) = std::mem::take(&mut self.in_transit)
+            .into_iter()
+            .partition(|entry| books::operation_of(&entry.key).is_some_and(|key| lines.contains(&key)));
+        let here: Vec<OurEntry> = here;
+        self.in_transit = in_transit;
+        self.sides.ours.extend(here);
+        let lines =
+            std::mem::take(&mut self.sides.theirs).into_iter().zip(std::mem::take(&mut self.operations));
+        for (line, operation) in lines {
+            let is_under_way = operation.is_some_and(|key| {
+                under_way.contains(&(key.payment_id.as_uuid(), key.step.as_str().to_owned()))
+            });
+            if is_under_way {
+                self.under_way.push(line);
+            } else {
+                self.sides.theirs.push(line);
+                self.operations.push(operation);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(
+        mut self,
+        run: &ClaimedRun,
+        gap: Option<String>,
+        left_over: &[(String, i64)],
+        settings: &Settings,
+    ) -> Result<Findings, RunError> {
+        let (ledger, bank) = self.records();
+        let as_of = self.sides.statements.iter().map(|statement| statement.as_of).max();
+        let day = Date::parse_iso(&intake::day(as_of.unwrap_or(self.now))).unwrap_or_default();
+        // What is in transit is known by instants: every entry that is left should be on the statement.
+        let engine_settings = engine::Settings {
+            transit_days_max: -1,
+            auto_minor_units_max: settings.auto_minor_units_max,
+            ..engine::Settings::on(day, settings.threads)
+        };
+        let model = Model::shipped().map_err(|error| RunError::Engine(error.to_string()))?;
+        let mut outcome = engine::run(&ledger, &bank, &model, &engine_settings);
+        let mut verdicts = Verdicts::default();
+        self.judge_matches((&ledger, &bank), &mut outcome, &mut verdicts);
+        self.judge_breaks((&ledger, &bank), &mut outcome, settings.transit_days_max);
+        outcome.breaks.sort();
+        self.name_exceptions(&ledger, &bank, &outcome, &mut verdicts);
+        let balance = self.balance(left_over, &verdicts);
+        for line in &balance {
+            if line.unexplained != 0 {
+                let found = Break {
+                    kind: BreakKind::SupplyNotReserve,
+                    subject: Subject::Account(format!("{} {}", line.account, line.currency)),
+                    minor_units: line.unexplained.into(),
+                    age_days: 0,
+                };
+                let subject =
+                    (format!("balance of {} {}", line.account, line.currency), line.currency.clone());
+                let why = "the closing balance differs from our reserve, and no line says why";
+                verdicts.exceptions.push(break_found(
+                    &found,
+                    subject,
+                    json!({ "explanation": why }),
+                    (self.now, &[]),
+                ));
+                outcome.breaks.push(found);
+            }
+        }
+        if let Some(what) = gap {
+            let found = Break {
+                kind: BreakKind::StatementGap,
+                subject: Subject::Account(format!("statement of {}", run.scope)),
+                minor_units: 0,
+                age_days: 0,
+            };
+            let currency =
+                self.sides.reserves.first().map_or_else(|| "EUR".to_owned(), |(code, _)| code.clone());
+            let evidence = json!({ "explanation": what });
+            let subject = (format!("statement: {what}"), currency);
+            verdicts.exceptions.push(break_found(&found, subject, evidence, (self.now, &[])));
+            outcome.breaks.push(found);
+        }
+        let heads = self.heads();
+        let summary = self.summary(run, (&ledger, &bank), &outcome, (&verdicts, &balance));
+        let (manifest_sha256, reports) =
+            reports((&ledger, &bank), &outcome, &heads, (&run.scope, &engine_settings, &summary))?;
+        let matched: HashSet<&RecordKey> = verdicts.matches.iter().flat_map(|found| &found.records).collect();
+        let open = self
+            .sides
+            .ours
+            .iter()
+            .chain(&self.in_transit)
+            .map(|entry| entry.key.clone())
+            .filter(|key| !matched.contains(key))
+            .collect();
+        Ok(Findings {
+            as_of,
+            ledger_until: self.sides.until,
+            manifest_sha256,
+            summary,
+            is_whole: !self.sides.cut_off,
+            open,
+            exceptions: verdicts.exceptions,
+            reports,
+            matches: verdicts.matches,
+        })
+    }
+
+    /// Both sides as the engine wants them; positions in the records are positions in the sides.
+    fn records(&mut self) -> (Vec<Record>, Vec<Record>) {
+        let accounts: HashMap<&str, Arc<str>> = self
+            .statements
+            .values()
+            .map(|statement| (statement.currency.as_str(), Arc::from(statement.account.as_str())))
+            .collect();
+        let mut ledger = Vec::with_capacity(self.sides.ours.len());
+        let mut ours = Vec::with_capacity(self.sides.ours.len());
+        for entry in std::mem::take(&mut self.sides.ours) {
+            let account = accounts.get(entry.currency.as_str());
+            let Some(record) = account.and_then(|account| books::our_record(&entry, account)) else {
+                continue;
+            };
+            ledger.push(record);
+            ours.push(entry);
+        }
+        let mut bank = Vec::with_capacity(self.sides.theirs.len());
+        let (mut theirs, mut operations) = (Vec::new(), Vec::new());
+        let lines =
+            std::mem::take(&mut self.sides.theirs).into_iter().zip(std::mem::take(&mut self.operations));
+        for (line, operation) in lines {
+            let Some(record) = books::their_record(&line, operation) else {
+                self.left_out += 1;
+                continue;
+            };
+            bank.push(record);
+            theirs.push(line);
+            operations.push(operation);
+        }
+        (self.sides.ours, self.sides.theirs, self.operations) = (ours, theirs, operations);
+        (ledger, bank)
+    }
+
+    /// Which of the engine's matches hold by themselves, which are questions, and which cannot be.
+    fn judge_matches(
+        &self,
+        (ledger, bank): (&[Record], &[Record]),
+        outcome: &mut Outcome,
+        verdicts: &mut Verdicts,
+    ) {
+        let matches = std::mem::take(&mut outcome.matches);
+        let mut kept = Vec::with_capacity(matches.len());
+        for found in matches {
+            let operations = (self.our_operations(&found), self.their_operations(&found));
+            let is_proven = !operations.0.is_empty() && operations.0 == operations.1;
+            let is_contradicted = !is_proven && !operations.1.is_empty() && !operations.0.is_empty();
+            let pair = subject_of(ledger, bank, &found);
+            if is_contradicted || self.refused.contains(&pair) {
+                take_apart((ledger, bank), &found, outcome);
+                continue;
+            }
+            let holds = match (found.how, found.decision) {
+                (How::Reference | How::Group(_), Decision::Auto) => true,
+                (How::Reference | How::Group(_) | How::Model, _) => is_proven,
+            };
+            if holds {
+                verdicts.matches.push(self.new_match(&found, is_proven));
+                let records = found.ledger.iter().filter_map(|place| self.our_key(*place));
+                let lines = found.bank.iter().filter_map(|place| self.their_key(*place));
+                verdicts.matched.extend(records.chain(lines));
+            } else {
+                verdicts.questions.push((pair, kept.len()));
+            }
+            kept.push(found);
+        }
+        outcome.matches = kept;
+    }
+
+    /// Names what the engine could not know: a second line of an operation of an earlier day, two halves of one operation,
+    /// and a bank that may still be on time.
+    fn judge_breaks(
+        &self,
+        (ledger, bank): (&[Record], &[Record]),
+        outcome: &mut Outcome,
+        transit_days_max: i32,
+    ) {
+        let mut overdue: HashMap<&str, usize> = HashMap::new();
+        for (place, found) in outcome.breaks.iter().enumerate() {
+            if let (BreakKind::OverdueAtBank, Subject::Ledger(entry)) = (found.kind, &found.subject)
+                && let Some(record) = ledger.get(*entry as usize)
+            {
+                overdue.insert(&record.reference, place);
+            }
+        }
+        let mut halves = Vec::new();
+        let mut names: Vec<(usize, BreakKind, i128)> = Vec::new();
+        for (place, found) in outcome.breaks.iter().enumerate() {
+            let (BreakKind::UnexpectedReceipt | BreakKind::UnexpectedDebit, Subject::Bank(line)) =
+                (found.kind, &found.subject)
+            else {
+                continue;
+            };
+            let (Some(record), Some(operation)) =
+                (bank.get(*line as usize), self.operations.get(*line as usize).copied().flatten())
+            else {
+                continue;
+            };
+            if let Some(half) = overdue.get(&*record.reference) {
+                let ours = outcome.breaks.get(*half).map_or(0, |half| half.minor_units);
+                names.push((place, BreakKind::OtherAmount, record.minor_units.saturating_sub(ours)));
+                halves.push((*half, *line, &*record.reference));
+                continue;
+            }
+            let before = books::moment_of(operation.step).is_some_and(|moment| {
+                self.booked_before.contains(&(operation.payment_id.as_uuid(), moment.to_owned()))
+            });
+            if before {
+                names.push((place, BreakKind::DuplicateBankLine, found.minor_units));
+            }
+        }
+        let mut merged: Vec<(u32, u32)> = Vec::new();
+        for (half, line, reference) in &halves {
+            let entry = ledger.iter().position(|record| *record.reference == **reference);
+            if let (Some(entry), Some(_)) =
+                (entry.and_then(|entry| u32::try_from(entry).ok()), outcome.breaks.get(*half))
+            {
+                merged.push((entry, *line));
+            }
+        }
+        let gone: HashSet<usize> = halves.iter().map(|(half, ..)| *half).collect();
+        for (place, kind, minor_units) in names {
+            if let Some(found) = outcome.breaks.get_mut(place) {
+                (found.kind, found.minor_units) = (kind, minor_units);
+            }
+        }
+        let mut place = 0;
+        outcome.breaks.retain(|_| {
+            place += 1;
+            !gone.contains(&(place - 1))
+        });
+        for (entry, line) in merged {
+            outcome.matches.push(by_key(ledger, bank, entry, line));
+        }
+        for found in &mut outcome.breaks {
+            let Subject::Ledger(entry) = found.subject else { continue };
+            let currency = ledger.get(entry as usize).map(|record| record.currency.code().to_owned());
+            let has_instant = currency
+                .and_then(|currency| self.statements.get(&currency))
+                .is_some_and(|statement| statement.from_connector);
+            if found.kind == BreakKind::OverdueAtBank && !has_instant && found.age_days <= transit_days_max {
+                found.kind = BreakKind::InTransit;
+            }
+        }
+    }
+
+    /// What the breaks and the questions are to people.
+    fn name_exceptions(
+        &self,
+        ledger: &[Record],
+        bank: &[Record],
+        outcome: &Outcome,
+        verdicts: &mut Verdicts,
+    ) {
+        // Halves of one operation that were put together after the engine's matches were judged.
+        for found in &outcome.matches {
+            let keys: Vec<RecordKey> = found
+                .ledger
+                .iter()
+                .filter_map(|place| self.our_key(*place))
+                .chain(found.bank.iter().filter_map(|place| self.their_key(*place)))
+                .collect();
+            if found.how == How::Reference
+                && !keys.iter().any(|key| verdicts.matched.contains(key))
+                && found.decision == Decision::Auto
+            {
+                verdicts.matches.push(self.new_match(found, true));
+                verdicts.matched.extend(keys);
+            }
+        }
+        for found in &outcome.breaks {
+            if matches!(found.kind, BreakKind::InTransit | BreakKind::AmbiguousTwin) {
+                continue;
+            }
+            let (key, currency, evidence) = match &found.subject {
+                Subject::Ledger(place) => {
+                    let record = ledger.get(*place as usize);
+                    (self.our_key(*place), record.map(|record| record.currency), self.entry_evidence(*place))
+                }
+                Subject::Bank(place) => {
+                    let record = bank.get(*place as usize);
+                    (self.their_key(*place), record.map(|record| record.currency), self.line_evidence(*place))
+                }
+                Subject::Event(_) | Subject::Account(_) => continue,
+            };
+            let (Some(key), Some(currency)) = (key, currency) else { continue };
+            let subject = (key.text(), currency.code().to_owned());
+            let records: &[RecordKey] =
+                if verdicts.matched.contains(&key) { &[] } else { std::slice::from_ref(&key) };
+            // A difference within a question is part of the question.
+            let asked =
+                verdicts.questions.iter().any(|(pair, _)| pair.split('+').any(|part| part == key.text()));
+            if !asked {
+                verdicts.exceptions.push(break_found(found, subject, evidence, (self.now, records)));
+            }
+        }
+        for (pair, place) in std::mem::take(&mut verdicts.questions) {
+            let Some(found) = outcome.matches.get(place) else { continue };
+            let entry = found.ledger.first().and_then(|place| self.sides.ours.get(*place as usize));
+            let line = found.bank.first().and_then(|place| self.sides.theirs.get(*place as usize));
+            let (Some(entry), Some(line)) = (entry, line) else { continue };
+            let records = found
+                .ledger
+                .iter()
+                .filter_map(|place| self.our_key(*place))
+                .chain(found.bank.iter().filter_map(|place| self.their_key(*place)))
+                .collect();
+            verdicts.exceptions.push(Found {
+                kind: TO_CONFIRM.to_owned(),
+                subject: pair,
+                currency: entry.currency.clone(),
+                amount: line.amount,
+                owner: "accounting".to_owned(),
+                advice: "confirm that they belong together, or reject it".to_owned(),
+                about: json!({
+                    "explanation": report::explain(found),
+                    "entry": found.ledger.first().map(|place| self.entry_evidence(*place)),
+                    "line": found.bank.first().map(|place| self.line_evidence(*place)),
+                    "difference": found.difference,
+                }),
+                records,
+                contra: None,
+                correction: 0,
+                is_lasting: false,
+                since: self.now,
+            });
+        }
+    }
+
+    fn our_key(&self, place: u32) -> Option<RecordKey> {
+        self.sides.ours.get(place as usize).map(|entry| entry.key.clone())
+    }
+
+    fn their_key(&self, place: u32) -> Option<RecordKey> {
+        self.sides.theirs.get(place as usize).map(|line| line.key.clone())
+    }
+
+    fn our_operations(&self, found: &Match) -> BTreeSet<OperationKey> {
+        let entries = found.ledger.iter().filter_map(|place| self.sides.ours.get(*place as usize));
+        entries.filter_map(|entry| books::operation_of(&entry.key)).collect()
+    }
+
+    fn their_operations(&self, found: &Match) -> BTreeSet<OperationKey> {
+        found
+            .bank
+            .iter()
+            .filter_map(|place| self.operations.get(*place as usize).copied().flatten())
+            .collect()
+    }
+
+    fn new_match(&self, found: &Match, is_proven: bool) -> NewMatch {
+        let how = match found.how {
+            How::Reference => "reference",
+            How::Group(_) => "group",
+            How::Model if is_proven => "reference",
+            How::Model => "model",
+        };
+        NewMatch {
+            how: how.to_owned(),
+            difference: found.difference,
+            explanation: report::explain(found),
+            records: found
+                .ledger
+                .iter()
+                .filter_map(|place| self.our_key(*place))
+                .chain(found.bank.iter().filter_map(|place| self.their_key(*place)))
+                .collect(),
+        }
+    }
+
+    fn entry_evidence(&self, place: u32) -> Value {
+        let Some(entry) = self.sides.ours.get(place as usize) else { return json!({}) };
+        json!({
+            "entry": entry.key.text(),
+            "amount": entry.change,
+            "posted_on": intake::day(entry.posted_at),
+            "confirmed_on": entry.booked_at.map(intake::day),
+            "bank_reference": entry.bank_reference,
+            "end_to_end_id": entry.end_to_end_id,
+        })
+    }
+
+    fn line_evidence(&self, place: u32) -> Value {
+        let Some(line) = self.sides.theirs.get(place as usize) else { return json!({}) };
+        json!({
+            "line": line.key.text(),
+            "amount": line.amount,
+            "booked_on": line.booked_on,
+            "value_on": line.value_on,
+            "operation": line.operation_key,
+            "reference": line.reference,
+            "bank_reference": line.bank_reference,
+            "text": line.text,
+        })
+    }
+
+    fn heads(&self) -> Vec<StatementHead> {
+        let heads = self.sides.statements.iter().filter_map(|statement| {
+            Some(StatementHead {
+                account: statement.account.clone(),
+                currency: flowbridge_domain::money::Currency::parse(&statement.currency).ok()?,
+                sequence: statement.sequence.and_then(|number| u64::try_from(number).ok()),
+                opening_minor_units: statement.opening.unwrap_or(0).into(),
+                closing_minor_units: statement.closing.into(),
+                entries_minor_units: statement.moved.into(),
+            })
+        });
+        heads.collect()
+    }
+
+    /// Our reserve against the closing balance, and what lies between them.
+    fn balance(&self, left_over: &[(String, i64)], verdicts: &Verdicts) -> Vec<BalanceLine> {
+        let sum_ours = |entries: &[OurEntry], currency: &str, is_open: bool| -> i128 {
+            let open = entries.iter().filter(|entry| {
+                entry.currency == currency && (!is_open || !verdicts.matched.contains(&entry.key))
+            });
+            open.map(|entry| i128::from(entry.change)).sum()
+        };
+        let sum_theirs = |lines: &[TheirLine], currency: &str| -> i128 {
+            let open = lines
+                .iter()
+                .filter(|line| line.currency == currency && !verdicts.matched.contains(&line.key));
+            open.map(|line| i128::from(line.amount)).sum()
+        };
+        let mut lines: Vec<BalanceLine> = self
+            .statements
+            .values()
+            .map(|statement| {
+                let currency = statement.currency.as_str();
+                let of = |amounts: &[(String, i64)]| -> i128 {
+                    amounts
+                        .iter()
+                        .filter(|(code, _)| code == currency)
+                        .map(|(_, amount)| i128::from(*amount))
+                        .sum()
+                };
+                let ledger = of(&self.sides.reserves);
+                let in_transit = sum_ours(&self.in_transit, currency, false);
+                let at_bank_only =
+                    sum_theirs(&self.sides.theirs, currency) + sum_theirs(&self.under_way, currency);
+                let in_ledger_only = sum_ours(&self.sides.ours, currency, true);
+                let now: i128 = verdicts
+                    .exceptions
+                    .iter()
+                    .filter(|found| found.is_lasting && found.currency == currency)
+                    .map(|found| i128::from(found.correction))
+                    .sum();
+                let differences = of(left_over) + now;
+                let explained = ledger - in_transit + at_bank_only - in_ledger_only + differences;
+                BalanceLine {
+                    account: statement.account.clone(),
+                    currency: currency.to_owned(),
+                    statement: statement.closing,
+                    ledger: units(ledger),
+                    in_transit: units(in_transit),
+                    at_bank_only: units(at_bank_only),
+                    in_ledger_only: units(in_ledger_only),
+                    differences: units(differences),
+                    // What a cut-off run has not looked at explains nothing yet.
+                    unexplained: if self.sides.cut_off {
+                        0
+                    } else {
+                        units(i128::from(statement.closing) - explained)
+                    },
+                }
+            })
+            .collect();
+        lines.sort_by(|one, other| one.currency.cmp(&other.currency));
+        lines
+    }
+
+    fn summary(
+        &self,
+        run: &ClaimedRun,
+        (ledger, bank): (&[Record], &[Record]),
+        outcome: &Outcome,
+        (verdicts, balance): (&Verdicts, &[BalanceLine]),
+    ) -> Value {
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for found in &verdicts.exceptions {
+            *kinds.entry(found.kind.as_str()).or_default() += 1;
+        }
+        let in_transit = outcome.breaks.iter().filter(|found| found.kind == BreakKind::InTransit).count();
+        let balance: Vec<Value> = balance
+            .iter()
+            .map(|line| {
+                json!({
+                    "account": line.account, "currency": line.currency, "statement": line.statement,
+                    "ledger": line.ledger, "in_transit": line.in_transit, "at_bank_only": line.at_bank_only,
+                    "in_ledger_only": line.in_ledger_only, "differences": line.differences,
+                    "unexplained": line.unexplained,
+                })
+            })
+            .collect();
+        json!({
+            "scope": run.scope,
+            "day": run.day,
+            "is_whole": !self.sides.cut_off,
+            "entries": ledger.len(),
+            "lines": bank.len(),
+            "lines_left_out": self.left_out,
+            "matched": verdicts.matches.len(),
+            "in_transit": in_transit + self.in_transit.len(),
+            "under_way": self.under_way.len(),
+            "breaks": kinds,
+            "balance": balance,
+        })
+    }
+}
+
+/// What the engine's answer means here.
+#[derive(Default)]
+struct Verdicts {
+    matches: Vec<NewMatch>,
+    matched: HashSet<RecordKey>,
+    /// Pairs that a person has to confirm, with their place among the matches.
+    questions: Vec<(String, usize)>,
+    exceptions: Vec<Found>,
+}
+
+/// Our reserve at a bank in a currency against its statement, in minor units.
+struct BalanceLine {
+    account: String,
+    currency: String,
+    statement: i64,
+    ledger: i64,
+    in_transit: i64,
+    at_bank_only: i64,
+    in_ledger_only: i64,
+    differences: i64,
+    unexplained: i64,
+}
+
+/// Minor units that fit a column; what does not is a difference beyond every account.
+pub(super) fn units(amount: i128) -> i64 {
+    i64::try_from(amount).unwrap_or(if amount < 0 { i64::MIN } else { i64::MAX })
+}
+
+fn subject_of(ledger: &[Record], bank: &[Record], found: &Match) -> String {
+    let ids = |records: &[Record], places: &[u32]| -> Vec<String> {
+        let mut ids: Vec<String> = places
+            .iter()
+            .filter_map(|place| records.get(*place as usize))
+            .map(|record| record.id.to_string())
+            .collect();
+        ids.sort_unstable();
+        ids
+    };
+    [ids(ledger, &found.ledger), ids(bank, &found.bank)].concat().join("+")
+}
+
+/// Entry and line that carry one operation's key and differ in amount.
+fn by_key(ledger: &[Record], bank: &[Record], entry: u32, line: u32) -> Match {
+    let amount =
+        |records: &[Record], place: u32| records.get(place as usize).map_or(0, |record| record.minor_units);
+    Match {
+        ledger: vec![entry],
+        bank: vec![line],
+        how: How::Reference,
+        decision: Decision::Auto,
+        probability: 1.0,
+        score: 0.0,
+        difference: units(amount(bank, line).saturating_sub(amount(ledger, entry))),
+        runner_up: None,
+        reasons: Vec::new(),
+    }
+}
+
+/// A pair that cannot be: each of its records stands alone, and what was said of the pair is taken back.
+fn take_apart((ledger, bank): (&[Record], &[Record]), found: &Match, outcome: &mut Outcome) {
+    outcome.breaks.retain(|said| match &said.subject {
+        Subject::Ledger(place) => !found.ledger.contains(place),
+        Subject::Bank(place) => !found.bank.contains(place),
+        Subject::Event(_) | Subject::Account(_) => true,
+    });
+    for place in &found.ledger {
+        let Some(record) = ledger.get(*place as usize) else { continue };
+        outcome.breaks.push(Break {
+            kind: BreakKind::OverdueAtBank,
+            subject: Subject::Ledger(*place),
+            minor_units: record.minor_units,
+            age_days: 0,
+        });
+    }
+    for place in &found.bank {
+        let Some(record) = bank.get(*place as usize) else { continue };
+        let kind = if record.is_return {
+            BreakKind::ReturnNotPosted
+        } else if record.minor_units < 0 {
+            BreakKind::UnexpectedDebit
+        } else {
+            BreakKind::UnexpectedReceipt
+        };
+        outcome.breaks.push(Break {
+            kind,
+            subject: Subject::Bank(*place),
+            minor_units: record.minor_units,
+            age_days: 0,
+        });
+    }
+}
+
+/// A break as an exception. `records` are those that a decision on it closes.
+pub(super) fn break_found(
+    found: &Break,
+    (subject, currency): (String, String),
+    about: Value,
+    (now, records): (Timestamp, &[RecordKey]),
+) -> Found {
+    let proposed = correction::proposed(found.kind, found.minor_units);
+    let age = DAY.saturating_mul(u32::try_from(found.age_days).unwrap_or(0));
+    let correction = units(correction::written_off(found.kind, found.minor_units));
+    let is_account = matches!(found.subject, Subject::Account(_) | Subject::Event(_));
+    Found {
+        kind: found.kind.code().to_owned(),
+        subject,
+        currency,
+        amount: units(found.minor_units),
+        owner: found.kind.owner().to_owned(),
+        advice: found.kind.proposal().to_owned(),
+        about,
+        records: records.to_vec(),
+        contra: proposed.map(|(contra, _)| contra),
+        correction,
+        is_lasting: records.is_empty() && !is_account && correction != 0,
+        since: now.minus(age),
+    }
+}
+
+/// The hash of all that went in, and the report in its formats.
+pub(super) fn reports(
+    (ledger, bank): (&[Record], &[Record]),
+    outcome: &Outcome,
+    heads: &[StatementHead],
+    (scope, settings, summary): (&str, &engine::Settings, &Value),
+) -> Result<(String, Vec<(&'static str, Vec<u8>)>), RunError> {
+    let failed = |error: &dyn std::error::Error| RunError::Engine(error.to_string());
+    let hash = |records: &[Record]| -> Result<String, RunError> {
+        let mut bytes = Vec::new();
+        files::write_records(records, &mut bytes).map_err(|error| failed(&error))?;
+        Ok(report::sha256(&bytes))
+    };
+    let inputs = BTreeMap::from([
+        (format!("ledger of {scope}"), hash(ledger)?),
+        (format!("statement of {scope}"), hash(bank)?),
+    ]);
+    let manifest = Manifest::new(inputs, Model::shipped_sha256(), settings);
+    let report = Report { ledger, bank, outcome, heads, manifest: &manifest };
+    let json = report.json().map_err(|error| failed(&error))?;
+    let mut json: Value = serde_json::from_str(&json).map_err(|error| failed(&error))?;
+    if let Some(object) = json.as_object_mut() {
+        object.insert("summary".to_owned(), summary.clone());
+    }
+    let reports = vec![
+        ("html", report.html().into_bytes()),
+        ("json", serde_json::to_vec_pretty(&json).map_err(|error| failed(&error))?),
+        ("matches_csv", report.matches_csv().map_err(|error| failed(&error))?.into_bytes()),
+        ("breaks_csv", report.breaks_csv().map_err(|error| failed(&error))?.into_bytes()),
+    ];
+    Ok((manifest.sha256(), reports))
+}
