@@ -60,7 +60,11 @@ impl ProposeDecision {
     pub fn read(body: &Value) -> Result<Self, Vec<Fault>> {
         let mut reader = Reader::new(body);
         let decision = reader.text("decision", |text| {
-            if DECISIONS.contains(&text) { Ok(text.to_owned()) } else { Err("accept, reject, rematch or write_off") }
+            if DECISIONS.contains(&text) {
+                Ok(text.to_owned())
+            } else {
+                Err("accept, reject, rematch or write_off")
+            }
         });
         let decision = reader.require("decision", decision);
         let partner = reader.text("partner", |text| words(text, NAME_CHARS_MAX));

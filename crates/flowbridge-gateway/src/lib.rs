@@ -9,11 +9,13 @@ mod batcher;
 mod caller;
 mod error_pages;
 mod events;
+mod exceptions;
 mod keyed;
 mod openapi;
 mod paging;
 mod parties;
 mod payments;
+pub mod reconciliations;
 mod reviews;
 mod server;
 mod sign_in;
@@ -55,6 +57,8 @@ pub struct GatewaySettings {
     pub bulk_bytes_max: usize,
     /// Its lines.
     pub bulk_lines_max: usize,
+    /// A statement file.
+    pub statement_bytes_max: usize,
     /// How long a request may take.
     pub request_timeout: Duration,
     /// Payments joined into one commit at most.
@@ -91,6 +95,8 @@ pub struct GatewayParts {
     pub sealing: Arc<SealingKeys>,
     /// Takes the proof.
     pub proof: ProofSource,
+    /// Takes statement files in.
+    pub statements: reconciliations::StatementIntake,
 }
 
 impl fmt::Debug for GatewayParts {
@@ -134,16 +140,20 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
     let batcher = Batcher::start(&parts, &settings);
     let timeout = settings.request_timeout;
     let (bytes_max, bulk_bytes_max) = (settings.request_bytes_max, settings.bulk_bytes_max);
+    let statement_bytes_max = settings.statement_bytes_max;
     let gateway = Gateway(Arc::new(Inner { parts, settings, batcher }));
     Router::new()
         .merge(sign_in::router())
         .merge(payments::router())
         .merge(reviews::router())
+        .merge(reconciliations::router())
+        .merge(exceptions::router())
         .merge(parties::router())
         .merge(events::router())
         .merge(webhook_routes::router())
         .layer(DefaultBodyLimit::max(bytes_max))
         .merge(payments::bulk_router().layer(DefaultBodyLimit::max(bulk_bytes_max)))
+        .merge(reconciliations::upload_router().layer(DefaultBodyLimit::max(statement_bytes_max)))
         .merge(error_pages::router())
         .route("/openapi.json", get(openapi::show))
         .route("/livez", get(|| async { StatusCode::OK }))

@@ -1,6 +1,8 @@
 //! The OpenAPI document, made from the handlers themselves.
 
-use crate::{error_pages, events, parties, payments, reviews, sign_in, webhook_routes};
+use crate::{
+    error_pages, events, exceptions, parties, payments, reconciliations, reviews, sign_in, webhook_routes,
+};
 use axum::http::header;
 use axum::response::IntoResponse;
 use flowbridge_api::problem::Problem;
@@ -101,6 +103,11 @@ impl Modify for Described {
         parties::suspend_participant, parties::activate_participant,
         parties::create_account, parties::list_accounts, parties::show_account, parties::balances,
         events::list, events::proof,
+        reconciliations::upload, reconciliations::list_statements, reconciliations::ask, reconciliations::list,
+        reconciliations::show, reconciliations::report,
+        exceptions::list, exceptions::show, exceptions::comment, exceptions::assign, exceptions::propose, exceptions::confirm,
+        exceptions::reject, exceptions::show_breaker, exceptions::propose_reset, exceptions::confirm_reset,
+        exceptions::reject_reset,
         webhook_routes::create, webhook_routes::list, webhook_routes::show, webhook_routes::update, webhook_routes::remove,
         webhook_routes::rotate, webhook_routes::disable, webhook_routes::enable, webhook_routes::recover,
         webhook_routes::deliveries, webhook_routes::redeliver,
@@ -114,6 +121,7 @@ impl Modify for Described {
         (name = "events", description = "The event log"),
         (name = "webhooks", description = "Being told"),
         (name = "errors", description = "What refusals mean"),
+        (name = "reconciliation", description = "Statements, what differs from them, and what people decide"),
         (name = "proof", description = "Ledger, chain and banks are equal"),
     )
 )]
