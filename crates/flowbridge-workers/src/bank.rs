@@ -7,6 +7,7 @@
 //!
 //! Each bank is served by tasks of its own, so one that takes thirty seconds to answer delays nobody else's payments.
 
+use crate::breaker::BreakerView;
 use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
 use crate::step::{Step, trace_id};
 use flowbridge_bank::connector::{
@@ -76,6 +77,7 @@ pub async fn run(
         banks,
         settings,
         slots: HashMap::new(),
+        breaker: BreakerView::default(),
         tasks: TaskTracker::new(),
     };
     run_loop("bank", &context, rhythm, &stop, &mut dispatcher).await;
@@ -94,12 +96,14 @@ struct Dispatcher {
     settings: BankWorkerSettings,
     /// How many more calls a bank may have under way.
     slots: HashMap<BankCode, Arc<Semaphore>>,
+    breaker: BreakerView,
     tasks: TaskTracker,
 }
 
 impl Worker for Dispatcher {
     async fn turn(&mut self) -> Result<Turn, StoreError> {
         let now = self.context.now();
+        let may_pay_out = self.breaker.is_closed(&self.context).await?;
         let mut turn = Turn::Idle;
         for bank in effect::banks_with_work(&self.context.db, now).await? {
             let bank =
@@ -125,8 +129,14 @@ impl Worker for Dispatcher {
             turn = Turn::Busy;
             let (context, desk, settings) = (self.context.clone(), self.desk.clone(), self.settings.clone());
             self.tasks.spawn(async move {
-                let slice =
-                    Slice { context: &context, desk: &*desk, settings: &settings, bank, capabilities };
+                let slice = Slice {
+                    context: &context,
+                    desk: &*desk,
+                    settings: &settings,
+                    bank,
+                    capabilities,
+                    may_pay_out,
+                };
                 if let Err(error) = slice.serve(claimed).await {
                     tracing::error!(
                         error = chain(&error),
@@ -149,7 +159,11 @@ struct Slice<'a> {
     settings: &'a BankWorkerSettings,
     bank: BankCode,
     capabilities: Capabilities,
+    may_pay_out: bool,
 }
+
+/// When a payout that the breaker has stopped is looked at again.
+const STOPPED_FOR: Duration = Duration::from_secs(5);
 
 impl Slice<'_> {
     async fn serve(&self, claimed: Vec<ClaimedBankEffect>) -> Result<(), StoreError> {
@@ -157,8 +171,17 @@ impl Slice<'_> {
         let ids: Vec<PaymentId> = claimed.iter().map(|effect| effect.payment_id).collect();
         let details = effect::bank_details(&self.context.db, &ids).await?;
         let (to_ask, to_send): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|effect| effect.may_have_run);
+        // What may be on its way is asked about all the same; nothing new is paid out while the breaker is tripped.
+        let (stopped, to_send): (Vec<_>, Vec<_>) =
+            to_send.into_iter().partition(|effect| !self.may_pay_out && effect.step == BankStep::Credit);
         let (asked, sent) = tokio::join!(self.ask(&to_ask), self.send(&to_send, &details));
-        let answers: Vec<_> = to_ask.into_iter().zip(asked).chain(to_send.into_iter().zip(sent)).collect();
+        let again_at = Some(began.plus(STOPPED_FOR));
+        let answers: Vec<_> = to_ask
+            .into_iter()
+            .zip(asked)
+            .chain(to_send.into_iter().zip(sent))
+            .chain(stopped.into_iter().map(|effect| (effect, NextMove::Send(again_at))))
+            .collect();
         self.record(began, answers).await
     }
 

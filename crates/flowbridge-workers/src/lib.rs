@@ -5,6 +5,7 @@
 //! observed and let it decide. A loop that is told to stop finishes its slice, gives its leases back and ends.
 
 pub mod bank;
+mod breaker;
 pub mod chain;
 pub mod context;
 pub mod monitor;

@@ -6,6 +6,7 @@
 //! cut still has it: one cut may fall between two facts that belong together.
 
 use crate::context::{Context, chain};
+use crate::reconciliation::{Settings, trip};
 use flowbridge_bank::connector::{BankConnector as _, QueryOutcome};
 use flowbridge_bank::registry::BankRegistry;
 use flowbridge_domain::money::Currency;
@@ -137,19 +138,36 @@ async fn moved_before(
     (moved, unanswered)
 }
 
-/// Proves again and again until told to stop; a difference that survives a later cut raises an alarm.
-pub async fn run(context: Context, banks: Arc<BankRegistry>, interval: Duration, stop: CancellationToken) {
-    let mut before: BTreeSet<(String, Currency)> = BTreeSet::new();
+/// Proves again and again until told to stop; a difference that survives a later cut, unchanged, raises an alarm and trips the
+/// breaker.
+pub async fn run(
+    context: Context,
+    banks: Arc<BankRegistry>,
+    (settings, interval): (Settings, Duration),
+    stop: CancellationToken,
+) {
+    let mut before: BTreeSet<(String, Currency, i128)> = BTreeSet::new();
     while !stop.is_cancelled() {
         match prove(&context, &banks).await {
             Ok(proof) => {
-                let now: BTreeSet<(String, Currency)> =
-                    proof.differences().map(|line| (line.what.clone(), line.currency)).collect();
+                let now: BTreeSet<(String, Currency, i128)> = proof
+                    .differences()
+                    .map(|line| (line.what.clone(), line.currency, line.other.saturating_sub(line.ledger)))
+                    .collect();
                 let lasting: Vec<_> = now.intersection(&before).collect();
                 metrics::gauge!("proof_differences")
                     .set(f64::from(u32::try_from(lasting.len()).unwrap_or(u32::MAX)));
-                for (what, currency) in &lasting {
+                for (what, currency, _) in &lasting {
                     tracing::error!(what, currency = currency.code(), "ledger, chain and banks differ");
+                }
+                if let Some((what, currency, difference)) = lasting.first() {
+                    let cause = format!("{what} differs by {difference} {currency} minor units");
+                    if let Err(error) = trip(&context, &settings, &cause).await {
+                        tracing::error!(
+                            error = chain(&error),
+                            "could not trip the breaker; the next cut tries again"
+                        );
+                    }
                 }
                 if proof.missing.is_empty() {
                     metrics::counter!("proofs_total", "holds" => if now.is_empty() { "yes" } else { "no" })

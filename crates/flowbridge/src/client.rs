@@ -157,6 +157,22 @@ impl ApiClient {
         Ok(Answer { status, body })
     }
 
+    /// Sends a file as it is.
+    pub(crate) async fn upload(&self, path: &str, file: Vec<u8>) -> Result<Answer> {
+        let url = format!("{}{path}", self.profile.url);
+        let response = self
+            .http
+            .post(&url)
+            .bearer_auth(self.token().await?.expose_secret())
+            .header("content-type", "application/octet-stream")
+            .body(file)
+            .send()
+            .await
+            .with_context(|| format!("{url} does not answer"))?;
+        let status = response.status().as_u16();
+        Ok(Answer { status, body: response.json().await.unwrap_or(Value::Null) })
+    }
+
     /// Reads a resource.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         self.call("GET", path, None, None).await?.success()

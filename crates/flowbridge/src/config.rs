@@ -9,6 +9,7 @@ use flowbridge_store::monitor::Kept;
 use flowbridge_workers::bank::BankWorkerSettings;
 use flowbridge_workers::monitor::MonitorSettings;
 use flowbridge_workers::orchestrator::OrchestratorSettings;
+use flowbridge_workers::reconciliation::Settings as ReconciliationSettings;
 use flowbridge_workers::webhook::{DeliverySettings, FanOutSettings, WebhookSettings};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -31,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) bank: BankSection,
     pub(crate) bank_simulator: BankSimulatorSection,
     pub(crate) webhooks: WebhooksSection,
+    pub(crate) reconciliation: ReconciliationSection,
+    pub(crate) breaker: BreakerSection,
     pub(crate) security: SecuritySection,
     pub(crate) observability: ObservabilitySection,
 }
@@ -126,6 +129,19 @@ pub(crate) struct ConnectorSection {
     pub(crate) kind: ConnectorKind,
     pub(crate) url: Url,
     pub(crate) key_file: PathBuf,
+    #[serde(default)]
+    pub(crate) statements: StatementsBy,
+}
+
+/// How a bank's statements come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StatementsBy {
+    /// Its connector reads them.
+    #[default]
+    Connector,
+    /// Somebody brings them.
+    File,
 }
 
 /// The protocols that a connector can speak.
@@ -154,6 +170,28 @@ pub(crate) struct WebhooksSection {
     pub(crate) private_ranges_allowed: Vec<String>,
     pub(crate) public_allowed: bool,
     pub(crate) deliveries_kept_days: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReconciliationSection {
+    pub(crate) nightly_at: String,
+    pub(crate) folder: String,
+    pub(crate) poll_ms: u64,
+    pub(crate) lease_ms: u64,
+    pub(crate) attempts_max: i32,
+    pub(crate) records_max: usize,
+    pub(crate) transit_days_max: i32,
+    pub(crate) auto_minor_units_max: u64,
+    pub(crate) chain_lookback_hours: u64,
+    pub(crate) threads_max: usize,
+    pub(crate) statement_bytes_max: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BreakerSection {
+    pub(crate) pauses: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -257,6 +295,25 @@ impl Config {
         })
     }
 
+    /// Limits of reconciliation, and of the breaker that it can trip.
+    pub(crate) fn reconciliation(&self) -> Result<ReconciliationSettings> {
+        let section = &self.reconciliation;
+        Ok(ReconciliationSettings {
+            poll: Duration::from_millis(section.poll_ms),
+            lease: Duration::from_millis(section.lease_ms),
+            attempts_max: section.attempts_max,
+            records_max: section.records_max,
+            transit_days_max: section.transit_days_max,
+            threads: section.threads_max,
+            auto_minor_units_max: section.auto_minor_units_max.into(),
+            chain_lookback: Duration::from_secs(section.chain_lookback_hours.saturating_mul(3600)),
+            nightly_at: time_of_day(&section.nightly_at)?,
+            folder: Some(PathBuf::from(&section.folder)).filter(|folder| !folder.as_os_str().is_empty()),
+            breaker_pauses: self.breaker.pauses,
+            ..ReconciliationSettings::default()
+        })
+    }
+
     /// How often the monitor looks.
     pub(crate) fn monitor(&self) -> MonitorSettings {
         MonitorSettings {
@@ -267,6 +324,19 @@ impl Config {
             ..MonitorSettings::default()
         }
     }
+}
+
+/// Reads `01:30`; none when it is empty.
+fn time_of_day(text: &str) -> Result<Option<Duration>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let number = |text: &str, below: u64| text.parse::<u64>().ok().filter(|number| *number < below);
+    let parts =
+        text.split_once(':').and_then(|(hours, minutes)| Some((number(hours, 24)?, number(minutes, 60)?)));
+    let (hours, minutes) = parts
+        .with_context(|| format!("[reconciliation] nightly_at: {text} is no time of day such as 01:30"))?;
+    Ok(Some(Duration::from_secs(hours * 3600 + minutes * 60)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::proof;
 use crate::roles::{Parts, Role, Running, internal_tokens, listen};
 use anyhow::Result;
+use flowbridge_gateway::reconciliations::{StatementIntake, StatementRefusal, StatementUpload};
 use flowbridge_gateway::webhooks::WebhookLimits;
 use flowbridge_gateway::{GatewayParts, GatewaySettings, ProofSource, ServeLimits, router, serve};
 use flowbridge_security::cursor::CursorKey;
@@ -11,6 +12,8 @@ use flowbridge_security::keys::KeyFolder;
 use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier};
 use flowbridge_store::accept::PaymentPolicy;
+use flowbridge_workers::context::{Context, chain};
+use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +36,7 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
         cursors: CursorKey::new(&*folder.cursor_key()?),
         sealing: Arc::new(SealingKeys::load_or_create(&folder)?),
         proof: proof_source(parts, &folder)?,
+        statements: statement_intake(&parts.context),
     };
     let router = router(gateway, settings(config)?);
     let listener = listen(config.gateway.listen, "[gateway] listen").await?;
@@ -62,6 +66,7 @@ fn settings(config: &Config) -> Result<GatewaySettings> {
         request_bytes_max: section.request_bytes_max,
         bulk_bytes_max: section.bulk_bytes_max,
         bulk_lines_max: section.bulk_lines_max,
+        statement_bytes_max: config.reconciliation.statement_bytes_max,
         request_timeout: Duration::from_millis(section.request_timeout_ms),
         accept_slice_max: section.accept_slice_max,
         accept_pace: Duration::from_millis(section.accept_pace_ms),
@@ -73,6 +78,37 @@ fn settings(config: &Config) -> Result<GatewaySettings> {
         },
         webhooks: WebhookLimits { egress: config.webhooks()?.delivery.egress, ..WebhookLimits::default() },
     })
+}
+
+/// Statement files are read here and taken into the database.
+fn statement_intake(context: &Context) -> StatementIntake {
+    let context = context.clone();
+    Arc::new(move |upload: StatementUpload| {
+        let context = context.clone();
+        let StatementUpload { bank, name, by, mapping, file } = upload;
+        let upload = Upload { bank, channel: "api", name, by, mapping, file };
+        Box::pin(async move {
+            match intake::file(&context, upload).await {
+                Ok(taken) => Ok((taken.statements, taken.is_repeat)),
+                Err(error) => Err(statement_refusal(&error)),
+            }
+        })
+    })
+}
+
+fn statement_refusal(error: &UploadError) -> StatementRefusal {
+    let why = chain(error);
+    match error {
+        UploadError::Mapping(_) | UploadError::Unreadable(_) => StatementRefusal::Unreadable(why),
+        UploadError::DoesNotAddUp { .. } => StatementRefusal::DoesNotAddUp(why),
+        UploadError::NamedAlready { .. } => StatementRefusal::NamedAlready(why),
+        UploadError::OtherSource(_) => StatementRefusal::OtherSource(why),
+        UploadError::UnknownBank => StatementRefusal::UnknownBank,
+        UploadError::Store(_) => {
+            tracing::error!(error = why, "a statement could not be taken in");
+            StatementRefusal::Unavailable
+        }
+    }
 }
 
 /// The proof is taken where the banks are known; the gateway asks there.

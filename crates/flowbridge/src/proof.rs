@@ -8,6 +8,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use flowbridge_bank::hold_api::{CallerVerifier, TokenSource};
 use flowbridge_bank::registry::BankRegistry;
+use flowbridge_store::StoreError;
+use flowbridge_store::breaker::{self, Breaker};
 use flowbridge_workers::context::Context;
 use flowbridge_workers::proof::{Proof, prove};
 use serde_json::{Value, json};
@@ -29,8 +31,8 @@ async fn take(
     if let Err(why) = verify(&headers) {
         return (StatusCode::UNAUTHORIZED, why).into_response();
     }
-    match prove(&context, &banks).await {
-        Ok(proof) => Json(shown(&proof)).into_response(),
+    match prove_and_look(&context, &banks).await {
+        Ok((proof, breaker)) => Json(shown(&proof, &breaker)).into_response(),
         Err(error) => {
             tracing::warn!(error = %error, "could not take a cut for the proof");
             StatusCode::SERVICE_UNAVAILABLE.into_response()
@@ -38,7 +40,17 @@ async fn take(
     }
 }
 
-fn shown(proof: &Proof) -> Value {
+async fn prove_and_look(context: &Context, banks: &BankRegistry) -> Result<(Proof, Breaker), StoreError> {
+    Ok((prove(context, banks).await?, breaker::state(&context.db).await?))
+}
+
+fn shown(proof: &Proof, breaker: &Breaker) -> Value {
+    let stands = match breaker {
+        Breaker::Closed => json!({ "state": "closed" }),
+        Breaker::Tripped { cause, since, .. } => {
+            json!({ "state": "tripped", "cause": cause, "since_micros": since.as_micros() })
+        }
+    };
     let lines: Vec<Value> = proof
         .lines
         .iter()
@@ -60,6 +72,7 @@ fn shown(proof: &Proof) -> Value {
         "in_flight": proof.unread,
         "lines": lines,
         "missing": proof.missing,
+        "breaker": stands,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The roles and how they are wired: each gets the parts it needs and nothing else, and all stop together.
 
 use crate::clock::{COMPARE_EVERY, SharedClock};
-use crate::config::{Config, ConnectorKind, ConnectorSection};
+use crate::config::{Config, ConnectorKind, ConnectorSection, StatementsBy};
 use anyhow::{Context as _, Result, bail};
 use flowbridge_bank::auth::BearerKey;
 use flowbridge_bank::breaker::BreakerState;
@@ -19,9 +19,9 @@ use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier, bearer};
 use flowbridge_store::party::save_bank;
 use flowbridge_store::wake::Wake;
-use flowbridge_store::{Db, StoreError, payment::parse_hold_mode};
+use flowbridge_store::{Db, StoreError, payment::parse_hold_mode, statement};
 use flowbridge_workers::context::Context;
-use flowbridge_workers::{bank, monitor, orchestrator, proof, webhook};
+use flowbridge_workers::{bank, monitor, orchestrator, proof, reconciliation, webhook};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,11 +45,11 @@ pub(crate) enum Role {
     Orchestrator,
     /// Sends to the chain and watches it.
     Chain,
-    /// Talks to banks, and proves that ledger, chain and banks agree.
+    /// Talks to banks, proves that ledger, chain and banks agree, and reconciles them line by line.
     Bank,
     /// Delivers webhooks.
     Webhooks,
-    /// Watches for what is stuck, keeps house.
+    /// Watches for what is stuck, keeps house, asks for the nightly reconciliation.
     Jobs,
     /// Stands in for banks.
     BankSimulator,
@@ -222,6 +222,14 @@ async fn start_role(running: &Running, parts: &Parts, role: Role) -> Result<()> 
             running.spawn(role, async move { Ok(webhook::run(context, settings, sealing, stop).await?) });
         }
         Role::Jobs => {
+            let nightly = config.reconciliation()?;
+            running.spawn(role, {
+                let (context, stop) = (context.clone(), stop.clone());
+                async move {
+                    reconciliation::schedule(context, nightly, stop).await;
+                    Ok(())
+                }
+            });
             running.spawn(role, async move {
                 monitor::run(context, config.monitor(), stop).await;
                 Ok(())
@@ -264,9 +272,25 @@ async fn start_bank(running: &Running, parts: &Parts) -> Result<()> {
         bank::run(context, Arc::new(desk), capabilities, settings, stop).await;
         Ok(())
     });
+    let settings = config.reconciliation()?;
+    let mut connectors = Vec::new();
+    for section in &config.bank.connectors {
+        let (code, is_connector) =
+            (BankCode::parse(&section.code)?, section.statements == StatementsBy::Connector);
+        statement::set_source(&parts.context.db, &code, is_connector).await?;
+        connectors.extend(is_connector.then_some(code));
+    }
+    running.spawn(Role::Bank, {
+        let (context, banks, settings) = (parts.context.clone(), banks.clone(), settings.clone());
+        let stop = parts.stop.clone();
+        async move {
+            reconciliation::run(context, banks, connectors, settings, stop).await;
+            Ok(())
+        }
+    });
     let (context, stop) = (parts.context.clone(), parts.stop.clone());
     running.spawn(Role::Bank, async move {
-        proof::run(context, banks, PROOF_INTERVAL, stop).await;
+        proof::run(context, banks, (settings, PROOF_INTERVAL), stop).await;
         Ok(())
     });
     Ok(())

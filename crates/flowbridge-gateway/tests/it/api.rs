@@ -556,12 +556,14 @@ impl Api {
             cursors: CursorKey::new(&keys.cursor_key().unwrap()),
             sealing: Arc::new(SealingKeys::load_or_create(&keys).unwrap()),
             proof: setup.proof,
+            statements: Arc::new(|_| Box::pin(async { Err(StatementRefusal::Unavailable) })),
         };
         let settings = GatewaySettings {
             issuer: ISSUER.to_owned(),
             request_bytes_max: REQUEST_BYTES_MAX,
             bulk_bytes_max: 1 << 24,
             bulk_lines_max: 10_000,
+            statement_bytes_max: 1 << 24,
             request_timeout: setup.request_timeout,
             accept_slice_max: 100,
             accept_pace: Duration::ZERO,

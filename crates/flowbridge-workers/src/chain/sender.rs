@@ -7,6 +7,7 @@
 //! write the signatures down, broadcast). Only the holder of the lane's lease signs.
 
 use super::{ChainSettings, chain_error};
+use crate::breaker::BreakerView;
 use crate::context::{Context, Turn, Worker};
 use crate::step::Step;
 use flowbridge_chain::call::{self, OnLeaves};
@@ -46,6 +47,7 @@ pub(super) struct Sender {
     tracked: Option<(Timestamp, Head)>,
     /// When the chain was last looked at.
     looked_at: Option<Timestamp>,
+    breaker: BreakerView,
     /// Gas that calls of a function have taken by the byte of their calldata, the most that was seen.
     gas_per_byte: HashMap<Selector, u64>,
 }
@@ -99,7 +101,9 @@ impl Worker for Sender {
         }
         // What cannot be sent soon stays an effect, which its client can still take back.
         let waiting = open.iter().filter(|tx| tx.state == TxState::Intended).count();
-        let intended = waiting < self.settings.in_flight_max.saturating_mul(4) && self.intend(&lease).await?;
+        let may_mint = self.breaker.is_closed(&self.context).await?;
+        let intended =
+            waiting < self.settings.in_flight_max.saturating_mul(4) && self.intend(&lease, may_mint).await?;
         if intended {
             open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
         }
@@ -118,7 +122,19 @@ impl Sender {
         settings: ChainSettings,
     ) -> Self {
         let gas_per_byte = HashMap::new();
-        Self { context, chain, contracts, lane, key, settings, tracked: None, looked_at: None, gas_per_byte }
+        let breaker = BreakerView::default();
+        Self {
+            context,
+            chain,
+            contracts,
+            lane,
+            key,
+            settings,
+            tracked: None,
+            looked_at: None,
+            breaker,
+            gas_per_byte,
+        }
     }
 
     /// Looks at the chain, once in a polling interval.
@@ -140,14 +156,21 @@ impl Sender {
 
     // ------------------------------------------------------------------------------------------------------- intend
 
-    /// Effects become intentions, in the transaction that claims them. True if any did.
-    async fn intend(&self, lease: &LaneLease) -> Result<bool, StoreError> {
+    /// Effects become intentions, in the transaction that claims them; but for those that mint while nothing may be minted. True
+    /// if any did.
+    async fn intend(&self, lease: &LaneLease, may_mint: bool) -> Result<bool, StoreError> {
         let now = self.context.now();
         let effects: &[Effect] = match self.lane {
+            // What is begun has to be settled soon, or expires.
+            Lane::Initiator if !may_mint => &[],
             Lane::Initiator => &[Effect::InitiateOnChain],
+            Lane::Settler if !may_mint => &[Effect::BurnRedeemed, Effect::ReleaseRedemption],
             Lane::Settler => &[Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption],
             Lane::Canceller => &[Effect::CancelOnChain],
         };
+        if effects.is_empty() {
+            return Ok(false);
+        }
         let full = self.settings.batch_size_max;
         let Some(due) = rows::due(&self.context.db, effects, now, full).await? else { return Ok(false) };
         // While none of them can be ripe, none is locked.

@@ -9,6 +9,7 @@ mod keys;
 mod participants;
 pub(crate) mod payments;
 pub(crate) mod recon;
+pub(crate) mod reconciliation;
 mod serve;
 
 pub(crate) use serve::stop_signal;
@@ -19,6 +20,7 @@ use crate::dev;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use flowbridge_store::Db;
+use reconciliation::ReconGroup;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -74,9 +76,12 @@ enum Command {
     /// Look at dead letters, or take them in again
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
-    /// Match files of ledger and bank, and measure how well that works
+    /// Reconcile with banks and chain: statements, runs, reports, exceptions; match files, and measure how well that works
     #[command(subcommand)]
-    Recon(recon::ReconCommand),
+    Recon(reconciliation::ReconGroup),
+    /// Look at the breaker that stops minting and payouts when the proof fails, or reset it
+    #[command(subcommand)]
+    Breaker(reconciliation::BreakerCommand),
 }
 
 /// Who a command acts as.
@@ -126,7 +131,9 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Keys(command) => keys::run(&command, &config()?),
         Command::Events(command) => events::run(command, &database(&config()?)?).await,
         Command::Dlq(command) => dlq::run(command, &database(&config()?)?).await,
-        Command::Recon(command) => recon::run(command),
+        Command::Recon(ReconGroup::Files(command)) => recon::run(command),
+        Command::Recon(ReconGroup::Running(command)) => reconciliation::run(command).await,
+        Command::Breaker(command) => reconciliation::breaker(command).await,
     }
 }
 
