@@ -7,6 +7,7 @@ use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
 use flowbridge_domain::payment::{ChainLog, Event, SetAside};
 use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
+use flowbridge_gateway::reconciliations::StatementRefusal;
 use flowbridge_gateway::webhooks::WebhookLimits;
 use flowbridge_gateway::{
     GatewayParts, GatewaySettings, ProofSource, ServeLimits, openapi_json, router, serve,

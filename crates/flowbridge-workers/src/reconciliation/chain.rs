@@ -73,7 +73,7 @@ pub(super) async fn compare(
                 }
                 Subject::Bank(_) | Subject::Account(_) => (run.scope.clone(), json!({})),
             };
-            break_found(found, (subject, code.to_owned()), evidence, (now, &[]))
+            break_found(found, (subject, code.to_owned()), evidence, (now, &[], false))
         })
         .collect::<Vec<_>>();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();

@@ -237,7 +237,7 @@ impl Work {
                     &found,
                     subject,
                     json!({ "explanation": why }),
-                    (self.now, &[]),
+                    (self.now, &[], false),
                 ));
                 outcome.breaks.push(found);
             }
@@ -253,7 +253,7 @@ impl Work {
                 self.sides.reserves.first().map_or_else(|| "EUR".to_owned(), |(code, _)| code.clone());
             let evidence = json!({ "explanation": what });
             let subject = (format!("statement: {what}"), currency);
-            verdicts.exceptions.push(break_found(&found, subject, evidence, (self.now, &[])));
+            verdicts.exceptions.push(break_found(&found, subject, evidence, (self.now, &[], false)));
             outcome.breaks.push(found);
         }
         let heads = self.heads();
@@ -475,7 +475,12 @@ impl Work {
             let asked =
                 verdicts.questions.iter().any(|(pair, _)| pair.split('+').any(|part| part == key.text()));
             if !asked {
-                verdicts.exceptions.push(break_found(found, subject, evidence, (self.now, records)));
+                verdicts.exceptions.push(break_found(
+                    found,
+                    subject,
+                    evidence,
+                    (self.now, records, records.is_empty()),
+                ));
             }
         }
         for (pair, place) in std::mem::take(&mut verdicts.questions) {
@@ -784,17 +789,16 @@ fn take_apart((ledger, bank): (&[Record], &[Record]), found: &Match, outcome: &m
     }
 }
 
-/// A break as an exception. `records` are those that a decision on it closes.
+/// A break as an exception. `records` are those that a decision on it closes; a lasting one has none, because they are matched.
 pub(super) fn break_found(
     found: &Break,
     (subject, currency): (String, String),
     about: Value,
-    (now, records): (Timestamp, &[RecordKey]),
+    (now, records, is_lasting): (Timestamp, &[RecordKey], bool),
 ) -> Found {
     let proposed = correction::proposed(found.kind, found.minor_units);
     let age = DAY.saturating_mul(u32::try_from(found.age_days).unwrap_or(0));
     let correction = units(correction::written_off(found.kind, found.minor_units));
-    let is_account = matches!(found.subject, Subject::Account(_) | Subject::Event(_));
     Found {
         kind: found.kind.code().to_owned(),
         subject,
@@ -806,7 +810,7 @@ pub(super) fn break_found(
         records: records.to_vec(),
         contra: proposed.map(|(contra, _)| contra),
         correction,
-        is_lasting: records.is_empty() && !is_account && correction != 0,
+        is_lasting,
         since: now.minus(age),
     }
 }

@@ -16,11 +16,13 @@ use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
 use flowbridge_domain::time::{Clock, Timestamp};
 use flowbridge_embedded::{EmbeddedAnvil, EmbeddedPostgres};
 use flowbridge_store::chain::{Contracts, Lane, save_contracts};
+use flowbridge_store::reconciliation as runs;
 use flowbridge_store::wake::{Wake, Work};
 use flowbridge_store::{Db, DbSettings, event_log};
 use flowbridge_workers::chain::{ChainRole, ChainSettings};
 use flowbridge_workers::context::Context;
-use flowbridge_workers::proof::prove;
+use flowbridge_workers::proof::{self, prove};
+use flowbridge_workers::reconciliation::{self, Settings};
 use flowbridge_workers::{bank, chain, orchestrator};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -364,6 +366,64 @@ impl Stage {
         if held.await.is_err() {
             self.requires_proof().await;
         }
+    }
+
+    /// Reconciles a bank or the chain, and waits until it is done.
+    pub(crate) async fn reconcile(&self, scope: &str) -> runs::Run {
+        let connectors = ["alpha", "beta"].map(|code| BankCode::parse(code).unwrap());
+        self.reconcile_with(scope, connectors.to_vec()).await
+    }
+
+    /// The same where statements come as files.
+    pub(crate) async fn reconcile_files(&self, scope: &str) -> runs::Run {
+        self.reconcile_with(scope, vec![]).await
+    }
+
+    async fn reconcile_with(&self, scope: &str, connectors: Vec<BankCode>) -> runs::Run {
+        let db = &self.context.db;
+        let asked = runs::ask(db, (scope, false, "2026-11-28"), "stage", self.context.now()).await.unwrap();
+        let (id, stop) = (asked.unwrap(), self.stop.child_token());
+        let settings = Settings { poll: Duration::from_millis(20), ..Settings::default() };
+        let working = tokio::spawn(reconciliation::run(
+            self.context.clone(),
+            self.banks.clone(),
+            connectors,
+            settings,
+            stop.clone(),
+        ));
+        self.until(async || crate::reconciliation::done(&runs::get(db, id).await.unwrap().unwrap())).await;
+        stop.cancel();
+        working.await.unwrap();
+        runs::get(db, id).await.unwrap().unwrap()
+    }
+
+    /// Proves again and again from now on, as the bank role does.
+    pub(crate) fn prove_continuously(&self) {
+        let (context, banks, stop) = (self.context.clone(), self.banks.clone(), self.stop.clone());
+        tokio::spawn(proof::run(context, banks, (Settings::default(), Duration::from_millis(50)), stop));
+    }
+
+    /// Waits for a condition.
+    pub(crate) async fn until(&self, mut condition: impl AsyncFnMut() -> bool) {
+        let came = tokio::time::timeout(PATIENCE, async {
+            while !condition().await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        came.await.unwrap();
+    }
+
+    /// Waits until the watcher has taken in so many more blocks.
+    pub(crate) async fn blocks_pass(&self, blocks: i64) {
+        let cursor = async || -> i64 {
+            self.sql.query_one("select block_number from chain_cursor", &[]).await.unwrap().get(0)
+        };
+        let goal = cursor().await + blocks;
+        self.until(async || {
+            self.anvil.mine(1).unwrap();
+            cursor().await >= goal
+        })
+        .await;
     }
 
     /// Replaces the newest blocks by as many empty ones; their transactions go back to the pool.

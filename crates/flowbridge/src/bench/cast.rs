@@ -202,14 +202,14 @@ impl SlowHolds {
 }
 
 /// The bank simulator's administration.
-struct Admin {
+pub(super) struct Admin {
     http: reqwest::Client,
     root: String,
     key: String,
 }
 
 impl Admin {
-    fn new(config: &Config) -> Result<Self> {
+    pub(super) fn new(config: &Config) -> Result<Self> {
         let section = &config.bank_simulator;
         let key =
             std::fs::read_to_string(&section.admin_key_file).context("cannot read the bank's admin key")?;
@@ -220,7 +220,7 @@ impl Admin {
         })
     }
 
-    async fn post(&self, bank: &BankCode, path: &str, body: Value) -> Result<Value> {
+    pub(super) async fn post(&self, bank: &BankCode, path: &str, body: Value) -> Result<Value> {
         let url = format!("{}/{}/{path}", self.root, bank.as_str());
         let answer = self.http.post(url).bearer_auth(&self.key).json(&body).send().await?;
         let status = answer.status();
@@ -228,7 +228,7 @@ impl Admin {
         Ok(answer.json().await?)
     }
 
-    async fn delete(&self, bank: &BankCode, path: &str) -> Result<()> {
+    pub(super) async fn delete(&self, bank: &BankCode, path: &str) -> Result<()> {
         let url = format!("{}/{}/{path}", self.root, bank.as_str());
         self.http.delete(url).bearer_auth(&self.key).send().await?.error_for_status()?;
         Ok(())

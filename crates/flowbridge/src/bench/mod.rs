@@ -13,6 +13,7 @@ mod load;
 mod payments;
 mod proof;
 mod receiver;
+mod reconciliation;
 mod report;
 mod stack;
 mod usage;
@@ -34,6 +35,8 @@ pub(crate) enum BenchCommand {
     Ledger(ledger::LedgerArgs),
     /// Requests to pay, up to the answer
     Api(api::ApiArgs),
+    /// A day with everything a bank can do wrong, and whether the reconciliation finds it
+    Reconciliation(reconciliation::ReconciliationArgs),
 }
 
 /// Runs a benchmark.
@@ -42,6 +45,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<ExitCode> {
         BenchCommand::Payments(args) => payments::run(args).await,
         BenchCommand::Ledger(args) => ledger::run(args).await,
         BenchCommand::Api(args) => api::run(args).await,
+        BenchCommand::Reconciliation(args) => reconciliation::run(args).await,
     }
 }
 

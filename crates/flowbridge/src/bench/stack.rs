@@ -21,7 +21,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where to measure.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct StackArgs {
     /// Start a stack of its own in a temporary folder; without it the one that `flowbridge dev` runs here is used
     #[arg(long)]
@@ -35,6 +35,13 @@ pub(crate) struct StackArgs {
     /// A setting of the embedded stack that differs from the default, such as chain.batch_size_max=200
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", requires = "embedded")]
     settings: Vec<String>,
+}
+
+impl StackArgs {
+    /// Gives the embedded stack a setting, unless the caller has given it.
+    pub(super) fn set(&mut self, setting: &str) {
+        self.settings.insert(0, setting.to_owned());
+    }
 }
 
 /// A stack at work.
@@ -106,6 +113,7 @@ impl Stack {
         db.migrate().await?;
         stage::deploy_currency(&config, cast::CURRENCY).await?;
         stage::register_operator(&config, &db, &folder, "operator").await?;
+        stage::register_operator(&config, &db, &folder, "operator-2").await?;
         let mut embedded =
             Embedded { roles: Vec::new(), block_time, servers: Some(servers), _temporary: temporary };
         let (banks, others): (Vec<Role>, Vec<Role>) =

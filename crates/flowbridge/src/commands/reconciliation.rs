@@ -331,9 +331,9 @@ async fn report(args: &ReportArgs) -> Result<()> {
         }
     };
     let body = client.get(&format!("/v1/reconciliations/{id}/report?format={}", args.format)).await?;
-    let body = match body {
-        Value::String(text) => text,
-        other => serde_json::to_string_pretty(&other)?,
+    let body = match body.as_str() {
+        Some(text) => text.to_owned(),
+        None => serde_json::to_string_pretty(&body)?,
     };
     match &args.out {
         Some(file) => {

@@ -1,0 +1,207 @@
+//! Reconciliation against real servers: what a bank books wrongly is found, named, and put right by two people.
+
+use crate::stage::{Shape, Stage, next};
+use flowbridge_bank::simulator::{Fault, Target};
+use flowbridge_domain::id::{DecisionId, ExceptionId};
+use flowbridge_domain::ledger::Contra;
+use flowbridge_domain::party::BankCode;
+use flowbridge_store::breaker::{self, Breaker, BreakerRefusal};
+use flowbridge_store::exception::{
+    self, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter,
+};
+use flowbridge_store::reconciliation::{self as rows, Run};
+use flowbridge_store::review::Verdict;
+use flowbridge_store::statement;
+use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bank_keeps_is_named_and_two_people_put_it_right() {
+    let kept = next(Fault::Kept { minor_units: 250 }, Target::Capture);
+    let stage = Stage::new(vec![kept]).await;
+    let short = stage.accept(Shape::BankToToken, 25_907).await;
+    stage.reaches(short, "completed").await;
+    let whole = stage.accept(Shape::BankToToken, 10_000).await;
+    stage.reaches(whole, "completed").await;
+
+    let run = stage.reconcile("alpha").await;
+    let summary = run.summary.unwrap();
+    assert_eq!(
+        (&summary["matched"], &summary["balance"][0]["unexplained"]),
+        (&2.into(), &0.into()),
+        "{summary}"
+    );
+    let open = open(&stage).await;
+    let [found] = open.as_slice() else { panic!("one difference: {open:#?}") };
+    assert_eq!((found.kind.as_str(), found.amount), ("fee_deducted", -250));
+    assert_eq!((found.contra, found.correction), (Some(Contra::Charges), -250));
+    assert!(found.about["operation"].as_str().unwrap().starts_with(&short.to_string()), "{}", found.about);
+
+    let again = stage.reconcile("alpha").await;
+    let still = self::open(&stage).await;
+    assert_eq!(still.len(), 1, "found again, it is the same");
+    assert_eq!(
+        (still[0].id, again.summary.unwrap()["balance"][0]["unexplained"].clone()),
+        (found.id, 0.into())
+    );
+
+    let decision = propose(&stage, found.id, DecisionKind::Accept).await.unwrap();
+    assert_eq!(answer(&stage, (found.id, decision), "maker").await, Err(DecisionRefusal::SamePerson));
+    answer(&stage, (found.id, decision), "checker").await.unwrap();
+    let after = stage.reconcile("alpha").await.summary.unwrap();
+    assert_eq!(after["balance"][0]["unexplained"], 0, "{after}");
+    assert_eq!(after["balance"][0]["ledger"], after["balance"][0]["statement"], "the books follow the bank");
+    assert!(self::open(&stage).await.is_empty());
+    stage.requires_proof().await;
+    assert!(
+        rows::report(&stage.context.db, again.id, "html").await.unwrap().unwrap().starts_with(b"<!doctype")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_line_of_a_capture_is_a_repeat_and_what_people_reject_is_not_opened_again() {
+    let stage = Stage::new(vec![next(Fault::BookedTwice, Target::Capture)]).await;
+    let payment = stage.accept(Shape::BankToToken, 14_059).await;
+    stage.reaches(payment, "completed").await;
+    stage.reconcile("alpha").await;
+    let open = open(&stage).await;
+    let [found] = open.as_slice() else { panic!("one difference: {open:#?}") };
+    assert_eq!((found.kind.as_str(), found.correction), ("duplicate_bank_line", 14_059));
+    let refused = exception::propose(
+        &stage.context.db.begin().await.unwrap(),
+        found.id,
+        &Decision { partner: Some("pay_nothing".to_owned()), ..decision(DecisionKind::Rematch, &stage) },
+    );
+    assert_eq!(refused.await.unwrap(), Err(DecisionRefusal::NoSuchPartner));
+    let decision = propose(&stage, found.id, DecisionKind::Reject).await.unwrap();
+    answer(&stage, (found.id, decision), "checker").await.unwrap();
+    stage.reconcile("alpha").await;
+    assert!(self::open(&stage).await.is_empty(), "a run never undoes what people decided");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_bank_confirmed_and_never_booked_trips_the_breaker_and_is_written_off() {
+    let stage = Stage::new(vec![next(Fault::Unbooked, Target::Capture)]).await;
+    let payment = stage.accept(Shape::BankToToken, 12_071).await;
+    stage.reaches(payment, "completed").await;
+    stage.prove_continuously();
+    stage.until(async || !breaker::state(&stage.context.db).await.unwrap().is_closed()).await;
+
+    // Nothing is minted: the chain goes on, and the payment does not.
+    let waiting = stage.accept(Shape::BankToToken, 500).await;
+    stage.blocks_pass(4).await;
+    assert_eq!(stage.state(waiting).await, "accepted");
+
+    stage.reconcile("alpha").await;
+    let open = open(&stage).await;
+    let [found] = open.as_slice() else { panic!("one difference: {open:#?}") };
+    assert_eq!((found.kind.as_str(), found.contra, found.correction), ("overdue_at_bank", None, -12_071));
+    let decision = propose(&stage, found.id, DecisionKind::WriteOff).await.unwrap();
+    answer(&stage, (found.id, decision), "checker").await.unwrap();
+
+    let tx = stage.context.db.begin().await.unwrap();
+    breaker::propose_reset(&tx, "written off", "maker", stage.context.now()).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    let tx = stage.context.db.begin().await.unwrap();
+    let alone = breaker::answer_reset(&tx, true, "maker", stage.context.now()).await.unwrap();
+    assert_eq!(alone, Err(BreakerRefusal::SamePerson));
+    breaker::answer_reset(&tx, true, "checker", stage.context.now()).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    stage.reaches(waiting, "completed").await;
+    stage.holds_eventually().await;
+    assert_eq!(breaker::state(&stage.context.db).await.unwrap(), Breaker::Closed, "the proof holds again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ledger_and_chain_agree_payment_by_payment_through_a_reorganisation() {
+    let stage = Stage::new(vec![]).await;
+    let payment = stage.accept(Shape::BankToToken, 3_000).await;
+    stage.reaches(payment, "completed").await;
+    stage.reorganise(3).await;
+    let later = stage.accept(Shape::BankToToken, 500).await;
+    stage.reaches(later, "completed").await;
+    stage.holds_eventually().await;
+    let summary = stage.reconcile("chain:EUR").await.summary.unwrap();
+    assert_eq!((&summary["matched"], &summary["settled"]["ledger"]), (&2.into(), &3_500.into()), "{summary}");
+    assert_eq!(summary["settled"]["chain"], 3_500);
+    assert!(open(&stage).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_file_counts_once_and_is_refused_when_it_does_not_add_up() {
+    let stage = Stage::new(vec![]).await;
+    let bank = BankCode::parse("alpha").unwrap();
+    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    let take = async |number: u32, opening: &str, closing: &str| {
+        let file = mt940(number, opening, closing).into_bytes();
+        let by = "maker".to_owned();
+        let upload =
+            Upload { bank: bank.clone(), channel: "api", name: "a.sta".into(), by, mapping: None, file };
+        intake::file(&stage.context, upload).await
+    };
+    let taken = take(1, "100,00", "200,00").await.unwrap();
+    let [first] = taken.statements.as_slice() else { panic!("{taken:?}") };
+    assert_eq!(
+        (first.lines, first.repeated, first.gap),
+        (2, 1, None),
+        "two equal lines are two, and counted"
+    );
+    assert!(take(1, "100,00", "200,00").await.unwrap().is_repeat, "the same file changes nothing");
+    let wrong = take(2, "200,00", "310,00").await;
+    assert!(matches!(&wrong, Err(UploadError::DoesNotAddUp { place: 1, .. })), "{wrong:?}");
+    let named = take(1, "150,00", "250,00").await;
+    assert!(matches!(&named, Err(UploadError::NamedAlready { .. })), "{named:?}");
+    let gap = take(3, "250,00", "350,00").await.unwrap();
+    assert_eq!(gap.statements[0].gap, Some(5_000), "a gap is accepted, and told");
+
+    stage.reconcile_files("alpha").await;
+    let kinds: Vec<String> = open(&stage).await.into_iter().map(|found| found.kind).collect();
+    let receipts =
+        kinds.iter().filter(|kind| *kind == "unexpected_receipt" || *kind == "duplicate_bank_line");
+    assert_eq!(receipts.count(), 4, "nobody expected these: {kinds:?}");
+    assert!(kinds.contains(&"supply_not_reserve".to_owned()), "nor what was there before: {kinds:?}");
+}
+
+fn mt940(number: u32, opening: &str, closing: &str) -> String {
+    let line = ":61:2611021102C50,00NTRFNONREF//SAME\r\n:86:RENT\r\n";
+    format!(
+        ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:{number}/1\r\n:60F:C261101EUR{opening}\r\n{line}{line}:62F:C261102EUR{closing}\r\n-\r\n"
+    )
+}
+
+async fn open(stage: &Stage) -> Vec<Exception> {
+    let filter = ExceptionFilter { state: Some("open".to_owned()), ..ExceptionFilter::default() };
+    exception::list(&stage.context.db, &filter, 100).await.unwrap()
+}
+
+fn decision(kind: DecisionKind, stage: &Stage) -> Decision {
+    Decision {
+        id: DecisionId::generate(stage.context.now(), rand::random()),
+        kind,
+        partner: None,
+        reason: "the bank says so".to_owned(),
+        proposed_by: "maker".to_owned(),
+        proposed_at: stage.context.now(),
+        verdict: None,
+    }
+}
+
+async fn propose(stage: &Stage, id: ExceptionId, kind: DecisionKind) -> Result<DecisionId, DecisionRefusal> {
+    let tx = stage.context.db.begin().await.unwrap();
+    let decision = decision(kind, stage);
+    exception::propose(&tx, id, &decision).await.unwrap()?;
+    tx.commit().await.unwrap();
+    Ok(decision.id)
+}
+
+async fn answer(stage: &Stage, of: (ExceptionId, DecisionId), by: &str) -> Result<(), DecisionRefusal> {
+    let tx = stage.context.db.begin().await.unwrap();
+    exception::answer(&tx, of, Verdict::Confirmed, by, stage.context.now()).await.unwrap()?;
+    tx.commit().await.unwrap();
+    Ok(())
+}
+
+/// A run that is done.
+pub(crate) fn done(run: &Run) -> bool {
+    assert_ne!(run.state, "failed", "{:?}", run.cause);
+    run.state == "done"
+}
