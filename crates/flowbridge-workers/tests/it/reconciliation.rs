@@ -66,12 +66,12 @@ async fn a_second_line_of_a_capture_is_a_repeat_and_what_people_reject_is_not_op
     let open = open(&stage).await;
     let [found] = open.as_slice() else { panic!("one difference: {open:#?}") };
     assert_eq!((found.kind.as_str(), found.correction), ("duplicate_bank_line", 14_059));
-    let refused = exception::propose(
-        &stage.context.db.begin().await.unwrap(),
-        found.id,
-        &Decision { partner: Some("pay_nothing".to_owned()), ..decision(DecisionKind::Rematch, &stage) },
-    );
-    assert_eq!(refused.await.unwrap(), Err(DecisionRefusal::NoSuchPartner));
+    let nothing = Some("pay_nothing".to_owned());
+    let rematch = Decision { partner: nothing, ..decision(DecisionKind::Rematch, &stage) };
+    let tx = stage.context.db.begin().await.unwrap();
+    let refused = exception::propose(&tx, found.id, &rematch).await.unwrap();
+    assert_eq!(refused, Err(DecisionRefusal::NoSuchPartner));
+    tx.rollback().await.unwrap();
     let decision = propose(&stage, found.id, DecisionKind::Reject).await.unwrap();
     answer(&stage, (found.id, decision), "checker").await.unwrap();
     stage.reconcile("alpha").await;

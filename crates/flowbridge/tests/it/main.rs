@@ -4,5 +4,6 @@
 
 mod bench;
 mod operators;
+mod reconciliation;
 mod running;
 mod trace;

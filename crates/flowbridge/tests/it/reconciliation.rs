@@ -1,0 +1,43 @@
+//! Reconciliation on the command line, against a running FlowBridge.
+
+use crate::running::Running;
+use std::fs;
+use std::path::PathBuf;
+
+const STATEMENT: &str = ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:1/1\r\n:60F:C261101EUR100,00\r\n\
+    :61:2611021102C50,00NTRFNONREF//SAME\r\n:86:RENT\r\n:62F:C261102EUR150,00\r\n-\r\n";
+
+#[tokio::test]
+async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
+    let running = Running::start("reconciliation", &[]).await;
+    let started = running.command(&["recon", "start"]);
+    for scope in ["alpha", "beta", "chain:EUR"] {
+        let line = started.lines().find(|line| line.contains(scope));
+        assert!(line.is_some_and(|line| line.contains("done")), "{scope}: {started}");
+    }
+    assert!(!started.contains("unexplained -") && started.contains("unexplained 0"), "{started}");
+    assert!(running.command(&["recon", "exceptions", "--state", "all"]).contains("no exceptions"));
+    let listed = running.command(&["recon", "list", "--scope", "alpha"]);
+    let id = listed.split_whitespace().next().unwrap();
+    let report = running.json(&["recon", "report", id]);
+    assert_eq!((&report["summary"]["scope"], &report["summary"]["matched"]), (&"alpha".into(), &1.into()));
+    assert!(running.command(&["recon", "report", id, "--format", "html"]).starts_with("<!doctype html>"));
+
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (good, bad) = (folder.join("good.sta"), folder.join("bad.sta"));
+    fs::write(&good, STATEMENT).unwrap();
+    fs::write(&bad, STATEMENT.replace("EUR150,00", "EUR151,00")).unwrap();
+    let import = |file: &PathBuf, bank: &str| {
+        let (file, bank) = (file.to_str().unwrap().to_owned(), bank.to_owned());
+        running.refusal(&["recon", "import", &file, "--bank", &bank])
+    };
+    assert!(import(&good, "alpha").contains("statement_source"), "its connector reads it already");
+    assert!(import(&bad, "alpha").contains("statement_does_not_add_up"));
+    assert!(import(&good, "nobody").contains("there is no such bank"));
+
+    let breaker = running.json(&["breaker", "show"]);
+    assert_eq!(breaker["state"], "closed");
+    let refused = running.refusal(&["breaker", "reset", "--reason", "none"]);
+    assert!(refused.contains("the breaker is closed"), "{refused}");
+    assert_eq!(running.json(&["proof", "--client", "operator"])["breaker"]["state"], "closed");
+}
