@@ -9,7 +9,7 @@ const STATEMENT: &str = ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:1/1\
 
 #[tokio::test]
 async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
-    let running = Running::start("reconciliation", &[]).await;
+    let running = Running::start("reconciliation", &[("FLOWBRIDGE__RECONCILIATION__NIGHTLY_AT", "")]).await;
     let started = running.command(&["recon", "start"]);
     for scope in ["alpha", "beta", "chain:EUR"] {
         let line = started.lines().find(|line| line.contains(scope));
