@@ -258,22 +258,20 @@ impl Counts {
         posted: &BTreeSet<u32>,
         is_plain: impl Fn(u32) -> bool,
     ) {
-        let matched: BTreeSet<u32> = outcome
-            .matches
-            .iter()
-            .filter(|found| !matches!(found.how, How::Model))
-            .flat_map(|found| found.ledger.iter().copied())
-            .collect();
+        // Who is matched otherwise is shown that match; where it is wrong, the true line is not shown.
+        let mut matched: BTreeMap<u32, &[u32]> = BTreeMap::new();
+        for found in outcome.matches.iter().filter(|found| !matches!(found.how, How::Model)) {
+            matched.extend(found.ledger.iter().map(|entry| (*entry, found.bank.as_slice())));
+        }
         for (entry, group) in books.ledger_group.iter().enumerate() {
             let entry = entry as u32;
             let Some(group) = group.filter(|group| is_plain(*group)) else { continue };
-            if posted.contains(&entry) || matched.contains(&entry) {
+            let is_true =
+                |lines: &[u32]| lines.iter().any(|line| books.bank_group[*line as usize] == Some(group));
+            if posted.contains(&entry) || matched.get(&entry).is_some_and(|lines| is_true(lines)) {
                 continue;
             }
-            let shown = outcome.suggestions.get(&entry);
-            let is_shown = shown.is_some_and(|lines| {
-                lines.iter().any(|line| books.bank_group[*line as usize] == Some(group))
-            });
+            let is_shown = outcome.suggestions.get(&entry).is_some_and(|lines| is_true(lines));
             self.top[0] += u64::from(is_shown);
             self.top[1] += 1;
         }

@@ -78,14 +78,6 @@ pub(crate) struct Verdict {
     pub(crate) reasons: Vec<(&'static str, f32)>,
 }
 
-/// What the model says about a shard.
-#[derive(Debug, Default)]
-pub(crate) struct Verdicts {
-    pub(crate) chosen: Vec<Verdict>,
-    /// Lines to show a person, best first, for entries that are not sure.
-    pub(crate) suggestions: Vec<(u32, Vec<u32>)>,
-}
-
 /// Candidates that passed the cold model, with their features.
 #[derive(Debug)]
 pub(crate) struct Measured {
@@ -95,7 +87,7 @@ pub(crate) struct Measured {
 
 /// Learns the cold model from a shard alone.
 pub(crate) fn learn_cold(pair: &Pair, blocking: &Blocking, threads: usize) -> ColdModel {
-    let keys = Keys::new(pair, blocking, &vec![true; pair.bank.len()]);
+    let keys = Keys::new(pair, blocking, &Open::all(pair));
     let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
     let parts = parallel::map(ranges.len(), threads, |part| {
         let (mut candidates, mut near) = (Vec::new(), Vec::new());
@@ -129,7 +121,7 @@ pub(crate) fn measure(
     open: &Open,
     threads: usize,
 ) -> Measured {
-    let keys = Keys::new(pair, blocking, &open.bank);
+    let keys = Keys::new(pair, blocking, open);
     let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
     let parts = parallel::map(ranges.len(), threads, |part| {
         let (mut kept, mut features) = (Vec::new(), Vec::new());
@@ -216,12 +208,12 @@ impl Model {
     }
 
     /// Judges measured candidates, and says why.
-    pub(crate) fn judge(&self, measured: &Measured, threads: usize) -> Verdicts {
+    pub(crate) fn judge(&self, measured: &Measured, threads: usize) -> Vec<Verdict> {
         let first = score_all(&self.first, &measured.features, threads);
         let (graph, wide) = with_context(measured, &first);
         let second = score_rows(&self.second, &wide, threads);
         let judged = choose(&graph, &second, second.clone(), ALONE);
-        let mut verdicts = Verdicts::default();
+        let mut chosen_pairs = Vec::new();
         for entry in 0..graph.rows() {
             let mut ranked: Vec<usize> = graph.row(entry).collect();
             ranked.sort_by(|a, b| second[*b].total_cmp(&second[*a]).then(a.cmp(b)));
@@ -229,22 +221,8 @@ impl Model {
                 .iter()
                 .copied()
                 .find(|position| judged[*position].is_chosen && second[*position] >= MATCH_MIN);
-            let is_sure = chosen.is_some_and(|position| second[position] >= self.threshold);
-            let mut shown: Vec<usize> = measured.graph.row(entry).collect();
-            if !shown.is_empty() && (!is_sure || ranked.len() > 1) {
-                shown.sort_by(|a, b| first[*b].total_cmp(&first[*a]).then(a.cmp(b)));
-                let mut lines: Vec<u32> = ranked.iter().map(|place| graph.candidates[*place].bank).collect();
-                lines.extend(
-                    shown
-                        .iter()
-                        .filter(|place| first[**place] < HOPELESS)
-                        .map(|place| measured.graph.candidates[*place].bank),
-                );
-                lines.truncate(SUGGESTIONS_MAX);
-                verdicts.suggestions.push((entry as u32, lines));
-            }
             let Some(position) = chosen else { continue };
-            verdicts.chosen.push(Verdict {
+            chosen_pairs.push(Verdict {
                 candidate: graph.candidates[position],
                 score: second[position],
                 runner_up: ranked
@@ -254,7 +232,24 @@ impl Model {
                 reasons: self.reasons(&wide[position]),
             });
         }
-        verdicts
+        chosen_pairs
+    }
+
+    /// Up to three bank lines for each open entry, best first, out of the lines that are open too. They are few, so the
+    /// keys may be wide: what a person is shown need not have the right amount.
+    pub(crate) fn suggest(&self, pair: &Pair, open: &Open, threads: usize) -> Vec<(u32, Vec<u32>)> {
+        let measured = measure(pair, &self.blocking.wide(), &self.cold, open, threads);
+        let scores = score_all(&self.first, &measured.features, threads);
+        (0..measured.graph.rows())
+            .filter_map(|entry| {
+                let mut ranked: Vec<usize> = measured.graph.row(entry).collect();
+                ranked.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+                ranked.truncate(SUGGESTIONS_MAX);
+                let lines: Vec<u32> =
+                    ranked.iter().map(|place| measured.graph.candidates[*place].bank).collect();
+                (!lines.is_empty()).then_some((entry as u32, lines))
+            })
+            .collect()
     }
 
     /// What moved the score most, in log-odds, both stages together: the second stage's trust in the first score is
