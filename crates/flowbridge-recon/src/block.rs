@@ -244,8 +244,7 @@ fn name_keys(side: &Side, record: usize) -> impl Iterator<Item = u64> {
     let mut best: [&[u8]; 2] = [&[], &[]];
     let name = side.name.of(record);
     let source = if name.is_empty() { side.narrative.of(record) } else { name };
-    for word in text::words(source).filter(|word| word.len() >= 5 && word.iter().all(u8::is_ascii_alphabetic))
-    {
+    for word in text::words(source).filter(|word| word.len() >= 5 && !word.iter().any(u8::is_ascii_digit)) {
         if word.len() > best[0].len() {
             best = [word, best[0]];
         } else if word.len() > best[1].len() {

@@ -71,6 +71,13 @@ pub(crate) struct ColdModel {
 }
 
 impl ColdModel {
+    /// Has every level a weight?
+    pub(crate) fn is_sound(&self) -> bool {
+        let is_whole = self.weights.len() == COMPARISONS
+            && self.weights.iter().zip(LEVELS).all(|(weights, levels)| weights.len() == levels);
+        is_whole && self.prior.is_finite() && self.weights.iter().flatten().all(|weight| weight.is_finite())
+    }
+
     /// Log-odds of a pair being a match, before competition.
     pub(crate) fn score(&self, levels: &Levels) -> f32 {
         levels.iter().zip(&self.weights).map(|(level, weights)| weights[usize::from(*level)]).sum::<f32>()

@@ -128,6 +128,8 @@ pub struct Outcome {
     pub breaks: Vec<Break>,
     /// Up to three bank lines for each entry that was not posted by itself, best first.
     pub suggestions: BTreeMap<u32, Vec<u32>>,
+    /// How many of the model's matches fall into each tenth of its training data, per feature; the last row is the score.
+    pub profile: Vec<Vec<u64>>,
 }
 
 /// Compares ledger and bank.
@@ -144,6 +146,7 @@ pub fn run(ledger: &[Record], bank: &[Record], model: &Model, settings: &Setting
         outcome.matches.extend(part.outcome.matches);
         outcome.breaks.extend(part.outcome.breaks);
         outcome.suggestions.extend(part.outcome.suggestions);
+        add_profile(&mut outcome.profile, &part.outcome.profile);
         open_ledger.extend(part.open_ledger);
         open_bank.extend(part.open_bank);
     }
@@ -220,6 +223,7 @@ fn run_shard(
         open.bank[verdict.candidate.bank as usize] = false;
         work.keep_verdict(verdict, is_twin, model);
     }
+    work.outcome.profile = model::profile(&verdicts);
     for group in group::find_sums(&pair, &mut open) {
         work.keep_group(&group);
     }
@@ -233,6 +237,16 @@ fn run_shard(
         outcome,
         open_ledger: still(&open.ledger, &pair.ledger),
         open_bank: still(&open.bank, &pair.bank),
+    }
+}
+
+fn add_profile(sums: &mut Vec<Vec<u64>>, counts: &[Vec<u64>]) {
+    if sums.is_empty() {
+        *sums = counts.to_vec();
+        return;
+    }
+    for (sums, counts) in sums.iter_mut().zip(counts) {
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
 }
 

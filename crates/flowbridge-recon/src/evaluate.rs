@@ -2,11 +2,15 @@
 
 use crate::break_kind::BreakKind;
 use crate::calibrate::{expected_calibration_error, success_rate_down};
+use crate::date::Date;
 use crate::engine::{self, Decision, How, Outcome, Settings, Subject};
+use crate::feedback::{Ruling, Verdict};
 use crate::gate;
-use crate::generate::{self, Books, Recipe};
+use crate::generate::{self, Books, Habits, Recipe};
 use crate::model::Model;
 use crate::public::{self, ReadPublicSetError, Score};
+use crate::text;
+use crate::train::{self, Comparison, RetrainError};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -126,11 +130,22 @@ pub fn synthetic(
     noise: f64,
     threads: usize,
 ) -> SyntheticFigures {
+    synthetic_at(model, seeds, Recipe { seed: 0, entries, noise }, Habits::default(), threads)
+}
+
+fn synthetic_at(
+    model: &Model,
+    seeds: &[u64],
+    recipe: Recipe,
+    habits: Habits,
+    threads: usize,
+) -> SyntheticFigures {
+    let noise = recipe.noise;
     let mut counts = Counts::default();
     let mut records = [0, 0];
     let mut seconds = 0.0;
     for seed in seeds {
-        let books = generate::make(Recipe { seed: *seed, entries, noise });
+        let books = generate::make_at(Recipe { seed: *seed, ..recipe }, habits);
         let settings = Settings::on(books.as_of, threads);
         let begun = std::time::Instant::now();
         let mut outcome = engine::run(&books.ledger, &books.bank, model, &settings);
@@ -302,6 +317,116 @@ impl Counts {
             count[2] += u64::from(put_in.contains(both));
         }
     }
+}
+
+/// What five thousand decisions at a noisy bank are worth.
+#[derive(Debug, Clone, Serialize)]
+pub struct LearningFigures {
+    /// Decisions of people that were learned from.
+    pub decisions: usize,
+    /// Seconds from records in memory to the new model and the comparison.
+    pub seconds: f64,
+    /// On the decisions of the same books that were kept back.
+    pub comparison: Comparison,
+    /// The shipped model on other books of that bank.
+    pub before: SyntheticFigures,
+    /// The new one on the same.
+    pub after: SyntheticFigures,
+    /// Points of coverage won.
+    pub points: f64,
+}
+
+/// Lets the shipped model learn from decisions at a bank whose habits it does not know, and measures both on other books
+/// of that bank.
+pub fn learning(
+    model: &Model,
+    seed: u64,
+    decisions: usize,
+    entries: usize,
+    threads: usize,
+) -> Result<LearningFigures, RetrainError> {
+    let noise = 4.0;
+    let books = generate::make_at(Recipe { seed, entries: decisions * 4, noise }, Habits::noisy());
+    let settings = Settings::on(books.as_of, threads);
+    let outcome = engine::run(&books.ledger, &books.bank, model, &settings);
+    let split_on = books.as_of.plus_days(1);
+    let rulings = rulings_of(&books, &outcome, decisions, split_on);
+    let begun = std::time::Instant::now();
+    let (learned, comparison) =
+        train::retrain(model, &books.ledger, &books.bank, &rulings, split_on, threads)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let seeds: Vec<u64> = (seed + 1..seed + 4).collect();
+    let measure = |model: &Model| {
+        let habits = Habits::noisy();
+        synthetic_at(model, &seeds, Recipe { seed, entries, noise }, habits, threads)
+    };
+    let (before, after) = (measure(model), measure(&learned));
+    let points = (after.coverage - before.coverage) * 100.0;
+    Ok(LearningFigures { decisions, seconds, comparison, before, after, points })
+}
+
+/// The figures of learning as lines for a terminal.
+pub fn learning_table(figures: &LearningFigures) -> String {
+    let of = |figures: &SyntheticFigures| {
+        format!(
+            "posts {:.2} %, right {:.3} % (at least {:.3} %)",
+            figures.coverage * 100.0,
+            figures.model_precision.share * 100.0,
+            figures.model_precision.down * 100.0
+        )
+    };
+    format!(
+        "{} decisions, learned in {:.1} s\nbefore: {}\nafter:  {}\nwon: {:+.1} points",
+        figures.decisions,
+        figures.seconds,
+        of(&figures.before),
+        of(&figures.after),
+        figures.points
+    )
+}
+
+/// What people would say of entries that no full reference settles: the first `count` before `split_on`, the rest on it.
+fn rulings_of(books: &Books, outcome: &Outcome, count: usize, split_on: Date) -> Vec<Ruling> {
+    let by_reference: BTreeSet<u32> = outcome
+        .matches
+        .iter()
+        .filter(|found| !matches!(found.how, How::Model))
+        .flat_map(|found| found.ledger.iter().copied())
+        .collect();
+    let mut lines: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (line, group) in books.bank_group.iter().enumerate() {
+        if let Some(group) = group {
+            lines.entry(*group).or_default().push(line as u32);
+        }
+    }
+    let plain = books.plain_groups();
+    let mut asked: Vec<u32> =
+        (0..books.ledger.len() as u32).filter(|entry| !by_reference.contains(entry)).collect();
+    // People work through accounts side by side, not one after the other.
+    asked.sort_by_key(|entry| text::hash64(books.ledger[*entry as usize].id.as_bytes()));
+    asked
+        .into_iter()
+        .enumerate()
+        .filter_map(|(place, entry)| {
+            let group = books.ledger_group[entry as usize];
+            let partners = group.and_then(|group| lines.get(&group)).map_or(&[][..], Vec::as_slice);
+            let (verdict, bank) = match (group, partners) {
+                (None, _) | (Some(_), []) => (Verdict::WriteOff, Vec::new()),
+                (Some(group), [line]) if plain.contains(&group) => (Verdict::Rematch, vec![*line]),
+                // Several belong together; who says so says nothing about pairs.
+                (Some(_), _) => return None,
+            };
+            Some(Ruling {
+                on: if place < count { split_on.plus_days(-1) } else { split_on },
+                by: "synthetic clerk".to_owned(),
+                verdict,
+                ledger: vec![books.ledger[entry as usize].id.to_string()],
+                bank: bank.iter().map(|line| books.bank[*line as usize].id.to_string()).collect(),
+                reason: "known truth".to_owned(),
+                is_audit: false,
+            })
+        })
+        .collect()
 }
 
 /// The figures as lines for a terminal.

@@ -10,6 +10,7 @@ use crate::calibrate::Isotonic;
 use crate::cold::{self, ColdModel};
 use crate::compete::{self, CONTEXT, Graph, log_odds};
 use crate::feature::{self, Beginnings, COLD_SCORE, FEATURES, Features};
+use crate::origin::{self, Origin};
 use crate::parallel;
 use crate::prepare::Pair;
 use crate::tree::{Growth, Trees};
@@ -40,6 +41,8 @@ const SECOND: Growth = Growth { trees: 80, leaves_max: 12, rate: 0.1, leaf_weigh
 /// Everything that was learned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {
+    /// What it was made from.
+    pub origin: Origin,
     /// The keys it was trained with.
     pub blocking: Blocking,
     pub(crate) cold: ColdModel,
@@ -48,6 +51,26 @@ pub struct Model {
     pub(crate) calibration: Isotonic,
     /// Log-odds from which a pair may be posted without a person.
     pub threshold: f32,
+    /// Where the tenths of the training data's matches part, per feature and for the score.
+    pub(crate) cuts: Vec<Vec<f32>>,
+}
+
+/// Features and the score, each in a tenth of the training data.
+const PROFILED: usize = FEATURES + 1;
+const TENTHS: usize = 10;
+
+/// Why a model file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadModelError {
+    /// Not JSON of the expected form.
+    #[error("not a model file of this version; train it again")]
+    Format(#[from] serde_json::Error),
+    /// Made for features that this program does not measure.
+    #[error("the model was made for other features than this version measures; train it again")]
+    OtherFeatures,
+    /// A tree that leads nowhere, or a number that is none.
+    #[error("the model file is damaged; take it from its backup or train it again")]
+    Unsound,
 }
 
 /// What training asks of pairs that may be posted without a person.
@@ -76,6 +99,16 @@ pub(crate) struct Verdict {
     pub(crate) score: f32,
     pub(crate) runner_up: Option<(u32, f32)>,
     pub(crate) reasons: Vec<(&'static str, f32)>,
+    pub(crate) tenths: [u8; PROFILED],
+}
+
+/// How many pairs fall into each tenth.
+pub(crate) fn profile(verdicts: &[Verdict]) -> Vec<Vec<u64>> {
+    let mut profile = vec![vec![0u64; TENTHS]; PROFILED];
+    for (place, tenth) in verdicts.iter().flat_map(|verdict| verdict.tenths.iter().enumerate()) {
+        profile[place][usize::from(*tenth)] += 1;
+    }
+    profile
 }
 
 /// Candidates that passed the cold model, with their features.
@@ -190,8 +223,29 @@ const SHIPPED: &str = include_str!("../../../models/recon/v1.json");
 
 impl Model {
     /// The model in `models/recon/v1.json`, which is part of the program.
-    pub fn shipped() -> Result<Self, serde_json::Error> {
-        serde_json::from_str(SHIPPED)
+    pub fn shipped() -> Result<Self, ReadModelError> {
+        Self::read(SHIPPED.as_bytes())
+    }
+
+    /// Reads a model file, and refuses one that this program cannot judge by.
+    pub fn read(file: &[u8]) -> Result<Self, ReadModelError> {
+        let model: Self = serde_json::from_slice(file)?;
+        if model.origin.features != origin::features_sha256() {
+            return Err(ReadModelError::OtherFeatures);
+        }
+        let is_sound = model.cold.is_sound()
+            && model.first.is_sound(FEATURES)
+            && model.second.is_sound(WIDE)
+            && model.calibration.is_sound()
+            && model.cuts.len() == PROFILED
+            && model.cuts.iter().all(|cuts| cuts.len() < TENTHS)
+            && !model.threshold.is_nan();
+        if is_sound { Ok(model) } else { Err(ReadModelError::Unsound) }
+    }
+
+    /// The model file: the same model gives the same bytes.
+    pub fn to_file(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
     }
 
     /// SHA-256 of that file.
@@ -230,6 +284,7 @@ impl Model {
                     .find(|other| **other != position)
                     .map(|other| (graph.candidates[*other].bank, second[*other])),
                 reasons: self.reasons(&wide[position]),
+                tenths: self.tenths(&wide[position], second[position]),
             });
         }
         chosen_pairs
@@ -250,6 +305,15 @@ impl Model {
                 (!lines.is_empty()).then_some((entry as u32, lines))
             })
             .collect()
+    }
+
+    fn tenths(&self, row: &[f32; WIDE], score: f32) -> [u8; PROFILED] {
+        let mut tenths = [0; PROFILED];
+        for (place, (tenth, cuts)) in tenths.iter_mut().zip(&self.cuts).enumerate() {
+            let value = if place < FEATURES { row[place] } else { score };
+            *tenth = cuts.partition_point(|cut| *cut < value) as u8;
+        }
+        tenths
     }
 
     /// What moved the score most, in log-odds, both stages together: the second stage's trust in the first score is
@@ -290,6 +354,7 @@ impl Model {
         certainty: Certainty,
         threads: usize,
     ) -> Self {
+        let rules = origin::rules_sha256(&blocking, certainty);
         let fold_of = |candidate: &Candidate| (text_hash(candidate.ledger) % FOLDS as u64) as usize;
         let labelled = |position: &usize| outcomes[*position].is_some();
         let all: Vec<usize> = (0..measured.graph.len()).filter(labelled).collect();
@@ -339,8 +404,26 @@ impl Model {
             .map(|(score, _)| *score)
             .filter(|score| calibration.probability(*score) < certainty.probability_min)
             .fold(f32::NEG_INFINITY, f32::max);
-        let threshold = certified_threshold(&known, certainty.precision_min).max(doubtful.next_up());
-        Self { blocking, cold, first, second, calibration, threshold }
+        let threshold =
+            certified_threshold(&known, certainty.precision_min).max(doubtful.next_up()).min(f32::MAX);
+        let cuts = (0..PROFILED)
+            .map(|place| {
+                let matches = chosen
+                    .iter()
+                    .enumerate()
+                    .filter(|(position, judged)| judged.is_chosen && kept_outcomes[*position] == Some(true));
+                tenths_of(
+                    matches
+                        .map(
+                            |(position, judged)| {
+                                if place < FEATURES { wide[position][place] } else { judged.score }
+                            },
+                        )
+                        .collect(),
+                )
+            })
+            .collect();
+        Self { origin: Origin::of_code(rules), cuts, blocking, cold, first, second, calibration, threshold }
     }
 }
 
@@ -360,6 +443,15 @@ pub(crate) fn certified_threshold(known: &[(f32, bool)], precision_min: f64) -> 
         }
     }
     threshold
+}
+
+/// Nine values that part ten equal shares, fewer where values repeat.
+fn tenths_of(mut values: Vec<f32>) -> Vec<f32> {
+    values.sort_by(f32::total_cmp);
+    let mut cuts: Vec<f32> =
+        (1..TENTHS).filter_map(|tenth| values.get(values.len() * tenth / TENTHS).copied()).collect();
+    cuts.dedup();
+    cuts
 }
 
 fn text_hash(number: u32) -> u64 {

@@ -13,7 +13,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 pub(crate) const INVOICE_DIGITS_MIN: usize = 6;
 const INVOICE_DIGITS_MAX: usize = 18;
 /// What banks write where there is no reference.
-const PLACEHOLDERS: [&[u8]; 5] = [b"NOTPROVIDED", b"NONREF", b"NOTAVAILABLE", b"NONE", b"NA"];
+const PLACEHOLDERS: [&[u8]; 8] =
+    [b"NOTPROVIDED", b"NONREF", b"NOREF", b"NOTAVAILABLE", b"NOTGIVEN", b"UNKNOWN", b"NONE", b"NA"];
 const TOKENS_PER_RECORD_MAX: usize = 24;
 const INVOICES_PER_RECORD_MAX: usize = 40;
 

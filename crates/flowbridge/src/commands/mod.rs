@@ -126,7 +126,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Keys(command) => keys::run(&command, &config()?),
         Command::Events(command) => events::run(command, &database(&config()?)?).await,
         Command::Dlq(command) => dlq::run(command, &database(&config()?)?).await,
-        Command::Recon(command) => recon::run(command),
+        Command::Recon(command) => recon::run(command, config).await,
     }
 }
 
