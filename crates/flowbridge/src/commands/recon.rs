@@ -120,6 +120,10 @@ pub(crate) struct BenchArgs {
     /// Ledger entries and bank lines together
     #[arg(long, default_value_t = 200_000)]
     records: usize,
+    /// Match the public set of this folder instead, with nothing but its two files; `cargo xtask peer splink` does the same
+    /// with Splink
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Books are made and matched in pieces of this many records, as accounts are by several nights or machines; what is in
     /// memory is one piece
     #[arg(long, default_value_t = 1_000_000)]
@@ -322,6 +326,9 @@ fn generate(args: &GenerateArgs) -> Result<ExitCode> {
 }
 
 fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    if let Some(folder) = &args.data {
+        return bench_public(folder);
+    }
     let model = Model::shipped()?;
     let pieces = args.records.div_ceil(args.piece.max(1)).max(1);
     let (mut records, mut matches, mut seconds) = (0, 0, 0.0);
@@ -345,6 +352,25 @@ fn bench(args: &BenchArgs) -> Result<ExitCode> {
         "matches": matches,
         "threads": threads(),
     }))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench_public(folder: &Path) -> Result<ExitCode> {
+    let figures = evaluate::public_unsupervised(folder, threads())?
+        .with_context(|| format!("no public set in {}", folder.display()))?;
+    let score = &figures.1;
+    let records = figures.0 as f64;
+    say(serde_json::json!({
+        "tool": "flowbridge",
+        "records": figures.0,
+        "seconds": score.seconds,
+        "seconds_predict_only": score.seconds_predict_only,
+        "records_per_second": records / score.seconds,
+        "records_per_second_predict_only": records / score.seconds_predict_only,
+        "memory_mb": memory_kb() / 1024,
+        "f1": score.f1,
+        "coverage_at_999": score.coverage_at_999,
+    }));
     Ok(ExitCode::SUCCESS)
 }
 
