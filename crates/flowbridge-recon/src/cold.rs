@@ -84,9 +84,15 @@ impl ColdModel {
             + self.prior
     }
 
-    /// Learns from candidates without labels. `starts` are rough first scores.
-    pub(crate) fn fit(graph: &Graph, levels: &[Levels], starts: &[f32], threads: usize) -> Self {
-        let records = graph.rows().min(graph.columns()) as f64;
+    /// Learns from candidates without labels, of which at most `records` are matches. `starts` are rough first scores.
+    pub(crate) fn fit(
+        graph: &Graph,
+        records: usize,
+        levels: &[Levels],
+        starts: &[f32],
+        threads: usize,
+    ) -> Self {
+        let records = records as f64;
         let mut probabilities = graph.normalised(starts, SWEEPS);
         let mut model = Self::weigh(records, levels, &probabilities, threads);
         for _ in 0..ROUNDS {

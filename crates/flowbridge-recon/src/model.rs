@@ -9,7 +9,7 @@ use crate::block::{Blocking, Candidate, Keys};
 use crate::calibrate::Isotonic;
 use crate::cold::{self, ColdModel};
 use crate::compete::{self, CONTEXT, Graph, log_odds};
-use crate::feature::{self, Beginnings, COLD_SCORE, FEATURES, Features};
+use crate::feature::{self, COLD_SCORE, FEATURES, Features, Scratch};
 use crate::origin::{self, Origin};
 use crate::parallel;
 use crate::prepare::Pair;
@@ -118,32 +118,36 @@ pub(crate) struct Measured {
     pub(crate) features: Vec<Features>,
 }
 
-/// Learns the cold model from a shard alone.
-pub(crate) fn learn_cold(pair: &Pair, blocking: &Blocking, threads: usize) -> ColdModel {
+/// Learns the cold model from a shard alone, from at most `records_max` of its ledger records, evenly chosen.
+pub(crate) fn learn_cold(pair: &Pair, blocking: &Blocking, records_max: usize, threads: usize) -> ColdModel {
+    let step = pair.ledger.len().div_ceil(records_max).max(1);
     let keys = Keys::new(pair, blocking, &Open::all(pair));
     let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
     let parts = parallel::map(ranges.len(), threads, |part| {
         let (mut candidates, mut near) = (Vec::new(), Vec::new());
-        for record in ranges[part].clone() {
+        for record in ranges[part].clone().filter(|record| record.is_multiple_of(step)) {
             keys.candidates_of(record, &mut candidates, &mut near);
         }
         let (mut levels, mut starts) = (Vec::new(), Vec::new());
-        let mut beginnings = Beginnings::default();
+        let mut scratch = Scratch::default();
         for candidate in &candidates {
-            let features = feature::measure(pair, *candidate, &mut beginnings);
+            let features = feature::measure(pair, *candidate, &mut scratch);
             levels.push(cold::levels(&features));
             starts.push(cold::first_guess(&features));
         }
         (candidates, levels, starts)
     });
-    let (mut candidates, mut levels, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let count = parts.iter().map(|part| part.0.len()).sum();
+    let (mut candidates, mut levels, mut starts) =
+        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
     for part in parts {
         candidates.extend(part.0);
         levels.extend(part.1);
         starts.extend(part.2);
     }
     let graph = Graph::new(pair.ledger.len(), pair.bank.len(), candidates);
-    ColdModel::fit(&graph, &levels, &starts, threads)
+    let records = pair.ledger.len().div_ceil(step).min(pair.bank.len());
+    ColdModel::fit(&graph, records, &levels, &starts, threads)
 }
 
 /// Finds and measures the candidates of the records that are still open, and keeps those the cold model does not exclude.
@@ -159,17 +163,17 @@ pub(crate) fn measure(
     let parts = parallel::map(ranges.len(), threads, |part| {
         let (mut kept, mut features) = (Vec::new(), Vec::new());
         let (mut candidates, mut near, mut row) = (Vec::new(), Vec::new(), Vec::new());
-        let mut beginnings = Beginnings::default();
+        let mut scratch = Scratch::default();
         for record in ranges[part].clone().filter(|record| open.ledger[*record]) {
             candidates.clear();
             row.clear();
             keys.candidates_of(record, &mut candidates, &mut near);
             for candidate in &candidates {
-                let mut measured = feature::measure(pair, *candidate, &mut beginnings);
+                let mut measured = feature::measure(pair, *candidate, &mut scratch);
                 measured[COLD_SCORE] = cold.score(&cold::levels(&measured));
                 row.push((*candidate, measured));
             }
-            keep_best(&mut row);
+            keep_best(&mut row, |features: &Features| features[COLD_SCORE]);
             for (candidate, measured) in &mut row {
                 feature::complete(pair, *candidate, measured);
             }
@@ -201,22 +205,41 @@ impl Open {
     }
 }
 
-fn keep_best(row: &mut Vec<(Candidate, Features)>) {
-    let best = row.iter().map(|(_, features)| features[COLD_SCORE]).fold(f32::NEG_INFINITY, f32::max);
-    row.retain(|(_, features)| features[COLD_SCORE] >= best - KEPT_WITHIN);
+fn keep_best<T>(row: &mut Vec<(Candidate, T)>, score: impl Fn(&T) -> f32) {
+    let best = row.iter().map(|(_, of)| score(of)).fold(f32::NEG_INFINITY, f32::max);
+    row.retain(|(_, of)| score(of) >= best - KEPT_WITHIN);
     if row.len() > KEPT_PER_RECORD_MAX {
-        row.sort_by(|a, b| b.1[COLD_SCORE].total_cmp(&a.1[COLD_SCORE]).then(a.0.cmp(&b.0)));
+        row.sort_by(|a, b| score(&b.1).total_cmp(&score(&a.1)).then(a.0.cmp(&b.0)));
         row.truncate(KEPT_PER_RECORD_MAX);
         row.sort_by_key(|(candidate, _)| *candidate);
     }
 }
 
-/// Judges by the cold model alone.
-pub(crate) fn judge_cold(measured: &Measured) -> Vec<Judged> {
-    let scores: Vec<f32> = measured.features.iter().map(|features| features[COLD_SCORE]).collect();
-    let probabilities = measured.graph.normalised(&scores, 20);
+/// Judges all candidates of a shard by the cold model alone, which needs no more of them than their scores.
+pub(crate) fn judge_cold(pair: &Pair, blocking: &Blocking, cold: &ColdModel, threads: usize) -> Vec<Judged> {
+    let keys = Keys::new(pair, blocking, &Open::all(pair));
+    let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
+    let parts = parallel::map(ranges.len(), threads, |part| {
+        let mut kept = Vec::new();
+        let (mut candidates, mut near, mut row) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scratch = Scratch::default();
+        for record in ranges[part].clone() {
+            candidates.clear();
+            keys.candidates_of(record, &mut candidates, &mut near);
+            row.clear();
+            row.extend(candidates.iter().map(|candidate| {
+                (*candidate, cold.score(&cold::levels(&feature::measure(pair, *candidate, &mut scratch))))
+            }));
+            keep_best(&mut row, |score| *score);
+            kept.extend_from_slice(&row);
+        }
+        kept
+    });
+    let (candidates, scores): (Vec<Candidate>, Vec<f32>) = parts.into_iter().flatten().unzip();
+    let graph = Graph::new(pair.ledger.len(), pair.bank.len(), candidates);
+    let probabilities = graph.normalised(&scores, 20);
     let confident: Vec<f32> = probabilities.iter().map(|probability| log_odds(*probability)).collect();
-    choose(&measured.graph, &scores, confident, ALONE_COLD)
+    choose(&graph, &scores, confident, ALONE_COLD)
 }
 
 const SHIPPED: &str = include_str!("../../../models/recon/v1.json");

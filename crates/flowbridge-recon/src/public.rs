@@ -17,6 +17,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Where nothing but frequencies is learned, a third of the records gives the same pairs in a third of the time and memory.
+const LEARNED_FROM_MAX: usize = 16_000;
+
 /// Records of one file and the truth beside them.
 #[derive(Debug)]
 pub struct Labelled {
@@ -135,10 +138,9 @@ pub fn unsupervised(origin: &Labelled, destination: &Labelled, threads: usize) -
     let pair = pair(origin, destination);
     let blocking = Blocking::converted();
     let learning = std::time::Instant::now();
-    let cold = model::learn_cold(&pair, &blocking, threads);
+    let cold = model::learn_cold(&pair, &blocking, LEARNED_FROM_MAX, threads);
     let learned = learning.elapsed().as_secs_f64();
-    let measured = model::measure(&pair, &blocking, &cold, &Open::all(&pair), threads);
-    let judged = model::judge_cold(&measured);
+    let judged = model::judge_cold(&pair, &blocking, &cold, threads);
     let seconds = begun.elapsed().as_secs_f64();
     let truth = Truth::new(&pair, origin, destination);
     let chosen = truth.chosen(&judged, |_| true);
@@ -157,7 +159,7 @@ pub fn labelled(origin: &Labelled, destination: &Labelled, threads: usize) -> Sc
     };
     let blocking = Blocking::converted();
     let learning = std::time::Instant::now();
-    let cold = model::learn_cold(&pair, &blocking, threads);
+    let cold = model::learn_cold(&pair, &blocking, usize::MAX, threads);
     let learned = learning.elapsed().as_secs_f64();
     let measured = model::measure(&pair, &blocking, &cold, &Open::all(&pair), threads);
     let outcomes: Vec<Option<bool>> = measured

@@ -46,7 +46,7 @@ pub fn on_synthetic(recipes: &[Recipe], threads: usize) -> Model {
             let pair =
                 Pair::new(Side::new(&books.ledger, &shard.ledger), Side::new(&books.bank, &shard.bank));
             // The cold model learns from the first shard as it is, full references and all.
-            let cold = cold.get_or_insert_with(|| model::learn_cold(&pair, &blocking, threads));
+            let cold = cold.get_or_insert_with(|| model::learn_cold(&pair, &blocking, usize::MAX, threads));
             let mut open = Open::all(&pair);
             engine::by_reference(&pair, &mut open);
             group::find_quoted(&pair, &mut open);
@@ -60,7 +60,7 @@ pub fn on_synthetic(recipes: &[Recipe], threads: usize) -> Model {
     let measured = Measured { graph, features };
     let cold = cold.unwrap_or_else(|| {
         let empty = Pair::new(Side::new(&[], &[]), Side::new(&[], &[]));
-        model::learn_cold(&empty, &blocking, threads)
+        model::learn_cold(&empty, &blocking, usize::MAX, threads)
     });
     let mut model = Model::train(blocking, cold, &measured, &outcomes, CERTAINTY, threads);
     model.origin.data = sha256(format!("generator {} {recipes:?}", generate::VERSION).as_bytes());

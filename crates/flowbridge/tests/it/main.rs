@@ -4,5 +4,6 @@
 
 mod bench;
 mod operators;
+mod reword;
 mod running;
 mod trace;
