@@ -31,7 +31,8 @@ fn serve() -> (String, Receiver<Value>) {
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
             let text = if number % 2 == 0 { HONEST } else { LIE };
-            let answer = json!({"choices": [{"message": {"role": "assistant", "content": text}}]}).to_string();
+            let answer =
+                json!({"choices": [{"message": {"role": "assistant", "content": text}}]}).to_string();
             let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
             let whole = format!("{head}\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
             reader.get_mut().write_all(whole.as_bytes()).unwrap();
@@ -52,13 +53,23 @@ fn an_allowed_model_words_explanations_and_its_lies_are_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let (url, questions) = serve();
-    let generate = ["recon", "generate", "--seed", "5", "--entries", "3000", "--noise", "2.5", "--out", "books"];
+    let generate =
+        ["recon", "generate", "--seed", "5", "--entries", "3000", "--noise", "2.5", "--out", "books"];
     assert!(flowbridge(folder, &generate).status.success());
     let run = |config: &str| {
         std::fs::write(folder.join("flowbridge.toml"), config).unwrap();
         let arguments = [
-            "--config", "flowbridge.toml", "recon", "run", "--ledger", "books/ledger.csv", "--bank", "books/bank.csv",
-            "--out", "report", "--reword",
+            "--config",
+            "flowbridge.toml",
+            "recon",
+            "run",
+            "--ledger",
+            "books/ledger.csv",
+            "--bank",
+            "books/bank.csv",
+            "--out",
+            "report",
+            "--reword",
         ];
         flowbridge(folder, &arguments)
     };
@@ -66,10 +77,14 @@ fn an_allowed_model_words_explanations_and_its_lies_are_not_shown() {
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("[explanations] url"), "off by default");
     let refused = run(&format!("[explanations]\nurl = \"{url}\"\n"));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("urls_allowed"), "one setting alone is not enough");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("urls_allowed"),
+        "one setting alone is not enough"
+    );
     assert!(questions.try_recv().is_err(), "nobody was asked");
 
-    let allowed = format!("[explanations]\nurl = \"{url}\"\nurls_allowed = [\"{url}\"]\nasked_per_run_max = 4\n");
+    let allowed =
+        format!("[explanations]\nurl = \"{url}\"\nurls_allowed = [\"{url}\"]\nasked_per_run_max = 4\n");
     let done = run(&allowed);
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
