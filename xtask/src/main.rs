@@ -30,6 +30,7 @@ cargo xtask contracts mutate [N]     break the contracts in every way, or in one
 cargo xtask peers                    every peer below against a FlowBridge that is started for it
 cargo xtask peer spectral FILE|URL               lint an OpenAPI description
 cargo xtask peer schemathesis URL [TOKEN]        fuzz a running FlowBridge against its own OpenAPI description
+cargo xtask peer splink DIR                      match the public set in DIR with Splink, and with this program
 cargo xtask peer webhooks FILE                   verify recorded deliveries with the Standard Webhooks libraries";
 
 fn main() -> ExitCode {
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         ["peer", "spectral", document] => peer::spectral::lint(document),
         ["peer", "schemathesis", url] => peer::schemathesis::fuzz(url, None),
         ["peer", "schemathesis", url, token] => peer::schemathesis::fuzz(url, Some(token)),
+        ["peer", "splink", folder] => peer::splink::compare(folder.as_ref()),
         ["peer", "webhooks", file] => peer::webhooks::verify(file.as_ref()),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -2,6 +2,7 @@
 
 pub(crate) mod schemathesis;
 pub(crate) mod spectral;
+pub(crate) mod splink;
 pub(crate) mod stage;
 pub(crate) mod webhooks;
 

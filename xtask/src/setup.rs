@@ -127,6 +127,11 @@ pub(crate) fn proof_tools() -> Result<()> {
     python("tools/proof.txt", ".tools/proof", "halmos and slither, which prove and inspect the contracts")
 }
 
+/// Splink, from PyPI.
+pub(crate) fn splink() -> Result<()> {
+    python("tools/splink.txt", ".tools/splink", "Splink, which the reconciliation engine is measured beside")
+}
+
 /// What `requirements` pins by version and hash, in a virtual environment of its own.
 fn python(requirements: &str, venv: &str, brings: &str) -> Result<()> {
     let wanted = shell::root().join(requirements);

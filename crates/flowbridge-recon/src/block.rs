@@ -5,6 +5,7 @@
 //! bring too many are cut, nearest first, because a key that half the shard shares proves nothing. A true pair that no key
 //! brings is lost; the evaluation counts these.
 
+use crate::model::Open;
 use crate::prepare::{FastMap, Pair, Side};
 use crate::text;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,12 @@ impl Blocking {
             lines_per_key_max: 40,
             candidates_per_key_max: 160,
         }
+    }
+
+    /// For the few records that nothing else found a place for: the same party is enough, whatever the amount within
+    /// a factor of about two. A person is shown what comes of it; nothing is posted.
+    pub(crate) fn wide(&self) -> Self {
+        Self { difference_ppm_max: self.difference_ppm_max.max(500_000), ..self.clone() }
     }
 
     fn tolerance(&self, minor_units: i64) -> i64 {
@@ -108,19 +115,19 @@ pub(crate) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// `open_bank` says which of the bank's lines still look for a partner.
-    pub(crate) fn new(pair: &'a Pair, blocking: &'a Blocking, open_bank: &[bool]) -> Self {
+    /// `open` says which records still look for a partner.
+    pub(crate) fn new(pair: &'a Pair, blocking: &'a Blocking, open: &Open) -> Self {
         let bank = &pair.bank;
         let mut grams: FastMap<u64, Vec<u32>> = FastMap::default();
         let mut wanted: FastMap<u64, ()> = FastMap::default();
-        for record in 0..pair.ledger.len() {
+        for record in (0..pair.ledger.len()).filter(|record| open.ledger[*record]) {
             for gram in pair.ledger.reference.of(record).windows(GRAM) {
                 wanted.insert(text::hash64(gram), ());
             }
         }
         let mut invoices: FastMap<u64, Vec<u32>> = FastMap::default();
         let (mut amounts, mut ibans, mut names, mut prefixes) = (vec![], vec![], vec![], vec![]);
-        for line in (0..bank.len()).filter(|line| open_bank[*line]) {
+        for line in (0..bank.len()).filter(|line| open.bank[*line]) {
             let (amount, number) = (bank.minor_units[line], line as u32);
             if !wanted.is_empty() {
                 for gram in bank.joined.of(line).windows(GRAM) {
@@ -237,8 +244,7 @@ fn name_keys(side: &Side, record: usize) -> impl Iterator<Item = u64> {
     let mut best: [&[u8]; 2] = [&[], &[]];
     let name = side.name.of(record);
     let source = if name.is_empty() { side.narrative.of(record) } else { name };
-    for word in text::words(source).filter(|word| word.len() >= 5 && word.iter().all(u8::is_ascii_alphabetic))
-    {
+    for word in text::words(source).filter(|word| word.len() >= 5 && !word.iter().any(u8::is_ascii_digit)) {
         if word.len() > best[0].len() {
             best = [word, best[0]];
         } else if word.len() > best[1].len() {

@@ -45,6 +45,13 @@ impl Isotonic {
         }
     }
 
+    /// Has it as many probabilities as scores, and at least one?
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.scores.is_empty()
+            && self.scores.len() == self.probabilities.len()
+            && self.scores.is_sorted_by(|a, b| a <= b)
+    }
+
     /// The probability of a score.
     pub fn probability(&self, score: f32) -> f32 {
         let after = self.scores.partition_point(|known| *known < score);

@@ -71,15 +71,28 @@ pub(crate) struct ColdModel {
 }
 
 impl ColdModel {
+    /// Has every level a weight?
+    pub(crate) fn is_sound(&self) -> bool {
+        let is_whole = self.weights.len() == COMPARISONS
+            && self.weights.iter().zip(LEVELS).all(|(weights, levels)| weights.len() == levels);
+        is_whole && self.prior.is_finite() && self.weights.iter().flatten().all(|weight| weight.is_finite())
+    }
+
     /// Log-odds of a pair being a match, before competition.
     pub(crate) fn score(&self, levels: &Levels) -> f32 {
         levels.iter().zip(&self.weights).map(|(level, weights)| weights[usize::from(*level)]).sum::<f32>()
             + self.prior
     }
 
-    /// Learns from candidates without labels. `starts` are rough first scores.
-    pub(crate) fn fit(graph: &Graph, levels: &[Levels], starts: &[f32], threads: usize) -> Self {
-        let records = graph.rows().min(graph.columns()) as f64;
+    /// Learns from candidates without labels, of which at most `records` are matches. `starts` are rough first scores.
+    pub(crate) fn fit(
+        graph: &Graph,
+        records: usize,
+        levels: &[Levels],
+        starts: &[f32],
+        threads: usize,
+    ) -> Self {
+        let records = records as f64;
         let mut probabilities = graph.normalised(starts, SWEEPS);
         let mut model = Self::weigh(records, levels, &probabilities, threads);
         for _ in 0..ROUNDS {

@@ -128,6 +128,8 @@ pub struct Outcome {
     pub breaks: Vec<Break>,
     /// Up to three bank lines for each entry that was not posted by itself, best first.
     pub suggestions: BTreeMap<u32, Vec<u32>>,
+    /// How many of the model's matches fall into each tenth of its training data, per feature; the last row is the score.
+    pub profile: Vec<Vec<u64>>,
 }
 
 /// Compares ledger and bank.
@@ -144,6 +146,7 @@ pub fn run(ledger: &[Record], bank: &[Record], model: &Model, settings: &Setting
         outcome.matches.extend(part.outcome.matches);
         outcome.breaks.extend(part.outcome.breaks);
         outcome.suggestions.extend(part.outcome.suggestions);
+        add_profile(&mut outcome.profile, &part.outcome.profile);
         open_ledger.extend(part.open_ledger);
         open_bank.extend(part.open_bank);
     }
@@ -214,20 +217,18 @@ fn run_shard(
     }
     let measured = model::measure(&pair, &model.blocking, &model.cold, &open, threads);
     let verdicts = model.judge(&measured, threads);
-    let twins = twins_of(&pair, &verdicts.chosen);
-    for (verdict, is_twin) in verdicts.chosen.iter().zip(twins) {
+    let twins = twins_of(&pair, &verdicts);
+    for (verdict, is_twin) in verdicts.iter().zip(twins) {
         open.ledger[verdict.candidate.ledger as usize] = false;
         open.bank[verdict.candidate.bank as usize] = false;
         work.keep_verdict(verdict, is_twin, model);
     }
-    for (entry, lines) in &verdicts.suggestions {
-        let lines = lines.iter().map(|line| pair.bank.positions[*line as usize]).collect();
-        work.outcome.suggestions.insert(pair.ledger.positions[*entry as usize], lines);
-    }
+    work.outcome.profile = model::profile(&verdicts);
     for group in group::find_sums(&pair, &mut open) {
         work.keep_group(&group);
     }
     work.twins(&mut open);
+    work.suggest(model, &open, threads);
     let outcome = work.outcome;
     let still = |open: &[bool], side: &Side| -> Vec<u32> {
         side.positions.iter().zip(open).filter(|(_, open)| **open).map(|(position, _)| *position).collect()
@@ -236,6 +237,16 @@ fn run_shard(
         outcome,
         open_ledger: still(&open.ledger, &pair.ledger),
         open_bank: still(&open.bank, &pair.bank),
+    }
+}
+
+fn add_profile(sums: &mut Vec<Vec<u64>>, counts: &[Vec<u64>]) {
+    if sums.is_empty() {
+        *sums = counts.to_vec();
+        return;
+    }
+    for (sums, counts) in sums.iter_mut().zip(counts) {
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
 }
 
@@ -385,6 +396,26 @@ impl ShardWork<'_> {
             runner_up: None,
             reasons: Vec::new(),
         });
+    }
+
+    /// What a person is shown for entries that are open or only suggested: lines that nothing safe has taken.
+    fn suggest(&mut self, model: &Model, open: &Open, threads: usize) {
+        let mut shown = open.clone();
+        let place_of = |positions: &[u32]| -> FastMap<u32, usize> {
+            positions.iter().enumerate().map(|(place, position)| (*position, place)).collect()
+        };
+        let (entries, lines) = (place_of(&self.pair.ledger.positions), place_of(&self.pair.bank.positions));
+        for found in self.outcome.matches.iter().filter(|found| found.decision == Decision::Suggest) {
+            // A suggested group shows its own lines; they may still be somebody else's.
+            if found.how == How::Model {
+                found.ledger.iter().for_each(|entry| shown.ledger[entries[entry]] = true);
+            }
+            found.bank.iter().for_each(|line| shown.bank[lines[line]] = true);
+        }
+        for (entry, lines) in model.suggest(self.pair, &shown, threads) {
+            let lines = lines.iter().map(|line| self.pair.bank.positions[*line as usize]).collect();
+            self.outcome.suggestions.insert(self.pair.ledger.positions[entry as usize], lines);
+        }
     }
 
     /// Lines and entries that carry the same full reference and amount as an earlier one, beyond what the other side has.

@@ -2,11 +2,15 @@
 
 use crate::break_kind::BreakKind;
 use crate::calibrate::{expected_calibration_error, success_rate_down};
+use crate::date::Date;
 use crate::engine::{self, Decision, How, Outcome, Settings, Subject};
+use crate::feedback::{Ruling, Verdict};
 use crate::gate;
-use crate::generate::{self, Books, Recipe};
+use crate::generate::{self, Books, Habits, Recipe};
 use crate::model::Model;
-use crate::public::{self, ReadPublicSetError, Score};
+use crate::public::{self, Labelled, ReadPublicSetError, Score};
+use crate::text;
+use crate::train::{self, Comparison, RetrainError};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,20 +28,31 @@ pub struct PublicFigures {
 
 /// Evaluates on the public set where `folder`, or `splink-transactions` in it, holds its two files.
 pub fn public_set(folder: &Path, threads: usize) -> Result<Option<PublicFigures>, ReadPublicSetError> {
-    let names = ["transactions_origin.parquet", "transactions_destination.parquet"];
-    let Some(folder) = [folder.to_path_buf(), folder.join("splink-transactions")]
-        .into_iter()
-        .find(|folder| names.iter().all(|name| folder.join(name).is_file()))
-    else {
-        return Ok(None);
-    };
-    let origin = public::read(&folder.join(names[0]))?;
-    let destination = public::read(&folder.join(names[1]))?;
+    let Some([origin, destination]) = read_public_set(folder)? else { return Ok(None) };
     Ok(Some(PublicFigures {
         records: [origin.records.len(), destination.records.len()],
         unsupervised: public::unsupervised(&origin, &destination, threads),
         labelled: public::labelled(&origin, &destination, threads),
     }))
+}
+
+/// The number of records and the unsupervised part alone.
+pub fn public_unsupervised(
+    folder: &Path,
+    threads: usize,
+) -> Result<Option<(usize, Score)>, ReadPublicSetError> {
+    let Some([origin, destination]) = read_public_set(folder)? else { return Ok(None) };
+    let score = public::unsupervised(&origin, &destination, threads);
+    Ok(Some((origin.records.len() + destination.records.len(), score)))
+}
+
+fn read_public_set(folder: &Path) -> Result<Option<[Labelled; 2]>, ReadPublicSetError> {
+    let names = ["transactions_origin.parquet", "transactions_destination.parquet"];
+    let folder = [folder.to_path_buf(), folder.join("splink-transactions")]
+        .into_iter()
+        .find(|folder| names.iter().all(|name| folder.join(name).is_file()));
+    let Some(folder) = folder else { return Ok(None) };
+    Ok(Some([public::read(&folder.join(names[0]))?, public::read(&folder.join(names[1]))?]))
 }
 
 /// Figures on synthetic books of one noise level, pooled over seeds.
@@ -126,11 +141,22 @@ pub fn synthetic(
     noise: f64,
     threads: usize,
 ) -> SyntheticFigures {
+    synthetic_at(model, seeds, Recipe { seed: 0, entries, noise }, Habits::default(), threads)
+}
+
+fn synthetic_at(
+    model: &Model,
+    seeds: &[u64],
+    recipe: Recipe,
+    habits: Habits,
+    threads: usize,
+) -> SyntheticFigures {
+    let noise = recipe.noise;
     let mut counts = Counts::default();
     let mut records = [0, 0];
     let mut seconds = 0.0;
     for seed in seeds {
-        let books = generate::make(Recipe { seed: *seed, entries, noise });
+        let books = generate::make_at(Recipe { seed: *seed, ..recipe }, habits);
         let settings = Settings::on(books.as_of, threads);
         let begun = std::time::Instant::now();
         let mut outcome = engine::run(&books.ledger, &books.bank, model, &settings);
@@ -258,22 +284,20 @@ impl Counts {
         posted: &BTreeSet<u32>,
         is_plain: impl Fn(u32) -> bool,
     ) {
-        let matched: BTreeSet<u32> = outcome
-            .matches
-            .iter()
-            .filter(|found| !matches!(found.how, How::Model))
-            .flat_map(|found| found.ledger.iter().copied())
-            .collect();
+        // Who is matched otherwise is shown that match; where it is wrong, the true line is not shown.
+        let mut matched: BTreeMap<u32, &[u32]> = BTreeMap::new();
+        for found in outcome.matches.iter().filter(|found| !matches!(found.how, How::Model)) {
+            matched.extend(found.ledger.iter().map(|entry| (*entry, found.bank.as_slice())));
+        }
         for (entry, group) in books.ledger_group.iter().enumerate() {
             let entry = entry as u32;
             let Some(group) = group.filter(|group| is_plain(*group)) else { continue };
-            if posted.contains(&entry) || matched.contains(&entry) {
+            let is_true =
+                |lines: &[u32]| lines.iter().any(|line| books.bank_group[*line as usize] == Some(group));
+            if posted.contains(&entry) || matched.get(&entry).is_some_and(|lines| is_true(lines)) {
                 continue;
             }
-            let shown = outcome.suggestions.get(&entry);
-            let is_shown = shown.is_some_and(|lines| {
-                lines.iter().any(|line| books.bank_group[*line as usize] == Some(group))
-            });
+            let is_shown = outcome.suggestions.get(&entry).is_some_and(|lines| is_true(lines));
             self.top[0] += u64::from(is_shown);
             self.top[1] += 1;
         }
@@ -304,6 +328,116 @@ impl Counts {
             count[2] += u64::from(put_in.contains(both));
         }
     }
+}
+
+/// What five thousand decisions at a noisy bank are worth.
+#[derive(Debug, Clone, Serialize)]
+pub struct LearningFigures {
+    /// Decisions of people that were learned from.
+    pub decisions: usize,
+    /// Seconds from records in memory to the new model and the comparison.
+    pub seconds: f64,
+    /// On the decisions of the same books that were kept back.
+    pub comparison: Comparison,
+    /// The shipped model on other books of that bank.
+    pub before: SyntheticFigures,
+    /// The new one on the same.
+    pub after: SyntheticFigures,
+    /// Points of coverage won.
+    pub points: f64,
+}
+
+/// Lets the shipped model learn from decisions at a bank whose habits it does not know, and measures both on other books
+/// of that bank.
+pub fn learning(
+    model: &Model,
+    seed: u64,
+    decisions: usize,
+    entries: usize,
+    threads: usize,
+) -> Result<LearningFigures, RetrainError> {
+    let noise = 4.0;
+    let books = generate::make_at(Recipe { seed, entries: decisions * 4, noise }, Habits::noisy());
+    let settings = Settings::on(books.as_of, threads);
+    let outcome = engine::run(&books.ledger, &books.bank, model, &settings);
+    let split_on = books.as_of.plus_days(1);
+    let rulings = rulings_of(&books, &outcome, decisions, split_on);
+    let begun = std::time::Instant::now();
+    let (learned, comparison) =
+        train::retrain(model, &books.ledger, &books.bank, &rulings, split_on, threads)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let seeds: Vec<u64> = (seed + 1..seed + 4).collect();
+    let measure = |model: &Model| {
+        let habits = Habits::noisy();
+        synthetic_at(model, &seeds, Recipe { seed, entries, noise }, habits, threads)
+    };
+    let (before, after) = (measure(model), measure(&learned));
+    let points = (after.coverage - before.coverage) * 100.0;
+    Ok(LearningFigures { decisions, seconds, comparison, before, after, points })
+}
+
+/// The figures of learning as lines for a terminal.
+pub fn learning_table(figures: &LearningFigures) -> String {
+    let of = |figures: &SyntheticFigures| {
+        format!(
+            "posts {:.2} %, right {:.3} % (at least {:.3} %)",
+            figures.coverage * 100.0,
+            figures.model_precision.share * 100.0,
+            figures.model_precision.down * 100.0
+        )
+    };
+    format!(
+        "{} decisions, learned in {:.1} s\nbefore: {}\nafter:  {}\nwon: {:+.1} points",
+        figures.decisions,
+        figures.seconds,
+        of(&figures.before),
+        of(&figures.after),
+        figures.points
+    )
+}
+
+/// What people would say of entries that no full reference settles: the first `count` before `split_on`, the rest on it.
+fn rulings_of(books: &Books, outcome: &Outcome, count: usize, split_on: Date) -> Vec<Ruling> {
+    let by_reference: BTreeSet<u32> = outcome
+        .matches
+        .iter()
+        .filter(|found| !matches!(found.how, How::Model))
+        .flat_map(|found| found.ledger.iter().copied())
+        .collect();
+    let mut lines: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (line, group) in books.bank_group.iter().enumerate() {
+        if let Some(group) = group {
+            lines.entry(*group).or_default().push(line as u32);
+        }
+    }
+    let plain = books.plain_groups();
+    let mut asked: Vec<u32> =
+        (0..books.ledger.len() as u32).filter(|entry| !by_reference.contains(entry)).collect();
+    // People work through accounts side by side, not one after the other.
+    asked.sort_by_key(|entry| text::hash64(books.ledger[*entry as usize].id.as_bytes()));
+    asked
+        .into_iter()
+        .enumerate()
+        .filter_map(|(place, entry)| {
+            let group = books.ledger_group[entry as usize];
+            let partners = group.and_then(|group| lines.get(&group)).map_or(&[][..], Vec::as_slice);
+            let (verdict, bank) = match (group, partners) {
+                (None, _) | (Some(_), []) => (Verdict::WriteOff, Vec::new()),
+                (Some(group), [line]) if plain.contains(&group) => (Verdict::Rematch, vec![*line]),
+                // Several belong together; who says so says nothing about pairs.
+                (Some(_), _) => return None,
+            };
+            Some(Ruling {
+                on: if place < count { split_on.plus_days(-1) } else { split_on },
+                by: "synthetic clerk".to_owned(),
+                verdict,
+                ledger: vec![books.ledger[entry as usize].id.to_string()],
+                bank: bank.iter().map(|line| books.bank[*line as usize].id.to_string()).collect(),
+                reason: "known truth".to_owned(),
+                is_audit: false,
+            })
+        })
+        .collect()
 }
 
 /// The figures as lines for a terminal.

@@ -52,28 +52,63 @@ pub(crate) const COLD_SCORE: usize = FEATURES - 1;
 pub(crate) const KNOWN_FEES: [i64; 12] =
     [150, 250, 500, 750, 1_000, 1_200, 1_500, 2_000, 2_500, 3_000, 3_500, 5_000];
 
-/// How many lines begin like a ledger record, by the number of letters; counted once per record.
+/// What is the same for all pairs of one ledger record, worked out once.
 #[derive(Debug, Default)]
-pub(crate) struct Beginnings {
+pub(crate) struct Scratch {
     record: Option<u32>,
-    counts: Vec<u32>,
+    /// How many lines begin like the record, by the number of letters.
+    beginnings: Vec<u32>,
+    /// What each of its words is worth, and all of them.
+    weights: Vec<f32>,
+    weight: f32,
+    name_frequency: f32,
 }
 
-impl Beginnings {
-    fn count(&mut self, pair: &Pair, record: u32, letters: usize) -> u32 {
-        if self.record != Some(record) {
-            self.record = Some(record);
-            self.counts.clear();
+impl Scratch {
+    fn turn_to(&mut self, pair: &Pair, record: u32) {
+        if self.record == Some(record) {
+            return;
         }
-        if self.counts.len() <= letters {
-            self.counts.resize(letters + 1, u32::MAX);
+        let place = record as usize;
+        self.record = Some(record);
+        self.beginnings.clear();
+        self.weights.clear();
+        self.weights.extend(pair.ledger.tokens.of(place).iter().map(|token| {
+            let count = pair.word_count.get(token).copied().unwrap_or(0) as f32;
+            ((pair.bank.len() as f32 + 1.0) / (count + 1.0)).ln()
+        }));
+        self.weight = self.weights.iter().sum();
+        self.name_frequency = pair
+            .name_count
+            .get(&text::hash64(pair.ledger.name.of(place)))
+            .map_or(0.0, |count| (*count as f32).ln());
+    }
+
+    fn beginning(&mut self, pair: &Pair, record: u32, letters: usize) -> u32 {
+        if self.beginnings.len() <= letters {
+            self.beginnings.resize(letters + 1, u32::MAX);
         }
-        let count = &mut self.counts[letters];
+        let count = &mut self.beginnings[letters];
         if *count == u32::MAX {
             let prefix = &pair.ledger.narrative.of(record as usize)[..letters];
             *count = pair.lines_beginning_with(prefix) as u32;
         }
         *count
+    }
+
+    /// The share of the record's words that a line has too, rare words counting more.
+    fn words_shared(&self, pair: &Pair, record: usize, line: usize) -> f32 {
+        if self.weight <= 0.0 {
+            return 0.0;
+        }
+        let (own, theirs) = (pair.ledger.tokens.of(record), pair.bank.tokens.of(line));
+        let shared: f32 = own
+            .iter()
+            .zip(&self.weights)
+            .filter(|(token, _)| theirs.binary_search(token).is_ok())
+            .map(|(_, weight)| weight)
+            .sum();
+        shared / self.weight
     }
 }
 
@@ -88,7 +123,8 @@ pub(crate) fn complete(pair: &Pair, candidate: Candidate, f: &mut Features) {
 }
 
 /// Measures a pair, all but what [`complete`] adds.
-pub(crate) fn measure(pair: &Pair, candidate: Candidate, beginnings: &mut Beginnings) -> Features {
+pub(crate) fn measure(pair: &Pair, candidate: Candidate, scratch: &mut Scratch) -> Features {
+    scratch.turn_to(pair, candidate.ledger);
     let (ledger, bank) = (&pair.ledger, &pair.bank);
     let (a, b) = (candidate.ledger as usize, candidate.bank as usize);
     let mut f = [0.0f32; FEATURES];
@@ -120,7 +156,7 @@ pub(crate) fn measure(pair: &Pair, candidate: Candidate, beginnings: &mut Beginn
     f[10] = f32::from(u8::from(KNOWN_FEES.contains(&short.saturating_abs())));
     f[11] = short.clamp(-10_000, 10_000) as f32;
     f[12] = pair.amount_count.get(&(theirs as u64)).map_or(0.0, |count| (*count as f32).ln());
-    f[13] = pair.name_count.get(&text::hash64(ledger.name.of(a))).map_or(0.0, |count| (*count as f32).ln());
+    f[13] = scratch.name_frequency;
     f[14] = f32::from(u8::from(ledger.rail[a] == bank.rail[b]));
     f[15] = bank.booked_on[b].days_since(ledger.booked_on[a]).clamp(-60, 60) as f32;
     f[16] = match (ledger.iban[a], bank.iban[b]) {
@@ -129,7 +165,7 @@ pub(crate) fn measure(pair: &Pair, candidate: Candidate, beginnings: &mut Beginn
         _ => -1.0,
     };
     let narrative = bank.narrative.of(b);
-    f[18] = words_shared(pair, a, b);
+    f[18] = scratch.words_shared(pair, a, b);
     f[19] = f32::from(i8::from(ledger.is_return[a]) - i8::from(bank.is_return[b]));
     f[20] = size.ln();
     f[21] = narrative.len() as f32;
@@ -138,7 +174,7 @@ pub(crate) fn measure(pair: &Pair, candidate: Candidate, beginnings: &mut Beginn
     let beginning = text::common_prefix(own, narrative);
     f[22] = beginning as f32;
     f[23] =
-        -(beginnings.count(pair, candidate.ledger, beginning).max(1) as f32 / bank.len().max(1) as f32).ln();
+        -(scratch.beginning(pair, candidate.ledger, beginning).max(1) as f32 / bank.len().max(1) as f32).ln();
     f[24] = beginning as f32 / own.len().min(narrative.len()).max(1) as f32;
     f[25] = rest(&own[beginning..], &narrative[beginning..]);
     f[26] = f32::from(u8::from(is_transposed(ours, theirs)));
@@ -177,18 +213,6 @@ fn common<T: Ord>(a: &[T], b: &[T]) -> usize {
         }
     }
     count
-}
-
-/// The share of the ledger record's words that the line has too, rare words counting more.
-fn words_shared(pair: &Pair, a: usize, b: usize) -> f32 {
-    let (own, theirs) = (pair.ledger.tokens.of(a), pair.bank.tokens.of(b));
-    let weight = |token: &u32| {
-        let count = pair.word_count.get(token).copied().unwrap_or(0) as f32;
-        ((pair.bank.len() as f32 + 1.0) / (count + 1.0)).ln()
-    };
-    let all: f32 = own.iter().map(weight).sum();
-    let shared: f32 = own.iter().filter(|token| theirs.binary_search(token).is_ok()).map(weight).sum();
-    if all > 0.0 { shared / all } else { 0.0 }
 }
 
 /// After the common beginning: 3 both ended, 2 one ended, 1 both go on and end alike, 0 they go on differently.

@@ -28,6 +28,24 @@ pub struct Recipe {
     pub noise: f64,
 }
 
+/// What a bank does that no other does; what the shipped model cannot know and people soon do.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Habits {
+    /// Taken out of every credit, without a word.
+    pub fee_minor_units: i64,
+    /// Share of the credits it is taken from.
+    pub fee_share: f64,
+    /// Books this many days later than others.
+    pub late_days: i32,
+}
+
+impl Habits {
+    /// The noisy bank of the evaluation of learning.
+    pub const fn noisy() -> Self {
+        Self { fee_minor_units: 85, fee_share: 0.8, late_days: 3 }
+    }
+}
+
 /// Books and their truth.
 #[derive(Debug, Clone, Default)]
 pub struct Books {
@@ -253,6 +271,35 @@ struct Maker {
 
 /// Makes books.
 pub fn make(recipe: Recipe) -> Books {
+    make_at(recipe, Habits::default())
+}
+
+/// Makes books at a bank with habits of its own. Habits change lines that are whole otherwise; the truth is the same.
+pub fn make_at(recipe: Recipe, habits: Habits) -> Books {
+    let mut books = make_plain(recipe);
+    let mut dice = Dice::new(recipe.seed ^ 0x4ab1);
+    let plain = books.plain_groups();
+    let broken: BTreeSet<u32> = books
+        .breaks
+        .iter()
+        .filter_map(|(_, subject)| if let Subject::Bank(line) = subject { Some(*line) } else { None })
+        .collect();
+    for (place, line) in books.bank.iter_mut().enumerate() {
+        let is_plain = books.bank_group[place].is_some_and(|group| plain.contains(&group));
+        if habits == Habits::default() || !is_plain || broken.contains(&(place as u32)) {
+            continue;
+        }
+        line.booked_on = line.booked_on.plus_days(habits.late_days);
+        line.value_on = Some(line.booked_on);
+        let fee = i128::from(habits.fee_minor_units);
+        if line.minor_units > fee * 4 && dice.happens(habits.fee_share) {
+            line.minor_units -= fee;
+        }
+    }
+    books
+}
+
+fn make_plain(recipe: Recipe) -> Books {
     // The four currencies exist; without them there is nothing to make.
     let currencies: Vec<Currency> =
         ["EUR", "EUR", "USD", "GBP"].iter().filter_map(|code| Currency::parse(code).ok()).collect();

@@ -9,7 +9,8 @@ use crate::block::{Blocking, Candidate, Keys};
 use crate::calibrate::Isotonic;
 use crate::cold::{self, ColdModel};
 use crate::compete::{self, CONTEXT, Graph, log_odds};
-use crate::feature::{self, Beginnings, COLD_SCORE, FEATURES, Features};
+use crate::feature::{self, COLD_SCORE, FEATURES, Features, Scratch};
+use crate::origin::{self, Origin};
 use crate::parallel;
 use crate::prepare::Pair;
 use crate::tree::{Growth, Trees};
@@ -40,6 +41,8 @@ const SECOND: Growth = Growth { trees: 80, leaves_max: 12, rate: 0.1, leaf_weigh
 /// Everything that was learned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {
+    /// What it was made from.
+    pub origin: Origin,
     /// The keys it was trained with.
     pub blocking: Blocking,
     pub(crate) cold: ColdModel,
@@ -48,6 +51,26 @@ pub struct Model {
     pub(crate) calibration: Isotonic,
     /// Log-odds from which a pair may be posted without a person.
     pub threshold: f32,
+    /// Where the tenths of the training data's matches part, per feature and for the score.
+    pub(crate) cuts: Vec<Vec<f32>>,
+}
+
+/// Features and the score, each in a tenth of the training data.
+const PROFILED: usize = FEATURES + 1;
+const TENTHS: usize = 10;
+
+/// Why a model file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadModelError {
+    /// Not JSON of the expected form.
+    #[error("not a model file of this version; train it again")]
+    Format(#[from] serde_json::Error),
+    /// Made for features that this program does not measure.
+    #[error("the model was made for other features than this version measures; train it again")]
+    OtherFeatures,
+    /// A tree that leads nowhere, or a number that is none.
+    #[error("the model file is damaged; take it from its backup or train it again")]
+    Unsound,
 }
 
 /// What training asks of pairs that may be posted without a person.
@@ -76,14 +99,16 @@ pub(crate) struct Verdict {
     pub(crate) score: f32,
     pub(crate) runner_up: Option<(u32, f32)>,
     pub(crate) reasons: Vec<(&'static str, f32)>,
+    pub(crate) tenths: [u8; PROFILED],
 }
 
-/// What the model says about a shard.
-#[derive(Debug, Default)]
-pub(crate) struct Verdicts {
-    pub(crate) chosen: Vec<Verdict>,
-    /// Lines to show a person, best first, for entries that are not sure.
-    pub(crate) suggestions: Vec<(u32, Vec<u32>)>,
+/// How many pairs fall into each tenth.
+pub(crate) fn profile(verdicts: &[Verdict]) -> Vec<Vec<u64>> {
+    let mut profile = vec![vec![0u64; TENTHS]; PROFILED];
+    for (place, tenth) in verdicts.iter().flat_map(|verdict| verdict.tenths.iter().enumerate()) {
+        profile[place][usize::from(*tenth)] += 1;
+    }
+    profile
 }
 
 /// Candidates that passed the cold model, with their features.
@@ -93,32 +118,36 @@ pub(crate) struct Measured {
     pub(crate) features: Vec<Features>,
 }
 
-/// Learns the cold model from a shard alone.
-pub(crate) fn learn_cold(pair: &Pair, blocking: &Blocking, threads: usize) -> ColdModel {
-    let keys = Keys::new(pair, blocking, &vec![true; pair.bank.len()]);
+/// Learns the cold model from a shard alone, from at most `records_max` of its ledger records, evenly chosen.
+pub(crate) fn learn_cold(pair: &Pair, blocking: &Blocking, records_max: usize, threads: usize) -> ColdModel {
+    let step = pair.ledger.len().div_ceil(records_max).max(1);
+    let keys = Keys::new(pair, blocking, &Open::all(pair));
     let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
     let parts = parallel::map(ranges.len(), threads, |part| {
         let (mut candidates, mut near) = (Vec::new(), Vec::new());
-        for record in ranges[part].clone() {
+        for record in ranges[part].clone().filter(|record| record.is_multiple_of(step)) {
             keys.candidates_of(record, &mut candidates, &mut near);
         }
         let (mut levels, mut starts) = (Vec::new(), Vec::new());
-        let mut beginnings = Beginnings::default();
+        let mut scratch = Scratch::default();
         for candidate in &candidates {
-            let features = feature::measure(pair, *candidate, &mut beginnings);
+            let features = feature::measure(pair, *candidate, &mut scratch);
             levels.push(cold::levels(&features));
             starts.push(cold::first_guess(&features));
         }
         (candidates, levels, starts)
     });
-    let (mut candidates, mut levels, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let count = parts.iter().map(|part| part.0.len()).sum();
+    let (mut candidates, mut levels, mut starts) =
+        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
     for part in parts {
         candidates.extend(part.0);
         levels.extend(part.1);
         starts.extend(part.2);
     }
     let graph = Graph::new(pair.ledger.len(), pair.bank.len(), candidates);
-    ColdModel::fit(&graph, &levels, &starts, threads)
+    let records = pair.ledger.len().div_ceil(step).min(pair.bank.len());
+    ColdModel::fit(&graph, records, &levels, &starts, threads)
 }
 
 /// Finds and measures the candidates of the records that are still open, and keeps those the cold model does not exclude.
@@ -129,22 +158,22 @@ pub(crate) fn measure(
     open: &Open,
     threads: usize,
 ) -> Measured {
-    let keys = Keys::new(pair, blocking, &open.bank);
+    let keys = Keys::new(pair, blocking, open);
     let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
     let parts = parallel::map(ranges.len(), threads, |part| {
         let (mut kept, mut features) = (Vec::new(), Vec::new());
         let (mut candidates, mut near, mut row) = (Vec::new(), Vec::new(), Vec::new());
-        let mut beginnings = Beginnings::default();
+        let mut scratch = Scratch::default();
         for record in ranges[part].clone().filter(|record| open.ledger[*record]) {
             candidates.clear();
             row.clear();
             keys.candidates_of(record, &mut candidates, &mut near);
             for candidate in &candidates {
-                let mut measured = feature::measure(pair, *candidate, &mut beginnings);
+                let mut measured = feature::measure(pair, *candidate, &mut scratch);
                 measured[COLD_SCORE] = cold.score(&cold::levels(&measured));
                 row.push((*candidate, measured));
             }
-            keep_best(&mut row);
+            keep_best(&mut row, |features: &Features| features[COLD_SCORE]);
             for (candidate, measured) in &mut row {
                 feature::complete(pair, *candidate, measured);
             }
@@ -176,30 +205,70 @@ impl Open {
     }
 }
 
-fn keep_best(row: &mut Vec<(Candidate, Features)>) {
-    let best = row.iter().map(|(_, features)| features[COLD_SCORE]).fold(f32::NEG_INFINITY, f32::max);
-    row.retain(|(_, features)| features[COLD_SCORE] >= best - KEPT_WITHIN);
+fn keep_best<T>(row: &mut Vec<(Candidate, T)>, score: impl Fn(&T) -> f32) {
+    let best = row.iter().map(|(_, of)| score(of)).fold(f32::NEG_INFINITY, f32::max);
+    row.retain(|(_, of)| score(of) >= best - KEPT_WITHIN);
     if row.len() > KEPT_PER_RECORD_MAX {
-        row.sort_by(|a, b| b.1[COLD_SCORE].total_cmp(&a.1[COLD_SCORE]).then(a.0.cmp(&b.0)));
+        row.sort_by(|a, b| score(&b.1).total_cmp(&score(&a.1)).then(a.0.cmp(&b.0)));
         row.truncate(KEPT_PER_RECORD_MAX);
         row.sort_by_key(|(candidate, _)| *candidate);
     }
 }
 
-/// Judges by the cold model alone.
-pub(crate) fn judge_cold(measured: &Measured) -> Vec<Judged> {
-    let scores: Vec<f32> = measured.features.iter().map(|features| features[COLD_SCORE]).collect();
-    let probabilities = measured.graph.normalised(&scores, 20);
+/// Judges all candidates of a shard by the cold model alone, which needs no more of them than their scores.
+pub(crate) fn judge_cold(pair: &Pair, blocking: &Blocking, cold: &ColdModel, threads: usize) -> Vec<Judged> {
+    let keys = Keys::new(pair, blocking, &Open::all(pair));
+    let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
+    let parts = parallel::map(ranges.len(), threads, |part| {
+        let mut kept = Vec::new();
+        let (mut candidates, mut near, mut row) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scratch = Scratch::default();
+        for record in ranges[part].clone() {
+            candidates.clear();
+            keys.candidates_of(record, &mut candidates, &mut near);
+            row.clear();
+            row.extend(candidates.iter().map(|candidate| {
+                (*candidate, cold.score(&cold::levels(&feature::measure(pair, *candidate, &mut scratch))))
+            }));
+            keep_best(&mut row, |score| *score);
+            kept.extend_from_slice(&row);
+        }
+        kept
+    });
+    let (candidates, scores): (Vec<Candidate>, Vec<f32>) = parts.into_iter().flatten().unzip();
+    let graph = Graph::new(pair.ledger.len(), pair.bank.len(), candidates);
+    let probabilities = graph.normalised(&scores, 20);
     let confident: Vec<f32> = probabilities.iter().map(|probability| log_odds(*probability)).collect();
-    choose(&measured.graph, &scores, confident, ALONE_COLD)
+    choose(&graph, &scores, confident, ALONE_COLD)
 }
 
 const SHIPPED: &str = include_str!("../../../models/recon/v1.json");
 
 impl Model {
     /// The model in `models/recon/v1.json`, which is part of the program.
-    pub fn shipped() -> Result<Self, serde_json::Error> {
-        serde_json::from_str(SHIPPED)
+    pub fn shipped() -> Result<Self, ReadModelError> {
+        Self::read(SHIPPED.as_bytes())
+    }
+
+    /// Reads a model file, and refuses one that this program cannot judge by.
+    pub fn read(file: &[u8]) -> Result<Self, ReadModelError> {
+        let model: Self = serde_json::from_slice(file)?;
+        if model.origin.features != origin::features_sha256() {
+            return Err(ReadModelError::OtherFeatures);
+        }
+        let is_sound = model.cold.is_sound()
+            && model.first.is_sound(FEATURES)
+            && model.second.is_sound(WIDE)
+            && model.calibration.is_sound()
+            && model.cuts.len() == PROFILED
+            && model.cuts.iter().all(|cuts| cuts.len() < TENTHS)
+            && !model.threshold.is_nan();
+        if is_sound { Ok(model) } else { Err(ReadModelError::Unsound) }
+    }
+
+    /// The model file: the same model gives the same bytes.
+    pub fn to_file(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
     }
 
     /// SHA-256 of that file.
@@ -216,12 +285,12 @@ impl Model {
     }
 
     /// Judges measured candidates, and says why.
-    pub(crate) fn judge(&self, measured: &Measured, threads: usize) -> Verdicts {
+    pub(crate) fn judge(&self, measured: &Measured, threads: usize) -> Vec<Verdict> {
         let first = score_all(&self.first, &measured.features, threads);
         let (graph, wide) = with_context(measured, &first);
         let second = score_rows(&self.second, &wide, threads);
         let judged = choose(&graph, &second, second.clone(), ALONE);
-        let mut verdicts = Verdicts::default();
+        let mut chosen_pairs = Vec::new();
         for entry in 0..graph.rows() {
             let mut ranked: Vec<usize> = graph.row(entry).collect();
             ranked.sort_by(|a, b| second[*b].total_cmp(&second[*a]).then(a.cmp(b)));
@@ -229,22 +298,8 @@ impl Model {
                 .iter()
                 .copied()
                 .find(|position| judged[*position].is_chosen && second[*position] >= MATCH_MIN);
-            let is_sure = chosen.is_some_and(|position| second[position] >= self.threshold);
-            let mut shown: Vec<usize> = measured.graph.row(entry).collect();
-            if !shown.is_empty() && (!is_sure || ranked.len() > 1) {
-                shown.sort_by(|a, b| first[*b].total_cmp(&first[*a]).then(a.cmp(b)));
-                let mut lines: Vec<u32> = ranked.iter().map(|place| graph.candidates[*place].bank).collect();
-                lines.extend(
-                    shown
-                        .iter()
-                        .filter(|place| first[**place] < HOPELESS)
-                        .map(|place| measured.graph.candidates[*place].bank),
-                );
-                lines.truncate(SUGGESTIONS_MAX);
-                verdicts.suggestions.push((entry as u32, lines));
-            }
             let Some(position) = chosen else { continue };
-            verdicts.chosen.push(Verdict {
+            chosen_pairs.push(Verdict {
                 candidate: graph.candidates[position],
                 score: second[position],
                 runner_up: ranked
@@ -252,9 +307,36 @@ impl Model {
                     .find(|other| **other != position)
                     .map(|other| (graph.candidates[*other].bank, second[*other])),
                 reasons: self.reasons(&wide[position]),
+                tenths: self.tenths(&wide[position], second[position]),
             });
         }
-        verdicts
+        chosen_pairs
+    }
+
+    /// Up to three bank lines for each open entry, best first, out of the lines that are open too. They are few, so the
+    /// keys may be wide: what a person is shown need not have the right amount.
+    pub(crate) fn suggest(&self, pair: &Pair, open: &Open, threads: usize) -> Vec<(u32, Vec<u32>)> {
+        let measured = measure(pair, &self.blocking.wide(), &self.cold, open, threads);
+        let scores = score_all(&self.first, &measured.features, threads);
+        (0..measured.graph.rows())
+            .filter_map(|entry| {
+                let mut ranked: Vec<usize> = measured.graph.row(entry).collect();
+                ranked.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+                ranked.truncate(SUGGESTIONS_MAX);
+                let lines: Vec<u32> =
+                    ranked.iter().map(|place| measured.graph.candidates[*place].bank).collect();
+                (!lines.is_empty()).then_some((entry as u32, lines))
+            })
+            .collect()
+    }
+
+    fn tenths(&self, row: &[f32; WIDE], score: f32) -> [u8; PROFILED] {
+        let mut tenths = [0; PROFILED];
+        for (place, (tenth, cuts)) in tenths.iter_mut().zip(&self.cuts).enumerate() {
+            let value = if place < FEATURES { row[place] } else { score };
+            *tenth = cuts.partition_point(|cut| *cut < value) as u8;
+        }
+        tenths
     }
 
     /// What moved the score most, in log-odds, both stages together: the second stage's trust in the first score is
@@ -295,6 +377,7 @@ impl Model {
         certainty: Certainty,
         threads: usize,
     ) -> Self {
+        let rules = origin::rules_sha256(&blocking, certainty);
         let fold_of = |candidate: &Candidate| (text_hash(candidate.ledger) % FOLDS as u64) as usize;
         let labelled = |position: &usize| outcomes[*position].is_some();
         let all: Vec<usize> = (0..measured.graph.len()).filter(labelled).collect();
@@ -344,8 +427,26 @@ impl Model {
             .map(|(score, _)| *score)
             .filter(|score| calibration.probability(*score) < certainty.probability_min)
             .fold(f32::NEG_INFINITY, f32::max);
-        let threshold = certified_threshold(&known, certainty.precision_min).max(doubtful.next_up());
-        Self { blocking, cold, first, second, calibration, threshold }
+        let threshold =
+            certified_threshold(&known, certainty.precision_min).max(doubtful.next_up()).min(f32::MAX);
+        let cuts = (0..PROFILED)
+            .map(|place| {
+                let matches = chosen
+                    .iter()
+                    .enumerate()
+                    .filter(|(position, judged)| judged.is_chosen && kept_outcomes[*position] == Some(true));
+                tenths_of(
+                    matches
+                        .map(
+                            |(position, judged)| {
+                                if place < FEATURES { wide[position][place] } else { judged.score }
+                            },
+                        )
+                        .collect(),
+                )
+            })
+            .collect();
+        Self { origin: Origin::of_code(rules), cuts, blocking, cold, first, second, calibration, threshold }
     }
 }
 
@@ -365,6 +466,15 @@ pub(crate) fn certified_threshold(known: &[(f32, bool)], precision_min: f64) -> 
         }
     }
     threshold
+}
+
+/// Nine values that part ten equal shares, fewer where values repeat.
+fn tenths_of(mut values: Vec<f32>) -> Vec<f32> {
+    values.sort_by(f32::total_cmp);
+    let mut cuts: Vec<f32> =
+        (1..TENTHS).filter_map(|tenth| values.get(values.len() * tenth / TENTHS).copied()).collect();
+    cuts.dedup();
+    cuts
 }
 
 fn text_hash(number: u32) -> u64 {

@@ -7,6 +7,7 @@
 //! falls back at once. Pure: the caller keeps the counts.
 
 use crate::calibrate::error_rate_up;
+use crate::engine::Decision;
 use crate::text;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,65 @@ pub fn next_stage(now: Stage, decided: Decided) -> Stage {
         Stage::Suggest if bound <= ERROR_RATE_MAX && !is_refuted => Stage::Auto,
         Stage::Auto if is_refuted || bound > ERROR_RATE_MAX => Stage::Suggest,
         Stage::Shadow | Stage::Suggest | Stage::Auto => now,
+    }
+}
+
+/// What is decided alike: matches of one kind on one account and rail.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Segment {
+    /// The account.
+    pub account: String,
+    /// How the money travelled.
+    pub rail: String,
+    /// `reference`, `model` or the kind of group.
+    pub how: String,
+}
+
+/// Limits that hold in every segment, whatever it has proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caps {
+    /// Above this nothing is posted without a person.
+    pub posted_minor_units_max: u128,
+    /// Above this one person is not enough.
+    pub one_person_minor_units_max: u128,
+    /// How many in a million of what was posted are looked at all the same; 10,000 to 20,000 is usual.
+    pub audit_ppm: u32,
+}
+
+/// Where a match goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// Counted, shown to nobody.
+    Shadow,
+    /// One person decides.
+    Person,
+    /// One person proposes, another confirms.
+    FourEyes,
+    /// Posted.
+    Posted,
+    /// Posted, and a person looks at it afterwards.
+    PostedAndAudited,
+}
+
+/// Where a match goes: by what its segment may do, by what the engine is sure of, by its amount, and by lot.
+pub fn route(
+    stage: Stage,
+    decision: Decision,
+    minor_units: i128,
+    caps: Caps,
+    (match_id, secret): (&str, u64),
+) -> Route {
+    let size = minor_units.unsigned_abs();
+    let by_people = if size > caps.one_person_minor_units_max { Route::FourEyes } else { Route::Person };
+    match (stage, decision) {
+        (Stage::Shadow, _) => Route::Shadow,
+        (Stage::Suggest, _) | (Stage::Auto, Decision::Suggest) => by_people,
+        (Stage::Auto, Decision::Auto) if size > caps.posted_minor_units_max => by_people,
+        (Stage::Auto, Decision::Auto) if is_audited(match_id, secret, caps.audit_ppm) => {
+            Route::PostedAndAudited
+        }
+        (Stage::Auto, Decision::Auto) => Route::Posted,
     }
 }
 

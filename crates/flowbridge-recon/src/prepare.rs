@@ -13,7 +13,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 pub(crate) const INVOICE_DIGITS_MIN: usize = 6;
 const INVOICE_DIGITS_MAX: usize = 18;
 /// What banks write where there is no reference.
-const PLACEHOLDERS: [&[u8]; 5] = [b"NOTPROVIDED", b"NONREF", b"NOTAVAILABLE", b"NONE", b"NA"];
+const PLACEHOLDERS: [&[u8]; 8] =
+    [b"NOTPROVIDED", b"NONREF", b"NOREF", b"NOTAVAILABLE", b"NOTGIVEN", b"UNKNOWN", b"NONE", b"NA"];
 const TOKENS_PER_RECORD_MAX: usize = 24;
 const INVOICES_PER_RECORD_MAX: usize = 40;
 
@@ -169,11 +170,8 @@ impl Side {
         self.tokens.close();
 
         let from = self.invoices.items.len();
+        push_numbers(&self.reference.items[begin_reference..], &mut self.invoices.items);
         push_numbers(&self.narrative.items[begin..], &mut self.invoices.items);
-        push_numbers(
-            self.joined.items.get(self.joined.bounds[self.joined.bounds.len() - 2] as usize..).unwrap_or(&[]),
-            &mut self.invoices.items,
-        );
         self.invoices.items.truncate(from + INVOICES_PER_RECORD_MAX);
         sort_from(&mut self.invoices.items, from);
         self.invoices.close();
@@ -228,11 +226,29 @@ fn push_compact(text: &str, out: &mut Vec<u8>) {
     out.extend(text.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_uppercase()).take(64));
 }
 
+/// Numbers that stand alone (`1002206`), behind a prefix (`RE1002206`), or cut in two by a line break (`10 02206`). Digits
+/// between letters belong to a reference, where a date or a hexadecimal run would pass for somebody else's invoice.
 fn push_numbers(text: &[u8], out: &mut Vec<u64>) {
-    for run in text.split(|byte| !byte.is_ascii_digit()) {
-        if (INVOICE_DIGITS_MIN..=INVOICE_DIGITS_MAX).contains(&run.len()) {
-            out.push(run.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')));
+    let mut before: &[u8] = &[];
+    for word in text::words(text) {
+        let letters = word.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+        let digits = &word[letters..];
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        if !is_number {
+            before = &[];
+            continue;
         }
+        push_number(digits, &[], out);
+        if letters == 0 && !before.is_empty() {
+            push_number(before, digits, out);
+        }
+        before = digits;
+    }
+}
+
+fn push_number(head: &[u8], tail: &[u8], out: &mut Vec<u64>) {
+    if (INVOICE_DIGITS_MIN..=INVOICE_DIGITS_MAX).contains(&(head.len() + tail.len())) {
+        out.push(head.iter().chain(tail).fold(0, |number, digit| number * 10 + u64::from(digit - b'0')));
     }
 }
 

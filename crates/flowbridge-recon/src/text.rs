@@ -31,6 +31,15 @@ pub(crate) fn fold_into(text: &str, out: &mut Vec<u8>) {
             'ý' | 'Ý' | 'ÿ' => out.push(b'Y'),
             // An apostrophe or a full stop joins: O'BRIEN, S.A.
             '\'' | '.' | '’' => {}
+            // Accents that stand by themselves, as some systems write them.
+            '\u{300}'..='\u{36f}' => {}
+            // Other alphabets stay as they are: equal names are equal there too.
+            letter if letter.is_alphanumeric() => {
+                let mut bytes = [0; 4];
+                for upper in letter.to_uppercase() {
+                    out.extend_from_slice(upper.encode_utf8(&mut bytes).as_bytes());
+                }
+            }
             _ => {
                 if out.len() > begin && out.last() != Some(&b' ') {
                     out.push(b' ');

@@ -57,6 +57,22 @@ impl Trees {
         score
     }
 
+    /// Can every row of `width` features be scored? Children stand behind their parent, so that every way ends.
+    pub(crate) fn is_sound(&self, width: usize) -> bool {
+        self.base.is_finite()
+            && self.trees.iter().all(|tree| {
+                !tree.is_empty()
+                    && tree.iter().enumerate().all(|(place, node)| {
+                        let is_leaf = node.feature == LEAF;
+                        node.value.is_finite()
+                            && (is_leaf
+                                || usize::from(node.feature) < width
+                                    && node.left as usize > place
+                                    && (node.left as usize) < tree.len() - 1)
+                    })
+            })
+    }
+
     /// Adds what each feature contributed to the score of a row; their sum and the returned base is the score.
     pub(crate) fn explain(&self, row: &[f32], contributions: &mut [f32]) -> f32 {
         let mut base = self.base;

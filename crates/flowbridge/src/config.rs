@@ -36,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) breaker: BreakerSection,
     pub(crate) security: SecuritySection,
     pub(crate) observability: ObservabilitySection,
+    pub(crate) explanations: ExplanationsSection,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -210,6 +211,17 @@ pub(crate) struct ObservabilitySection {
     pub(crate) metrics_listen: SocketAddr,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExplanationsSection {
+    pub(crate) url: String,
+    pub(crate) urls_allowed: Vec<String>,
+    pub(crate) model: String,
+    pub(crate) key_file: PathBuf,
+    pub(crate) timeout_ms: u64,
+    pub(crate) asked_per_run_max: usize,
+}
+
 impl Config {
     /// Defaults, then the file, then the environment (`FLOWBRIDGE__SECTION__KEY`).
     pub(crate) fn load(file: Option<&Path>) -> Result<Self> {
@@ -351,6 +363,7 @@ mod tests {
             config.webhooks.private_ranges_allowed.is_empty(),
             "production reaches public addresses only"
         );
+        assert!(config.explanations.url.is_empty(), "no language model is asked unless somebody says which");
     }
 
     #[test]

@@ -8,7 +8,13 @@ use super::{Balance, Entry, ReadStatementError, Statement, amount, tidy};
 use crate::date::Date;
 
 pub(super) fn read(file: &[u8]) -> Result<Vec<Statement>, ReadStatementError> {
-    let document = xml::read(file)?;
+    let root = xml::read(file)?;
+    // Networks and archives put an envelope around the document.
+    let document = std::iter::once(&root)
+        .chain(root.all())
+        .chain(root.all().iter().flat_map(|element| element.all()))
+        .find(|element| element.name == "Document")
+        .unwrap_or(&root);
     let refuse = |problem: &str| ReadStatementError::Malformed { line: 0, problem: problem.to_owned() };
     let message = document.all().first().ok_or_else(|| refuse("an empty document"))?;
     let namespace = if document.namespace.is_empty() { &message.namespace } else { &document.namespace };

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const COLUMNS_MAX: usize = 256;
+/// The headers are among the first lines.
+const HEADER_LINES_MAX: usize = 50;
 
 /// Which column means what. Columns are named as in the file's first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,24 +53,20 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
     let text = super::decode(file);
     let delimiter =
         u8::try_from(mapping.delimiter).map_err(|_| refuse(0, "the delimiter must be one byte".into()))?;
-    let mut reader =
-        ::csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text.as_bytes());
-    let headers = reader.headers().map_err(|error| refuse(1, error.to_string()))?.clone();
-    if headers.len() > COLUMNS_MAX {
-        return Err(refuse(1, format!("more than {COLUMNS_MAX} columns")));
-    }
-    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-    for (meaning, column) in &mapping.columns {
-        let place = headers
-            .iter()
-            .position(|header| header.trim() == column)
-            .ok_or_else(|| refuse(1, format!("no column {column:?} for {meaning}")))?;
-        places.insert(meaning, place);
-    }
+    let mut reader = ::csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .flexible(true)
+        .has_headers(false)
+        .from_reader(text.as_bytes());
+    let mut rows = reader.records();
+    let (headers, places) = headers(&mut rows, mapping)?;
     let mut statements: BTreeMap<(String, String), Statement> = BTreeMap::new();
-    for (number, row) in reader.records().enumerate() {
-        let line = number + 2;
-        let row = row.map_err(|error| refuse(line, error.to_string()))?;
+    for row in rows {
+        let row = row.map_err(|error| refuse(headers, error.to_string()))?;
+        let line = row.position().map_or(headers, |position| position.line() as usize);
+        if row.iter().all(|field| field.trim().is_empty()) {
+            continue;
+        }
         let field =
             |meaning: &str| places.get(meaning).and_then(|place| row.get(*place)).unwrap_or("").trim();
         let or_else = |meaning: &str, other: &str| {
@@ -117,6 +115,45 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
         });
     }
     Ok(statements.into_values().collect())
+}
+
+/// The line of the headers, and the place of each meaning. Many banks write a few lines about the account before the headers:
+/// these are the first line that has all columns of the mapping.
+fn headers<'a>(
+    rows: &mut ::csv::StringRecordsIter<'_, &[u8]>,
+    mapping: &'a CsvMapping,
+) -> Result<(usize, BTreeMap<&'a str, usize>), ReadStatementError> {
+    let refuse = |line: usize, problem: String| ReadStatementError::Malformed { line, problem };
+    let mut missing = String::new();
+    for row in rows.take(HEADER_LINES_MAX) {
+        let row = row.map_err(|error| refuse(1, error.to_string()))?;
+        let line = row.position().map_or(1, |position| position.line() as usize);
+        if row.len() > COLUMNS_MAX {
+            return Err(refuse(line, format!("more than {COLUMNS_MAX} columns")));
+        }
+        let place = |column: &str| {
+            let column = column.trim();
+            let names = || row.iter().map(str::trim);
+            names()
+                .position(|header| header == column)
+                .or_else(|| names().position(|header| header.eq_ignore_ascii_case(column)))
+        };
+        let found: BTreeMap<&str, usize> = mapping
+            .columns
+            .iter()
+            .filter_map(|(meaning, column)| place(column).map(|place| (meaning.as_str(), place)))
+            .collect();
+        if found.len() == mapping.columns.len() {
+            return Ok((line, found));
+        }
+        if missing.is_empty() {
+            let lacking = mapping.columns.iter().find(|(meaning, _)| !found.contains_key(meaning.as_str()));
+            missing = lacking.map_or_else(String::new, |(meaning, column)| {
+                format!("no line with all columns of the mapping; the first has no {column:?} for {meaning}")
+            });
+        }
+    }
+    Err(refuse(1, if missing.is_empty() { "an empty file".to_owned() } else { missing }))
 }
 
 fn date(text: &str, order: &str) -> Option<Date> {

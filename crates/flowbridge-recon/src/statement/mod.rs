@@ -253,8 +253,9 @@ fn number_repeats(statement: &mut Statement, seen: &mut BTreeMap<u64, u32>) {
 }
 
 fn detect(file: &[u8]) -> Result<Format, ReadStatementError> {
-    let head = String::from_utf8_lossy(&file[..file.len().min(4_096)]);
-    let head = head.trim_start_matches('\u{feff}').trim_start();
+    // Whole pairs of bytes, so that UTF-16 is not cut in the middle.
+    let head = decode(&file[..file.len().min(4_096)]);
+    let head = head.trim_start();
     if head.starts_with("OFXHEADER") || head.contains("<OFX>") || head.contains("<?OFX") {
         return Ok(Format::Ofx);
     }
@@ -271,12 +272,49 @@ fn detect(file: &[u8]) -> Result<Format, ReadStatementError> {
     Err(ReadStatementError::UnknownFormat)
 }
 
-/// UTF-8, or else the Latin alphabet that old formats are written in.
+/// Text of a file in UTF-8, UTF-16, or else the Latin alphabet that old formats are written in; lines end in one way.
 fn decode(file: &[u8]) -> String {
-    std::str::from_utf8(file).map_or_else(
-        |_| file.iter().map(|byte| char::from(*byte)).collect(),
-        |text| text.trim_start_matches('\u{feff}').to_owned(),
-    )
+    let text = unicode(file).unwrap_or_else(|| windows_1252(file));
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
+}
+
+/// UTF-16 by its mark, or by the zeros of its first letters; else UTF-8, if it is that.
+fn unicode(file: &[u8]) -> Option<String> {
+    let units = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| read([pair[0], pair[1]])).collect();
+        String::from_utf16(&units).ok().filter(|_| bytes.len().is_multiple_of(2))
+    };
+    match file {
+        [0xff, 0xfe, rest @ ..] => units(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => units(rest, u16::from_be_bytes),
+        [1..=127, 0, 1..=127, 0, ..] => units(file, u16::from_le_bytes),
+        [0, 1..=127, 0, 1..=127, ..] => units(file, u16::from_be_bytes),
+        _ => std::str::from_utf8(file).ok().map(|text| text.trim_start_matches('\u{feff}').to_owned()),
+    }
+}
+
+/// Every byte is a letter there, so that this never fails.
+fn windows_1252(file: &[u8]) -> String {
+    const FROM_80: [char; 32] = [
+        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',
+        '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+    ];
+    file.iter()
+        .map(|byte| match byte {
+            0x80..=0x9f => FROM_80[usize::from(byte - 0x80)],
+            other => char::from(*other),
+        })
+        .collect()
+}
+
+/// A number as people write it: of a full stop and a comma, the last is the decimal mark.
+fn plain_decimal(text: &str) -> String {
+    match (text.rfind('.'), text.rfind(',')) {
+        (Some(stop), Some(comma)) if stop > comma => text.replace(',', ""),
+        (Some(_), Some(_)) => text.replace('.', "").replacen(',', ".", 1),
+        (None, Some(_)) => text.replacen(',', ".", 1),
+        (_, None) => text.to_owned(),
+    }
 }
 
 /// An unsigned decimal with a full stop, in minor units of the currency. Currencies that are unknown or withdrawn (old
@@ -295,7 +333,10 @@ fn signed_amount(text: &str, currency: &str) -> Result<i128, String> {
     let text = text.trim();
     let (is_negative, digits) = match (text.strip_prefix('-'), text.strip_suffix('-')) {
         (Some(digits), _) | (None, Some(digits)) => (true, digits),
-        (None, None) => (false, text.strip_prefix('+').unwrap_or(text)),
+        (None, None) => match text.strip_prefix('\u{2212}') {
+            Some(digits) => (true, digits),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        },
     };
     let units = amount(digits, currency)?;
     Ok(if is_negative { -units } else { units })

@@ -1,6 +1,6 @@
 //! OFX 1 (SGML, closing tags left out) and OFX 2 (XML) by the same reader: a tag, and the text up to the next one.
 
-use super::{Balance, Entry, ReadStatementError, Statement, signed_amount, tidy};
+use super::{Balance, Entry, ReadStatementError, Statement, plain_decimal, signed_amount, tidy};
 use crate::date::Date;
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
                 if let Some((units, _)) = balance.take()
                     && let Some(statement) = statements.last_mut()
                 {
-                    let minor_units = signed_amount(&units.replace(',', "."), &currency).map_err(refuse)?;
+                    let minor_units = signed_amount(&plain_decimal(&units), &currency).map_err(refuse)?;
                     statement.closing = Some(Balance { minor_units, on: Date::parse_compact(&value) });
                 }
             }
@@ -67,7 +67,7 @@ fn entry_of(fields: &BTreeMap<String, String>, currency: &str) -> Result<Entry, 
     let field = |name: &str| fields.get(name).map_or("", String::as_str);
     let day = Date::parse_compact(field("DTPOSTED"));
     Ok(Entry {
-        minor_units: signed_amount(&field("TRNAMT").replace(',', "."), currency)?,
+        minor_units: signed_amount(&plain_decimal(field("TRNAMT")), currency)?,
         currency: currency.to_owned(),
         booked_on: Some(day.ok_or("no DTPOSTED")?),
         value_on: Date::parse_compact(field("DTAVAIL")).or(day),

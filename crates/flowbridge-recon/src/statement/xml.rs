@@ -3,6 +3,7 @@
 use super::ReadStatementError;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
+use std::borrow::Cow;
 
 const DEPTH_MAX: usize = 40;
 const ELEMENTS_MAX: usize = 20_000_000;
@@ -49,9 +50,8 @@ impl Element {
 
 /// Reads a whole file.
 pub(super) fn read(file: &[u8]) -> Result<Element, ReadStatementError> {
-    let text = std::str::from_utf8(file)
-        .map_err(|_| ReadStatementError::Malformed { line: 0, problem: "the file is not in UTF-8".into() })?;
-    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let text = text_of(file)?;
+    let text = text.trim_start();
     let mut reader = Reader::from_str(text);
     let mut open: Vec<Element> = Vec::new();
     let mut elements = 0;
@@ -129,6 +129,30 @@ pub(super) fn read(file: &[u8]) -> Result<Element, ReadStatementError> {
             }
         }
     }
+}
+
+/// The file's text: in Unicode, or in what its declaration says where that is an alphabet of one byte a letter.
+fn text_of(file: &[u8]) -> Result<Cow<'_, str>, ReadStatementError> {
+    if let Ok(text) = std::str::from_utf8(file) {
+        return Ok(Cow::Borrowed(text.trim_start_matches('\u{feff}')));
+    }
+    if let Some(text) = super::unicode(file) {
+        return Ok(Cow::Owned(text));
+    }
+    let head = super::windows_1252(&file[..file.len().min(200)]).to_lowercase();
+    let declared =
+        head.split_once("?>").and_then(|(head, _)| head.split_once("encoding=")).map(|(_, rest)| rest);
+    let is_latin = declared.is_some_and(|name| {
+        let name = name.trim_start_matches(['"', '\'']);
+        ["iso-8859-1", "iso-8859-15", "windows-1252", "latin1", "us-ascii"]
+            .iter()
+            .any(|known| name.starts_with(known))
+    });
+    if is_latin {
+        return Ok(Cow::Owned(super::windows_1252(file)));
+    }
+    let problem = "the file is in none of UTF-8, UTF-16 and a declared Latin encoding".to_owned();
+    Err(ReadStatementError::Malformed { line: 0, problem })
 }
 
 fn element(start: &BytesStart<'_>) -> Result<Element, String> {

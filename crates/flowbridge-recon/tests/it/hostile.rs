@@ -46,6 +46,70 @@ fn document_types_undefined_entities_and_depth_are_refused() {
     assert_eq!(statement::read(b"hello", None), Err(ReadStatementError::UnknownFormat));
 }
 
+/// The same file as other systems would write it.
+fn written_otherwise(text: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let utf16 = |bytes: fn(u16) -> [u8; 2], mark: [u8; 2]| -> Vec<u8> {
+        mark.into_iter().chain(text.encode_utf16().flat_map(bytes)).collect()
+    };
+    vec![
+        ("a mark before UTF-8", [b"\xef\xbb\xbf", text.as_bytes()].concat()),
+        ("lines of Windows", text.replace('\n', "\r\n").into_bytes()),
+        ("lines of an old Mac", text.replace('\n', "\r").into_bytes()),
+        ("UTF-16, little end first", utf16(u16::to_le_bytes, [0xff, 0xfe])),
+        ("UTF-16, big end first", utf16(u16::to_be_bytes, [0xfe, 0xff])),
+        ("blank lines before", format!("\n \n{text}").into_bytes()),
+    ]
+}
+
+#[test]
+fn files_read_alike_however_they_were_saved() {
+    let camt =
+        CAMT.replacen("<Ntry>", "<Ntry><AddtlNtryInf>Käse & Söhne</AddtlNtryInf>", 1).replace('&', "&amp;");
+    for (text, wanted) in [(camt.as_str(), -1_005), (MT940, -1_005), (BAI2, 100), (OFX, -1_005)] {
+        for (how, file) in written_otherwise(text) {
+            let read = statement::read(&file, None).unwrap_or_else(|error| panic!("{how}: {error}\n{text}"));
+            let entries: Vec<i128> = read
+                .statements
+                .iter()
+                .flat_map(|read| &read.entries)
+                .map(|entry| entry.minor_units)
+                .collect();
+            assert_eq!(entries, [wanted], "{how}: {text}");
+        }
+    }
+    let latin = |declared: &str| -> Vec<u8> {
+        let text = format!("<?xml version='1.0' encoding='{declared}'?>{camt}");
+        text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect()
+    };
+    let read = statement::read(&latin("ISO-8859-1"), None).unwrap();
+    assert_eq!(read.statements[0].entries[0].text, "Käse & Söhne");
+    assert!(statement::read(&latin("UTF-8"), None).is_err(), "a file that is not what it says");
+}
+
+#[test]
+fn envelopes_and_prefixes_do_not_hide_a_document() {
+    let prefixed = CAMT.replace("</", "</a:").replace("xmlns=", "xmlns:a=");
+    let prefixed = prefixed.replace('<', "<a:").replace("<a:/a:", "</a:");
+    let wrapped = format!("<?xml version='1.0'?><Envelope xmlns='urn:e'><AppHdr/>{CAMT}</Envelope>");
+    assert_eq!(units(&prefixed), [-1_005]);
+    assert_eq!(units(&wrapped), [-1_005]);
+}
+
+#[test]
+fn a_table_may_begin_with_lines_about_the_account() {
+    let mapping: CsvMapping = serde_json::from_value(serde_json::json!({
+        "delimiter": ";", "decimal_mark": ",", "thousands_mark": ".", "date_order": "dmy", "currency": "EUR",
+        "account": "NL1", "columns": {"booked_on": "Buchungstag", "amount": "Betrag", "text": "Zweck"},
+    }))
+    .unwrap();
+    let file = "Girokonto;NL1\nVon:;01.11.2026\n\n\"BUCHUNGSTAG\";Zweck;Betrag\n20.11.26;\"a;\nb\";\u{2212}1.010,05\n;;\n";
+    let read = statement::read(file.as_bytes(), Some(&mapping)).unwrap();
+    let entries = &read.statements[0].entries;
+    assert_eq!((entries.len(), entries[0].minor_units, entries[0].text.as_str()), (1, -101_005, "a; b"));
+    let refused = statement::read(b"Buchungstag;Zweck\n20.11.26;a\n", Some(&mapping)).unwrap_err();
+    assert!(refused.to_string().contains("Betrag"), "{refused}");
+}
+
 #[test]
 fn equal_lines_are_kept_and_numbered() {
     let line = ":61:2611201120DR10,05NTRFNONREF//X\n:86:166?00A?20EREF+1?32N\n";

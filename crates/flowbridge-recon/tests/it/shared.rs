@@ -15,8 +15,12 @@ pub(crate) fn folder(path: &str) -> Option<PathBuf> {
     if folder.exists() {
         return Some(folder);
     }
-    // Past the capture of test output, so that it is seen when all is green.
-    let notice = format!("SKIPPED, NOTHING PROVED: no {}; set FLOWBRIDGE_TEST_DATA\n", folder.display());
-    std::io::stderr().write_all(notice.as_bytes()).expect("standard error is open");
+    skipped(&format!("no {}; set FLOWBRIDGE_TEST_DATA", folder.display()));
     None
+}
+
+/// Says that a test proved nothing, and why; past the capture of test output, so that it is seen when all is green.
+pub(crate) fn skipped(why: &str) {
+    let notice = format!("SKIPPED, NOTHING PROVED: {why}\n");
+    std::io::stderr().write_all(notice.as_bytes()).expect("standard error is open");
 }

@@ -1,8 +1,8 @@
 //! Synthetic books: the goals on a seed that nothing was trained on, and the same answer however it is asked.
 
-use flowbridge_recon::engine::{self, Settings};
+use flowbridge_recon::engine::{self, Decision, Settings};
 use flowbridge_recon::generate::{self, Recipe};
-use flowbridge_recon::policy::{Decided, Stage, next_stage};
+use flowbridge_recon::policy::{Caps, Decided, Route, Stage, next_stage, route};
 use flowbridge_recon::report::{Manifest, Report};
 use flowbridge_recon::{Model, evaluate};
 use std::collections::BTreeMap;
@@ -53,4 +53,21 @@ fn only_proof_by_people_leads_to_posting_alone() {
     assert_eq!(next_stage(Stage::Suggest, decided(4_742, 1)), Stage::Auto);
     let breached = Decided { audited: 100, audit_errors: 3, ..decided(5_000, 0) };
     assert_eq!(next_stage(Stage::Auto, breached), Stage::Suggest);
+}
+
+#[test]
+fn amount_and_lot_send_matches_to_people_even_where_posting_alone_is_proven() {
+    let caps = Caps { posted_minor_units_max: 1_000, one_person_minor_units_max: 5_000, audit_ppm: 15_000 };
+    let of = |stage, decision, units| route(stage, decision, units, caps, ("M1", 7));
+    assert_eq!(of(Stage::Shadow, Decision::Auto, 10), Route::Shadow);
+    assert_eq!(of(Stage::Suggest, Decision::Auto, 10), Route::Person);
+    assert_eq!(of(Stage::Auto, Decision::Suggest, 10), Route::Person);
+    assert_eq!(of(Stage::Auto, Decision::Auto, -1_001), Route::Person);
+    assert_eq!(of(Stage::Auto, Decision::Auto, -5_001), Route::FourEyes);
+    let routes: Vec<Route> = (0..100_000)
+        .map(|place| route(Stage::Auto, Decision::Auto, 1_000, caps, (&format!("M{place}"), 7)))
+        .collect();
+    let audited = routes.iter().filter(|route| **route == Route::PostedAndAudited).count();
+    assert!((1_300..1_700).contains(&audited), "{audited} of 100,000");
+    assert!(routes.iter().all(|route| matches!(route, Route::Posted | Route::PostedAndAudited)));
 }

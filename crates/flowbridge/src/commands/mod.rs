@@ -131,7 +131,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Keys(command) => keys::run(&command, &config()?),
         Command::Events(command) => events::run(command, &database(&config()?)?).await,
         Command::Dlq(command) => dlq::run(command, &database(&config()?)?).await,
-        Command::Recon(ReconGroup::Files(command)) => recon::run(command),
+        Command::Recon(ReconGroup::Files(command)) => recon::run(command, config).await,
         Command::Recon(ReconGroup::Running(command)) => reconciliation::run(command).await,
         Command::Breaker(command) => reconciliation::breaker(command).await,
     }

@@ -1,13 +1,18 @@
 //! `flowbridge recon`: matching of files, evaluation and measurement. Nothing here needs a database.
 
+mod models;
+mod reword;
+
 use super::say;
+use crate::config::Config;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use flowbridge_recon::anomaly::{self, Memory, Severity};
 use flowbridge_recon::date::Date;
 use flowbridge_recon::engine::{self, Decision, Settings};
 use flowbridge_recon::evaluate::{self, PublicFigures, SyntheticFigures};
 use flowbridge_recon::generate::{self, Recipe};
-use flowbridge_recon::report::{self, Manifest, Report};
+use flowbridge_recon::report::{self, Extras, Manifest, Report};
 use flowbridge_recon::statement::{self, CsvMapping};
 use flowbridge_recon::{Model, files, gate, train};
 use std::collections::BTreeMap;
@@ -17,6 +22,8 @@ use std::process::ExitCode;
 
 /// First seed of evaluations; neither training nor development used it or those after it.
 const EVALUATION_SEED: u64 = 1_000_001;
+/// Seed of the books that decisions are made about; the ones behind it are judged.
+const LEARNING_SEED: u64 = 1_000_101;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReconCommand {
@@ -30,6 +37,14 @@ pub(crate) enum ReconCommand {
     Bench(BenchArgs),
     /// Train the model that is shipped, on synthetic books
     Train(TrainArgs),
+    /// Learn from people's decisions, and compare the new model with the one in force
+    Retrain(models::RetrainArgs),
+    /// Put a model in force; takes two people
+    Promote(models::PromoteArgs),
+    /// Put a model in force again that was so before; takes two people
+    Rollback(models::RollbackArgs),
+    /// Show which model is in force, and every change
+    Models(models::ModelsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -49,9 +64,17 @@ pub(crate) struct RunArgs {
     /// The day to look at; without it the last day of the statements
     #[arg(long, value_name = "DATE")]
     as_of: Option<String>,
-    /// A model that `train` made, instead of the one that is shipped
-    #[arg(long, value_name = "FILE")]
+    /// A model that `train` or `retrain` made, instead of the one that is shipped
+    #[arg(long, value_name = "FILE", conflicts_with = "models")]
     model: Option<PathBuf>,
+    /// A folder of models: the one in force there is used
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// What earlier runs looked like, to see what is unusual; this run is added to it
+    #[arg(long, value_name = "FILE")]
+    memory: Option<PathBuf>,
+    #[command(flatten)]
+    reword: reword::RewordArgs,
     /// Where the report goes
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -68,6 +91,9 @@ pub(crate) struct EvaluateArgs {
     /// Ledger entries per seed
     #[arg(long, default_value_t = 20_000)]
     entries: usize,
+    /// Measure instead what 5,000 decisions at a noisy bank are worth
+    #[arg(long, conflicts_with_all = ["data", "seeds"])]
+    learning: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -94,6 +120,14 @@ pub(crate) struct BenchArgs {
     /// Ledger entries and bank lines together
     #[arg(long, default_value_t = 200_000)]
     records: usize,
+    /// Match the public set of this folder instead, with nothing but its two files; `cargo xtask peer splink` does the same
+    /// with Splink
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Books are made and matched in pieces of this many records, as accounts are by several nights or machines; what is in
+    /// memory is one piece
+    #[arg(long, default_value_t = 1_000_000)]
+    piece: usize,
 }
 
 #[derive(Debug, Args)]
@@ -104,17 +138,21 @@ pub(crate) struct TrainArgs {
 }
 
 /// Runs a command.
-pub(crate) fn run(command: ReconCommand) -> Result<ExitCode> {
+pub(crate) async fn run(command: ReconCommand, config: impl Fn() -> Result<Config>) -> Result<ExitCode> {
     match command {
-        ReconCommand::Run(args) => match_files(&args),
+        ReconCommand::Run(args) => match_files(&args, config).await,
         ReconCommand::Evaluate(args) => evaluate(&args),
         ReconCommand::Generate(args) => generate(&args),
         ReconCommand::Bench(args) => bench(&args),
         ReconCommand::Train(args) => train(&args),
+        ReconCommand::Retrain(args) => models::retrain(&args),
+        ReconCommand::Promote(args) => models::promote(&args),
+        ReconCommand::Rollback(args) => models::roll_back(&args),
+        ReconCommand::Models(args) => models::show(&args),
     }
 }
 
-fn match_files(args: &RunArgs) -> Result<ExitCode> {
+async fn match_files(args: &RunArgs, config: impl Fn() -> Result<Config>) -> Result<ExitCode> {
     let mut inputs = BTreeMap::new();
     let mut take = |path: &Path| -> Result<Vec<u8>> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -161,7 +199,10 @@ fn match_files(args: &RunArgs) -> Result<ExitCode> {
         Some(text) => Date::parse_iso(text).context("a date is written 2026-11-23")?,
         None => bank.iter().map(|record| record.booked_on).max().context("the statements have no lines")?,
     };
-    let (model, model_sha256) = model(args.model.as_deref())?;
+    let (model, model_sha256) = match &args.models {
+        Some(folder) => models::in_force(folder)?,
+        None => model(args.model.as_deref())?,
+    };
     let settings = Settings::on(as_of, threads());
     let mut outcome = engine::run(&ledger, &bank, &model, &settings);
     if let Some(events) = &events {
@@ -169,13 +210,35 @@ fn match_files(args: &RunArgs) -> Result<ExitCode> {
     }
     outcome.breaks.extend(gate::statement_gaps(&heads));
     let manifest = Manifest::new(inputs, model_sha256, &settings);
+    let mut memory = match &args.memory {
+        Some(path) if path.exists() => serde_json::from_slice(&fs::read(path)?)
+            .with_context(|| format!("{} is no memory", path.display()))?,
+        Some(_) | None => Memory::default(),
+    };
+    let observed = anomaly::observe(&ledger, &bank, &outcome, as_of);
+    let anomalies = memory.judge(&observed);
+    memory.add(observed);
     let written =
         Report { ledger: &ledger, bank: &bank, outcome: &outcome, heads: &heads, manifest: &manifest };
+    let sentences = args.reword.sentences(&written, config).await?;
+    let history = if args.memory.is_some() { memory.runs.as_slice() } else { &[] };
+    let extras = Extras { anomalies: &anomalies, history, sentences };
     fs::create_dir_all(&args.out)?;
-    fs::write(args.out.join("report.html"), written.html())?;
-    fs::write(args.out.join("report.json"), written.json()?)?;
+    fs::write(args.out.join("report.html"), written.html_with(&extras))?;
+    fs::write(args.out.join("report.pdf"), written.pdf())?;
+    fs::write(args.out.join("report.json"), written.json_with(&extras)?)?;
     fs::write(args.out.join("matches.csv"), written.matches_csv()?)?;
     fs::write(args.out.join("breaks.csv"), written.breaks_csv()?)?;
+    fs::write(args.out.join("reconciled.camt.xml"), written.camt()?)?;
+    if let Some(path) = &args.memory {
+        replace(path, &serde_json::to_vec(&memory)?)?;
+    }
+    for anomaly in anomalies.iter().filter(|anomaly| anomaly.severity == Severity::Alarm) {
+        say(format!(
+            "ALARM {:?} {}: usual {:.3}, found {:.3}",
+            anomaly.kind, anomaly.subject, anomaly.usual, anomaly.found
+        ));
+    }
     let auto = outcome.matches.iter().filter(|found| found.decision == Decision::Auto).count();
     say(format!(
         "{} entries, {} lines: {} matches ({auto} safe to post), {} breaks; {}",
@@ -196,6 +259,15 @@ struct Evaluation {
 }
 
 fn evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
+    if args.learning {
+        let figures = evaluate::learning(&Model::shipped()?, LEARNING_SEED, 5_000, args.entries, threads())?;
+        say(if args.json {
+            serde_json::to_string_pretty(&figures)?
+        } else {
+            evaluate::learning_table(&figures)
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
     let public = match &args.data {
         Some(folder) => {
             let figures = evaluate::public_set(folder, threads())?;
@@ -254,33 +326,83 @@ fn generate(args: &GenerateArgs) -> Result<ExitCode> {
 }
 
 fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    if let Some(folder) = &args.data {
+        return bench_public(folder);
+    }
     let model = Model::shipped()?;
-    let books =
-        generate::make(Recipe { seed: EVALUATION_SEED, entries: args.records * 53 / 100, noise: 1.0 });
-    let begun = std::time::Instant::now();
-    let outcome = engine::run(&books.ledger, &books.bank, &model, &Settings::on(books.as_of, threads()));
-    let seconds = begun.elapsed().as_secs_f64();
-    let records = books.ledger.len() + books.bank.len();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let memory_kb: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(0);
+    let pieces = args.records.div_ceil(args.piece.max(1)).max(1);
+    let (mut records, mut matches, mut seconds) = (0, 0, 0.0);
+    for piece in 0..pieces as u64 {
+        let entries = args.records / pieces * 53 / 100;
+        let books = generate::make(Recipe { seed: EVALUATION_SEED + piece, entries, noise: 1.0 });
+        let settings = Settings::on(books.as_of, threads());
+        let begun = std::time::Instant::now();
+        let outcome = engine::run(&books.ledger, &books.bank, &model, &settings);
+        seconds += begun.elapsed().as_secs_f64();
+        records += books.ledger.len() + books.bank.len();
+        matches += outcome.matches.len();
+    }
     say(serde_json::to_string_pretty(&serde_json::json!({
         "records": records,
+        "pieces": pieces,
         "seconds": seconds,
         "records_per_second": records as f64 / seconds,
-        "memory_mb": memory_kb / 1024,
-        "matches": outcome.matches.len(),
+        "cpu_seconds": cpu_seconds(),
+        "memory_mb": memory_kb() / 1024,
+        "matches": matches,
         "threads": threads(),
     }))?);
     Ok(ExitCode::SUCCESS)
 }
 
+fn bench_public(folder: &Path) -> Result<ExitCode> {
+    let figures = evaluate::public_unsupervised(folder, threads())?
+        .with_context(|| format!("no public set in {}", folder.display()))?;
+    let score = &figures.1;
+    let records = figures.0 as f64;
+    say(serde_json::json!({
+        "tool": "flowbridge",
+        "records": figures.0,
+        "seconds": score.seconds,
+        "seconds_predict_only": score.seconds_predict_only,
+        "records_per_second": records / score.seconds,
+        "records_per_second_predict_only": records / score.seconds_predict_only,
+        "memory_mb": memory_kb() / 1024,
+        "f1": score.f1,
+        "coverage_at_999": score.coverage_at_999,
+    }));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Most memory that was resident, as the kernel counted it.
+fn memory_kb() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .unwrap_or(0)
+}
+
+/// Processor time of all threads, the making of the books included.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    // User and system time, the 14th and 15th field, in hundredths.
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// Writes beside the file and puts it in its place, so that a crash leaves the old one or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let beside = path.with_extension("new");
+    fs::write(&beside, bytes).with_context(|| format!("cannot write {}", beside.display()))?;
+    fs::rename(&beside, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
 fn train(args: &TrainArgs) -> Result<ExitCode> {
     let model = train::shipped(threads());
-    fs::write(&args.out, serde_json::to_vec(&model)?)?;
+    fs::write(&args.out, model.to_file()?)?;
     say(format!("posts from log-odds {:+.2}; written to {}", model.threshold, args.out.display()));
     Ok(ExitCode::SUCCESS)
 }
@@ -288,7 +410,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
 fn model(path: Option<&Path>) -> Result<(Model, String)> {
     let Some(path) = path else { return Ok((Model::shipped()?, Model::shipped_sha256())) };
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok((serde_json::from_slice(&bytes).context("not a model")?, report::sha256(&bytes)))
+    Ok((Model::read(&bytes).with_context(|| path.display().to_string())?, report::sha256(&bytes)))
 }
 
 fn threads() -> usize {

@@ -5,5 +5,6 @@
 mod bench;
 mod operators;
 mod reconciliation;
+mod reword;
 mod running;
 mod trace;

@@ -1,0 +1,93 @@
+//! What is unusual is seen, what is usual is not, and too little history says nothing.
+
+use flowbridge_recon::Model;
+use flowbridge_recon::anomaly::{AnomalyKind, Memory, Severity, observe};
+use flowbridge_recon::date::Date;
+use flowbridge_recon::engine::{self, Settings};
+use flowbridge_recon::generate::{self, Books, Recipe};
+
+/// One night's books, moved to that day. Payers are the same from night to night: their names come from few.
+fn night(seed: u64, on: Date) -> Books {
+    let mut books = generate::make(Recipe { seed, entries: 1_600, noise: 1.0 });
+    let days = on.days_since(books.as_of);
+    for record in books.ledger.iter_mut().chain(&mut books.bank) {
+        record.booked_on = record.booked_on.plus_days(days);
+        record.value_on = record.value_on.map(|day| day.plus_days(days));
+    }
+    books.as_of = on;
+    books
+}
+
+fn look(memory: &mut Memory, books: &Books) -> Vec<(AnomalyKind, Severity, String)> {
+    let model = Model::shipped().unwrap();
+    let outcome = engine::run(&books.ledger, &books.bank, &model, &Settings::on(books.as_of, 2));
+    let observed = observe(&books.ledger, &books.bank, &outcome, books.as_of);
+    let found = memory.judge(&observed);
+    memory.add(observed);
+    found.into_iter().map(|found| (found.kind, found.severity, found.subject)).collect()
+}
+
+#[test]
+fn a_night_like_no_other_is_seen() {
+    let first = Date::parse_iso("2026-06-01").unwrap();
+    let mut memory = Memory::default();
+    for week in 0..8 {
+        let usual = look(&mut memory, &night(500 + week, first.plus_days(7 * week as i32)));
+        let drifts = |kind: &AnomalyKind| matches!(kind, AnomalyKind::FeatureDrift | AnomalyKind::ScoreDrift);
+        let alarms: Vec<_> = usual
+            .iter()
+            .filter(|(kind, severity, _)| {
+                *severity == Severity::Alarm && !drifts(kind) && *kind != AnomalyKind::FirstSeenAccount
+            })
+            .collect();
+        assert!(alarms.is_empty(), "week {week}: {alarms:?}");
+    }
+    let kept = serde_json::to_string(&memory).unwrap();
+    assert!(!kept.contains("Schmidt") && !kept.contains("NL"), "payers are remembered without their names");
+
+    // Half of the lines are missing, the bank is four days late, and references are gone.
+    let mut odd = night(600, first.plus_days(56));
+    let mut place = 0;
+    odd.bank.retain(|_| {
+        place += 1;
+        place % 2 == 0
+    });
+    for line in &mut odd.bank {
+        line.booked_on = line.booked_on.plus_days(4);
+        line.reference = "".into();
+        line.text = "".into();
+    }
+    let kinds: Vec<AnomalyKind> = look(&mut memory, &odd).into_iter().map(|found| found.0).collect();
+    for wanted in [AnomalyKind::Count, AnomalyKind::Lag, AnomalyKind::BreakMix, AnomalyKind::FeatureDrift] {
+        assert!(kinds.contains(&wanted), "{wanted:?} is not among {kinds:?}");
+    }
+}
+
+#[test]
+fn a_known_payer_with_a_new_account_or_an_odd_amount_is_seen() {
+    let first = Date::parse_iso("2026-06-01").unwrap();
+    let mut memory = Memory::default();
+    let mut usual = night(700, first);
+    for record in usual.ledger.iter_mut().chain(&mut usual.bank) {
+        if record.minor_units > 0 {
+            record.counterparty = "Steady Payer".into();
+            record.counterparty_iban = "NL01STEADY".into();
+        }
+    }
+    for day in 0..3 {
+        let mut again = usual.clone();
+        again.as_of = first.plus_days(day);
+        look(&mut memory, &again);
+    }
+    let mut odd = usual.clone();
+    odd.as_of = first.plus_days(3);
+    for line in &mut odd.bank {
+        if line.minor_units > 0 {
+            line.counterparty_iban = "NL99NEVERSEEN".into();
+        }
+    }
+    let found = look(&mut memory, &odd);
+    assert!(found.iter().any(|(kind, severity, subject)| {
+        *kind == AnomalyKind::FirstSeenAccount && *severity == Severity::Alarm && subject.starts_with("bank ")
+    }));
+}
