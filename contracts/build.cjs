@@ -1,9 +1,11 @@
-// Compiles the contracts to artifacts/*.json (ABI and bytecode), the same bytes every time. --check compares instead of writing.
+// Compiles the contracts to artifacts/*.json (ABI and bytecode), the same bytes every time, and to artifacts/runtime.json what their code
+// is once deployed: its length, where immutable values are filled in, and its hash with zeros there. --check compares instead of writing.
 // --mutants SOURCES ARTIFACTS compiles other sources to another folder, quickly: not by way of IR, and for each line it reads, which
 // names the file that changed, only the contracts that the file is part of. It answers "ok", or "void" for what is no program.
 const fs = require("fs");
 const path = require("path");
 const readline = require("readline");
+const { keccak256 } = require("js-sha3");
 const solc = require("solc");
 
 const CONTRACTS = ["TokenizedCash", "PaymentRouter", "SettlementManager", "MultiSigVault", "AuditAnchor"];
@@ -23,7 +25,7 @@ function compile(sources, contracts, viaIR) {
       viaIR,
       metadata: { bytecodeHash: "none", appendCBOR: false },
       outputSelection: Object.fromEntries(
-        contracts.map((name) => ["src/" + name + ".sol", { [name]: ["abi", "evm.bytecode.object"] }]),
+        contracts.map((name) => ["src/" + name + ".sol", { [name]: ["abi", "evm.bytecode.object", "evm.deployedBytecode"] }]),
       ),
     },
   };
@@ -36,13 +38,22 @@ function compile(sources, contracts, viaIR) {
     (error) => error.severity === "error" || !error.formattedMessage.includes("node_modules"),
   );
   const artifacts = new Map();
+  const runtime = {};
   if (errors.every((error) => error.severity !== "error")) {
     for (const name of contracts) {
       const { abi, evm } = output.contracts["src/" + name + ".sol"][name];
       artifacts.set(name, JSON.stringify({ contractName: name, abi, bytecode: { object: "0x" + evm.bytecode.object } }, null, 1) + "\n");
+      runtime[name] = deployed(evm.deployedBytecode);
     }
   }
-  return { artifacts, errors };
+  return { artifacts, runtime: JSON.stringify(runtime, null, 1) + "\n", errors };
+}
+
+function deployed({ object, immutableReferences }) {
+  const places = Object.values(immutableReferences ?? {}).flat().sort((a, b) => a.start - b.start);
+  const code = Buffer.from(object, "hex");
+  places.forEach(({ start, length }) => code.fill(0, start, start + length));
+  return { length: code.length, immutables: places.map(({ start, length }) => [start, length]), keccak256: "0x" + keccak256(code) };
 }
 
 async function serveMutants(sources, target) {
@@ -55,16 +66,17 @@ async function serveMutants(sources, target) {
 }
 
 function build() {
-  const { artifacts, errors } = compile(at("src"), CONTRACTS, true);
+  const { artifacts, runtime, errors } = compile(at("src"), CONTRACTS, true);
   errors.forEach((error) => console.error(error.formattedMessage));
   if (!artifacts.size) process.exit(1);
+  artifacts.set("runtime", runtime);
   let stale = 0;
   fs.mkdirSync(at("artifacts"), { recursive: true });
   for (const [name, text] of artifacts) {
     const file = at("artifacts", name + ".json");
     if (mode !== "--check") {
       fs.writeFileSync(file, text);
-      console.log(`${name}: ${(JSON.parse(text).bytecode.object.length - 2) / 2} bytes`);
+      if (name !== "runtime") console.log(`${name}: ${(JSON.parse(text).bytecode.object.length - 2) / 2} bytes`);
     } else if (!fs.existsSync(file) || fs.readFileSync(file, "utf8") !== text) {
       console.error(`${path.relative(process.cwd(), file)} is not what the source compiles to: run "npm run build" in contracts/ and commit it`);
       stale += 1;

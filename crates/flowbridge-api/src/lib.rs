@@ -9,3 +9,4 @@ pub mod payment;
 pub mod problem;
 pub mod review;
 pub mod trace;
+pub mod vault;

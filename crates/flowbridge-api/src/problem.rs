@@ -107,6 +107,10 @@ codes! {
     AlreadyExists = "FB1413", 409, "already_exists", "It exists already";
     /// A webhook endpoint cannot be what is asked.
     Webhook = "FB1501", 422, "webhook_refused", "The webhook endpoint cannot be so";
+    /// A motion cannot be put to the owners of the vault.
+    VaultProposal = "FB1601", 422, "vault_proposal_refused", "The motion cannot be put to the owners";
+    /// A signature is no owner's approval of this motion.
+    VaultApproval = "FB1602", 422, "vault_approval_refused", "The signature is no owner's approval of this motion";
     /// Our fault.
     Internal = "FB1901", 500, "internal", "Something went wrong on our side";
     /// Too busy, or a part of us is not there.

@@ -122,6 +122,10 @@ typed_id!(
     /// A person's proposal on a payment under review.
     ReviewId, "rev", "review"
 );
+typed_id!(
+    /// A motion that is put to the owners of the vault.
+    VaultProposalId, "vpr", "vault proposal"
+);
 
 #[cfg(test)]
 mod tests {

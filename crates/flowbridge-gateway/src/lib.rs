@@ -17,6 +17,7 @@ mod payments;
 mod reviews;
 mod server;
 mod sign_in;
+pub mod vault;
 mod webhook_routes;
 pub mod webhooks;
 
@@ -89,6 +90,8 @@ pub struct GatewayParts {
     pub sealing: Arc<SealingKeys>,
     /// Takes the proof.
     pub proof: ProofSource,
+    /// The vault that governs the contracts, if one does.
+    pub vault: Option<vault::VaultDesk>,
 }
 
 impl fmt::Debug for GatewayParts {
@@ -137,6 +140,7 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
         .merge(sign_in::router())
         .merge(payments::router())
         .merge(reviews::router())
+        .merge(vault::router())
         .merge(parties::router())
         .merge(events::router())
         .merge(webhook_routes::router())

@@ -25,6 +25,7 @@ pub mod query;
 mod registry;
 pub mod review;
 mod sql;
+pub mod vault;
 pub mod wake;
 pub mod webhook;
 

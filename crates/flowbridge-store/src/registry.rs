@@ -22,6 +22,7 @@ const MODULES: &[&[Statement]] = &[
     crate::proof::STATEMENTS,
     crate::query::STATEMENTS,
     crate::review::STATEMENTS,
+    crate::vault::STATEMENTS,
     crate::webhook::STATEMENTS,
 ];
 

@@ -33,6 +33,7 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
         cursors: CursorKey::new(&*folder.cursor_key()?),
         sealing: Arc::new(SealingKeys::load_or_create(&folder)?),
         proof: proof_source(parts, &folder)?,
+        vault: crate::chain::vault_desk(config)?,
     };
     let router = router(gateway, settings(config)?);
     let listener = listen(config.gateway.listen, "[gateway] listen").await?;

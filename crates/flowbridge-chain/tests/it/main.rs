@@ -4,4 +4,5 @@
 
 mod life;
 mod node;
+mod vault;
 mod watching;

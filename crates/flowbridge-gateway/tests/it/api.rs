@@ -556,6 +556,7 @@ impl Api {
             cursors: CursorKey::new(&keys.cursor_key().unwrap()),
             sealing: Arc::new(SealingKeys::load_or_create(&keys).unwrap()),
             proof: setup.proof,
+            vault: None,
         };
         let settings = GatewaySettings {
             issuer: ISSUER.to_owned(),
