@@ -1,7 +1,7 @@
 //! The tests tested: the contracts are broken in small ways, one at a time, and something has to notice each.
 //!
 //! A mutant that does not compile, or compiles to what the original compiles to, does not count. Tests run first, because they
-//! take seconds; what they let pass goes to the proofs. Only the suites and proofs run that touch the contract that is broken.
+//! take seconds, and invariants only on what the other tests let pass; what all tests let pass goes to the proofs at the end. Only the suites and proofs run that touch the contract that is broken.
 //! The result is written to `contracts/specs/MUTANTS.md`: how many of each source died, who survived, and which mutants broke
 //! each property of `PROPERTIES.md`. A property that no mutant breaks fails the run, and so do too many survivors.
 //!
@@ -77,6 +77,8 @@ enum Fate {
     /// Does not compile, or is no other program.
     Void,
     Killed(BTreeSet<String>),
+    /// No test has noticed; what the proofs say is not known yet.
+    Unnoticed,
     Survived,
 }
 
@@ -86,21 +88,40 @@ pub(crate) fn run(every: usize) -> Result<()> {
     setup::proof_tools()?;
     let mutants: Vec<Mutant> = all()?.into_iter().step_by(every.max(1)).collect();
     let notes = Mutex::new(Notes::read()?);
-    let (known, open): (Vec<_>, Vec<_>) =
-        mutants.iter().partition(|mutant| lock(&notes).of(mutant).is_some());
-    println!("    {} mutants, {} known from an earlier run", mutants.len(), known.len());
+    let by_tests = |notes: &Notes, mutant: &Mutant| notes.of(mutant).is_none();
+    let by_proofs = |notes: &Notes, mutant: &Mutant| matches!(notes.of(mutant), Some(Fate::Unnoticed));
+    in_parallel(&mutants, &notes, by_tests, Bench::by_tests)?;
+    in_parallel(&mutants, &notes, by_proofs, Bench::by_proofs)?;
+    let notes = lock(&notes);
+    let fates: Vec<Fate> = mutants.iter().filter_map(|mutant| notes.of(mutant)).collect();
+    report(&mutants, &fates, every)
+}
+
+/// Tries those mutants of which something is still to be found out.
+fn in_parallel(
+    mutants: &[Mutant],
+    notes: &Mutex<Notes>,
+    is_open: impl Fn(&Notes, &Mutant) -> bool,
+    try_one: impl Fn(&mut Bench, &Mutant) -> Result<Fate> + Sync,
+) -> Result<()> {
+    let open: Vec<&Mutant> = mutants.iter().filter(|mutant| is_open(&lock(notes), mutant)).collect();
+    println!("    {} of {} mutants to try", open.len(), mutants.len());
     let queue = Mutex::new(open.into_iter());
     std::thread::scope(|scope| -> Result<()> {
         let workers: Vec<_> = (0..WORKERS)
             .map(|number| {
-                let (queue, notes) = (&queue, &notes);
+                let (queue, try_one) = (&queue, &try_one);
                 scope.spawn(move || -> Result<()> {
-                    let mut bench = Bench::new(number)?;
+                    let mut bench = None;
                     loop {
                         // Taken in a statement of its own: a lock in a loop's condition is held while the loop's body runs.
                         let next = lock(queue).next();
                         let Some(mutant) = next else { return Ok(()) };
-                        let fate = bench.try_one(mutant)?;
+                        if bench.is_none() {
+                            bench = Some(Bench::new(number)?);
+                        }
+                        let Some(bench) = bench.as_mut() else { return Ok(()) };
+                        let fate = try_one(bench, mutant)?;
                         println!("    {}", describe(mutant, &fate));
                         lock(notes).add(mutant, fate)?;
                     }
@@ -110,10 +131,7 @@ pub(crate) fn run(every: usize) -> Result<()> {
         workers.into_iter().try_for_each(|worker| {
             worker.join().unwrap_or_else(|_| bail!("a worker of the mutation run panicked"))
         })
-    })?;
-    let notes = lock(&notes);
-    let fates: Vec<Fate> = mutants.iter().filter_map(|mutant| notes.of(mutant)).collect();
-    report(&mutants, &fates, every)
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -168,7 +186,8 @@ impl Notes {
         let killers: BTreeSet<String> =
             note["killed_by"].as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         if killers.is_empty() {
-            return (note["watchers"] == self.watchers.as_str()).then_some(Fate::Survived);
+            let fate = if note["proofs"] == true { Fate::Survived } else { Fate::Unnoticed };
+            return (note["watchers"] == self.watchers.as_str()).then_some(fate);
         }
         let there: BTreeSet<String> = killers.intersection(&self.names).cloned().collect();
         (!there.is_empty()).then_some(Fate::Killed(there))
@@ -178,7 +197,8 @@ impl Notes {
         let note = match fate {
             Fate::Void => json!({ "void": true }),
             Fate::Killed(by) => json!({ "killed_by": by }),
-            Fate::Survived => json!({ "killed_by": [], "watchers": self.watchers }),
+            Fate::Unnoticed => json!({ "killed_by": [], "watchers": self.watchers }),
+            Fate::Survived => json!({ "killed_by": [], "watchers": self.watchers, "proofs": true }),
         };
         self.fates.insert(self.key(mutant), note);
         let draft = self.file.with_extension("draft");
@@ -202,6 +222,7 @@ fn describe(mutant: &Mutant, fate: &Fate) -> String {
     };
     let fate = match fate {
         Fate::Void => "void".to_owned(),
+        Fate::Unnoticed => "no test notices".to_owned(),
         Fate::Survived => "SURVIVED".to_owned(),
         Fate::Killed(by) => format!("killed by {}", by.len()),
     };
@@ -302,14 +323,34 @@ impl Bench {
             bail!("the contracts do not compile");
         }
         bench.original = bench.artifacts()?;
-        let failed = bench.failing_tests(ALL_TESTS)?;
+        let failed = bench.failing_tests(ALL_TESTS, ".")?;
         if !failed.is_empty() {
             bail!("tests fail before anything is broken: {failed:?}");
         }
         Ok(bench)
     }
 
-    fn try_one(&mut self, mutant: &Mutant) -> Result<Fate> {
+    fn by_tests(&mut self, mutant: &Mutant) -> Result<Fate> {
+        if !self.broken(mutant)? {
+            return Ok(Fate::Void);
+        }
+        let mut failed = self.failing_tests(mutant.tests, "^test")?;
+        if failed.is_empty() {
+            failed = self.failing_tests(mutant.tests, "^invariant")?;
+        }
+        Ok(if failed.is_empty() { Fate::Unnoticed } else { Fate::Killed(failed) })
+    }
+
+    fn by_proofs(&mut self, mutant: &Mutant) -> Result<Fate> {
+        if !self.broken(mutant)? {
+            return Ok(Fate::Void);
+        }
+        let failed = proof::refuted(&self.folder, mutant.proofs)?;
+        Ok(if failed.is_empty() { Fate::Survived } else { Fate::Killed(failed) })
+    }
+
+    /// Breaks the contracts; false if what came out is no other program.
+    fn broken(&mut self, mutant: &Mutant) -> Result<bool> {
         self.restore()?;
         let file = self.folder.join("broken").join(mutant.file);
         let text = fs::read_to_string(&file)?;
@@ -319,14 +360,7 @@ impl Bench {
             .map(|(index, line)| if index + 1 == mutant.line { mutant.becomes.as_str() } else { line })
             .collect();
         fs::write(&file, lines.join("\n"))?;
-        if !self.compile(mutant.file)? || self.artifacts()? == self.original {
-            return Ok(Fate::Void);
-        }
-        let mut failed = self.failing_tests(mutant.tests)?;
-        if failed.is_empty() {
-            failed = proof::refuted(&self.folder, mutant.proofs)?;
-        }
-        Ok(if failed.is_empty() { Fate::Survived } else { Fate::Killed(failed) })
+        Ok(self.compile(mutant.file)? && self.artifacts()? != self.original)
     }
 
     /// Mends what the last mutant broke.
@@ -362,9 +396,11 @@ impl Bench {
     }
 
     /// What fails of the tests of some contracts. What they cost is no concern here, nor is the shortest way to fail.
-    fn failing_tests(&self, contracts: &str) -> Result<BTreeSet<String>> {
-        let mut command =
-            shell::command("node", &["forge.cjs", "test", "--match-contract", contracts, "--threads", "1"]);
+    fn failing_tests(&self, contracts: &str, tests: &str) -> Result<BTreeSet<String>> {
+        let mut command = shell::command(
+            "node",
+            &["forge.cjs", "test", "--match-contract", contracts, "--match-test", tests],
+        );
         command
             .current_dir(&self.folder)
             .env("FOUNDRY_FUZZ_RUNS", "64")
@@ -374,7 +410,8 @@ impl Bench {
         let output = command.output().context("forge cannot be run")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let mut failed: BTreeSet<String> = text.lines().filter_map(failed_name).collect();
-        if !output.status.success() && failed.is_empty() {
+        let nothing_ran = text.contains("No tests found") || text.contains("No tests match");
+        if !output.status.success() && failed.is_empty() && !nothing_ran {
             failed.insert("setUp".to_owned());
         }
         Ok(failed)
