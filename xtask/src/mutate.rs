@@ -30,12 +30,12 @@ const WORKERS: usize = 2;
 const SOURCES: [(&str, &str, &str); 6] = [
     ("AuditAnchor.sol", "AnchorTest", "AnchorProof"),
     ("MultiSigVault.sol", "Vault(Model)?Test", "VaultProof"),
-    ("Payment.sol", "(Payments|Conservation)Test", "PaymentsProof"),
-    ("PaymentRouter.sol", "(Payments|Conservation)Test", "PaymentsProof"),
-    ("SettlementManager.sol", "(Payments|Conservation)Test", "PaymentsProof"),
-    ("TokenizedCash.sol", "(Token|Payments|Conservation|Vault(Model)?)Test", "(Token|Payments)Proof"),
+    ("Payment.sol", "(Payments|Conservation|Events)Test", "PaymentsProof"),
+    ("PaymentRouter.sol", "(Payments|Conservation|Events)Test", "PaymentsProof"),
+    ("SettlementManager.sol", "(Payments|Conservation|Events)Test", "PaymentsProof"),
+    ("TokenizedCash.sol", "(Token|Payments|Conservation|Events|Vault(Model)?)Test", "(Token|Payments)Proof"),
 ];
-const ALL_TESTS: &str = "(Anchor|Vault|VaultModel|Payments|Conservation|Token)Test";
+const ALL_TESTS: &str = "(Anchor|Vault|VaultModel|Payments|Conservation|Events|Token)Test";
 /// What is written, and what for it.
 const SWAPS: [(&str, &str); 21] = [
     (" < ", " <= "),

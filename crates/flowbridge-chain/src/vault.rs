@@ -534,7 +534,10 @@ impl Names {
         if call.value == 0 { words } else { format!("{words}, with {} wei", call.value) }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "every other function of the contract is shown as it is")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other function of the contract is shown as it is"
+    )]
     fn known(&self, call: &Call) -> Option<String> {
         let to = self.name(&call.to);
         let data = call.data.as_slice();
@@ -576,7 +579,10 @@ impl Names {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "every other function of the contract is shown as it is")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other function of the contract is shown as it is"
+    )]
     fn of_vault(&self, known: &Contract::MultiSigVaultCalls) -> Option<String> {
         use Contract::MultiSigVaultCalls as Calls;
         let own = |account: Address| self.name(&evm_address(account));

@@ -6,3 +6,4 @@ mod bench;
 mod operators;
 mod running;
 mod trace;
+mod vault;
