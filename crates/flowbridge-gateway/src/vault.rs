@@ -466,10 +466,12 @@ pub(crate) async fn propose(
     let by = caller.client_id().to_owned();
     let wanted = Wanted { act, nonce: request.nonce, deadline: request.deadline, note: request.note, by };
     let id = VaultProposalId::generate(now, random()?);
-    let proposal = desk.draft(&gateway.parts.db, wanted, (id, now)).await?;
+    // A repeat is answered as the first was, whatever the chain says by now.
+    let drafted = desk.draft(&gateway.parts.db, wanted, (id, now)).await;
     let state = desk.vault.state().await.map_err(VaultRefusal::from)?;
     let made = keyed::Made { status: StatusCode::CREATED, collection: PROPOSALS, is_secret: false };
     keyed::once(&gateway, &key, made, async |tx| {
+        let proposal = drafted?;
         desk.propose(tx, &proposal).await?;
         let motion = motion(&proposal)?;
         let placed = Placed { proposal, motion, standing: Standing::Collecting, approvals: vec![] };
@@ -496,9 +498,10 @@ pub(crate) async fn approve(
     let request = ApproveMotion::read(&body.value)?;
     let (mut placed, state) = find(&gateway, desk, &id).await?;
     let by = (caller.client_id(), gateway.now());
-    let approval = desk.examine(&placed, &request.signature, by).await?;
+    let examined = desk.examine(&placed, &request.signature, by).await;
     let made = keyed::Made { status: StatusCode::OK, collection: PROPOSALS, is_secret: false };
     keyed::once(&gateway, &key, made, async |tx| {
+        let approval = examined?;
         desk.approve(tx, placed.proposal.id, &approval).await?;
         placed.approvals.push(chain::Approval { owner: approval.owner, signature: approval.signature });
         placed.proposal.approvals.push(approval);
