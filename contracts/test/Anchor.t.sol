@@ -30,6 +30,12 @@ contract AnchorTest is T {
         vm.assertEq(pins.anchoredAt(), 1_800_000_005, "when");
     }
 
+    function test_eachPinIsTold() public {
+        vm.expectEmit(address(pins));
+        emit AuditAnchor.Anchored(10, "first");
+        anchor("first", 10);
+    }
+
     function test_aLogNeitherShrinksNorChangesNorIsEmpty() public {
         anchor("first", 10);
         vm.expectRevert(abi.encodeWithSelector(AuditAnchor.AuditAnchor__NotGrown.selector, 10, 10));

@@ -109,6 +109,16 @@ contract Awkward {
     }
 }
 
+/// @notice Answers zero to everything.
+contract Zero {
+    fallback() external payable {
+        assembly ("memory-safe") {
+            mstore(0, 0)
+            return(0, 32)
+        }
+    }
+}
+
 /// @notice What the vault does and refuses, one sentence a test.
 contract VaultTest is VaultBase {
     bytes4 private constant NOT_AN_OWNER = MultiSigVault.MultiSigVault__NotAnOwnerOrOutOfOrder.selector;
@@ -374,6 +384,64 @@ contract VaultTest is VaultBase {
         vm.expectPartialRevert(MultiSigVault.MultiSigVault__CallFailed.selector);
         vault.execute(outer, deadline, signatures);
         vm.assertEq(token.balanceOf(BOB), 0, "nothing happened");
+    }
+
+    function test_onlyATokenThatAnswersFalseHasRefused() public {
+        address zero = address(new Zero());
+        perform(call(zero, 0, ""));
+        perform(call(zero, 0, hex"a9059c"));
+        perform(call(zero, 0, abi.encodePacked(vault.nonce.selector)));
+        Call[] memory calls = call(zero, 0, abi.encodePacked(token.transfer.selector));
+        bytes[] memory signatures = approvals(calls, 3);
+        uint64 deadline = soon();
+        vault.schedule(calls, deadline, signatures);
+        vm.warp(block.timestamp + DELAY);
+        vm.expectPartialRevert(MultiSigVault.MultiSigVault__CallFailed.selector);
+        vault.execute(calls, deadline, signatures);
+    }
+
+    function test_everyStepAndEveryChangeIsTold() public {
+        address newcomer = vm.addr(keys[3]);
+        Call[] memory calls = new Call[](6);
+        calls[0] = Call(address(vault), 0, abi.encodeCall(vault.addOwner, (newcomer)));
+        calls[1] = Call(address(vault), 0, abi.encodeCall(vault.setThreshold, (3)));
+        calls[2] = Call(address(vault), 0, abi.encodeCall(vault.removeOwner, (newcomer)));
+        calls[3] = Call(address(vault), 0, abi.encodeCall(vault.setDelay, (7)));
+        calls[4] = Call(address(vault), 0, abi.encodeCall(vault.setLimit, (address(token), 8)));
+        calls[5] = Call(address(vault), 0, abi.encodeCall(vault.setMintCap, (address(token), newcomer, 9)));
+        uint256 nonce = vault.nonce();
+        uint64 deadline = soon();
+        bytes32 digest = vault.digestOf(nonce, deadline, calls);
+        bytes[] memory signatures = signed(digest, 3);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.Scheduled(nonce, digest, uint64(block.timestamp) + DELAY);
+        vault.schedule(calls, deadline, signatures);
+        vm.warp(block.timestamp + DELAY);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.Executed(nonce, digest);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.OwnerAdded(newcomer);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.ThresholdChanged(3);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.OwnerRemoved(newcomer);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.DelayChanged(7);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.LimitChanged(address(token), 8);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.MintCapChanged(address(token), newcomer, 9);
+        vault.execute(calls, deadline, signatures);
+        deadline = soon();
+        signatures = signed(vault.cancellationDigestOf(nonce + 1, deadline), 7);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.Cancelled(nonce + 1);
+        vault.cancel(deadline, signatures);
+        vm.deal(address(this), 1);
+        vm.expectEmit(address(vault));
+        emit MultiSigVault.Received(address(this), 1);
+        (bool done,) = address(vault).call{value: 1}("");
+        vm.assertTrue(done, "coins are welcome");
     }
 
     function test_cancellingUsesTheNonceUp() public {

@@ -18,6 +18,7 @@ const HALVES: [&str; 2] = ["PaymentsProof", "(Token|Vault|Anchor)Proof"];
 /// halmos' exit codes of one function.
 const HOLDS: i64 = 0;
 const REFUTED: i64 = 1;
+const COUNTEREXAMPLE: &str = "there is a counterexample";
 
 /// Runs every proof and every guard.
 pub(crate) fn prove() -> Result<()> {
@@ -61,14 +62,15 @@ pub(crate) fn inspect() -> Result<()> {
     shell::run(slither)
 }
 
-/// The proofs that fail on the contracts in `folder`, which are not as they should be.
-pub(crate) fn refuted(folder: &Path) -> Result<BTreeSet<String>> {
+/// The proofs among `contracts` that have a counterexample in `folder`, where something is broken. A proof without an answer
+/// has noticed nothing.
+pub(crate) fn refuted(folder: &Path, contracts: &str) -> Result<BTreeSet<String>> {
     let report = folder.join("report.json");
     let _ = fs::remove_file(&report);
-    halmos(folder, "(Payments|Token|Vault|Anchor)Proof", "^check_", &report)?
-        .wait()
-        .context("wait for halmos")?;
-    Ok(verdicts(&report)?.into_iter().filter_map(|(name, verdict)| verdict.map(|_| name)).collect())
+    halmos(folder, contracts, "^check_", &report)?.wait().context("wait for halmos")?;
+    let refuted =
+        verdicts(&report)?.into_iter().filter(|(_, verdict)| verdict.as_deref() == Some(COUNTEREXAMPLE));
+    Ok(refuted.map(|(name, _)| name).collect())
 }
 
 fn halmos(folder: &Path, contracts: &str, functions: &str, report: &Path) -> Result<Child> {
@@ -116,7 +118,7 @@ fn verdicts(report: &Path) -> Result<Vec<(String, Option<String>)>> {
             Some(HOLDS) => {
                 Some("what it guards cannot be reached: a proof beside it says nothing".to_owned())
             }
-            Some(REFUTED) => Some("there is a counterexample".to_owned()),
+            Some(REFUTED) => Some(COUNTEREXAMPLE.to_owned()),
             other => Some(format!("no answer (halmos' code {other:?}): too slow, stuck, or nothing ran")),
         };
         verdicts.push((name.to_owned(), why));

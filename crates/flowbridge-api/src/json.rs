@@ -211,6 +211,26 @@ impl<'a> Reader<'a> {
         read
     }
 
+    /// An array of objects, each read by `read`.
+    pub fn objects<T>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&mut Reader<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let value = self.value(name)?;
+        let Some(items) = value.as_array() else {
+            self.fault(name, "wrong_type", "an array of objects is expected");
+            return None;
+        };
+        let mut objects = Vec::with_capacity(items.len());
+        for (place, item) in items.iter().enumerate() {
+            let mut inner = Reader::at(item, format!("{}/{place}", self.pointer_to(name)));
+            objects.extend(read(&mut inner));
+            self.faults.extend(inner.finish());
+        }
+        Some(objects)
+    }
+
     /// Says that a member has to be there, if it is not and nothing else is wrong with it.
     pub fn require<T>(&mut self, name: &'static str, value: Option<T>) -> Option<T> {
         let pointer = self.pointer_to(name);

@@ -10,3 +10,4 @@ pub mod problem;
 pub mod reconciliation;
 pub mod review;
 pub mod trace;
+pub mod vault;

@@ -115,6 +115,10 @@ codes! {
     StatementNamedAlready = "FB1603", 409, "statement_named_already", "A statement of that name says something else";
     /// They come another way.
     StatementSource = "FB1604", 409, "statement_source", "The statements of this bank come another way";
+    /// A motion cannot be put to the owners of the vault.
+    VaultProposal = "FB1701", 422, "vault_proposal_refused", "The motion cannot be put to the owners";
+    /// A signature is no owner's approval of this motion.
+    VaultApproval = "FB1702", 422, "vault_approval_refused", "The signature is no owner's approval of this motion";
     /// Our fault.
     Internal = "FB1901", 500, "internal", "Something went wrong on our side";
     /// Too busy, or a part of us is not there.

@@ -16,6 +16,14 @@ pub(crate) mod manager {
     alloy::sol!(SettlementManager, "../../contracts/artifacts/SettlementManager.json");
 }
 
+pub(crate) mod vault {
+    alloy::sol!(MultiSigVault, "../../contracts/artifacts/MultiSigVault.json");
+}
+
+pub(crate) mod anchor {
+    alloy::sol!(AuditAnchor, "../../contracts/artifacts/AuditAnchor.json");
+}
+
 pub(crate) fn address(address: &EvmAddress) -> Address {
     Address::from(*address.as_bytes())
 }

@@ -8,6 +8,7 @@ use crate::bindings::{address, evm_address, hash, manager, router, token};
 use crate::call;
 use crate::client::{At, Chain, Fees, Receipt};
 use crate::error::ChainError;
+use crate::governance::Governance;
 use crate::log::ContractSet;
 use crate::signer::{Key, Unsigned};
 use alloy::primitives::{Address, B256, U256, keccak256};
@@ -75,6 +76,9 @@ pub struct Deployment {
     pub start_block: u64,
     /// Its hash.
     pub start_block_hash: String,
+    /// The vault that governs it, and where the audit log is pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governance: Option<Governance>,
 }
 
 /// One contract.
@@ -279,6 +283,7 @@ pub async fn deploy(admin: &Admin<'_>, plan: &Plan) -> Result<Deployment, ChainE
         roles: plan.roles.clone(),
         start_block: start.number,
         start_block_hash: hash(&start.hash).to_string(),
+        governance: None,
     };
     let problems = verify(chain, &deployment).await?;
     if problems.is_empty() {
@@ -381,14 +386,14 @@ pub async fn mint_allowance(chain: &dyn Chain, contracts: &ContractSet) -> Resul
 }
 
 #[derive(Debug, Clone, Copy)]
-enum On {
+pub(crate) enum On {
     Token,
     Router,
     Manager,
 }
 
 impl On {
-    const fn of(self, contracts: &ContractSet) -> EvmAddress {
+    pub(crate) const fn of(self, contracts: &ContractSet) -> EvmAddress {
         match self {
             Self::Token => contracts.token,
             Self::Router => contracts.router,
@@ -397,14 +402,14 @@ impl On {
     }
 }
 
-struct Grant {
-    on: On,
-    name: &'static str,
+pub(crate) struct Grant {
+    pub(crate) on: On,
+    pub(crate) name: &'static str,
     role: B256,
-    holder: EvmAddress,
+    pub(crate) holder: EvmAddress,
 }
 
-fn grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
+pub(crate) fn grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
     let grant = |on, name, holder: &str| Ok(Grant { on, name, role: role(name), holder: parse(holder)? });
     [
         (On::Router, "INITIATOR_ROLE", &roles.initiator),
@@ -423,8 +428,9 @@ fn grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
     .collect()
 }
 
-fn role(name: &str) -> B256 {
-    keccak256(name)
+/// A role's id. The admin's is zero.
+pub(crate) fn role(name: &str) -> B256 {
+    if name == "DEFAULT_ADMIN_ROLE" { B256::ZERO } else { keccak256(name) }
 }
 
 /// The three contracts, in one go: their addresses follow from the deployer's nonces, so each can name the others.
@@ -474,18 +480,22 @@ async fn create(admin: &Admin<'_>, plan: &Plan) -> Result<ContractSet, ChainErro
     })
 }
 
-async fn deployed(chain: &dyn Chain, at: &EvmAddress) -> Result<Deployed, ChainError> {
+pub(crate) async fn deployed(chain: &dyn Chain, at: &EvmAddress) -> Result<Deployed, ChainError> {
     let code = chain.code(at).await?;
     Ok(Deployed { address: at.to_string(), code_hash: keccak256(&code).to_string() })
 }
 
-async fn read<C: SolCall>(chain: &dyn Chain, at: &EvmAddress, asked: &C) -> Result<C::Return, ChainError> {
+pub(crate) async fn read<C: SolCall>(
+    chain: &dyn Chain,
+    at: &EvmAddress,
+    asked: &C,
+) -> Result<C::Return, ChainError> {
     let nobody = EvmAddress::from_bytes([0; 20]);
     let answer = chain.call(&nobody, at, &asked.abi_encode()).await?;
     C::abi_decode_returns(&answer).map_err(|error| ChainError::Unreadable(error.to_string()))
 }
 
-async fn read_address<C: SolCall<Return = Address>>(
+pub(crate) async fn read_address<C: SolCall<Return = Address>>(
     chain: &dyn Chain,
     at: &EvmAddress,
     asked: &C,
@@ -493,7 +503,7 @@ async fn read_address<C: SolCall<Return = Address>>(
     read(chain, at, asked).await.map(evm_address)
 }
 
-fn parse(text: &str) -> Result<EvmAddress, ChainError> {
+pub(crate) fn parse(text: &str) -> Result<EvmAddress, ChainError> {
     EvmAddress::parse(text)
         .map_err(|error| ChainError::Wrong(format!("{text:?} in the deployment record: {error}")))
 }

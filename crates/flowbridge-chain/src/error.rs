@@ -1,6 +1,6 @@
 //! What can go wrong, by what to do about it.
 
-use crate::bindings::{manager, router, token};
+use crate::bindings::{manager, router, token, vault};
 use alloy::sol_types::SolInterface as _;
 
 /// Why a call to the chain gave nothing.
@@ -66,6 +66,15 @@ pub enum Refusal {
     /// One of its payments is not acceptable: expired, most likely.
     #[error("payment number {0} is not acceptable")]
     InvalidPayment(u64),
+    /// The vault waits with this operation: it has to be scheduled first.
+    #[error("the vault wants this operation scheduled first")]
+    NotScheduled,
+    /// The vault's delay is not over until this block time.
+    #[error("the vault's delay is not over before block time {0}")]
+    NotReady(u64),
+    /// The vault will not do what it is asked to.
+    #[error("the vault refuses: {0}")]
+    Vault(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -89,7 +98,9 @@ impl Refusal {
             Self::Paused | Self::NotAllowed | Self::MintAllowanceExceeded | Self::OwnWalletRestricted(_) => {
                 Scope::Lane
             }
-            Self::TooLate | Self::UnknownBatch => Scope::Call,
+            Self::TooLate | Self::UnknownBatch | Self::NotScheduled | Self::NotReady(_) | Self::Vault(_) => {
+                Scope::Call
+            }
             Self::NumberUsed(_) | Self::InvalidPayment(_) | Self::Other(_) => Scope::Item,
         }
     }
@@ -114,6 +125,11 @@ impl Refusal {
             Ok(Manager::SettlementManager__UnknownBatch(_)) => return Self::UnknownBatch,
             Ok(_) | Err(_) => {}
         }
+        if let Ok(refusal) = vault::MultiSigVault::MultiSigVaultErrors::abi_decode(data)
+            && let Some(refusal) = of_vault(&refusal)
+        {
+            return refusal;
+        }
         match Token::abi_decode(data) {
             Ok(Token::TokenizedCash__TransferRestricted(restricted)) if restricted.code == 1 => Self::Paused,
             Ok(Token::TokenizedCash__TransferRestricted(restricted)) => {
@@ -126,4 +142,37 @@ impl Refusal {
             Ok(_) | Err(_) => Self::Other(message.chars().take(200).collect()),
         }
     }
+}
+
+/// What the vault refuses, in words. What it merely passes on from elsewhere is `None`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "errors of the libraries below have no words of ours")]
+fn of_vault(refusal: &vault::MultiSigVault::MultiSigVaultErrors) -> Option<Refusal> {
+    use vault::MultiSigVault::MultiSigVaultErrors as Vault;
+    let words = match refusal {
+        Vault::MultiSigVault__NotScheduled(_) => return Some(Refusal::NotScheduled),
+        Vault::MultiSigVault__NotReady(wait) => return Some(Refusal::NotReady(wait.readyAt)),
+        Vault::MultiSigVault__AlreadyScheduled(_) => "an operation waits already".to_owned(),
+        Vault::MultiSigVault__NotEnoughApprovals(count) => {
+            format!("{} approvals are given, {} are needed", count.given, count.needed)
+        }
+        Vault::MultiSigVault__NotAnOwnerOrOutOfOrder(by) => {
+            format!(
+                "a signature is by {}, who is no owner, or not over this motion under this nonce",
+                by.signer
+            )
+        }
+        Vault::MultiSigVault__TooLate(late) => {
+            format!("its deadline, block time {}, has passed", late.deadline)
+        }
+        Vault::MultiSigVault__CallFailed(failed) => {
+            let why = Refusal::decode(&failed.reason, "it gave no reason of ours");
+            format!("call {} would fail: {why}", failed.index)
+        }
+        Vault::MultiSigVault__OnlySelf(_) => "only an operation of the vault may do that".to_owned(),
+        Vault::MultiSigVault__InvalidSettings(_) => {
+            "owners, threshold or delay would make no sense".to_owned()
+        }
+        _ => return None,
+    };
+    Some(Refusal::Vault(words))
 }

@@ -4,16 +4,19 @@
 //! it: what we call ([`call`]), what the contracts say ([`log`]), what to do about transactions that are under way
 //! ([`plan`]), how far to read and when to go back ([`watch`]), and putting the contracts there ([`deploy`]). Deciding is
 //! pure; only [`Chain`] and the [`watch::Bell`] do I/O, and nothing here keeps anything: rows and cursors are the caller's.
+//! Who governs the contracts, and how owners of the vault act as one, is in [`governance`] and [`vault`].
 
 mod bindings;
 pub mod call;
 pub mod client;
 pub mod deploy;
 pub mod error;
+pub mod governance;
 pub mod leaf;
 pub mod log;
 pub mod plan;
 pub mod signer;
+pub mod vault;
 pub mod watch;
 
 pub use client::{At, Block, Chain, Fees, HttpChain, Receipt};
@@ -22,3 +25,4 @@ pub use error::{ChainError, Refusal, Scope};
 pub use leaf::Leaf;
 pub use log::{ContractSet, Said, SeenLog};
 pub use signer::Key;
+pub use vault::Vault;

@@ -85,6 +85,15 @@ impl Key {
         evm_address(self.0.address())
     }
 
+    /// Signs a digest, such as that of EIP-712 typed data: r, s and the recovery id, 27 or 28.
+    pub fn sign_digest(&self, digest: &[u8; 32]) -> Result<[u8; 65], ChainError> {
+        let signature = self
+            .0
+            .sign_hash_sync(&crate::bindings::hash(digest))
+            .map_err(|error| ChainError::Wrong(format!("cannot sign: {error}")))?;
+        Ok(signature.as_bytes())
+    }
+
     /// Signs an EIP-1559 transaction. Deterministic: the same input gives the same bytes.
     pub fn sign(&self, unsigned: &Unsigned<'_>) -> Result<Signed, ChainError> {
         let tx = TxEip1559 {

@@ -142,6 +142,10 @@ typed_id!(
     /// A person's proposal on an exception.
     DecisionId, "dcs", "decision"
 );
+typed_id!(
+    /// A motion that is put to the owners of the vault.
+    VaultProposalId, "vpr", "vault proposal"
+);
 
 #[cfg(test)]
 mod tests {

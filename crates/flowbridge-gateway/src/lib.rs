@@ -19,6 +19,7 @@ pub mod reconciliations;
 mod reviews;
 mod server;
 mod sign_in;
+pub mod vault;
 mod webhook_routes;
 pub mod webhooks;
 
@@ -97,6 +98,8 @@ pub struct GatewayParts {
     pub proof: ProofSource,
     /// Takes statement files in.
     pub statements: reconciliations::StatementIntake,
+    /// The vault that governs the contracts, if one does.
+    pub vault: Option<vault::VaultDesk>,
 }
 
 impl fmt::Debug for GatewayParts {
@@ -148,6 +151,7 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
         .merge(reviews::router())
         .merge(reconciliations::router())
         .merge(exceptions::router())
+        .merge(vault::router())
         .merge(parties::router())
         .merge(events::router())
         .merge(webhook_routes::router())

@@ -1,7 +1,8 @@
 //! The OpenAPI document, made from the handlers themselves.
 
 use crate::{
-    error_pages, events, exceptions, parties, payments, reconciliations, reviews, sign_in, webhook_routes,
+    error_pages, events, exceptions, parties, payments, reconciliations, reviews, sign_in, vault,
+    webhook_routes,
 };
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -111,6 +112,7 @@ impl Modify for Described {
         webhook_routes::create, webhook_routes::list, webhook_routes::show, webhook_routes::update, webhook_routes::remove,
         webhook_routes::rotate, webhook_routes::disable, webhook_routes::enable, webhook_routes::recover,
         webhook_routes::deliveries, webhook_routes::redeliver,
+        vault::look, vault::list, vault::propose, vault::one, vault::approve,
         error_pages::one,
     ),
     tags(
@@ -120,6 +122,7 @@ impl Modify for Described {
         (name = "participants", description = "Institutions that use FlowBridge"),
         (name = "events", description = "The event log"),
         (name = "webhooks", description = "Being told"),
+        (name = "vault", description = "Who governs the contracts: motions, and their owners' approvals"),
         (name = "errors", description = "What refusals mean"),
         (name = "reconciliation", description = "Statements, what differs from them, and what people decide"),
         (name = "proof", description = "Ledger, chain and banks are equal"),

@@ -29,6 +29,7 @@ mod registry;
 pub mod review;
 mod sql;
 pub mod statement;
+pub mod vault;
 pub mod wake;
 pub mod webhook;
 

@@ -26,6 +26,7 @@ const MODULES: &[&[Statement]] = &[
     crate::reconciliation::STATEMENTS,
     crate::review::STATEMENTS,
     crate::statement::STATEMENTS,
+    crate::vault::STATEMENTS,
     crate::webhook::STATEMENTS,
 ];
 

@@ -5,7 +5,8 @@ use crate::roles::{Parts, Role, Running};
 use anyhow::{Context as _, Result, ensure};
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::watch::{Bell, Finality, WatchSettings};
-use flowbridge_chain::{Chain, ContractSet, Deployment, HttpChain, Key, deploy};
+use flowbridge_chain::{Chain, ContractSet, Deployment, HttpChain, Key, Vault, deploy};
+use flowbridge_gateway::vault::VaultDesk;
 use flowbridge_store::chain::{Contracts, Lane, save_contracts};
 use flowbridge_workers::chain::{ChainRole, ChainSettings};
 use std::collections::BTreeMap;
@@ -56,6 +57,22 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
 pub(crate) async fn connect(config: &Config) -> Result<Arc<dyn Chain>> {
     let url = config.chain.rpc_url.as_str();
     Ok(Arc::new(HttpChain::connect(url, config.chain.chain_id, CALL_TIMEOUT).await?))
+}
+
+/// The vault that governs the contracts of the deployment record, if there is a record and one does. The node is not called
+/// before somebody asks for the vault: the gateway serves whether or not a node does.
+pub(crate) fn vault_desk(config: &Config) -> Result<Option<VaultDesk>> {
+    if !config.chain.deployment.exists() {
+        return Ok(None);
+    }
+    let deployments = read_deployments(config)?;
+    let Some(governance) = deployments.iter().find_map(|deployment| deployment.governance.as_ref()) else {
+        return Ok(None);
+    };
+    let chain: Arc<dyn Chain> = Arc::new(HttpChain::new(config.chain.rpc_url.as_str(), CALL_TIMEOUT)?);
+    let vault = Vault { chain, chain_id: config.chain.chain_id, address: governance.vault_address()? };
+    let sets = deployments.iter().map(Deployment::contracts).collect::<Result<_, _>>()?;
+    Ok(Some(VaultDesk::new(vault, Some(governance.anchor_address()?), sets)))
 }
 
 /// The deployment record: one entry per currency.

@@ -7,4 +7,5 @@ mod finality;
 mod life;
 mod node;
 mod nonces;
+mod vault;
 mod watching;

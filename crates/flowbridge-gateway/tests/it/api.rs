@@ -436,6 +436,20 @@ async fn a_payment_under_review_goes_on_when_two_people_say_so_and_not_when_one_
 }
 
 #[tokio::test]
+async fn the_vault_is_for_operators_and_not_found_where_none_governs() {
+    let api = Api::start().await;
+    let own = api.get(&api.alpha, "/v1/vault").await;
+    assert_eq!((own.status, own.code()), (403, "insufficient_scope"));
+    for path in ["/v1/vault", "/v1/vault/proposals", "/v1/vault/proposals/vpr_01h455vb4pex5vsknk084sn02q"] {
+        let none = api.send("GET", path, &api.operator(), None, None).await;
+        assert_eq!((none.status, none.code()), (404, "not_found"), "{path}");
+    }
+    let body = json!({ "kind": "cancellation", "note": "why" }).to_string();
+    let none = api.send("POST", "/v1/vault/proposals", &api.operator(), Some("1"), Some(&body)).await;
+    assert!(none.body["detail"].as_str().unwrap().contains("no vault governs"), "{}", none.body);
+}
+
+#[tokio::test]
 async fn a_suspended_participant_pays_nothing_until_an_operator_lets_it() {
     let api = Api::start().await;
     let operator = api.operator();
@@ -558,6 +572,7 @@ impl Api {
             sealing: Arc::new(SealingKeys::load_or_create(&keys).unwrap()),
             proof: setup.proof,
             statements: Arc::new(|_| Box::pin(async { Err(StatementRefusal::Unavailable) })),
+            vault: None,
         };
         let settings = GatewaySettings {
             issuer: ISSUER.to_owned(),

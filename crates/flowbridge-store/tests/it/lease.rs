@@ -154,7 +154,7 @@ impl Model for Partition {
                     moves.push(Move::Read(number));
                 }
                 Reader { held: Some(_), has_read: true } => {
-                    moves.extend([Move::Write(number), Move::Die(number)])
+                    moves.extend([Move::Write(number), Move::WriteUnheard(number), Move::Die(number)]);
                 }
                 Reader { .. } => {}
             }

@@ -112,11 +112,11 @@ async fn a_transaction_that_offers_too_little_is_replaced_by_one_that_offers_mor
     let stage = Stage::tuned(vec![], tuning).await;
     stage.anvil.freeze();
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
-    stage.until("select 1 from chain_tx where state = 'broadcast'").await;
+    stage.until_found("select 1 from chain_tx where state = 'broadcast'").await;
     stage.node("anvil_setNextBlockBaseFeePerGas", json!(["0x174876e800"])).await;
     stage.anvil.thaw();
     stage.reaches(payment, "completed").await;
-    stage.until("select 1 from chain_tx where purpose = 'initiate' and versions > 1").await;
+    stage.until_found("select 1 from chain_tx where purpose = 'initiate' and versions > 1").await;
     stage.requires_proof().await;
 }
 
@@ -125,7 +125,7 @@ async fn a_nonce_that_somebody_else_used_is_noticed_and_the_payment_signed_anew(
     let stage = Stage::new(vec![]).await;
     stage.anvil.freeze();
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
-    stage.until("select 1 from chain_tx where state = 'broadcast'").await;
+    stage.until_found("select 1 from chain_tx where state = 'broadcast'").await;
     let thief = key(INITIATOR);
     let own = thief.address();
     let nonce = stage.chain.nonce(&own, At::Latest).await.unwrap();
@@ -152,14 +152,14 @@ async fn a_cancellation_that_races_a_settlement_ends_as_the_chain_decided() {
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "initiated").await;
     stage.anvil.freeze();
-    stage.until("select 1 from chain_tx where purpose = 'settle' and state = 'broadcast'").await;
+    stage.until_found("select 1 from chain_tx where purpose = 'settle' and state = 'broadcast'").await;
     stage.cancel(payment).await;
-    stage.until("select 1 from chain_tx where purpose = 'cancel' and state = 'broadcast'").await;
+    stage.until_found("select 1 from chain_tx where purpose = 'cancel' and state = 'broadcast'").await;
     stage.anvil.thaw();
-    stage.until("select 1 from payment where state in ('completed', 'failed')").await;
+    stage.until_found("select 1 from payment where state in ('completed', 'failed')").await;
     let settled = stage.state(payment).await == "completed";
     assert_eq!(stage.tokens_of_creditor().await, if settled { 10_000_000 } else { 0 });
-    stage.until("select 1 from chain_log where kind = 'skipped'").await;
+    stage.until_found("select 1 from chain_log where kind = 'skipped'").await;
     stage.requires_proof().await;
 }
 
@@ -168,11 +168,11 @@ async fn a_cancellation_ahead_of_a_settlement_wins_and_the_settlement_moves_noth
     let stage = Stage::new(vec![]).await;
     stage.guardian(stage.contracts.manager, call::pause()).await;
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
-    stage.until("select 1 from chain_tx where purpose = 'settle' and state = 'intended'").await;
+    stage.until_found("select 1 from chain_tx where purpose = 'settle' and state = 'intended'").await;
     stage.cancel(payment).await;
     stage.reaches(payment, "failed").await;
     stage.guardian(stage.contracts.manager, call::unpause()).await;
-    stage.until("select 1 from chain_log where kind = 'skipped'").await;
+    stage.until_found("select 1 from chain_log where kind = 'skipped'").await;
     assert_eq!(stage.state(payment).await, "failed");
     assert_eq!(stage.tokens_of_creditor().await, 0);
     stage.requires_proof().await;
@@ -197,11 +197,11 @@ async fn a_reorganisation_in_mid_life_is_healed_by_the_same_bytes() {
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "initiated").await;
     stage.reorganise(3).await;
-    stage.until("select 1 from event where kind = 'chain.initiated.removed'").await;
+    stage.until_found("select 1 from event where kind = 'chain.initiated.removed'").await;
     stage.reaches(payment, "completed").await;
     let initiations =
         "select 1 from chain_tx where purpose = 'initiate' having count(*) = 1 and max(versions) = 1";
-    stage.until(initiations).await;
+    stage.until_found(initiations).await;
     assert_eq!(stage.tokens_of_creditor().await, 10_000_000);
     stage.holds_eventually().await;
 }
@@ -215,11 +215,11 @@ async fn tokens_that_move_past_us_are_an_entry_of_their_own() {
     let admin = Admin { chain: &*stage.chain, chain_id: 31337, key: &holder, patience: PATIENCE };
     let gift = call::transfer(&key(DEBTOR).address(), 4_000_000);
     admin.send(Some(&stage.contracts.token), &gift).await.unwrap();
-    stage.until("select 1 from journal_entry where moment like 'custody%' and amount = 400").await;
+    stage.until_found("select 1 from journal_entry where moment like 'custody%' and amount = 400").await;
     assert_eq!(stage.tokens_of_creditor().await, 6_000_000);
     stage.requires_proof().await;
     stage.reorganise(3).await;
-    stage.until("select 1 from journal_entry where moment = 'custody_transfer_removed'").await;
+    stage.until_found("select 1 from journal_entry where moment = 'custody_transfer_removed'").await;
     stage.holds_eventually().await;
 }
 
@@ -241,7 +241,7 @@ async fn a_chain_role_that_is_killed_again_and_again_sends_everything_once() {
         stage.reaches(payment, "completed").await;
     }
     assert_eq!(stage.tokens_of_creditor().await, 600_000_000, "60 payments of 10 EUR");
-    stage.until("select 1 from chain_totals where gaps = 0").await;
+    stage.until_found("select 1 from chain_totals where gaps = 0").await;
     stage.requires_proof().await;
 }
 
@@ -286,7 +286,7 @@ impl Stage {
     }
 
     /// Waits until a query finds something.
-    async fn until(&self, query: &str) {
+    async fn until_found(&self, query: &str) {
         let found = tokio::time::timeout(PATIENCE, async {
             while self.sql.query(query, &[]).await.unwrap().is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;

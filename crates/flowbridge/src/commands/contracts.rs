@@ -5,9 +5,11 @@ use crate::chain::{connect, read_deployments};
 use crate::config::Config;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
-use flowbridge_chain::deploy::{self, Admin, Plan, Roles};
+use flowbridge_chain::deploy::{Admin, Plan, Roles, deploy};
+use flowbridge_chain::governance::{self, Governance, GovernancePlan};
 use flowbridge_chain::{Chain, Deployment, Key};
 use flowbridge_domain::money::Currency;
+use flowbridge_domain::party::EvmAddress;
 use flowbridge_store::chain::Lane;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,9 +17,11 @@ use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContractsCommand {
-    /// Deploy token, router and manager for a currency and add them to the deployment record
+    /// Deploy token, router and manager for a currency, with the vault that governs them, and add them to the record
     Deploy(DeployArgs),
-    /// Check every contract of the deployment record: address, code, roles, settings
+    /// Put contracts that are deployed already under the vault, which is deployed if there is none
+    Govern(GovernArgs),
+    /// Check every contract of the deployment record against the chain and this build: address, code, roles, settings
     Verify,
 }
 
@@ -41,6 +45,43 @@ pub(crate) struct DeployArgs {
     /// How long a change of the admin takes
     #[arg(long, default_value_t = 86_400)]
     admin_delay_secs: u32,
+    #[command(flatten)]
+    vault: VaultArgs,
+    /// Leave the admin's key in charge, alone: for a trial
+    #[arg(long, conflicts_with = "owners")]
+    without_vault: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GovernArgs {
+    /// The currency, such as EUR
+    #[arg(long)]
+    currency: String,
+    /// File with the admin's key, which offers its place to the vault
+    #[arg(long, value_name = "FILE")]
+    admin_key: PathBuf,
+    /// How long a change of the audit anchor's admin takes
+    #[arg(long, default_value_t = 86_400)]
+    admin_delay_secs: u32,
+    #[command(flatten)]
+    vault: VaultArgs,
+}
+
+/// The vault, where there is none yet. One vault governs the contracts of all currencies.
+#[derive(Debug, Args)]
+struct VaultArgs {
+    /// The address of an owner of the vault; once for each
+    #[arg(long = "owner", value_name = "ADDRESS")]
+    owners: Vec<String>,
+    /// How many owners must approve
+    #[arg(long, default_value_t = 2)]
+    threshold: u16,
+    /// How long an operation waits that is not a transfer within the limit of the day or an allowance within its cap
+    #[arg(long, default_value_t = 86_400)]
+    vault_delay_secs: u64,
+    /// The address that pins the audit log; the admin's without it
+    #[arg(long, value_name = "ADDRESS")]
+    anchorer: Option<String>,
 }
 
 /// The decimals of our tokens: six, or those of the currency when it has more.
@@ -54,23 +95,81 @@ pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<Ex
             let plan = Plan {
                 currency: Currency::parse(&args.currency)?,
                 token_decimals: TOKEN_DECIMALS,
-                house: flowbridge_domain::party::EvmAddress::parse(&args.house)?,
+                house: EvmAddress::parse(&args.house)?,
                 roles: roles(config, &admin, &Key::read(&args.guardian_key)?)?,
                 mint_allowance: args.mint_allowance.saturating_mul(10u64.pow(u32::from(TOKEN_DECIMALS))),
                 admin_delay_secs: args.admin_delay_secs,
             };
-            let deployment = deploy_one(config, &*chain, &admin, &plan).await?;
-            say(serde_json::to_string_pretty(&deployment)?);
-        }
-        ContractsCommand::Verify => {
-            for deployment in read_deployments(config)? {
-                let problems = deploy::verify(&*chain, &deployment).await?;
-                ensure!(problems.is_empty(), "{}: {}", deployment.currency, problems.join("; "));
-                say(format_args!("{}: as recorded", deployment.currency));
+            ensure!(
+                args.without_vault || !args.vault.owners.is_empty() || recorded_vault(config)?.is_some(),
+                "name the owners of the vault with --owner ADDRESS, once for each, or take --without-vault"
+            );
+            let vault = args.vault.plan(&admin, args.admin_delay_secs)?;
+            let mut deployment = deploy_one(config, &*chain, &admin, &plan).await?;
+            if !args.without_vault {
+                deployment = govern_one(config, &*chain, &admin, plan.currency, &vault).await?;
             }
+            say(serde_json::to_string_pretty(&deployment)?);
+            say_what_owners_do(&deployment);
         }
+        ContractsCommand::Govern(args) => {
+            let admin = Key::read(&args.admin_key)?;
+            let vault = args.vault.plan(&admin, args.admin_delay_secs)?;
+            let currency = Currency::parse(&args.currency)?;
+            let deployment = govern_one(config, &*chain, &admin, currency, &vault).await?;
+            say(serde_json::to_string_pretty(&deployment)?);
+            say_what_owners_do(&deployment);
+        }
+        ContractsCommand::Verify => return verify(config, &*chain).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn verify(config: &Config, chain: &dyn Chain) -> Result<ExitCode> {
+    let mut all_well = true;
+    for deployment in read_deployments(config)? {
+        let problems = governance::verify(chain, &deployment).await?;
+        if problems.is_empty() {
+            say(format_args!(
+                "{}: every address, code and role is as recorded and as built",
+                deployment.currency
+            ));
+        }
+        for problem in problems {
+            all_well = false;
+            say(format_args!("{}: {problem}", deployment.currency));
+        }
+    }
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn say_what_owners_do(deployment: &Deployment) {
+    if deployment.governance.is_some() {
+        say(format_args!(
+            "\nThe vault is offered the admin's place. Its owners accept with:\n  \
+             flowbridge vault propose take-over --currency {}\n\
+             and with `flowbridge vault approve` and `execute`; then `flowbridge contracts verify` finds nothing.",
+            deployment.currency
+        ));
+    }
+}
+
+impl VaultArgs {
+    fn plan(&self, admin: &Key, admin_delay_secs: u32) -> Result<GovernancePlan> {
+        let owners = self.owners.iter().map(|owner| EvmAddress::parse(owner));
+        Ok(GovernancePlan {
+            owners: owners.collect::<Result<_, _>>()?,
+            threshold: self.threshold,
+            delay_secs: self.vault_delay_secs,
+            anchorer: self
+                .anchorer
+                .as_deref()
+                .map(EvmAddress::parse)
+                .transpose()?
+                .unwrap_or_else(|| admin.address()),
+            admin_delay_secs,
+        })
+    }
 }
 
 /// Who may do what, by the key files of the lanes.
@@ -103,13 +202,56 @@ pub(crate) async fn deploy_one(
         plan.currency,
         file.display()
     );
-    let admin =
-        Admin { chain, chain_id: config.chain.chain_id, key: admin, patience: Duration::from_secs(60) };
-    let deployment = deploy::deploy(&admin, plan).await?;
+    let deployment = deploy(&administrator(config, chain, admin), plan).await?;
     record.push(deployment.clone());
-    let draft = file.with_extension("draft");
-    std::fs::write(&draft, serde_json::to_string_pretty(&record)?)
-        .and_then(|()| std::fs::rename(&draft, file))
-        .with_context(|| format!("cannot write the deployment record {}", file.display()))?;
+    save_record(config, &record)?;
     Ok(deployment)
+}
+
+/// Puts the contracts of a currency under the vault of the record, which is deployed first if there is none.
+pub(crate) async fn govern_one(
+    config: &Config,
+    chain: &dyn Chain,
+    admin: &Key,
+    currency: Currency,
+    plan: &GovernancePlan,
+) -> Result<Deployment> {
+    let admin = administrator(config, chain, admin);
+    let mut record = read_deployments(config)?;
+    let vault = match recorded_vault(config)? {
+        Some(vault) => vault,
+        None => governance::deploy(&admin, plan).await?,
+    };
+    let deployment = record
+        .iter_mut()
+        .find(|deployment| deployment.currency == currency.code())
+        .with_context(|| format!("no contracts are deployed for {currency}"))?;
+    ensure!(deployment.governance.is_none(), "the contracts of {currency} are under the vault already");
+    deployment.governance = Some(vault.clone());
+    let deployment = deployment.clone();
+    // The record first: a vault that nobody remembers would be deployed twice.
+    save_record(config, &record)?;
+    governance::hand_over(&admin, &deployment.contracts()?, &vault).await?;
+    Ok(deployment)
+}
+
+fn recorded_vault(config: &Config) -> Result<Option<Governance>> {
+    if !config.chain.deployment.exists() {
+        return Ok(None);
+    }
+    Ok(read_deployments(config)?.into_iter().find_map(|deployment| deployment.governance))
+}
+
+/// Whoever sets contracts up, with a key of its own.
+pub(crate) const fn administrator<'a>(config: &Config, chain: &'a dyn Chain, key: &'a Key) -> Admin<'a> {
+    Admin { chain, chain_id: config.chain.chain_id, key, patience: Duration::from_secs(60) }
+}
+
+/// Writes the record whole or not at all.
+fn save_record(config: &Config, record: &[Deployment]) -> Result<()> {
+    let file = &config.chain.deployment;
+    let draft = file.with_extension("draft");
+    std::fs::write(&draft, serde_json::to_string_pretty(record)?)
+        .and_then(|()| std::fs::rename(&draft, file))
+        .with_context(|| format!("cannot write the deployment record {}", file.display()))
 }

@@ -11,6 +11,7 @@ pub(crate) mod payments;
 pub(crate) mod recon;
 pub(crate) mod reconciliation;
 mod serve;
+mod vault;
 
 pub(crate) use serve::stop_signal;
 
@@ -49,6 +50,9 @@ enum Command {
     /// Deploy the contracts, or verify those that are deployed
     #[command(subcommand)]
     Contracts(contracts::ContractsCommand),
+    /// Govern the contracts: motions for the owners of the vault, their approvals, and carrying them out
+    #[command(subcommand)]
+    Vault(vault::VaultCommand),
     /// Call the API, signed in
     Api(api::ApiArgs),
     /// Print an access token, for curl
@@ -118,6 +122,10 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Contracts(command) => contracts::run(command, &config()?).await,
+        Command::Vault(command) => {
+            let config = config()?;
+            vault::run(command, &config, &database(&config)?).await
+        }
         Command::Api(args) => api::run(args).await,
         Command::Token(client) => api::token(&client).await,
         Command::Payments(command) => payments::run(command).await,

@@ -3,12 +3,13 @@
 
 use super::cast::{BANKS, CURRENCIES, CUSTOMERS, PARTICIPANTS};
 use crate::clock::SystemClock;
-use crate::commands::contracts::{deploy_one, roles};
+use crate::commands::contracts::{administrator, deploy_one, govern_one, roles};
 use crate::commands::say;
 use crate::config::Config;
 use anyhow::{Context as _, Result, ensure};
-use flowbridge_chain::deploy::{Admin, Plan};
-use flowbridge_chain::{Chain, ContractSet, Key, call};
+use flowbridge_chain::deploy::Plan;
+use flowbridge_chain::governance::{self, GovernancePlan};
+use flowbridge_chain::{ContractSet, Key, Vault, call};
 use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::id::{AccountId, ParticipantId};
 use flowbridge_domain::money::Currency;
@@ -38,6 +39,12 @@ const HOUSE_KEY: &str = "8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872
 
 /// What a customer's wallet gets for transactions of its own: a hundredth of a coin.
 const WALLET_COINS_WEI: u64 = 10_000_000_000_000_000;
+
+/// What the manager may mint, and may be allowed to without delay: a thousand million, in token units.
+const MINT_ALLOWANCE: u64 = 1_000_000_000_000_000;
+/// Owners of the vault, and how many of them must approve.
+const OWNERS: u8 = 3;
+const THRESHOLD: u16 = 2;
 
 /// The ports in use, from the API's upwards; the chain and the metrics keep their usual ones beside the default.
 pub(crate) struct Ports {
@@ -74,6 +81,11 @@ pub(crate) fn make_config(folder: &Path, database_url: &str, port: u16) -> Resul
     for (lane, key) in LANE_KEYS {
         keep_key(&keys.join("chain").join(format!("{lane}.key")), key)?;
     }
+    for number in 1..=OWNERS {
+        let file = keys.join("owners").join(format!("owner-{number}.key"));
+        keep_key(&file, &owner(number)?.reveal())?;
+    }
+    keep_key(&keys.join("admin.key"), ADMIN_KEY)?;
     for name in ["bank-client.key", "bank-admin.key"] {
         let random = random_bytes::<32>()?;
         keep_key(&keys.join(name), &random.map(|byte| format!("{byte:02x}")).concat())?;
@@ -141,8 +153,33 @@ pub(super) async fn deploy_contracts(config: &Config) -> Result<()> {
             let addresses: Vec<EvmAddress> = wallets.iter().map(Key::address).collect();
             register_wallets(config, code, &addresses).await?;
             allow_escrow(config, code, &wallets).await?;
+            govern(config, code).await?;
         }
     }
+    Ok(())
+}
+
+/// Puts a currency's contracts under the vault, and lets its owners accept at once: here nothing waits, and their keys are at
+/// hand.
+async fn govern(config: &Config, code: &str) -> Result<()> {
+    let chain = crate::chain::connect(config).await?;
+    let admin = Key::parse(ADMIN_KEY)?;
+    let owners = (1..=OWNERS).map(owner).collect::<Result<Vec<_>>>()?;
+    let plan = GovernancePlan {
+        owners: owners.iter().map(Key::address).collect(),
+        threshold: THRESHOLD,
+        delay_secs: 0,
+        anchorer: admin.address(),
+        admin_delay_secs: 0,
+    };
+    let deployment = govern_one(config, &*chain, &admin, Currency::parse(code)?, &plan).await?;
+    let governance = deployment.governance.as_ref().context("governed a moment ago")?;
+    let accept =
+        governance::take_over(&*chain, &deployment.contracts()?, governance, MINT_ALLOWANCE.into()).await?;
+    let vault =
+        Vault { chain: chain.clone(), chain_id: config.chain.chain_id, address: governance.vault_address()? };
+    let approving = owners.get(..usize::from(THRESHOLD)).unwrap_or(&owners);
+    governance::carry_out(&administrator(config, &*chain, &admin), &vault, accept, approving).await?;
     Ok(())
 }
 
@@ -166,10 +203,6 @@ fn contracts(config: &Config, code: &str) -> Result<ContractSet> {
     Ok(deployment.with_context(|| format!("no contracts are deployed for {code}"))?.contracts()?)
 }
 
-const fn administrator<'a>(config: &Config, chain: &'a dyn Chain, key: &'a Key) -> Admin<'a> {
-    Admin { chain, chain_id: config.chain.chain_id, key, patience: Duration::from_secs(60) }
-}
-
 /// Deploys the contracts of a currency; false if the record has them already.
 pub(crate) async fn deploy_currency(config: &Config, code: &str) -> Result<bool> {
     let deployed =
@@ -185,7 +218,7 @@ pub(crate) async fn deploy_currency(config: &Config, code: &str) -> Result<bool>
         token_decimals: 6,
         house: Key::parse(HOUSE_KEY)?.address(),
         roles: roles(config, &admin, &Key::parse(GUARDIAN_KEY)?)?,
-        mint_allowance: 1_000_000_000_000_000,
+        mint_allowance: MINT_ALLOWANCE,
         admin_delay_secs: 0,
     };
     deploy_one(config, &*chain, &admin, &plan).await?;
@@ -198,6 +231,11 @@ pub(crate) async fn register_wallets(config: &Config, code: &str, wallets: &[Evm
     let key = Key::parse(ADMIN_KEY)?;
     let contracts = contracts(config, code)?;
     Ok(administrator(config, &*chain, &key).register_wallets(&contracts, wallets).await?)
+}
+
+/// An owner of the vault: a key that follows from its number, so that it is the same in every run. For development only.
+fn owner(number: u8) -> Result<Key> {
+    Ok(Key::from_random(sha256(format!("flowbridge dev owner {number}").as_bytes()))?)
 }
 
 /// A customer's wallet: a key that follows from the IBAN, so that it is the same in every run. For development only.

@@ -8,3 +8,4 @@ mod reconciliation;
 mod reword;
 mod running;
 mod trace;
+mod vault;

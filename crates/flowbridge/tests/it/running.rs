@@ -67,6 +67,11 @@ impl Running {
         running
     }
 
+    /// A file that it made.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
     /// What a command that is refused prints.
     pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
         let Output { status, stdout, stderr } = self.run(arguments);
