@@ -2,7 +2,7 @@
 //!
 //! Each account is compared with itself on the same weekday by a robust z (distance from the median in units of the median
 //! absolute deviation), which one odd day does not bend. Feature and score distributions are compared by the population
-//! stability index, less what chance alone would give. Payers are remembered as hashes of name and account with their last
+//! stability index, less what chance alone would give. Debtors are remembered as hashes of name and account with their last
 //! amounts, never by name. Too little history says nothing: the first weeks are silent. Pure: the caller keeps the memory
 //! and decides who hears of it. Figures here are statistics, not money, and may be floats.
 
@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs that are remembered.
 pub const RUNS_MAX: usize = 400;
-/// Payers that are remembered.
-pub const PAYERS_MAX: usize = 200_000;
-const AMOUNTS_PER_PAYER_MAX: usize = 24;
-const ACCOUNTS_PER_PAYER_MAX: usize = 16;
+/// Debtors that are remembered.
+pub const DEBTORS_MAX: usize = 200_000;
+const AMOUNTS_PER_DEBTOR_MAX: usize = 24;
+const ACCOUNTS_PER_DEBTOR_MAX: usize = 16;
 /// Same weekdays before a figure is judged.
 const SAMPLES_MIN: usize = 6;
 const PAYMENTS_KNOWN_MIN: usize = 3;
@@ -48,9 +48,9 @@ pub enum AnomalyKind {
     BreakMix,
     /// Fewer lines are matched without a person.
     AutoRateDrop,
-    /// A known payer pays from an account that was never seen.
+    /// A known debtor pays from an account that was never seen.
     FirstSeenAccount,
-    /// A known payer pays an amount far from its own.
+    /// A known debtor pays an amount far from its own.
     AmountOutlier,
     /// A feature of matched pairs is distributed otherwise.
     FeatureDrift,
@@ -114,19 +114,19 @@ pub struct RunSummary {
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-struct Payer {
+struct Debtor {
     accounts: BTreeSet<u64>,
     payments: usize,
     /// Logarithms of the last amounts.
     amounts: Vec<f32>,
 }
 
-/// Earlier runs and payers. A file of it holds no name and no account of a payer.
+/// Earlier runs and debtors. A file of it holds no name and no account of a debtor.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// Runs, oldest first.
     pub runs: Vec<RunSummary>,
-    payers: BTreeMap<u64, Payer>,
+    debtors: BTreeMap<u64, Debtor>,
 }
 
 /// A run as it is judged and remembered.
@@ -134,7 +134,7 @@ pub struct Memory {
 pub struct Observed {
     /// Its figures.
     pub summary: RunSummary,
-    /// Safe matches: bank line's id, payer, payer's account, logarithm of the amount.
+    /// Safe matches: bank line's id, debtor, debtor's account, logarithm of the amount.
     payments: Vec<(Box<str>, u64, u64, f32)>,
 }
 
@@ -216,8 +216,8 @@ impl Memory {
             self.judge_account(run.summary.on, account, &mut found);
         }
         self.judge_profile(&run.summary.profile, &mut found);
-        for (line, payer, account, amount) in &run.payments {
-            if let Some(known) = self.payers.get(payer) {
+        for (line, debtor, account, amount) in &run.payments {
+            if let Some(known) = self.debtors.get(debtor) {
                 known.judge(line, *account, *amount, &mut found);
             }
         }
@@ -241,16 +241,16 @@ impl Memory {
             // Its payments are known already.
             return;
         }
-        for (_, payer, account, amount) in run.payments {
-            if self.payers.len() >= PAYERS_MAX && !self.payers.contains_key(&payer) {
+        for (_, debtor, account, amount) in run.payments {
+            if self.debtors.len() >= DEBTORS_MAX && !self.debtors.contains_key(&debtor) {
                 continue;
             }
-            let known = self.payers.entry(payer).or_default();
+            let known = self.debtors.entry(debtor).or_default();
             known.payments += 1;
-            if account != 0 && known.accounts.len() < ACCOUNTS_PER_PAYER_MAX {
+            if account != 0 && known.accounts.len() < ACCOUNTS_PER_DEBTOR_MAX {
                 known.accounts.insert(account);
             }
-            if known.amounts.len() == AMOUNTS_PER_PAYER_MAX {
+            if known.amounts.len() == AMOUNTS_PER_DEBTOR_MAX {
                 known.amounts.remove(0);
             }
             known.amounts.push(amount);
@@ -341,7 +341,7 @@ impl Memory {
     }
 }
 
-impl Payer {
+impl Debtor {
     fn judge(&self, line: &str, account: u64, amount: f32, found: &mut Vec<Anomaly>) {
         let subject = || format!("bank {line}");
         let is_new = account != 0 && !self.accounts.is_empty() && !self.accounts.contains(&account);
@@ -357,7 +357,7 @@ impl Payer {
         }
         if self.amounts.len() >= AMOUNTS_KNOWN_MIN {
             let mut known: Vec<f64> = self.amounts.iter().map(|known| f64::from(*known)).collect();
-            // A fifth more or less is nothing, however regular the payer was.
+            // A fifth more or less is nothing, however regular the debtor was.
             let (usual, z) = robust_z(&mut known, f64::from(amount), 0.2);
             if z.abs() >= ALARM_Z {
                 found.push(Anomaly {

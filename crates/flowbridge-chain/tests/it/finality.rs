@@ -355,7 +355,6 @@ fn what_a_deeper_reorganisation_takes_is_told_as_removed() {
 fn explore(depth: usize) {
     let checked = Watching { flaw: Flaw::None, depth }.checker().threads(2).spawn_bfs().join();
     checked.assert_properties();
-    println!("{} states, depth {}", checked.unique_state_count(), checked.max_depth());
 }
 
 #[test]
@@ -376,6 +375,5 @@ fn a_place_that_is_written_later_tells_twice() {
 fn refute(flaw: Flaw, depth: usize, promise: &'static str) {
     let enough = HasDiscoveries::AnyOf([promise].into());
     let checked = Watching { flaw, depth }.checker().finish_when(enough).spawn_bfs().join();
-    let way = checked.discovery(promise).unwrap_or_else(|| panic!("{flaw:?} was not found out"));
-    println!("{flaw:?} breaks \"{promise}\" in {} moves", way.into_actions().len());
+    assert!(checked.discovery(promise).is_some(), "{flaw:?} was not found out");
 }

@@ -350,7 +350,6 @@ const ENDS: &str = "from where everything has happened, each payment is still ca
 fn nonces_keep_their_promises() {
     let checked = Lane { flaw: Flaw::None }.checker().threads(2).spawn_bfs().join();
     checked.assert_properties();
-    println!("{} states, depth {}", checked.unique_state_count(), checked.max_depth());
 }
 
 #[test]
@@ -366,6 +365,5 @@ fn a_version_that_is_forgotten_pays_twice() {
 fn refute(flaw: Flaw) {
     let enough = HasDiscoveries::AnyOf([ONCE].into());
     let checked = Lane { flaw }.checker().finish_when(enough).spawn_bfs().join();
-    let way = checked.discovery(ONCE).unwrap_or_else(|| panic!("{flaw:?} was not found out"));
-    println!("{flaw:?} breaks \"{ONCE}\" in {} moves", way.into_actions().len());
+    assert!(checked.discovery(ONCE).is_some(), "{flaw:?} was not found out");
 }

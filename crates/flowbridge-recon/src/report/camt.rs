@@ -45,10 +45,10 @@ pub(super) fn message(report: &Report<'_>) -> Result<String, CamtError> {
         let sum = lines
             .iter()
             .fold(0i128, |sum, (line, _)| sum.saturating_add(report.bank[*line as usize].minor_units));
-        let _ = write!(
+        let _ = writeln!(
             xml,
             "<Stmt><Id>{}-{}</Id><CreDtTm>{day}T00:00:00Z</CreDtTm><Acct><Id>{}</Id><Ccy>{currency}</Ccy></Acct>\
-             <Bal><Tp><CdOrPrtry><Prtry>SUM OF RECONCILED ENTRIES</Prtry></CdOrPrtry></Tp>{}<Dt><Dt>{day}</Dt></Dt></Bal>\n",
+             <Bal><Tp><CdOrPrtry><Prtry>SUM OF RECONCILED ENTRIES</Prtry></CdOrPrtry></Tp>{}<Dt><Dt>{day}</Dt></Dt></Bal>",
             &hash[..16],
             number + 1,
             account_id(account),

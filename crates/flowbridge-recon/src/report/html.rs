@@ -358,8 +358,8 @@ fn anomalies(page: &mut String, extras: &Extras<'_>) {
                 AnomalyKind::Lag => ("days until booked", "robust z"),
                 AnomalyKind::BreakMix => ("share of a kind of break", "robust z"),
                 AnomalyKind::AutoRateDrop => ("share that needs nobody fell", "points"),
-                AnomalyKind::FirstSeenAccount => ("known payer, new account", "payments before"),
-                AnomalyKind::AmountOutlier => ("amount unlike this payer’s", "robust z"),
+                AnomalyKind::FirstSeenAccount => ("known debtor, new account", "payments before"),
+                AnomalyKind::AmountOutlier => ("amount unlike this debtor’s", "robust z"),
                 AnomalyKind::FeatureDrift => ("feature distributed otherwise", "stability index"),
                 AnomalyKind::ScoreDrift => ("scores distributed otherwise", "stability index"),
             };

@@ -6,7 +6,7 @@ use flowbridge_recon::date::Date;
 use flowbridge_recon::engine::{self, Settings};
 use flowbridge_recon::generate::{self, Books, Recipe};
 
-/// One night's books, moved to that day. Payers are the same from night to night: their names come from few.
+/// One night's books, moved to that day. Debtors are the same from night to night: their names come from few.
 fn night(seed: u64, on: Date) -> Books {
     let mut books = generate::make(Recipe { seed, entries: 1_600, noise: 1.0 });
     let days = on.days_since(books.as_of);
@@ -43,7 +43,7 @@ fn a_night_like_no_other_is_seen() {
         assert!(alarms.is_empty(), "week {week}: {alarms:?}");
     }
     let kept = serde_json::to_string(&memory).unwrap();
-    assert!(!kept.contains("Schmidt") && !kept.contains("NL"), "payers are remembered without their names");
+    assert!(!kept.contains("Schmidt") && !kept.contains("NL"), "debtors are remembered without their names");
 
     // Half of the lines are missing, the bank is four days late, and references are gone.
     let mut odd = night(600, first.plus_days(56));
@@ -64,13 +64,13 @@ fn a_night_like_no_other_is_seen() {
 }
 
 #[test]
-fn a_known_payer_with_a_new_account_or_an_odd_amount_is_seen() {
+fn a_known_debtor_with_a_new_account_or_an_odd_amount_is_seen() {
     let first = Date::parse_iso("2026-06-01").unwrap();
     let mut memory = Memory::default();
     let mut usual = night(700, first);
     for record in usual.ledger.iter_mut().chain(&mut usual.bank) {
         if record.minor_units > 0 {
-            record.counterparty = "Steady Payer".into();
+            record.counterparty = "Steady Debtor".into();
             record.counterparty_iban = "NL01STEADY".into();
         }
     }

@@ -208,7 +208,6 @@ fn a_partition_keeps_its_promises_whatever_the_clocks_say() {
     for skew in [[0, 0], [4, 0], [-4, 0], [4, -4]] {
         let checked = Partition { flaw: Flaw::None, skew }.checker().threads(2).spawn_bfs().join();
         checked.assert_properties();
-        println!("{skew:?}: {} states, depth {}", checked.unique_state_count(), checked.max_depth());
     }
 }
 
@@ -235,6 +234,5 @@ fn an_offset_that_is_not_compared_is_passed_twice_when_an_answer_is_lost() {
 fn refute(flaw: Flaw, skew: [i8; 2], promise: &'static str) {
     let enough = HasDiscoveries::AnyOf([promise].into());
     let checked = Partition { flaw, skew }.checker().finish_when(enough).spawn_bfs().join();
-    let way = checked.discovery(promise).unwrap_or_else(|| panic!("{flaw:?} was not found out"));
-    println!("{flaw:?} breaks \"{promise}\" in {} moves", way.into_actions().len());
+    assert!(checked.discovery(promise).is_some(), "{flaw:?} was not found out");
 }

@@ -211,7 +211,6 @@ const DONE: &str = "what was recorded as delivered stays so";
 fn the_deliveries_of_a_payment_keep_their_order() {
     let checked = Endpoint { flaw: Flaw::None }.checker().threads(2).spawn_bfs().join();
     checked.assert_properties();
-    println!("{} states, depth {}", checked.unique_state_count(), checked.max_depth());
 }
 
 #[test]
@@ -232,6 +231,5 @@ fn a_late_result_without_a_fence_opens_what_was_delivered() {
 fn refute(flaw: Flaw, promise: &'static str) {
     let enough = HasDiscoveries::AnyOf([promise].into());
     let checked = Endpoint { flaw }.checker().finish_when(enough).spawn_bfs().join();
-    let way = checked.discovery(promise).unwrap_or_else(|| panic!("{flaw:?} was not found out"));
-    println!("{flaw:?} breaks \"{promise}\" in {} moves", way.into_actions().len());
+    assert!(checked.discovery(promise).is_some(), "{flaw:?} was not found out");
 }
