@@ -129,7 +129,9 @@ statements! {
             and source_id > $2 and source_id < uuid_floor($3)
         group by source_id order by source_id limit $4";
 
-    SETTLED_ON_CHAIN = "select log.payment_id, log.tx_hash, log.log_index, log.announced, leaf.amount, contract.token_decimals
+    // What is announced, and so final enough for policy, is what lies up to the cursor's place.
+    SETTLED_ON_CHAIN = "select log.payment_id, log.tx_hash, log.log_index, leaf.amount, contract.token_decimals,
+            log.block_number <= coalesce((select announced_number from chain_cursor), 0) as announced
         from chain_log log
             join chain_contract contract on contract.currency = log.currency
             left join chain_leaf leaf on leaf.payment_id = log.payment_id

@@ -21,7 +21,7 @@ pub(crate) enum EventsCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct TailArgs {
-    /// Only this topic: payments, chain, bank, webhooks, audit
+    /// Only this topic: payments, chain, bank, webhooks, reconciliation
     #[arg(long)]
     topic: Option<String>,
     /// Begin after this offset instead of at the end; 0-0 is the beginning
