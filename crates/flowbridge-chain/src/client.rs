@@ -4,17 +4,17 @@
 //! 0x7f) do not matter. A call that ran out of time may have been carried out: whoever sends, sends the same bytes again.
 
 use crate::bindings::{address, hash};
-use crate::error::{ChainError, Refusal};
+use crate::error::ChainError;
+use crate::rpc::{Http, Transport};
 use alloy::primitives::{B256, Bytes, U64, U256};
-use alloy::rpc::client::{ClientBuilder, RpcClient};
 use alloy::rpc::types::{Filter, Log};
-use alloy::transports::{RpcError, TransportErrorKind};
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::time::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which block.
@@ -74,6 +74,19 @@ pub struct Receipt {
     pub created: Option<EvmAddress>,
 }
 
+/// Where a block is on its way to L1, on a chain that settles there in batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct L1Batch {
+    /// The batch.
+    pub number: u64,
+    /// The L1 transaction that committed it.
+    pub commit_tx: Option<[u8; 32]>,
+    /// The L1 transaction that proved it.
+    pub prove_tx: Option<[u8; 32]>,
+    /// The L1 transaction that executed it: from then on it is final there.
+    pub execute_tx: Option<[u8; 32]>,
+}
+
 /// What a transaction costs at present, in wei per gas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fees {
@@ -86,12 +99,22 @@ pub struct Fees {
 /// A node.
 #[async_trait::async_trait]
 pub trait Chain: Send + Sync + Debug {
+    /// One node to put questions to that belong together, where there are several: another may be a block behind or ahead.
+    fn pinned(&self) -> Option<Arc<dyn Chain>> {
+        None
+    }
     /// The chain's id.
     async fn chain_id(&self) -> Result<u64, ChainError>;
     /// A block; `None` if the chain has none there.
     async fn block(&self, at: At) -> Result<Option<Block>, ChainError>;
     /// The logs of `contracts` in blocks `from` to `to`, both included. [`ChainError::Refused`]: ask for fewer blocks.
     async fn logs(&self, from: u64, to: u64, contracts: &[EvmAddress]) -> Result<Vec<Log>, ChainError>;
+    /// The logs of `contracts` in one block, of which a node that does not know it says so.
+    async fn logs_of_block(
+        &self,
+        block_hash: [u8; 32],
+        contracts: &[EvmAddress],
+    ) -> Result<Vec<Log>, ChainError>;
     /// What became of a transaction; `None` if it is in no block.
     async fn receipt(&self, tx_hash: [u8; 32]) -> Result<Option<Receipt>, ChainError>;
     /// The next nonce of an address.
@@ -119,24 +142,29 @@ pub trait Chain: Send + Sync + Debug {
     async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError>;
     /// What a transaction costs at present.
     async fn fees(&self) -> Result<Fees, ChainError>;
+    /// Is it a ZKsync chain, which has batches?
+    async fn has_l1_batches(&self) -> Result<bool, ChainError>;
+    /// The batch of a block; `None` if it is in none yet, or the chain does not tell.
+    async fn l1_batch(&self, block_number: u64) -> Result<Option<L1Batch>, ChainError>;
     /// Broadcasts signed bytes. Sending what the node already has is no error.
     async fn send(&self, raw: &[u8]) -> Result<(), ChainError>;
 }
 
-/// A node reached by HTTP.
-#[derive(Debug)]
+/// Nodes reached by HTTP.
+#[derive(Debug, Clone)]
 pub struct HttpChain {
-    client: RpcClient,
-    timeout: Duration,
+    transport: Arc<dyn Transport>,
 }
 
 impl HttpChain {
     /// A node at `url`. Each call may take `timeout`.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, ChainError> {
-        let url = url
-            .parse()
-            .map_err(|error| ChainError::Wrong(format!("chain.rpc_url {url:?} is no URL: {error}")))?;
-        Ok(Self { client: ClientBuilder::default().http(url), timeout })
+        Ok(Self::over(Arc::new(Http::new(url, None, timeout)?)))
+    }
+
+    /// Whatever node the transport chooses.
+    pub fn over(transport: Arc<dyn Transport>) -> Self {
+        Self { transport }
     }
 
     /// A node at `url` that serves the chain `chain_id`, and no other.
@@ -152,24 +180,13 @@ impl HttpChain {
         }
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, ChainError> {
-        let asked = self.client.request::<Value, Value>(method, params);
-        let answer = tokio::time::timeout(self.timeout, asked)
-            .await
-            .map_err(|_| ChainError::Unavailable(format!("{method} took longer than {:?}", self.timeout)))?
-            .map_err(|error| read_error(method, &error))?;
-        serde_json::from_value(answer).map_err(|error| ChainError::Unreadable(format!("{method}: {error}")))
-    }
-}
-
-#[async_trait::async_trait]
-impl Chain for HttpChain {
-    async fn chain_id(&self) -> Result<u64, ChainError> {
-        Ok(self.ask::<U64>("eth_chainId", json!([])).await?.to())
+    pub(crate) async fn chain_id_by(transport: &dyn Transport) -> Result<u64, ChainError> {
+        Ok(ask::<U64>(transport, "eth_chainId", json!([])).await?.to())
     }
 
-    async fn block(&self, at: At) -> Result<Option<Block>, ChainError> {
-        match self.ask::<Option<WireBlock>>("eth_getBlockByNumber", json!([at.tag(), false])).await {
+    pub(crate) async fn block_by(transport: &dyn Transport, at: At) -> Result<Option<Block>, ChainError> {
+        let asked = ask::<Option<WireBlock>>(transport, "eth_getBlockByNumber", json!([at.tag(), false]));
+        match asked.await {
             Ok(block) => Ok(block.map(WireBlock::read)),
             // A node may call the absence of a block by a tag or a number an error.
             Err(ChainError::Refused(_)) if at != At::Latest => Ok(None),
@@ -177,12 +194,44 @@ impl Chain for HttpChain {
         }
     }
 
+    async fn ask<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, ChainError> {
+        ask(&*self.transport, method, params).await
+    }
+}
+
+async fn ask<T: DeserializeOwned>(
+    transport: &dyn Transport,
+    method: &'static str,
+    params: Value,
+) -> Result<T, ChainError> {
+    let answer = transport.ask(method, params).await?;
+    serde_json::from_str(answer.get()).map_err(|error| ChainError::Unreadable(format!("{method}: {error}")))
+}
+
+#[async_trait::async_trait]
+impl Chain for HttpChain {
+    fn pinned(&self) -> Option<Arc<dyn Chain>> {
+        Some(Arc::new(Self { transport: self.transport.pinned()? }))
+    }
+
+    async fn chain_id(&self) -> Result<u64, ChainError> {
+        Self::chain_id_by(&*self.transport).await
+    }
+
+    async fn block(&self, at: At) -> Result<Option<Block>, ChainError> {
+        Self::block_by(&*self.transport, at).await
+    }
+
     async fn logs(&self, from: u64, to: u64, contracts: &[EvmAddress]) -> Result<Vec<Log>, ChainError> {
-        let filter = Filter::new()
-            .from_block(from)
-            .to_block(to)
-            .address(contracts.iter().map(address).collect::<Vec<_>>());
-        self.ask("eth_getLogs", json!([filter])).await
+        self.ask("eth_getLogs", json!([filter(contracts).from_block(from).to_block(to)])).await
+    }
+
+    async fn logs_of_block(
+        &self,
+        block_hash: [u8; 32],
+        contracts: &[EvmAddress],
+    ) -> Result<Vec<Log>, ChainError> {
+        self.ask("eth_getLogs", json!([filter(contracts).at_block_hash(hash(&block_hash))])).await
     }
 
     async fn receipt(&self, tx_hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
@@ -250,6 +299,23 @@ impl Chain for HttpChain {
         Ok(Fees { base, priority })
     }
 
+    async fn has_l1_batches(&self) -> Result<bool, ChainError> {
+        match self.ask::<Value>("zks_getBridgehubContract", json!([])).await {
+            Ok(bridgehub) => Ok(!bridgehub.is_null()),
+            Err(ChainError::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn l1_batch(&self, block_number: u64) -> Result<Option<L1Batch>, ChainError> {
+        match self.ask::<Option<WireDetails>>("zks_getBlockDetails", json!([block_number])).await {
+            Ok(details) => Ok(details.and_then(WireDetails::read)),
+            // Not every ZKsync chain has this method.
+            Err(ChainError::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
         let sent =
             self.ask::<B256>("eth_sendRawTransaction", json!([alloy::hex::encode_prefixed(raw)])).await;
@@ -283,6 +349,28 @@ impl WireBlock {
     }
 }
 
+/// As ZKsync's documentation has it; what is not there yet is null or left out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDetails {
+    l1_batch_number: Option<u64>,
+    commit_tx_hash: Option<B256>,
+    prove_tx_hash: Option<B256>,
+    execute_tx_hash: Option<B256>,
+}
+
+impl WireDetails {
+    fn read(self) -> Option<L1Batch> {
+        let bytes = |hash: Option<B256>| hash.map(|hash| hash.0);
+        Some(L1Batch {
+            number: self.l1_batch_number?,
+            commit_tx: bytes(self.commit_tx_hash),
+            prove_tx: bytes(self.prove_tx_hash),
+            execute_tx: bytes(self.execute_tx_hash),
+        })
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireReceipt {
@@ -306,24 +394,8 @@ impl WireReceipt {
     }
 }
 
-fn read_error(method: &str, error: &RpcError<TransportErrorKind>) -> ChainError {
-    let Some(response) = error.as_error_resp() else {
-        let unreadable = matches!(error, RpcError::DeserError { .. });
-        let text = format!("{method}: {error}");
-        return if unreadable { ChainError::Unreadable(text) } else { ChainError::Unavailable(text) };
-    };
-    let message = response.message.to_string();
-    // -32005: too many requests; -32603 without data is a fault inside the node.
-    if response.code == -32005 && message.to_lowercase().contains("rate") {
-        return ChainError::Unavailable(message);
-    }
-    if method == "eth_estimateGas" || method == "eth_call" {
-        let data = response.as_revert_data();
-        if data.is_some() || message.contains("revert") {
-            return ChainError::Reverted(Refusal::decode(&data.unwrap_or_default(), &message));
-        }
-    }
-    ChainError::Refused(format!("{method}: {message}"))
+fn filter(contracts: &[EvmAddress]) -> Filter {
+    Filter::new().address(contracts.iter().map(address).collect::<Vec<_>>())
 }
 
 /// Nodes agree on these sentences, not on codes.

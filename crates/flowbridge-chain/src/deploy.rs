@@ -22,7 +22,7 @@ use std::time::Duration;
 use token::TokenizedCash as Token;
 
 /// Who may do what, by address. No key holds two of initiator, settler and canceller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roles {
     /// Opens payments.
     pub initiator: String,
@@ -34,6 +34,15 @@ pub struct Roles {
     pub guardian: String,
     /// Registers wallets.
     pub registrar: String,
+    /// More keys that open payments, for lanes beside the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_initiators: Vec<String>,
+    /// More keys that settle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_settlers: Vec<String>,
+    /// More keys that cancel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_cancellers: Vec<String>,
 }
 
 /// What to deploy for one currency.
@@ -411,21 +420,24 @@ pub(crate) struct Grant {
 
 pub(crate) fn grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
     let grant = |on, name, holder: &str| Ok(Grant { on, name, role: role(name), holder: parse(holder)? });
-    [
-        (On::Router, "INITIATOR_ROLE", &roles.initiator),
+    let lanes = [
+        (On::Router, "INITIATOR_ROLE", &roles.initiator, &roles.further_initiators),
+        (On::Manager, "SETTLER_ROLE", &roles.settler, &roles.further_settlers),
+        (On::Manager, "CANCELLER_ROLE", &roles.canceller, &roles.further_cancellers),
+    ];
+    let of_lanes = lanes.into_iter().flat_map(|(on, name, first, further)| {
+        std::iter::once(first).chain(further).map(move |holder| (on, name, holder))
+    });
+    let others = [
         (On::Router, "GUARDIAN_ROLE", &roles.guardian),
-        (On::Manager, "SETTLER_ROLE", &roles.settler),
-        (On::Manager, "CANCELLER_ROLE", &roles.canceller),
         (On::Manager, "GUARDIAN_ROLE", &roles.guardian),
         (On::Manager, "COMPLIANCE_ROLE", &roles.guardian),
         (On::Token, "FREEZER_ROLE", &roles.guardian),
         (On::Token, "PAUSER_ROLE", &roles.guardian),
         (On::Token, "COMPLIANCE_ROLE", &roles.guardian),
         (On::Token, "REGISTRAR_ROLE", &roles.registrar),
-    ]
-    .into_iter()
-    .map(|(on, name, holder)| grant(on, name, holder))
-    .collect()
+    ];
+    of_lanes.chain(others).map(|(on, name, holder)| grant(on, name, holder)).collect()
 }
 
 /// A role's id. The admin's is zero.

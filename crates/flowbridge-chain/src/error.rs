@@ -2,6 +2,7 @@
 
 use crate::bindings::{manager, router, token, vault};
 use alloy::sol_types::SolInterface as _;
+use std::time::Duration;
 
 /// Why a call to the chain gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +10,12 @@ pub enum ChainError {
     /// The node cannot be reached, is too slow or too busy: try again later. The call may have been carried out.
     #[error("the chain node does not answer: {0}")]
     Unavailable(String),
+    /// The node is asked too often: not again before this time has passed.
+    #[error("the chain node is asked too often; again in {0:?}")]
+    Limited(Duration),
+    /// The signer does not sign now: try again later. Nothing was sent.
+    #[error("the signer does not sign: {0}")]
+    Signer(String),
     /// The node will not answer this: a range too wide, a parameter it does not know.
     #[error("the chain node refuses: {0}")]
     Refused(String),
@@ -35,7 +42,7 @@ pub enum ChainError {
 impl ChainError {
     /// May the same call simply be tried again?
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Limited(_) | Self::Signer(_))
     }
 }
 
@@ -75,6 +82,9 @@ pub enum Refusal {
     /// The vault will not do what it is asked to.
     #[error("the vault refuses: {0}")]
     Vault(String),
+    /// It takes more gas, or more of the chain's own resources, than one transaction may: less of it may go through.
+    #[error("more than one transaction may take")]
+    TooMuch,
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -101,7 +111,7 @@ impl Refusal {
             Self::TooLate | Self::UnknownBatch | Self::NotScheduled | Self::NotReady(_) | Self::Vault(_) => {
                 Scope::Call
             }
-            Self::NumberUsed(_) | Self::InvalidPayment(_) | Self::Other(_) => Scope::Item,
+            Self::NumberUsed(_) | Self::InvalidPayment(_) | Self::TooMuch | Self::Other(_) => Scope::Item,
         }
     }
 

@@ -12,21 +12,32 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
-/// A signed transaction that is not known to be included.
+/// A transaction with a nonce that is not known to be included.
 #[derive(Debug, Clone)]
 pub struct InFlight<Id> {
     /// The caller's id of it.
     pub id: Id,
     /// Its nonce.
     pub nonce: u64,
-    /// Some node has taken it.
-    pub broadcast: bool,
+    /// How far it has come.
+    pub stage: Stage,
     /// Hashes of all versions ever signed.
     pub hashes: Vec<[u8; 32]>,
     /// Of the newest version.
     pub fees: TxFees,
-    /// Since when it is where it is.
+    /// When its newest version was signed.
     pub since: Timestamp,
+}
+
+/// How far a transaction has come that has its nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its signer has not signed.
+    Numbered,
+    /// Signed; whether a node has it is not known.
+    Signed,
+    /// Some node has taken it.
+    Broadcast,
 }
 
 /// What a version offers, in wei per gas.
@@ -91,8 +102,10 @@ impl FeePolicy {
 /// One thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action<Id> {
-    /// Broadcast the newest version: for the first time, or again because the node has dropped it.
+    /// Broadcast the newest version for the first time.
     Broadcast(Id),
+    /// The node has dropped it: broadcast the newest version again.
+    BroadcastAgain(Id),
     /// Sign it anew with a higher fee, and broadcast that.
     Bump(Id),
     /// It is in this block.
@@ -146,14 +159,17 @@ fn used<Id: Copy>(tx: &InFlight<Id>, view: &View) -> Option<Action<Id>> {
 
 fn wait<Id: Copy>(tx: &InFlight<Id>, view: &View, policy: &FeePolicy, now: Timestamp) -> Option<Action<Id>> {
     let age = now.since(tx.since);
+    if tx.stage == Stage::Numbered {
+        return None;
+    }
     // At the head of the line and still waiting, or refused by every node since it was signed.
     if tx.nonce == view.used_below && age >= policy.bump_after {
         return Some(Action::Bump(tx.id));
     }
-    if !tx.broadcast {
+    if tx.stage == Stage::Signed {
         return Some(Action::Broadcast(tx.id));
     }
-    (tx.nonce >= view.known_below && age >= policy.rebroadcast_after).then_some(Action::Broadcast(tx.id))
+    (tx.nonce >= view.known_below && age >= policy.rebroadcast_after).then_some(Action::BroadcastAgain(tx.id))
 }
 
 /// Nonces between the chain's count and what waits that nothing of ours has. A row may be on its way back from a
@@ -187,7 +203,7 @@ mod tests {
         InFlight {
             id: nonce,
             nonce,
-            broadcast: true,
+            stage: Stage::Broadcast,
             hashes: vec![hash(nonce, 0), hash(nonce, 1)],
             fees: TxFees { fee_per_gas: 80, priority_fee: 8 },
             since: Timestamp::from_secs(1_000 - age_secs),
@@ -232,19 +248,30 @@ mod tests {
     fn only_the_head_of_the_line_is_bumped_and_what_the_node_dropped_is_sent_again() {
         let view = View { used_below: 4, known_below: 6, ..View::default() };
         let open = [tx(4, 10), tx(5, 10), tx(6, 3), tx(7, 1)];
-        assert_eq!(planned(&open, &view), [Action::Bump(4), Action::Broadcast(6)]);
+        assert_eq!(planned(&open, &view), [Action::Bump(4), Action::BroadcastAgain(6)]);
     }
 
     #[test]
     fn what_was_signed_and_never_sent_is_sent_after_a_restart() {
-        let unsent = InFlight { broadcast: false, ..tx(4, 0) };
+        let unsent = InFlight { stage: Stage::Signed, ..tx(4, 0) };
         let view = View { used_below: 4, known_below: 4, ..View::default() };
         assert_eq!(planned(&[unsent], &view), [Action::Broadcast(4)]);
     }
 
     #[test]
+    fn what_waits_for_its_signer_keeps_its_nonce() {
+        let unsigned = InFlight { stage: Stage::Numbered, hashes: vec![], ..tx(4, 60) };
+        let view = View { used_below: 4, known_below: 4, ..View::default() };
+        assert_eq!(
+            planned(&[unsigned, tx(5, 60)], &view),
+            [Action::BroadcastAgain(5)],
+            "and no hole is filled"
+        );
+    }
+
+    #[test]
     fn what_no_node_takes_because_the_market_rose_is_offered_more_in_the_end() {
-        let refused = InFlight { broadcast: false, ..tx(4, 10) };
+        let refused = InFlight { stage: Stage::Signed, ..tx(4, 10) };
         let view = View { used_below: 4, known_below: 4, ..View::default() };
         assert_eq!(planned(&[refused], &view), [Action::Bump(4)]);
     }
@@ -255,7 +282,7 @@ mod tests {
         assert_eq!(planned(&[tx(5, 1)], &view), [], "first it is given time to heal");
         assert_eq!(
             planned(&[tx(5, 10)], &view),
-            [Action::FillHole(3), Action::FillHole(4), Action::Broadcast(5)]
+            [Action::FillHole(3), Action::FillHole(4), Action::BroadcastAgain(5)]
         );
         let view = View { used_below: 9, known_below: 9, ..View::default() };
         assert_eq!(plan::<u64>(&[], 7, &view, &POLICY, NOW), [Action::SkipTo(9)]);

@@ -1,17 +1,60 @@
 //! Keys and signatures. A key never appears in debug output; each lane of sending has its own.
+//!
+//! Whoever signs stands behind [`Signer`]: a key in our memory ([`Key`]), in a hardware module or with a key service. A
+//! signer may be slow or away; it is asked outside of any transaction, and what waits for it keeps its nonce.
+
+mod kms;
+mod pkcs11;
+
+pub use kms::{KmsConfig, KmsKey};
+pub use pkcs11::{HardwareKey, Pkcs11Config};
 
 use crate::bindings::{address, evm_address};
 use crate::error::ChainError;
 use alloy::consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
 use alloy::eips::eip2718::Encodable2718 as _;
-use alloy::primitives::{Bytes, TxKind};
+use alloy::primitives::{B256, Bytes, Signature, TxKind, U256};
 use alloy::signers::SignerSync as _;
 use alloy::signers::local::PrivateKeySigner;
 use flowbridge_domain::party::EvmAddress;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::fmt;
 use std::path::Path;
 
-/// A signing key.
+/// Who signs for an address.
+#[async_trait::async_trait]
+pub trait Signer: Send + Sync + fmt::Debug {
+    /// The address.
+    fn address(&self) -> EvmAddress;
+
+    /// Signs a digest with the address's key: r and s on secp256k1, big-endian; s may be either of the two.
+    /// [`ChainError::Signer`]: not now.
+    async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError>;
+}
+
+/// Signs an EIP-1559 transaction. Whatever the signer answers is checked to be its address's.
+pub async fn sign(signer: &dyn Signer, unsigned: &Unsigned<'_>) -> Result<Signed, ChainError> {
+    let tx = unsigned.to_envelope_contents();
+    let digest = tx.signature_hash();
+    let signature = recoverable(&signer.sign_digest(digest.0).await?, digest, &signer.address())?;
+    Ok(Signed::of(tx, signature))
+}
+
+/// Finds the recovery bit that a signer does not give, and takes the lower s, which is the one that chains accept.
+fn recoverable(rs: &[u8; 64], digest: B256, address: &EvmAddress) -> Result<Signature, ChainError> {
+    let (r, s) = (U256::from_be_slice(&rs[..32]), U256::from_be_slice(&rs[32..]));
+    [false, true]
+        .map(|parity| Signature::new(r, s, parity).normalized_s())
+        .into_iter()
+        .find(|candidate| {
+            candidate.recover_address_from_prehash(&digest).is_ok_and(|found| evm_address(found) == *address)
+        })
+        .ok_or_else(|| {
+            ChainError::Signer(format!("what the signer of {address} answered is not its signature"))
+        })
+}
+
+/// A signing key in our memory.
 #[derive(Clone)]
 pub struct Key(PrivateKeySigner);
 
@@ -68,6 +111,14 @@ impl Key {
         Self::parse(&text).map_err(|error| ChainError::Wrong(format!("{}: {error}", path.display())))
     }
 
+    /// Opens an encrypted keystore (Ethereum's JSON format, version 3) with its password. Takes a second or more, on purpose of
+    /// the format: call it where that blocks nobody.
+    pub fn read_keystore(path: &Path, password: &SecretString) -> Result<Self, ChainError> {
+        PrivateKeySigner::decrypt_keystore(path, password.expose_secret()).map(Self).map_err(|error| {
+            ChainError::Wrong(format!("cannot open the keystore {}: {error}", path.display()))
+        })
+    }
+
     /// A key from 32 random bytes that the caller drew.
     pub fn from_random(bytes: [u8; 32]) -> Result<Self, ChainError> {
         PrivateKeySigner::from_bytes(&bytes.into())
@@ -96,22 +147,119 @@ impl Key {
 
     /// Signs an EIP-1559 transaction. Deterministic: the same input gives the same bytes.
     pub fn sign(&self, unsigned: &Unsigned<'_>) -> Result<Signed, ChainError> {
-        let tx = TxEip1559 {
-            chain_id: unsigned.chain_id,
-            nonce: unsigned.nonce,
-            gas_limit: unsigned.gas_limit,
-            max_fee_per_gas: u128::from(unsigned.fee_per_gas),
-            max_priority_fee_per_gas: u128::from(unsigned.priority_fee),
-            to: unsigned.to.map_or(TxKind::Create, |to| TxKind::Call(address(to))),
-            value: alloy::primitives::U256::from(unsigned.value),
-            access_list: Default::default(),
-            input: Bytes::copy_from_slice(unsigned.calldata),
-        };
+        let tx = unsigned.to_envelope_contents();
         let signature = self
             .0
             .sign_hash_sync(&tx.signature_hash())
             .map_err(|error| ChainError::Wrong(format!("cannot sign: {error}")))?;
+        Ok(Signed::of(tx, signature))
+    }
+}
+
+#[async_trait::async_trait]
+impl Signer for Key {
+    fn address(&self) -> EvmAddress {
+        Self::address(self)
+    }
+
+    async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+        let signature = self
+            .0
+            .sign_hash_sync(&digest.into())
+            .map_err(|error| ChainError::Wrong(format!("cannot sign: {error}")))?;
+        let mut rs = [0; 64];
+        rs.copy_from_slice(&signature.as_bytes()[..64]);
+        Ok(rs)
+    }
+}
+
+impl Unsigned<'_> {
+    fn to_envelope_contents(self) -> TxEip1559 {
+        TxEip1559 {
+            chain_id: self.chain_id,
+            nonce: self.nonce,
+            gas_limit: self.gas_limit,
+            max_fee_per_gas: u128::from(self.fee_per_gas),
+            max_priority_fee_per_gas: u128::from(self.priority_fee),
+            to: self.to.map_or(TxKind::Create, |to| TxKind::Call(address(to))),
+            value: U256::from(self.value),
+            access_list: Default::default(),
+            input: Bytes::copy_from_slice(self.calldata),
+        }
+    }
+}
+
+impl Signed {
+    fn of(tx: TxEip1559, signature: Signature) -> Self {
         let envelope = TxEnvelope::from(tx.into_signed(signature));
-        Ok(Signed { raw: envelope.encoded_2718(), hash: envelope.tx_hash().0 })
+        Self { raw: envelope.encoded_2718(), hash: envelope.tx_hash().0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+
+    /// Signs as hardware does: without a recovery bit, and with whichever s comes out.
+    #[derive(Debug)]
+    struct HighS(Key);
+
+    #[async_trait::async_trait]
+    impl Signer for HighS {
+        fn address(&self) -> EvmAddress {
+            self.0.address()
+        }
+
+        async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+            const ORDER: &str = "0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
+            let mut rs = self.0.sign_digest(digest).await?;
+            let order: U256 = ORDER.parse().unwrap();
+            let high = order - U256::from_be_slice(&rs[32..]);
+            rs[32..].copy_from_slice(&high.to_be_bytes::<32>());
+            Ok(rs)
+        }
+    }
+
+    #[derive(Debug)]
+    struct Impostor(Key);
+
+    #[async_trait::async_trait]
+    impl Signer for Impostor {
+        fn address(&self) -> EvmAddress {
+            EvmAddress::from_bytes([7; 20])
+        }
+
+        async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+            self.0.sign_digest(digest).await
+        }
+    }
+
+    fn unsigned() -> Unsigned<'static> {
+        Unsigned {
+            chain_id: 31337,
+            nonce: 7,
+            to: None,
+            calldata: b"code",
+            value: 0,
+            gas_limit: 100_000,
+            fee_per_gas: 20,
+            priority_fee: 2,
+        }
+    }
+
+    #[tokio::test]
+    async fn whichever_s_a_signer_gives_the_chain_gets_the_lower_one() {
+        let key = Key::parse(KEY).unwrap();
+        let direct = key.sign(&unsigned()).unwrap();
+        assert_eq!(sign(&key, &unsigned()).await.unwrap(), direct);
+        assert_eq!(sign(&HighS(key), &unsigned()).await.unwrap(), direct);
+    }
+
+    #[tokio::test]
+    async fn a_signature_by_another_key_is_not_sent() {
+        let impostor = Impostor(Key::parse(KEY).unwrap());
+        assert!(matches!(sign(&impostor, &unsigned()).await, Err(ChainError::Signer(_))));
     }
 }

@@ -3,7 +3,8 @@
 //! [`next`] looks at the node and at the place and says what to do: take in a stretch of blocks, go back because the chain did,
 //! or nothing. It keeps nothing, so what it says is repeated until the caller's place has moved. A node that is behind us is
 //! waited for; a block that is not the one we took in is a reorganisation, and the way back ends at the newest block that
-//! both know. A stretch is returned only if its blocks hang together and the node still had them after the logs were read.
+//! both know. Near the head, where a reorganisation may come at any time, the blocks of a stretch have to hang together and
+//! logs are asked for by their block's hash; deep below it, by ranges.
 //!
 //! The [`Bell`] listens for new heads on a WebSocket. It only wakes: if it drops, stalls or lies, the next poll finds the same.
 
@@ -11,8 +12,11 @@ use crate::client::{At, Block, Chain};
 use crate::error::ChainError;
 use crate::log::{self, ContractSet, SeenLog};
 use alloy::providers::{Provider as _, ProviderBuilder, WsConnect};
+use alloy::rpc::types::Log;
+use alloy::transports::Authorization;
 use flowbridge_domain::party::EvmAddress;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use secrecy::{ExposeSecret as _, SecretString};
 use std::fmt;
 use std::time::Duration;
 
@@ -156,6 +160,9 @@ pub async fn next(
     place: &Place,
     settings: &WatchSettings,
 ) -> Result<Next, ChainError> {
+    // One node for all questions: another may not have the blocks that this one speaks of.
+    let pinned = chain.pinned();
+    let chain = pinned.as_deref().unwrap_or(chain);
     let head = Head::read(chain).await?;
     if place.head == Some(head) && place.number >= head.latest.number {
         return Ok(Next::Idle);
@@ -222,26 +229,13 @@ async fn shallow_stretch(
     if !hang_together(place.hash, &blocks) {
         return Ok(None);
     }
-    let mut logs = Vec::new();
-    if let Some(newest) = blocks.last() {
-        let (to, found) = read_logs(chain, contracts, from, newest.number, settings).await?;
-        blocks.retain(|block| block.number <= to);
-        logs = found;
-    }
+    let logs = read_logs_of(chain, contracts, &mut blocks, settings).await?;
     let Some(last) = blocks.last().copied() else {
         // No new block, but one that we know has become safe or finalized.
         let last = chain.block(At::Number(place.number)).await?.filter(|block| block.hash == place.hash);
         let announce_to = settings.finality.final_number(head);
         return Ok(last.map(|last| Stretch { last, blocks, logs, announce_to, head: *head }));
     };
-    let in_its_block = |log: &SeenLog| {
-        blocks.iter().any(|block| block.number == log.block_number && block.hash == log.block_hash)
-    };
-    let still_there =
-        chain.block(At::Number(last.number)).await?.is_some_and(|block| block.hash == last.hash);
-    if !still_there || !logs.iter().all(in_its_block) {
-        return Ok(None);
-    }
     let announce_to = settings.finality.final_number(head).min(last.number);
     Ok(Some(Stretch { last, blocks, logs, announce_to, head: *head }))
 }
@@ -251,6 +245,36 @@ const BLOCKS_AT_ONCE: usize = 8;
 fn hang_together(parent: [u8; 32], blocks: &[Block]) -> bool {
     let parents = std::iter::once(parent).chain(blocks.iter().map(|block| block.hash));
     blocks.iter().zip(parents).all(|(block, parent)| block.parent == parent)
+}
+
+/// The logs of blocks, each asked for by its hash: a node that does not have the block cannot say that it has no logs. What is
+/// beyond our limit is left for the next stretch, with its blocks.
+async fn read_logs_of(
+    chain: &dyn Chain,
+    contracts: &[ContractSet],
+    blocks: &mut Vec<Block>,
+    settings: &WatchSettings,
+) -> Result<Vec<SeenLog>, ChainError> {
+    let addresses: Vec<EvmAddress> = log::addresses(contracts);
+    let raw: Vec<Vec<Log>> = futures_util::stream::iter(blocks.clone())
+        .map(|block| chain.logs_of_block(block.hash, &addresses))
+        .buffered(BLOCKS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let (mut logs, mut taken) = (Vec::new(), 0);
+    for (block, raw) in blocks.iter().zip(raw) {
+        if taken > 0 && logs.len() + raw.len() > settings.stretch_logs_max {
+            break;
+        }
+        let elsewhere = |log: &Log| log.block_hash.is_none_or(|hash| hash.0 != block.hash);
+        if raw.iter().any(elsewhere) {
+            return Err(ChainError::Unreadable(format!("logs of another block than {}", block.number)));
+        }
+        logs.extend(log::read(contracts, &raw)?);
+        taken += 1;
+    }
+    blocks.truncate(taken);
+    Ok(logs)
 }
 
 /// Logs from `from` on, to `to` or as far as the node and our own limit allow. Returns how far that is.
@@ -280,32 +304,54 @@ async fn read_logs(
     Ok((to, logs))
 }
 
-/// Rings for every new head, for ever; connects again whenever the socket drops or has been silent for `silence_max`.
+/// Where a node tells of new heads.
 #[derive(Debug, Clone)]
-pub struct Bell {
+pub struct Socket {
     /// `ws://…` or `wss://…`.
     pub url: String,
+    /// What its proxy wants to see.
+    pub token: Option<SecretString>,
+}
+
+/// Rings for every new head, for ever; goes to the next socket whenever one drops or has been silent for `silence_max`.
+#[derive(Debug, Clone)]
+pub struct Bell {
+    /// Where to listen, in the order of preference.
+    pub sockets: Vec<Socket>,
     /// A socket that says nothing for longer is given up.
     pub silence_max: Duration,
 }
 
 impl Bell {
+    /// Listens at one socket.
+    pub fn at(url: impl Into<String>, silence_max: Duration) -> Self {
+        Self { sockets: vec![Socket { url: url.into(), token: None }], silence_max }
+    }
+
     /// Rings until it is dropped.
     pub async fn ring(&self, mut ring: impl FnMut()) {
         loop {
-            if let Err(error) = self.listen(&mut ring).await {
-                tracing::debug!(error, "no new heads by WebSocket; polling goes on");
+            for socket in &self.sockets {
+                if let Err(error) = self.listen(socket, &mut ring).await {
+                    metrics::counter!("chain_sockets_lost_total").increment(1);
+                    tracing::debug!(error, "no new heads by WebSocket; polling goes on");
+                }
+                tokio::time::sleep(RECONNECT_AFTER).await;
             }
-            tokio::time::sleep(RECONNECT_AFTER).await;
+            if self.sockets.is_empty() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
-    async fn listen(&self, ring: &mut impl FnMut()) -> Result<(), String> {
+    async fn listen(&self, socket: &Socket, ring: &mut impl FnMut()) -> Result<(), String> {
+        let mut connect = WsConnect::new(&socket.url).with_max_retries(0);
+        if let Some(token) = &socket.token {
+            connect = connect.with_auth(Authorization::bearer(token.expose_secret()));
+        }
         let connected = async {
-            let provider = ProviderBuilder::new()
-                .connect_ws(WsConnect::new(&self.url).with_max_retries(0))
-                .await
-                .map_err(|error| error.to_string())?;
+            let provider =
+                ProviderBuilder::new().connect_ws(connect).await.map_err(|error| error.to_string())?;
             let heads = provider.subscribe_blocks().await.map_err(|error| error.to_string())?;
             Ok::<_, String>((provider, heads))
         };

@@ -6,6 +6,7 @@
 pub mod anvil;
 pub mod postgres;
 mod process;
+pub mod shim;
 
 pub use anvil::{AnvilSettings, EmbeddedAnvil};
 pub use postgres::EmbeddedPostgres;

@@ -581,9 +581,14 @@ pub(crate) async fn timeline(
         .await?
         .iter()
         .map(|sent| {
+            let [commit, prove, execute] = &sent.l1_txs;
+            let l1 = sent.l1_batch.map(
+                |batch| json!({ "batch": batch, "commit_tx": commit, "prove_tx": prove, "execute_tx": execute }),
+            );
             json!({
                 "at": show_instant(sent.created_at), "purpose": sent.purpose, "state": sent.state, "tx_hash": sent.tx_hash,
-                "block_number": sent.block_number, "versions": sent.versions, "since": show_instant(sent.state_since),
+                "block_number": sent.block_number, "finality": sent.finality, "l1": l1, "versions": sent.versions,
+                "since": show_instant(sent.state_since),
             })
         })
         .collect();

@@ -29,14 +29,22 @@ statements! {
             router = excluded.router, manager = excluded.manager, house = excluded.house";
 
     // Ours for most of a lease's time to come: nothing to write.
-    HELD_LANE = "select epoch, next_nonce from chain_lane where lane = $1 and owner = $2 and lease_until > $3";
+    HELD_LANE = "select epoch, next_nonce, sender from chain_lane where lane = $1 and owner = $2 and lease_until > $3";
 
-    ENSURE_LANE = "insert into chain_lane (lane, next_nonce) values ($1, $2) on conflict do nothing";
+    ENSURE_LANE = "insert into chain_lane (lane, next_nonce, sender) values ($1, $2, $3) on conflict do nothing";
 
     LEASE_LANE = "update chain_lane set owner = $2, lease_until = $4,
             epoch = case when owner = $2 and lease_until > $3 then epoch else epoch + 1 end
         where lane = $1 and (owner = $2 or lease_until <= $3)
-        returning epoch, next_nonce";
+        returning epoch, next_nonce, sender";
+
+    // Another key has other nonces: the old one's have to have come to their end first.
+    REKEY_LANE = "update chain_lane set sender = $3, next_nonce = $4
+        where lane = $1 and epoch = $2 and not exists (
+            select from chain_tx where chain_tx.lane = $1 and state in ('numbered', 'signed', 'broadcast', 'dropped', 'included'))";
+
+    // A lane from before keys were written down: it keeps its nonce.
+    NAME_SENDER = "update chain_lane set sender = $3 where lane = $1 and epoch = $2 and sender is null";
 
     RELEASE_LANE = "update chain_lane set lease_until = '-infinity' where lane = $1 and owner = $2";
 
@@ -137,9 +145,9 @@ statements! {
 
     // Without the calls themselves, which are long and wanted once.
     OPEN_TXS = "select id, lane, purpose, currency, state, contract, nonce, tx_hash, fee_per_gas, priority_fee, gas_limit,
-            versions, valid_before, traceparent, state_since,
+            versions, valid_before, traceparent, created_at, coalesce(signed_at, state_since) as signed_at,
             (select array_agg(version.tx_hash) from chain_tx_version version where version.chain_tx = chain_tx.id) as hashes
-        from chain_tx where lane = $1 and state in ('intended', 'signed', 'broadcast')
+        from chain_tx where lane = $1 and state in ('intended', 'numbered', 'signed', 'broadcast', 'dropped')
         order by nonce nulls last, created_at, id limit $2";
 
     TX_BODIES = "select chain_tx.id, chain_tx.calldata, version.raw
@@ -147,22 +155,32 @@ statements! {
         where chain_tx.id = any($1)";
 
     // A reorganisation took its block: it is broadcast again, with the nonce it has.
-    REOPEN_TXS = "update chain_tx set state = 'signed', included_number = null, included_hash = null, state_since = $2
+    REOPEN_TXS = "update chain_tx set state = 'signed', included_number = null, included_hash = null, state_since = $2,
+            signed_at = $2
         from chain_block
-        where chain_tx.lane = $1 and chain_tx.state = 'included' and chain_block.number = chain_tx.included_number
-            and chain_block.hash <> chain_tx.included_hash";
+        where chain_tx.lane = $1 and chain_tx.state in ('included', 'confirmed')
+            and chain_block.number = chain_tx.included_number and chain_block.hash <> chain_tx.included_hash";
+
+    CONFIRM_TXS = "update chain_tx set state = 'confirmed', state_since = $3
+        where lane = $1 and state = 'included' and included_number <= $2";
 
     FINALIZE_TXS = "update chain_tx set state = 'finalized', state_since = $3
-        where lane = $1 and state = 'included' and included_number <= $2";
+        where lane = $1 and state in ('included', 'confirmed') and included_number <= $2";
 
     TX_ITEMS = "select payment_id from chain_tx_item where chain_tx = $1 order by place";
 
-    SIGN = "update chain_tx set state = 'signed', nonce = new.nonce, tx_hash = new.tx_hash,
-            fee_per_gas = new.fee_per_gas, priority_fee = new.priority_fee, gas_limit = new.gas_limit,
-            versions = versions + 1, state_since = $7
+    NUMBER = "update chain_tx set state = 'numbered', nonce = new.nonce, sender = $4, gas_limit = new.gas_limit, state_since = $5
+        from unnest($1::uuid[], $2::bigint[], $3::bigint[]) as new (id, nonce, gas_limit)
+        where chain_tx.id = new.id and chain_tx.state = 'intended'";
+
+    SIGN = "update chain_tx set state = 'signed', tx_hash = new.tx_hash, fee_per_gas = new.fee_per_gas,
+            priority_fee = new.priority_fee, gas_limit = new.gas_limit, versions = versions + 1, state_since = $7, signed_at = $7
         from unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[])
             as new (id, nonce, tx_hash, fee_per_gas, priority_fee, gas_limit)
-        where chain_tx.id = new.id";
+        where chain_tx.id = new.id and chain_tx.nonce = new.nonce";
+
+    REPLACE_VERSIONS = "update chain_tx_version set replaced_at = $3
+        where chain_tx = any($1) and tx_hash <> all($2) and replaced_at is null";
 
     INSERT_VERSIONS = "insert into chain_tx_version (tx_hash, chain_tx, raw, signed_at)
         select tx_hash, chain_tx, raw, $4 from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as new (tx_hash, chain_tx, raw)
@@ -173,7 +191,9 @@ statements! {
         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::text[]) as new (id, state, number, hash, outcome)
         where chain_tx.id = new.id and chain_tx.state <> new.state";
 
-    UNSIGN = "update chain_tx set state = 'intended', nonce = null, tx_hash = null, state_since = $2 where id = $1";
+    UNSIGN = "update chain_tx set state = 'intended', nonce = null, sender = null, tx_hash = null, signed_at = null,
+            state_since = $2
+        where id = $1";
 
     ENSURE_CURSOR = "insert into chain_cursor (block_number, block_hash, announced_number) values ($1, $2, $1)
         on conflict do nothing";
@@ -210,8 +230,7 @@ statements! {
     KNOWN_BLOCKS = "select number, hash from chain_block order by number desc limit $1";
 
     SAVE_LOGS = "insert into chain_log (block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data)
-        select * from unnest($1::bigint[], $2::integer[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::uuid[], $8::jsonb[])
-        on conflict do nothing";
+        select * from unnest($1::bigint[], $2::integer[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::uuid[], $8::jsonb[])";
 
     // What is announced is what lies up to the cursor's place.
     TO_ANNOUNCE = "select block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data from chain_log
@@ -246,12 +265,27 @@ statements! {
     LAST_TOTALS = "select data from chain_log where currency = $1 and kind = 'totals' and block_number <= $2
         order by block_number desc, log_index desc limit 1";
 
+    MISSED_LOGS = "select coalesce(sum(gaps), 0)::bigint as gaps from chain_totals";
+
+    // Blocks that carry transactions of ours, from when they are included.
+    BLOCKS_ON_THEIR_WAY = "with new as (
+            insert into chain_l1_block (block_number)
+                select distinct included_number from chain_tx where state in ('included', 'confirmed')
+            on conflict do nothing)
+        select block_number from chain_l1_block where execute_tx is null order by block_number limit $1";
+
+    SAVE_L1_BLOCKS = "update chain_l1_block set batch_number = new.batch_number, commit_tx = new.commit_tx,
+            prove_tx = new.prove_tx, execute_tx = new.execute_tx
+        from unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[])
+            as new (block_number, batch_number, commit_tx, prove_tx, execute_tx)
+        where chain_l1_block.block_number = new.block_number";
+
     CONTRACT_DECIMALS = "select currency, token_decimals from chain_contract";
 }
 
-/// Who may send what: one key each, so that no key can do another's work on chain.
+/// What a lane does: a role of its own on chain, so that no key can do another's work there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
+pub enum Duty {
     /// Opens payments.
     Initiator,
     /// Settles, burns, releases.
@@ -260,22 +294,84 @@ pub enum Lane {
     Canceller,
 }
 
-impl Lane {
-    /// Every lane.
+impl Duty {
+    /// Every duty.
     pub const ALL: [Self; 3] = [Self::Initiator, Self::Settler, Self::Canceller];
+}
 
-    /// The name in tables and key files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Initiator => "initiator",
-            Self::Settler => "settler",
-            Self::Canceller => "canceller",
-        }
+/// One key's line of transactions. Lanes of the same duty share its work: nonces are in order within a lane, so one that waits
+/// holds up no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    duty: Duty,
+    place: u8,
+}
+
+/// Lanes of one duty at most.
+pub const LANES_PER_DUTY_MAX: u8 = 8;
+
+impl Lane {
+    /// The first lane of a duty.
+    pub const fn first(duty: Duty) -> Self {
+        Self { duty, place: 1 }
+    }
+
+    /// The lanes that a duty can have, in their order.
+    pub fn of(duty: Duty) -> impl Iterator<Item = Self> {
+        (1..=LANES_PER_DUTY_MAX).map(move |place| Self { duty, place })
+    }
+
+    /// What it does.
+    pub const fn duty(self) -> Duty {
+        self.duty
+    }
+
+    /// The name in tables, metrics and key files: `settler`, `settler-2`.
+    pub fn as_str(self) -> &'static str {
+        const NAMES: [[&str; LANES_PER_DUTY_MAX as usize]; 3] = [
+            [
+                "initiator",
+                "initiator-2",
+                "initiator-3",
+                "initiator-4",
+                "initiator-5",
+                "initiator-6",
+                "initiator-7",
+                "initiator-8",
+            ],
+            [
+                "settler",
+                "settler-2",
+                "settler-3",
+                "settler-4",
+                "settler-5",
+                "settler-6",
+                "settler-7",
+                "settler-8",
+            ],
+            [
+                "canceller",
+                "canceller-2",
+                "canceller-3",
+                "canceller-4",
+                "canceller-5",
+                "canceller-6",
+                "canceller-7",
+                "canceller-8",
+            ],
+        ];
+        let names = match self.duty {
+            Duty::Initiator => &NAMES[0],
+            Duty::Settler => &NAMES[1],
+            Duty::Canceller => &NAMES[2],
+        };
+        // The place is made by this type alone, and within the table.
+        names.get(usize::from(self.place) - 1).copied().unwrap_or(names[0])
     }
 
     /// Reads the name.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|lane| lane.as_str() == text)
+        Duty::ALL.into_iter().flat_map(Self::of).find(|lane| lane.as_str() == text)
     }
 }
 
@@ -323,17 +419,19 @@ pub struct LaneLease {
     pub lane: Lane,
     /// Proves the lease when writing.
     pub epoch: i64,
-    /// The nonce that the next signature takes.
+    /// The nonce that the next transaction takes.
     pub next_nonce: u64,
+    /// Whose nonces these are; none in a lane from before that was written down.
+    pub sender: Option<EvmAddress>,
 }
 
-/// Takes a lane, or renews it when a third of the lease is over. `None` while somebody else has it. `chain_nonce` starts a lane
-/// that was never used; without it such a lane stays unused.
+/// Takes a lane, or renews it when a third of the lease is over. `None` while somebody else has it. The next nonce of `sender` on
+/// chain starts a lane that was never used; without it such a lane stays unused.
 pub async fn lease_lane(
     db: &Db,
     lane: Lane,
     owner: &str,
-    chain_nonce: Option<u64>,
+    (sender, chain_nonce): (&EvmAddress, Option<u64>),
     now: Timestamp,
     lease: Duration,
 ) -> Result<Option<LaneLease>, StoreError> {
@@ -341,19 +439,39 @@ pub async fn lease_lane(
     let mut rows = db.query(HELD_LANE, &[&lane.as_str(), &owner, &At(fresh_until)]).await?;
     if rows.is_empty() {
         if let Some(nonce) = chain_nonce {
-            db.query(ENSURE_LANE, &[&lane.as_str(), &number(nonce)?]).await?;
+            db.query(ENSURE_LANE, &[&lane.as_str(), &number(nonce)?, &sender.as_bytes().to_vec()]).await?;
         }
         rows = db.query(LEASE_LANE, &[&lane.as_str(), &owner, &At(now), &At(now.plus(lease))]).await?;
     }
     rows.first()
         .map(|row| {
+            let sender: Option<Vec<u8>> = row.try_get("sender")?;
             Ok(LaneLease {
                 lane,
                 epoch: row.try_get("epoch")?,
                 next_nonce: unsigned(row.try_get("next_nonce")?)?,
+                sender: sender.is_some().then(|| address(row, "sender")).transpose()?,
             })
         })
         .transpose()
+}
+
+/// Gives the lane to another key, whose next nonce is `chain_nonce`. False while transactions of the old key are under way: no
+/// nonce of theirs may be left behind.
+pub async fn rekey_lane(
+    db: &Db,
+    lease: &LaneLease,
+    sender: &EvmAddress,
+    chain_nonce: u64,
+) -> Result<bool, StoreError> {
+    let (lane, key) = (lease.lane.as_str(), sender.as_bytes().to_vec());
+    let tx = db.begin().await?;
+    let moved = match lease.sender {
+        None => tx.execute(NAME_SENDER, &[&lane, &lease.epoch, &key]).await?,
+        Some(_) => tx.execute(REKEY_LANE, &[&lane, &lease.epoch, &key, &number(chain_nonce)?]).await?,
+    };
+    tx.commit().await?;
+    Ok(moved == 1)
 }
 
 /// Gives a lane back.
@@ -692,10 +810,14 @@ fn leaf(row: &Row) -> Result<Leaf, StoreError> {
 pub enum TxState {
     /// Durable, without a nonce.
     Intended,
+    /// With its nonce, not signed.
+    Numbered,
     /// Signed, perhaps broadcast.
     Signed,
     /// A node has taken it.
     Broadcast,
+    /// The node has forgotten it.
+    Dropped,
 }
 
 /// A transaction that is not finished.
@@ -727,8 +849,10 @@ pub struct OpenTx {
     pub valid_before: Option<Timestamp>,
     /// The trace of its first payment.
     pub traceparent: String,
-    /// Since when it is where it is.
-    pub state_since: Timestamp,
+    /// Since when it is intended.
+    pub created_at: Timestamp,
+    /// When its newest version was signed; before that, since when it is where it is.
+    pub signed_at: Timestamp,
 }
 
 /// The transactions of a lane that are in no block yet, in the order of their nonces, unsigned ones last.
@@ -748,8 +872,10 @@ pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, St
                 currency: Currency::parse(row.try_get("currency")?).map_err(|_| corrupt("currency"))?,
                 state: match row.try_get::<_, &str>("state")? {
                     "intended" => TxState::Intended,
+                    "numbered" => TxState::Numbered,
                     "signed" => TxState::Signed,
                     "broadcast" => TxState::Broadcast,
+                    "dropped" => TxState::Dropped,
                     _ => return Err(corrupt("state")),
                 },
                 contract: address(row, "contract")?,
@@ -765,7 +891,8 @@ pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, St
                 versions: row.try_get("versions")?,
                 valid_before: row.try_get::<_, Option<At>>("valid_before")?.map(|at| at.0),
                 traceparent: row.try_get("traceparent")?,
-                state_since: row.try_get::<_, At>("state_since")?.0,
+                created_at: row.try_get::<_, At>("created_at")?.0,
+                signed_at: row.try_get::<_, At>("signed_at")?.0,
             })
         })
         .collect()
@@ -816,14 +943,35 @@ pub struct Signature {
     pub gas_limit: u64,
 }
 
-/// Writes signatures down, before anybody sees them. For first signatures `next_nonce` moves on in the same transaction.
-pub async fn save_signatures(
+/// Gives transactions their nonces, from the lane's next one on, in the order given: they are this lane's from now on, signed or
+/// not. Each comes with the gas it may take. Returns the nonces.
+pub async fn take_nonces(
     tx: &Tx,
     lease: &LaneLease,
-    signatures: &[Signature],
-    next_nonce: Option<u64>,
+    sender: &EvmAddress,
+    txs: &[(Uuid, u64)],
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Vec<u64>, StoreError> {
+    let first = guard_lane(tx, lease).await?;
+    let nonces: Vec<u64> = (first..).take(txs.len()).collect();
+    let numbered: Vec<(&(Uuid, u64), &u64)> = txs.iter().zip(&nonces).collect();
+    let (ids, numbers, limits) = columns!(
+        numbered,
+        |((id, gas_limit), nonce)| *id,
+        i64::try_from(**nonce).unwrap_or(i64::MAX),
+        i64::try_from(*gas_limit).unwrap_or(i64::MAX)
+    );
+    let count = tx.execute(NUMBER, &[&ids, &numbers, &limits, &sender.as_bytes().to_vec(), &At(now)]).await?;
+    if usize::try_from(count).ok() != Some(txs.len()) {
+        return Err(StoreError::Corrupt("a transaction that had its nonce already".into()));
+    }
+    let next = nonces.last().map_or(first, |last| last.saturating_add(1));
+    set_nonce(tx, lease, next).await?;
+    Ok(nonces)
+}
+
+/// Writes signatures down, before anybody sees them. Earlier versions of the same transactions are replaced.
+pub async fn save_signatures(tx: &Tx, signatures: &[Signature], now: Timestamp) -> Result<(), StoreError> {
     let wei = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let (ids, nonces, raw, hashes, fees, priorities, limits) = columns!(
         signatures,
@@ -835,12 +983,10 @@ pub async fn save_signatures(
         wei(signature.priority_fee),
         wei(signature.gas_limit)
     );
-    tx.execute(INSERT_VERSIONS, &[&hashes, &ids, &raw, &At(now)]).await?;
     tx.execute(SIGN, &[&ids, &nonces, &hashes, &fees, &priorities, &limits, &At(now)]).await?;
-    match next_nonce {
-        Some(next_nonce) => set_nonce(tx, lease, next_nonce).await,
-        None => Ok(()),
-    }
+    tx.execute(REPLACE_VERSIONS, &[&ids, &hashes, &At(now)]).await?;
+    tx.execute(INSERT_VERSIONS, &[&hashes, &ids, &raw, &At(now)]).await?;
+    Ok(())
 }
 
 /// What became of a signed transaction.
@@ -848,6 +994,8 @@ pub async fn save_signatures(
 pub enum TxFate {
     /// A node has taken it.
     Broadcast,
+    /// The node that took it has forgotten it.
+    Dropped,
     /// It is in this block.
     Included(u64, [u8; 32]),
 }
@@ -858,7 +1006,7 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
         return Ok(());
     }
     let place = |fate: &TxFate| match *fate {
-        TxFate::Broadcast => None,
+        TxFate::Broadcast | TxFate::Dropped => None,
         TxFate::Included(number, hash) => Some((number, hash)),
     };
     let (ids, states, numbers, hashes, outcomes) = columns!(
@@ -866,6 +1014,7 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
         |(id, fate)| *id,
         match fate {
             TxFate::Broadcast => "broadcast",
+            TxFate::Dropped => "dropped",
             TxFate::Included(..) => "included",
         },
         place(fate).map(|(number, _)| i64::try_from(number).unwrap_or(i64::MAX)),
@@ -877,14 +1026,17 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
 }
 
 /// Follows transactions that are in a block, by the blocks that the watcher has taken in: those whose block a
-/// reorganisation took are to be broadcast again; those up to `settled_number`, where no reorganisation reaches, are done.
+/// reorganisation took are to be broadcast again; those up to `confirmed_number` count by policy; those up to `settled_number`,
+/// where no reorganisation reaches, are done.
 pub async fn follow_included(
     db: &Db,
     lane: Lane,
+    confirmed_number: u64,
     settled_number: u64,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     db.query(REOPEN_TXS, &[&lane.as_str(), &At(now)]).await?;
+    db.query(CONFIRM_TXS, &[&lane.as_str(), &number(confirmed_number)?, &At(now)]).await?;
     db.query(FINALIZE_TXS, &[&lane.as_str(), &number(settled_number)?, &At(now)]).await?;
     Ok(())
 }
@@ -965,6 +1117,7 @@ pub async fn refuse_initiation(
 
 /// Takes the signature off a transaction whose nonce somebody else has used: none of its versions can be included any more.
 pub async fn unsign(tx: &Tx, open: &OpenTx, now: Timestamp) -> Result<(), StoreError> {
+    tx.execute(REPLACE_VERSIONS, &[&vec![open.id], &Vec::<Vec<u8>>::new(), &At(now)]).await?;
     tx.execute(UNSIGN, &[&open.id, &At(now)]).await?;
     Ok(())
 }
@@ -991,6 +1144,19 @@ pub struct Head {
     pub safe: Block,
     /// The newest that it calls finalized (on ZKsync: executed on L1).
     pub finalized: Block,
+}
+
+impl Head {
+    /// How final a block is that policy counts: `confirmed`, `safe` or `finalized`.
+    pub const fn finality_of(&self, block_number: u64) -> &'static str {
+        if block_number <= self.finalized.number {
+            "finalized"
+        } else if block_number <= self.safe.number {
+            "safe"
+        } else {
+            "confirmed"
+        }
+    }
 }
 
 /// The watcher's place, and the lease on it.
@@ -1121,13 +1287,18 @@ pub async fn take_in(
     reorg_depth_blocks_max: u64,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    let tx = db.begin().await?;
-    save_stretch(&tx, stretch, reorg_depth_blocks_max).await?;
     let announce_to = stretch.announce_to.min(stretch.last.number).max(lease.announced_number);
-    let rows = tx.query(TO_ANNOUNCE, &[&number(lease.announced_number)?, &number(announce_to)?]).await?;
-    let announced = spread(&tx, &stored_logs(&rows)?, None, now).await?;
-    save_head(&tx, stretch.chain_id, &stretch.head, now).await?;
+    let tx = db.begin().await?;
+    // First of all: whoever lost the place waits here, and writes nothing.
     move_cursor(&tx, lease, &stretch.last, announce_to).await?;
+    save_blocks(&tx, stretch, reorg_depth_blocks_max).await?;
+    let waited = tx.query(TO_ANNOUNCE, &[&number(lease.announced_number)?, &number(announce_to)?]).await?;
+    let mut logs = stored_logs(&waited)?;
+    save_logs(&tx, &stretch.logs).await?;
+    logs.extend(stretch.logs.iter().filter(|log| log.block_number <= announce_to).cloned());
+    logs.sort_by_key(|log| (log.block_number, log.log_index));
+    let announced = spread(&tx, &logs, How::Announced(&stretch.head), now).await?;
+    save_head(&tx, stretch.chain_id, &stretch.head, now).await?;
     tx.commit().await?;
     Ok(announced)
 }
@@ -1146,7 +1317,7 @@ pub async fn rewind(
     logs.retain(|log| log.block_number <= lease.announced_number);
     logs.sort_by_key(|log| std::cmp::Reverse((log.block_number, log.log_index)));
     let announced_to = lease.announced_number.min(ancestor.number);
-    let removed = spread(&tx, &logs, Some(announced_to), now).await?;
+    let removed = spread(&tx, &logs, How::TakenBack { announced_to }, now).await?;
     tx.execute(FORGET_BLOCKS, &[&0i64, &number(ancestor.number)?]).await?;
     move_cursor(&tx, lease, ancestor, announced_to).await?;
     tx.commit().await?;
@@ -1170,6 +1341,51 @@ pub async fn head(db: &Db) -> Result<Option<(u64, Head, Timestamp)>, StoreError>
             Ok((unsigned(row.try_get("chain_id")?)?, head, row.try_get::<_, At>("seen_at")?.0))
         })
         .transpose()
+}
+
+/// How far a block that carries transactions of ours is on L1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct L1Block {
+    /// The block.
+    pub block_number: u64,
+    /// Its batch.
+    pub batch_number: u64,
+    /// The L1 transaction that committed it.
+    pub commit_tx: Option<[u8; 32]>,
+    /// The L1 transaction that proved it.
+    pub prove_tx: Option<[u8; 32]>,
+    /// The L1 transaction that executed it.
+    pub execute_tx: Option<[u8; 32]>,
+}
+
+/// Blocks that carry transactions of ours and are not known to be executed on L1, oldest first.
+pub async fn blocks_on_their_way(db: &Db, limit: i64) -> Result<Vec<u64>, StoreError> {
+    let rows = db.query(BLOCKS_ON_THEIR_WAY, &[&limit]).await?;
+    rows.iter().map(|row| unsigned(row.try_get("block_number")?)).collect()
+}
+
+/// Writes down how far blocks are on L1.
+pub async fn save_l1_blocks(db: &Db, blocks: &[L1Block]) -> Result<(), StoreError> {
+    if blocks.is_empty() {
+        return Ok(());
+    }
+    let bytes = |hash: &Option<[u8; 32]>| hash.map(|hash| hash.to_vec());
+    let (numbers, batches, commits, proofs, executions) = columns!(
+        blocks,
+        |block| i64::try_from(block.block_number).unwrap_or(i64::MAX),
+        i64::try_from(block.batch_number).unwrap_or(i64::MAX),
+        bytes(&block.commit_tx),
+        bytes(&block.prove_tx),
+        bytes(&block.execute_tx)
+    );
+    db.query(SAVE_L1_BLOCKS, &[&numbers, &batches, &commits, &proofs, &executions]).await?;
+    Ok(())
+}
+
+/// How often the contracts' sequence numbers jumped: each a log that we have missed. Zero, or something is wrong.
+pub async fn missed_logs(db: &Db) -> Result<i64, StoreError> {
+    let rows = db.query(MISSED_LOGS, &[]).await?;
+    rows.first().map_or(Ok(0), |row| Ok(row.try_get("gaps")?))
 }
 
 async fn move_cursor(tx: &Tx, lease: &WatcherLease, to: &Block, announced: u64) -> Result<(), StoreError> {
@@ -1197,7 +1413,7 @@ async fn save_head(tx: &Tx, chain_id: u64, head: &Head, now: Timestamp) -> Resul
     Ok(())
 }
 
-async fn save_stretch(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -> Result<(), StoreError> {
+async fn save_blocks(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -> Result<(), StoreError> {
     let (numbers, hashes, times) = columns!(
         stretch.blocks,
         |block| i64::try_from(block.number).unwrap_or(i64::MAX),
@@ -1207,11 +1423,14 @@ async fn save_stretch(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -
     tx.execute(SAVE_BLOCKS, &[&numbers, &hashes, &times]).await?;
     let oldest = number(stretch.last.number.saturating_sub(reorg_depth_blocks_max))?;
     tx.execute(FORGET_BLOCKS, &[&oldest, &i64::MAX]).await?;
-    if stretch.logs.is_empty() {
+    Ok(())
+}
+
+async fn save_logs(tx: &Tx, logs: &[SeenLog]) -> Result<(), StoreError> {
+    if logs.is_empty() {
         return Ok(());
     }
-    let encoded: Vec<(&SeenLog, &str, Option<Uuid>, Value)> = stretch
-        .logs
+    let encoded: Vec<(&SeenLog, &str, Option<Uuid>, Value)> = logs
         .iter()
         .map(|log| {
             let (kind, payment, data) = encode(&log.said);
@@ -1224,7 +1443,7 @@ async fn save_stretch(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -
         i32::try_from(log.log_index).unwrap_or(i32::MAX),
         log.block_hash.to_vec(),
         log.tx_hash.to_vec(),
-        log.currency.code().to_owned(),
+        log.currency.code(),
         *kind,
         *payment,
         data
@@ -1234,22 +1453,35 @@ async fn save_stretch(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -
     Ok(())
 }
 
-/// Everything that follows from logs that are announced; or taken back, when what is left is announced up to `back_to`.
-async fn spread(
-    tx: &Tx,
-    logs: &[SeenLog],
-    back_to: Option<u64>,
-    now: Timestamp,
-) -> Result<usize, StoreError> {
+/// What happens to logs.
+#[derive(Debug, Clone, Copy)]
+enum How<'a> {
+    /// They are announced at this head.
+    Announced(&'a Head),
+    /// They are taken back; what is left is announced up to this block.
+    TakenBack { announced_to: u64 },
+}
+
+/// Everything that follows from logs that are announced, or taken back.
+async fn spread(tx: &Tx, logs: &[SeenLog], how: How<'_>, now: Timestamp) -> Result<usize, StoreError> {
+    let (head, back_to) = match how {
+        How::Announced(head) => (Some(head), None),
+        How::TakenBack { announced_to } => (None, Some(announced_to)),
+    };
     let removed = back_to.is_some();
-    let observations = observe(tx, logs, removed, now).await?;
+    let observations = observe(tx, logs, head, now).await?;
     resolve_effects(tx, logs, removed, now).await?;
     move_wallets(tx, logs, removed, now).await?;
     save_totals(tx, logs, back_to).await?;
     Ok(observations)
 }
 
-async fn observe(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<usize, StoreError> {
+async fn observe(
+    tx: &Tx,
+    logs: &[SeenLog],
+    head: Option<&Head>,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
     let keys: HashSet<Uuid> = logs
         .iter()
         .filter_map(|log| match &log.said {
@@ -1268,13 +1500,19 @@ async fn observe(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Re
         .iter()
         .filter_map(|log| {
             let Said::Payment(payment, chain_log) = log.said else { return None };
-            let event = if removed { Event::ChainRemoved(chain_log) } else { Event::Chain(chain_log) };
-            let evidence = Map::from_iter([
+            let mut evidence = Map::from_iter([
                 ("block_number".to_owned(), json!(log.block_number)),
                 ("block_hash".to_owned(), json!(hex(&log.block_hash))),
                 ("tx_hash".to_owned(), json!(hex(&log.tx_hash))),
                 ("log_index".to_owned(), json!(log.log_index)),
             ]);
+            let event = match head {
+                Some(head) => {
+                    evidence.insert("finality".to_owned(), json!(head.finality_of(log.block_number)));
+                    Event::Chain(chain_log)
+                }
+                None => Event::ChainRemoved(chain_log),
+            };
             let (kind, data) = observation::encode(event, evidence)?;
             // A payment that is not ours has no trace; the orchestrator parks it.
             let traceparent = traces.get(&payment.as_uuid()).cloned().unwrap_or_default();

@@ -1,9 +1,11 @@
 //! What a benchmark asks the database: its counters, its settings, and what became of the payments that were made.
 
 use crate::db::{Db, StoreError};
-use crate::sql::{At, statements};
-use flowbridge_domain::id::ParticipantId;
+use crate::sql::{At, columns, statements};
+use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
+use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
+use std::time::Duration;
 use uuid::Uuid;
 
 statements! {
@@ -35,6 +37,17 @@ statements! {
                 select credit_account, 0, amount from journal_entry) leg
             group by account) posted on posted.account = account.id";
 
+    STAGE_PAYMENTS = "insert into payment (id, number, participant_id, kind, funding, payout, currency, amount, fee, debtor_account,
+            debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode, uetr,
+            execute_at, initiate_before, settle_before, expires_at, hold_until, accepted_at, traceparent, state,
+            state_since, chain_leg, hold_leg, payout_leg)
+        select new.id, nextval('payment_number'), $4, 'transfer', 'bank', 'token', $6, $7, 0, new.debtor, $4, $5, new.creditor, $4,
+                $5, 'native', gen_random_uuid(), $8, $9, $9, $9, $9, $8, '', 'accepted', $8, 'unused', 'not_asked', 'not_due'
+            from unnest($1::uuid[], $2::uuid[], $3::uuid[]) as new (id, debtor, creditor)";
+
+    ASK_FOR = "insert into effect (payment_id, kind, lane, next_attempt_at, state_since, traceparent)
+        select new.id, $2, 'chain', new.due, new.due, '' from unnest($1::uuid[], $3::timestamptz[]) as new (id, due)";
+
     TOUCH_ENTRY = "update journal_entry set amount = amount + 1 where source_id = (select source_id from journal_entry limit 1)";
 }
 
@@ -64,6 +77,54 @@ pub async fn counters(db: &Db) -> Result<Counters, StoreError> {
 pub async fn settings(db: &Db) -> Result<Vec<(String, String)>, StoreError> {
     let rows = db.query(SETTINGS, &[]).await?;
     rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("setting")?))).collect()
+}
+
+/// A payment that a benchmark of the chain begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct StagedPayment {
+    /// Its id.
+    pub id: PaymentId,
+    /// Who pays.
+    pub debtor: AccountId,
+    /// Who is paid.
+    pub creditor: AccountId,
+}
+
+/// How long the payments of a benchmark may take.
+const STAGED_FOR: Duration = Duration::from_secs(3_600);
+
+/// Writes payments as they are when they have been accepted, all of one institution, bank, currency and amount. Nothing is
+/// asked for them yet, and there is no event: for benchmarks on a database of their own.
+pub async fn stage_payments(
+    db: &Db,
+    payments: &[StagedPayment],
+    (participant, bank, currency, amount): (ParticipantId, &BankCode, &str, i64),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (ids, debtors, creditors) = columns!(
+        payments,
+        |payment| payment.id.as_uuid(),
+        payment.debtor.as_uuid(),
+        payment.creditor.as_uuid()
+    );
+    let until = At(now.plus(STAGED_FOR));
+    let participant = participant.as_uuid();
+    db.query(
+        STAGE_PAYMENTS,
+        &[&ids, &debtors, &creditors, &participant, &bank.as_str(), &currency, &amount, &At(now), &until],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Asks the chain for an effect of each payment, from its instant on. For benchmarks, which have nobody else who asks.
+pub async fn ask_for(db: &Db, kind: &str, payments: &[(PaymentId, Timestamp)]) -> Result<(), StoreError> {
+    if payments.is_empty() {
+        return Ok(());
+    }
+    let (ids, due) = columns!(payments, |(payment, due)| payment.as_uuid(), At(*due));
+    db.query(ASK_FOR, &[&ids, &kind, &due]).await?;
+    Ok(())
 }
 
 /// What became of payments.

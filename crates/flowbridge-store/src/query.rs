@@ -32,8 +32,17 @@ statements! {
             join ledger_account credit on credit.id = entry.credit_account
         where entry.source_id = $1 order by entry.posted_at, entry.round, entry.moment";
 
-    TRANSACTIONS = "select purpose, state, tx_hash, included_number, versions, created_at, state_since
+    // Finality as a client sees it: in a block; counted by policy; committed to L1 (safe); executed there (finalized).
+    TRANSACTIONS = "select purpose, state, tx_hash, included_number, versions, created_at, state_since,
+            case when included_number is null then null
+                when included_number <= head.finalized_number then 'finalized'
+                when included_number <= head.safe_number then 'safe'
+                when state in ('confirmed', 'finalized') then 'confirmed'
+                else 'included' end as finality,
+            l1.batch_number, l1.commit_tx, l1.prove_tx, l1.execute_tx
         from chain_tx_item item join chain_tx on chain_tx.id = item.chain_tx
+            left join chain_head head on true
+            left join chain_l1_block l1 on l1.block_number = chain_tx.included_number
         where item.payment_id = $1 order by created_at, chain_tx.id";
 
     EFFECTS = "select kind, state, attempts, reference, outcome, state_since from effect where payment_id = $1
@@ -171,6 +180,12 @@ pub struct TimelineTransaction {
     pub tx_hash: Option<String>,
     /// The block it is in.
     pub block_number: Option<i64>,
+    /// How final that block is: `included`, `confirmed`, `safe`, `finalized`.
+    pub finality: Option<String>,
+    /// Its batch on L1, where the chain tells.
+    pub l1_batch: Option<i64>,
+    /// The L1 transactions that committed, proved and executed the batch.
+    pub l1_txs: [Option<String>; 3],
     /// How often it was signed.
     pub versions: i32,
     /// When it was put together.
@@ -191,6 +206,13 @@ pub async fn transactions(db: &Db, id: PaymentId) -> Result<Vec<TimelineTransact
                 state: row.try_get("state")?,
                 tx_hash: row.try_get::<_, Option<Vec<u8>>>("tx_hash")?.map(hex),
                 block_number: row.try_get("included_number")?,
+                finality: row.try_get("finality")?,
+                l1_batch: row.try_get("batch_number")?,
+                l1_txs: [
+                    row.try_get::<_, Option<Vec<u8>>>("commit_tx")?.map(hex),
+                    row.try_get::<_, Option<Vec<u8>>>("prove_tx")?.map(hex),
+                    row.try_get::<_, Option<Vec<u8>>>("execute_tx")?.map(hex),
+                ],
                 versions: row.try_get("versions")?,
                 created_at: row.try_get::<_, At>("created_at")?.0,
                 state_since: row.try_get::<_, At>("state_since")?.0,

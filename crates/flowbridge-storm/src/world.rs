@@ -136,8 +136,14 @@ impl World {
             let way = sockets.join(if name.ends_with("-2") { "2" } else { "1" });
             Ok([
                 ("DATABASE__URL", format!("postgresql:///flowbridge?host={}&user=flowbridge", way.display())),
-                ("CHAIN__RPC_URL", format!("http://{}", rpc_line.authority())),
-                ("CHAIN__WS_URL", format!("ws://{}", socket_line.authority())),
+                (
+                    "CHAIN__ENDPOINTS",
+                    format!(
+                        r#"[{{name="line",rpc_url="http://{}",ws_url="ws://{}"}}]"#,
+                        rpc_line.authority(),
+                        socket_line.authority()
+                    ),
+                ),
                 ("CHAIN__FEE_BUMP_AFTER_MS", "3000".to_owned()),
                 ("CHAIN__LEASE_MS", "5000".to_owned()),
                 ("BANK__TIMEOUT_MS", "3000".to_owned()),

@@ -1,27 +1,33 @@
 //! The chain role's wiring: the node, the deployment record, a key per lane.
 
-use crate::config::Config;
+use crate::clock::SystemClock;
+use crate::config::{Config, EndpointSection, SignerKind};
 use crate::roles::{Parts, Role, Running};
 use anyhow::{Context as _, Result, ensure};
 use flowbridge_chain::plan::FeePolicy;
-use flowbridge_chain::watch::{Bell, Finality, WatchSettings};
-use flowbridge_chain::{Chain, ContractSet, Deployment, HttpChain, Key, Vault, deploy};
+use flowbridge_chain::signer::{HardwareKey, KmsConfig, KmsKey, Pkcs11Config};
+use flowbridge_chain::watch::{Bell, Finality, Socket, WatchSettings};
+use flowbridge_chain::{
+    Chain, ContractSet, Deployment, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key, Signer,
+    Vault, deploy,
+};
 use flowbridge_gateway::vault::VaultDesk;
-use flowbridge_store::chain::{Contracts, Lane, save_contracts};
+use flowbridge_store::chain::{Contracts, Duty, Lane, save_contracts};
 use flowbridge_workers::chain::{ChainRole, ChainSettings};
+use secrecy::SecretString;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long one call to the node may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A WebSocket that says nothing for longer is given up; the watcher polls meanwhile.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Starts the senders and the watcher.
 pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     let config = &parts.config;
-    let chain = connect(config).await?;
+    let endpoints = connect_all(config).await?;
+    let chain: Arc<dyn Chain> = Arc::new(HttpChain::over(endpoints.clone()));
     let deployments = read_deployments(config)?;
     let mut contracts = Vec::new();
     for deployment in &deployments {
@@ -38,25 +44,103 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     }
     let starts = deployments.iter().map(deploy::Deployment::start).collect::<Result<Vec<_>, _>>()?;
     let start = starts.into_iter().min().context("the deployment record names no contracts")?;
-    let keys: BTreeMap<Lane, Key> = Lane::ALL
-        .into_iter()
-        .map(|lane| Ok((lane, Key::read(&config.chain.keys.join(format!("{}.key", lane.as_str())))?)))
-        .collect::<Result<_>>()?;
-    let bell = (!config.chain.ws_url.is_empty())
-        .then(|| Bell { url: config.chain.ws_url.clone(), silence_max: SILENCE_MAX });
-    let role = ChainRole { chain, contracts, keys, bell, settings: settings(config, start)? };
+    let signers = open_signers(config).await?;
+    let sockets = sockets(config)?;
+    let bell = (!sockets.is_empty()).then_some(Bell { sockets, silence_max: SILENCE_MAX });
+    let role = ChainRole { chain, contracts, signers, bell, settings: settings(config, start)? };
     let (context, stop) = (parts.context.clone(), parts.stop.clone());
     running.spawn(Role::Chain, async move {
-        Box::pin(flowbridge_workers::chain::run(context, role, stop)).await;
+        tokio::select! {
+            () = Box::pin(flowbridge_workers::chain::run(context, role, stop)) => {}
+            () = endpoints.tend() => {}
+        }
         Ok(())
     });
     Ok(())
 }
 
-/// The configured node, if it serves the configured chain.
+/// Who signs for each lane: what `[chain] signers` names, else a key file. The first lane of each duty has to have one, further
+/// ones are lanes of their own.
+pub(crate) async fn open_signers(config: &Config) -> Result<BTreeMap<Lane, Arc<dyn Signer>>> {
+    let section = &config.chain;
+    let mut signers: BTreeMap<Lane, Arc<dyn Signer>> = BTreeMap::new();
+    for signer in &section.signers {
+        let lane = Lane::parse(&signer.lane).with_context(|| {
+            format!("[chain] signers: {:?} is no lane such as settler or settler-2", signer.lane)
+        })?;
+        let opened = open_signer(config, &signer.kind)
+            .await
+            .with_context(|| format!("cannot open the signer of lane {}", signer.lane))?;
+        ensure!(signers.insert(lane, opened).is_none(), "[chain] signers names {} twice", signer.lane);
+    }
+    for lane in Duty::ALL.into_iter().flat_map(Lane::of) {
+        let file = section.keys.join(format!("{}.key", lane.as_str()));
+        if !signers.contains_key(&lane) && (lane == Lane::first(lane.duty()) || file.exists()) {
+            signers.insert(lane, Arc::new(Key::read(&file)?));
+        }
+    }
+    Ok(signers)
+}
+
+async fn open_signer(config: &Config, kind: &SignerKind) -> Result<Arc<dyn Signer>> {
+    Ok(match kind.clone() {
+        SignerKind::Keystore { file, password_file } => {
+            let password = read_secret(&password_file)?;
+            Arc::new(tokio::task::spawn_blocking(move || Key::read_keystore(&file, &password)).await??)
+        }
+        SignerKind::Pkcs11 { module, token, key, pin_file } => {
+            let pin = read_secret(&pin_file)?;
+            Arc::new(HardwareKey::open(Pkcs11Config { module, token, key, pin }).await?)
+        }
+        SignerKind::AwsKms { region, key_id, credentials_file, endpoint } => {
+            let timeout = Duration::from_millis(config.chain.call_timeout_ms);
+            let kms = KmsConfig { region, endpoint, key_id, credentials_file, timeout };
+            Arc::new(KmsKey::open(kms, Arc::new(SystemClock)).await?)
+        }
+    })
+}
+
+/// A file's content, without the line break an editor leaves.
+fn read_secret(file: &Path) -> Result<SecretString> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text.trim().into())
+}
+
+/// The configured nodes, if those that answer serve the configured chain.
 pub(crate) async fn connect(config: &Config) -> Result<Arc<dyn Chain>> {
-    let url = config.chain.rpc_url.as_str();
-    Ok(Arc::new(HttpChain::connect(url, config.chain.chain_id, CALL_TIMEOUT).await?))
+    Ok(Arc::new(HttpChain::over(connect_all(config).await?)))
+}
+
+async fn connect_all(config: &Config) -> Result<Arc<Endpoints>> {
+    let (endpoints, settings) = endpoints(config)?;
+    Ok(Endpoints::connect(&endpoints, settings).await?)
+}
+
+fn endpoints(config: &Config) -> Result<(Vec<EndpointConfig>, EndpointSettings)> {
+    let section = &config.chain;
+    let endpoints = section.endpoints.iter().map(|endpoint| {
+        let (name, url) = (endpoint.name.clone(), endpoint.rpc_url.to_string());
+        Ok(EndpointConfig { name, url, token: token(endpoint)? })
+    });
+    let settings = EndpointSettings {
+        chain_id: section.chain_id,
+        timeout: Duration::from_millis(section.call_timeout_ms),
+        look_interval: Duration::from_millis(section.look_interval_ms),
+        behind_max: Duration::from_millis(section.behind_ms_max),
+    };
+    Ok((endpoints.collect::<Result<_>>()?, settings))
+}
+
+fn sockets(config: &Config) -> Result<Vec<Socket>> {
+    let with_socket =
+        config.chain.endpoints.iter().filter_map(|endpoint| Some((endpoint, endpoint.ws_url.as_ref()?)));
+    with_socket.map(|(endpoint, url)| Ok(Socket { url: url.to_string(), token: token(endpoint)? })).collect()
+}
+
+/// The bearer token that an endpoint's proxy wants to see.
+fn token(endpoint: &EndpointSection) -> Result<Option<SecretString>> {
+    let Some(file) = &endpoint.token_file else { return Ok(None) };
+    read_secret(file).map(Some).with_context(|| format!("the token of endpoint {}", endpoint.name))
 }
 
 /// The vault that governs the contracts of the deployment record, if there is a record and one does. The node is not called
@@ -69,7 +153,8 @@ pub(crate) fn vault_desk(config: &Config) -> Result<Option<VaultDesk>> {
     let Some(governance) = deployments.iter().find_map(|deployment| deployment.governance.as_ref()) else {
         return Ok(None);
     };
-    let chain: Arc<dyn Chain> = Arc::new(HttpChain::new(config.chain.rpc_url.as_str(), CALL_TIMEOUT)?);
+    let (endpoints, settings) = endpoints(config)?;
+    let chain: Arc<dyn Chain> = Arc::new(HttpChain::over(Endpoints::new(&endpoints, settings)?));
     let vault = Vault { chain, chain_id: config.chain.chain_id, address: governance.vault_address()? };
     let sets = deployments.iter().map(Deployment::contracts).collect::<Result<_, _>>()?;
     Ok(Some(VaultDesk::new(vault, Some(governance.anchor_address()?), sets)))
@@ -91,6 +176,8 @@ fn settings(config: &Config, start: (u64, [u8; 32])) -> Result<ChainSettings> {
         batch_size_max: section.batch_size_max,
         batch_delay: Duration::from_millis(section.batch_delay_ms),
         in_flight_max: section.in_flight_max,
+        gas_per_tx_max: section.gas_per_tx_max,
+        gas_margin_percent: section.gas_margin_percent,
         fees: FeePolicy {
             bump_after: Duration::from_millis(section.fee_bump_after_ms),
             rebroadcast_after: Duration::from_millis(section.fee_bump_after_ms / 4),
@@ -99,7 +186,7 @@ fn settings(config: &Config, start: (u64, [u8; 32])) -> Result<ChainSettings> {
         watch: WatchSettings {
             finality: Finality::parse(&section.finality)?,
             reorg_depth_blocks_max: section.reorg_depth_blocks_max,
-            stretch_blocks_max: 1_000,
+            stretch_blocks_max: section.blocks_per_query_max,
             stretch_logs_max: 10_000,
         },
         start,
@@ -109,7 +196,7 @@ fn settings(config: &Config, start: (u64, [u8; 32])) -> Result<ChainSettings> {
     })
 }
 
-fn stored(set: &ContractSet) -> Contracts {
+pub(crate) fn stored(set: &ContractSet) -> Contracts {
     Contracts {
         currency: set.currency,
         token: set.token,

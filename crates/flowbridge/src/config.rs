@@ -89,21 +89,54 @@ pub(crate) struct OrchestratorSection {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChainSection {
-    pub(crate) rpc_url: Url,
-    pub(crate) ws_url: String,
+    pub(crate) endpoints: Vec<EndpointSection>,
     pub(crate) chain_id: u64,
+    pub(crate) call_timeout_ms: u64,
+    pub(crate) look_interval_ms: u64,
+    pub(crate) behind_ms_max: u64,
     pub(crate) deployment: PathBuf,
     pub(crate) keys: PathBuf,
+    pub(crate) signers: Vec<SignerSection>,
     pub(crate) finality: String,
     pub(crate) batch_size_max: usize,
     pub(crate) batch_delay_ms: u64,
     pub(crate) in_flight_max: usize,
+    pub(crate) gas_per_tx_max: u64,
+    pub(crate) gas_margin_percent: u64,
+    pub(crate) blocks_per_query_max: u64,
     pub(crate) poll_ms: u64,
     pub(crate) pace_ms: u64,
     pub(crate) lease_ms: u64,
     pub(crate) reorg_depth_blocks_max: u64,
     pub(crate) fee_bump_after_ms: u64,
     pub(crate) fee_per_gas_gwei_max: u64,
+}
+
+/// Who signs for a lane.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct SignerSection {
+    pub(crate) lane: String,
+    #[serde(flatten)]
+    pub(crate) kind: SignerKind,
+}
+
+/// Where a lane's key is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum SignerKind {
+    Keystore { file: PathBuf, password_file: PathBuf },
+    Pkcs11 { module: PathBuf, token: String, key: String, pin_file: PathBuf },
+    AwsKms { region: String, key_id: String, credentials_file: PathBuf, endpoint: Option<String> },
+}
+
+/// One node of the chain and how to reach it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndpointSection {
+    pub(crate) name: String,
+    pub(crate) rpc_url: Url,
+    pub(crate) ws_url: Option<Url>,
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

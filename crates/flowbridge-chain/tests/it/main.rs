@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod endpoints;
 mod finality;
 mod life;
 mod node;
 mod nonces;
+mod signers;
 mod vault;
 mod watching;
+mod zks;

@@ -60,6 +60,7 @@ impl Node {
                 canceller: address(Who::Canceller),
                 guardian: address(Who::Guardian),
                 registrar: address(Who::Deployer),
+                ..Roles::default()
             },
             mint_allowance: 1_000_000_000,
             admin_delay_secs: 0,

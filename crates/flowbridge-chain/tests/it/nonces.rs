@@ -7,7 +7,7 @@
 //! reorganisation took is open again. Each flawed build has to be refuted.
 
 use flowbridge_chain::Receipt;
-use flowbridge_chain::plan::{Action, FeePolicy, InFlight, TxFees, View, plan};
+use flowbridge_chain::plan::{Action, FeePolicy, InFlight, Stage, TxFees, View, plan};
 use flowbridge_domain::time::Timestamp;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::{BTreeSet, HashMap};
@@ -157,7 +157,7 @@ impl World {
             .map(|(id, row)| InFlight {
                 id,
                 nonce: row.nonce,
-                broadcast: row.state == State::Broadcast,
+                stage: if row.state == State::Broadcast { Stage::Broadcast } else { Stage::Signed },
                 hashes: (1..=row.versions)
                     .filter(|version| flaw != Flaw::ForgetsVersions || *version == row.versions)
                     .map(|version| hash(id, version))
@@ -185,7 +185,7 @@ impl World {
     fn carry_out(&mut self, action: Action<u8>) {
         let row = |rows: &mut Vec<Row>, id: u8| rows.get_mut(usize::from(id)).cloned().unwrap();
         match action {
-            Action::Broadcast(id) => {
+            Action::Broadcast(id) | Action::BroadcastAgain(id) => {
                 let Row { nonce, versions, .. } = row(&mut self.rows, id);
                 self.send(nonce, What::Payment(id, versions));
                 self.rows[usize::from(id)].state = State::Broadcast;

@@ -92,7 +92,7 @@ async fn a_watcher_that_was_away_catches_up_in_small_stretches() {
 async fn the_bell_rings_for_new_heads_and_again_after_the_socket_dropped() {
     let mut node = Node::start().await;
     let (heard, mut rings) = tokio::sync::mpsc::unbounded_channel();
-    let bell = Bell { url: node.anvil.ws_url(), silence_max: Duration::from_secs(5) };
+    let bell = Bell::at(node.anvil.ws_url(), Duration::from_secs(5));
     let ringing = tokio::spawn(async move { bell.ring(|| heard.send(()).unwrap_or_default()).await });
     let patience = Duration::from_secs(20);
     tokio::time::timeout(patience, rings.recv()).await.unwrap().unwrap();

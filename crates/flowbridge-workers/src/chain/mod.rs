@@ -3,13 +3,14 @@
 //! The senders turn effects into transactions; the watcher turns what the contracts say into observations. They share nothing
 //! but the database, so each can be killed, doubled by mistake or started elsewhere without the other noticing.
 
+mod l1;
 mod sender;
 mod watcher;
 
 use crate::context::{Context, Rhythm, Turn, chain as causes, run_loop};
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::watch::{Bell, WatchSettings};
-use flowbridge_chain::{Chain, ChainError, ContractSet, Key};
+use flowbridge_chain::{Chain, ChainError, ContractSet, Signer};
 use flowbridge_store::chain::Lane;
 use flowbridge_store::wake::Work;
 use std::collections::BTreeMap;
@@ -28,6 +29,10 @@ pub struct ChainSettings {
     pub batch_delay: Duration,
     /// Transactions of a lane under way at the same time.
     pub in_flight_max: usize,
+    /// Gas of one transaction at most; what would take more is sent in parts.
+    pub gas_per_tx_max: u64,
+    /// Gas beyond what a simulation took, in percent.
+    pub gas_margin_percent: u64,
     /// What a transaction may cost, and when it is offered more.
     pub fees: FeePolicy,
     /// How the chain is read.
@@ -50,8 +55,8 @@ pub struct ChainRole {
     pub chain: Arc<dyn Chain>,
     /// Our contracts, one set per currency.
     pub contracts: Vec<ContractSet>,
-    /// A key per lane; a lane without one is another process's.
-    pub keys: BTreeMap<Lane, Key>,
+    /// Who signs for each lane; a lane without a signer is another process's.
+    pub signers: BTreeMap<Lane, Arc<dyn Signer>>,
     /// Wakes the watcher; without it polling alone finds new blocks.
     pub bell: Option<Bell>,
     /// Limits.
@@ -60,15 +65,15 @@ pub struct ChainRole {
 
 /// Runs until told to stop.
 pub async fn run(context: Context, role: ChainRole, stop: CancellationToken) {
-    let ChainRole { chain, contracts, keys, bell, settings } = role;
+    let ChainRole { chain, contracts, signers, bell, settings } = role;
     let watcher = watch(&context, &chain, &contracts, &settings, &stop);
-    let senders = futures_util::future::join_all(keys.into_iter().map(|(lane, key)| {
+    let senders = futures_util::future::join_all(signers.into_iter().map(|(lane, signer)| {
         let sender = sender::Sender::new(
             context.clone(),
             chain.clone(),
             contracts.clone(),
             lane,
-            key,
+            signer,
             settings.clone(),
         );
         send(&context, sender, &settings, &stop)
@@ -84,7 +89,8 @@ pub async fn run(context: Context, role: ChainRole, stop: CancellationToken) {
             None => stop.cancelled().await,
         }
     };
-    tokio::join!(watcher, senders, ringing);
+    let follower = l1::follow(&context, &chain, &stop);
+    tokio::join!(watcher, senders, ringing, follower);
 }
 
 async fn send(

@@ -3,8 +3,9 @@
 //! It promises that a payment is carried by one transaction at a time, that a nonce is never left behind as a hole, and that one
 //! item that the contracts would refuse never stops its neighbours. A turn has three parts, each of which may be cut off at
 //! any point and is taken up again from the rows: *track* (compare our rows with the chain and do what
-//! [`flowbridge_chain::plan`] says), *intend* (effects become calldata, durable, without a nonce) and *send* (simulate, sign,
-//! write the signatures down, broadcast). Only the holder of the lane's lease signs.
+//! [`flowbridge_chain::plan`] says), *intend* (effects become calldata, durable, without a nonce) and *send* (simulate, give
+//! nonces, sign, write the signatures down, broadcast). Only the holder of the lane's lease signs, and never inside a
+//! transaction: a signer may be slow, or away, and then what has its nonce waits for it.
 
 use super::{ChainSettings, chain_error};
 use crate::breaker::BreakerView;
@@ -12,22 +13,23 @@ use crate::context::{Context, Turn, Worker};
 use crate::step::Step;
 use flowbridge_chain::call::{self, OnLeaves};
 use flowbridge_chain::leaf::{LeafTerms, root};
-use flowbridge_chain::plan::{Action, InFlight, TxFees, View, plan};
-use flowbridge_chain::signer::Unsigned;
+use flowbridge_chain::plan::{Action, InFlight, Stage, TxFees, View, plan};
+use flowbridge_chain::signer::{self, Unsigned};
 use flowbridge_chain::watch::Head;
-use flowbridge_chain::{At, Chain, ChainError, ContractSet, Fees, Key, Leaf, Refusal, Scope};
+use flowbridge_chain::{At, Chain, ChainError, ContractSet, Leaf, Refusal, Scope, Signer};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::payment::{Effect, Funding, SetAside};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::chain::{
-    self as rows, DueInitiation, DueOnLeaf, Intention, Lane, LaneLease, OpenTx, Signature, TxBody, TxFate,
-    TxState,
+    self as rows, DueInitiation, DueOnLeaf, Duty, Intention, Lane, LaneLease, OpenTx, Signature, TxBody,
+    TxFate, TxState,
 };
 use flowbridge_store::wake::Work;
 use flowbridge_store::{StoreError, Tx};
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -41,7 +43,7 @@ pub(super) struct Sender {
     pub(super) chain: Arc<dyn Chain>,
     pub(super) contracts: Vec<ContractSet>,
     pub(super) lane: Lane,
-    pub(super) key: Key,
+    pub(super) signer: Arc<dyn Signer>,
     pub(super) settings: ChainSettings,
     /// When our rows were last compared with the chain, and at which head.
     tracked: Option<(Timestamp, Head)>,
@@ -50,6 +52,8 @@ pub(super) struct Sender {
     breaker: BreakerView,
     /// Gas that calls of a function have taken by the byte of their calldata, the most that was seen.
     gas_per_byte: HashMap<Selector, u64>,
+    /// Room for gas beyond the configured margin, in percent, since transactions have run out of it.
+    further_margin: u64,
 }
 
 /// Which function of a contract is called: the first bytes of the calldata.
@@ -76,7 +80,16 @@ const DEADLINE_MARGIN: Duration = Duration::from_secs(3);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Transactions of a lane looked at in one turn.
-const OPEN_MAX: i64 = 512;
+const OPEN_MAX: i64 = 1_024;
+
+/// Effects claimed in one turn at most.
+const CLAIMS_MAX: usize = 2_000;
+
+/// Calls to the node, or to a signer, under way at the same time.
+const CALLS_MAX: usize = 16;
+
+/// Percent.
+const FURTHER_MARGIN_MAX: u64 = 300;
 
 /// Gas for what a call does once, whatever it carries.
 const GAS_BASE: u64 = 100_000;
@@ -90,20 +103,21 @@ impl Worker for Sender {
             Err(error) => return Ok(chain_error(self.lane.as_str(), &error)),
         };
         let (now, owner) = (self.context.now(), self.context.instance.as_str());
-        let chain_nonce = sight.map(|sight| sight.nonce);
-        let lease =
-            rows::lease_lane(&self.context.db, self.lane, owner, chain_nonce, now, self.settings.lease)
-                .await?;
+        let (sender, chain_nonce) = (self.signer.address(), sight.map(|sight| sight.nonce));
+        let (db, term) = (&self.context.db, self.settings.lease);
+        let lease = rows::lease_lane(db, self.lane, owner, (&sender, chain_nonce), now, term).await?;
         let Some(lease) = lease else { return Ok(Turn::Idle) };
+        if lease.sender != Some(sender) {
+            return self.take_over(&lease, &sender, chain_nonce).await;
+        }
         let mut open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
         if let Some(sight) = sight {
-            self.track(&lease, &open, &sight).await?;
+            self.track(&lease, &open, &sight, &sender).await?;
         }
         // What cannot be sent soon stays an effect, which its client can still take back.
-        let waiting = open.iter().filter(|tx| tx.state == TxState::Intended).count();
+        let room = self.room(&open).saturating_sub(count_of(&open, &[TxState::Intended]));
         let may_mint = self.breaker.is_closed(&self.context).await?;
-        let intended =
-            waiting < self.settings.in_flight_max.saturating_mul(4) && self.intend(&lease, may_mint).await?;
+        let intended = room > 0 && self.intend(&lease, room, may_mint).await?;
         if intended {
             open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
         }
@@ -118,7 +132,7 @@ impl Sender {
         chain: Arc<dyn Chain>,
         contracts: Vec<ContractSet>,
         lane: Lane,
-        key: Key,
+        signer: Arc<dyn Signer>,
         settings: ChainSettings,
     ) -> Self {
         let gas_per_byte = HashMap::new();
@@ -128,13 +142,61 @@ impl Sender {
             chain,
             contracts,
             lane,
-            key,
+            signer,
             settings,
             tracked: None,
             looked_at: None,
             breaker,
             gas_per_byte,
+            further_margin: 0,
         }
+    }
+
+    /// The lane was another key's. Ours takes it once nothing of the old one's is under way.
+    async fn take_over(
+        &mut self,
+        lease: &LaneLease,
+        sender: &EvmAddress,
+        chain_nonce: Option<u64>,
+    ) -> Result<Turn, StoreError> {
+        let Some(chain_nonce) = chain_nonce else { return Ok(Turn::Idle) };
+        let lane = self.lane.as_str();
+        if rows::rekey_lane(&self.context.db, lease, sender, chain_nonce).await? {
+            tracing::info!(lane, %sender, "the lane has this key now");
+            return Ok(Turn::Busy);
+        }
+        if let Some(old) = lease.sender {
+            self.see_off(lease, &old).await?;
+        }
+        Ok(Turn::Idle)
+    }
+
+    /// Follows what the lane's old key has under way. Nobody can sign for it here: what waits goes on only if the node has it.
+    async fn see_off(&mut self, lease: &LaneLease, old: &EvmAddress) -> Result<(), StoreError> {
+        let open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        let sight = async {
+            let nonce = self.chain.nonce(old, At::Latest).await?;
+            Ok::<_, ChainError>(Sight { head: Head::read(&*self.chain).await?, nonce })
+        };
+        match sight.await {
+            Ok(sight) => self.track(lease, &open, &sight, old).await?,
+            Err(error) => drop(chain_error(self.lane.as_str(), &error)),
+        }
+        if count_of(&open, &[TxState::Numbered, TxState::Signed, TxState::Broadcast, TxState::Dropped]) > 0 {
+            metrics::counter!("chain_lane_stopped_total", "lane" => self.lane.as_str()).increment(1);
+            tracing::error!(
+                lane = self.lane.as_str(),
+                sender = %old,
+                "transactions of the lane's old key are under way; the new one takes over when they have come to their end"
+            );
+        }
+        Ok(())
+    }
+
+    /// How many more transactions may be under way.
+    fn room(&self, open: &[OpenTx]) -> usize {
+        let under_way = [TxState::Numbered, TxState::Signed, TxState::Broadcast, TxState::Dropped];
+        self.settings.in_flight_max.saturating_sub(count_of(open, &under_way))
     }
 
     /// Looks at the chain, once in a polling interval.
@@ -143,7 +205,7 @@ impl Sender {
         if self.looked_at.is_some_and(|at| now.since(at) < self.settings.poll) {
             return Ok(None);
         }
-        let nonce = self.chain.nonce(&self.key.address(), At::Latest).await?;
+        let nonce = self.chain.nonce(&self.signer.address(), At::Latest).await?;
         let head = Head::read(&*self.chain).await?;
         self.looked_at = Some(now);
         Ok(Some(Sight { head, nonce }))
@@ -158,19 +220,21 @@ impl Sender {
 
     /// Effects become intentions, in the transaction that claims them; but for those that mint while nothing may be minted. True
     /// if any did.
-    async fn intend(&self, lease: &LaneLease, may_mint: bool) -> Result<bool, StoreError> {
+    async fn intend(&self, lease: &LaneLease, room: usize, may_mint: bool) -> Result<bool, StoreError> {
         let now = self.context.now();
-        let effects: &[Effect] = match self.lane {
+        let effects: &[Effect] = match self.lane.duty() {
             // What is begun has to be settled soon, or expires.
-            Lane::Initiator if !may_mint => &[],
-            Lane::Initiator => &[Effect::InitiateOnChain],
-            Lane::Settler if !may_mint => &[Effect::BurnRedeemed, Effect::ReleaseRedemption],
-            Lane::Settler => &[Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption],
-            Lane::Canceller => &[Effect::CancelOnChain],
+            Duty::Initiator if !may_mint => &[],
+            Duty::Initiator => &[Effect::InitiateOnChain],
+            Duty::Settler if !may_mint => &[Effect::BurnRedeemed, Effect::ReleaseRedemption],
+            Duty::Settler => &[Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption],
+            Duty::Canceller => &[Effect::CancelOnChain],
         };
         if effects.is_empty() {
             return Ok(false);
         }
+        let limit = self.settings.batch_size_max.saturating_mul(room).min(CLAIMS_MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let full = self.settings.batch_size_max;
         let Some(due) = rows::due(&self.context.db, effects, now, full).await? else { return Ok(false) };
         // While none of them can be ripe, none is locked.
@@ -180,9 +244,11 @@ impl Sender {
         let tx = self.context.db.begin().await?;
         rows::guard_lane(&tx, lease).await?;
         let mut asked = Asked::new();
-        let intentions = match self.lane {
-            Lane::Initiator => self.intend_initiations(&tx, &mut asked, now).await?,
-            Lane::Settler | Lane::Canceller => self.intend_on_leaves(&tx, effects, &mut asked, now).await?,
+        let intentions = match self.lane.duty() {
+            Duty::Initiator => self.intend_initiations(&tx, &mut asked, limit, now).await?,
+            Duty::Settler | Duty::Canceller => {
+                self.intend_on_leaves(&tx, effects, &mut asked, limit, now).await?
+            }
         };
         rows::intend(&tx, &intentions, now).await?;
         tx.commit().await?;
@@ -214,9 +280,9 @@ impl Sender {
         &self,
         tx: &Tx,
         asked: &mut Asked,
+        limit: i64,
         now: Timestamp,
     ) -> Result<Vec<Intention>, StoreError> {
-        let limit = i64::try_from(self.settings.batch_size_max * 4).unwrap_or(i64::MAX);
         let currencies: Vec<Currency> = self.contracts.iter().map(|set| set.currency).collect();
         let due = rows::claim_initiations(tx, &currencies, now, DEADLINE_MARGIN, limit).await?;
         asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
@@ -264,7 +330,7 @@ impl Sender {
             _ => call::initiate_batch(&leaves, secs(deadline)),
         };
         Ok(Intention {
-            lane: Lane::Initiator,
+            lane: self.lane,
             effect: Effect::InitiateOnChain,
             currency: set.currency,
             contract: set.router,
@@ -281,9 +347,9 @@ impl Sender {
         tx: &Tx,
         effects: &[Effect],
         asked: &mut Asked,
+        limit: i64,
         now: Timestamp,
     ) -> Result<Vec<Intention>, StoreError> {
-        let limit = i64::try_from(self.settings.batch_size_max * 4).unwrap_or(i64::MAX);
         let due = rows::claim_on_leaves(tx, effects, now, limit).await?;
         asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         if due.is_empty() {
@@ -357,47 +423,32 @@ impl Sender {
 
     // --------------------------------------------------------------------------------------------------------- send
 
-    /// Simulates, signs and broadcasts what is intended, as far as the lane has room. True if anything went out, or made way.
+    /// Simulates, numbers, signs and broadcasts what is intended, as far as the lane has room. True if anything went out, or
+    /// made way.
     async fn send(&mut self, lease: &LaneLease, open: &[OpenTx]) -> Result<bool, StoreError> {
-        let in_flight =
-            open.iter().filter(|tx| matches!(tx.state, TxState::Signed | TxState::Broadcast)).count();
-        let room = self.settings.in_flight_max.saturating_sub(in_flight);
+        let unsigned: Vec<&OpenTx> = open.iter().filter(|tx| tx.state == TxState::Numbered).collect();
+        let room = self.room(open);
         let intended: Vec<&OpenTx> =
             open.iter().filter(|tx| tx.state == TxState::Intended).take(room).collect();
-        if intended.is_empty() {
+        if unsigned.is_empty() && intended.is_empty() {
             return Ok(false);
         }
-        let ids: Vec<Uuid> = intended.iter().map(|tx| tx.id).collect();
+        let ids: Vec<Uuid> = unsigned.iter().chain(&intended).map(|tx| tx.id).collect();
         let bodies = rows::tx_bodies(&self.context.db, &ids).await?;
-        let with_bodies: Vec<(&OpenTx, &TxBody)> =
-            intended.into_iter().filter_map(|tx| Some((tx, bodies.get(&tx.id)?))).collect();
-        let simulations = with_bodies.iter().map(|(tx, body)| self.simulate(tx.contract, &body.calldata));
-        let simulated = join_all(simulations.collect::<Vec<_>>()).await;
-        let mut sound = Vec::new();
-        let mut made_way = false;
-        let mut stopped: Vec<(Currency, Effect)> = Vec::new();
-        for ((tx, body), outcome) in with_bodies.into_iter().zip(simulated) {
-            if stopped.contains(&(tx.currency, tx.effect)) {
-                continue;
-            }
-            match outcome {
-                Ok(gas) => {
-                    self.learn(&body.calldata, gas);
-                    sound.push((tx, body, gas));
-                }
-                Err(ChainError::Reverted(refusal)) => {
-                    made_way |= self.refused(lease, tx, &refusal).await?;
-                    if refusal.scope() == Scope::Lane {
-                        stopped.push((tx.currency, tx.effect));
-                    }
-                }
-                Err(error) => {
-                    chain_error(self.lane.as_str(), &error);
-                    break;
-                }
-            }
-        }
-        if sound.is_empty() {
+        // What has a nonce comes first: nothing above it can be included before.
+        let mut numbered: Vec<Numbered<'_>> = unsigned
+            .into_iter()
+            .filter_map(|tx| {
+                Some(Numbered {
+                    open: tx,
+                    body: bodies.get(&tx.id)?,
+                    nonce: tx.nonce?,
+                    gas_limit: tx.gas_limit?,
+                })
+            })
+            .collect();
+        let Simulated { sound, made_way } = self.simulate_all(lease, intended, &bodies).await?;
+        if numbered.is_empty() && sound.is_empty() {
             return Ok(made_way);
         }
         let market = match self.chain.fees().await {
@@ -407,21 +458,64 @@ impl Sender {
                 return Ok(made_way);
             }
         };
-        let signatures = self.sign(lease, &sound, market).await?;
-        let signed: Vec<(Uuid, &[u8])> =
-            signatures.iter().map(|signature| (signature.id, signature.raw.as_slice())).collect();
-        self.broadcast(&signed).await?;
-        Ok(true)
+        numbered.extend(self.number(lease, &sound).await?);
+        let sent = self.sign_and_broadcast(lease, &numbered, self.settings.fees.first(market)).await?;
+        Ok(sent || made_way)
+    }
+
+    /// Runs every call without sending it. What would be refused makes way, as the refusal asks for.
+    async fn simulate_all<'a>(
+        &mut self,
+        lease: &LaneLease,
+        intended: Vec<&'a OpenTx>,
+        bodies: &'a HashMap<Uuid, TxBody>,
+    ) -> Result<Simulated<'a>, StoreError> {
+        let with_bodies: Vec<(&OpenTx, &TxBody)> =
+            intended.into_iter().filter_map(|tx| Some((tx, bodies.get(&tx.id)?))).collect();
+        let mut calls = Vec::with_capacity(with_bodies.len());
+        for (open, body) in &with_bodies {
+            calls.push(self.simulate(open.contract, &body.calldata));
+        }
+        let outcomes: Vec<_> = stream::iter(calls).buffered(CALLS_MAX).collect().await;
+        let mut simulated = Simulated { sound: Vec::new(), made_way: false };
+        let mut stopped: Vec<(Currency, Effect)> = Vec::new();
+        for ((open, body), outcome) in with_bodies.into_iter().zip(outcomes) {
+            if stopped.contains(&(open.currency, open.effect)) {
+                continue;
+            }
+            match outcome {
+                Ok(gas) if gas.amount() > self.settings.gas_per_tx_max => {
+                    simulated.made_way |= self.refused(lease, open, &Refusal::TooMuch).await?;
+                }
+                Ok(gas) => {
+                    self.learn(&body.calldata, gas);
+                    let margin = self.settings.gas_margin_percent.saturating_add(self.further_margin);
+                    let limit = gas.with_margin(margin).min(self.settings.gas_per_tx_max);
+                    simulated.sound.push((open, body, limit));
+                }
+                Err(ChainError::Reverted(refusal)) => {
+                    simulated.made_way |= self.refused(lease, open, &refusal).await?;
+                    if refusal.scope() == Scope::Lane {
+                        stopped.push((open.currency, open.effect));
+                    }
+                }
+                Err(error) => {
+                    chain_error(self.lane.as_str(), &error);
+                    break;
+                }
+            }
+        }
+        Ok(simulated)
     }
 
     /// Runs a call without sending it. A plain call with room for more gas than such calls have taken says as much as an
     /// estimate, which a node finds by running it again and again; only a call beyond all experience is estimated.
     async fn simulate(&self, contract: EvmAddress, calldata: &[u8]) -> Result<Gas, ChainError> {
-        let from = self.key.address();
+        let from = self.signer.address();
         let known = calldata.first_chunk().and_then(|selector| self.gas_per_byte.get(selector));
         if let Some(per_byte) = known {
             let expected = per_byte.saturating_mul(bytes_of(calldata));
-            let limit = GAS_BASE.saturating_add(expected.saturating_mul(2));
+            let limit = GAS_BASE.saturating_add(expected.saturating_mul(2)).min(self.settings.gas_per_tx_max);
             if self.chain.try_call(&from, &contract, calldata, limit).await.is_ok() {
                 return Ok(Gas::Suffices(limit));
             }
@@ -438,35 +532,69 @@ impl Sender {
         }
     }
 
-    /// First signatures: they take the lane's next nonces, and are durable before anybody sees them.
-    async fn sign(
+    /// Takes the lane's next nonces. They are durable before anybody signs for them.
+    async fn number<'a>(
         &self,
         lease: &LaneLease,
-        sound: &[(&OpenTx, &TxBody, Gas)],
-        market: Fees,
-    ) -> Result<Vec<Signature>, StoreError> {
-        let now = self.context.now();
-        let tx = self.context.db.begin().await?;
-        let mut nonce = rows::guard_lane(&tx, lease).await?;
-        let mut signatures = Vec::with_capacity(sound.len());
-        for (open, body, gas) in sound {
-            let fees = self.settings.fees.first(market);
-            signatures.push(self.signature(open, &body.calldata, nonce, gas.limit(), fees)?);
-            nonce = nonce.saturating_add(1);
+        sound: &[(&'a OpenTx, &'a TxBody, u64)],
+    ) -> Result<Vec<Numbered<'a>>, StoreError> {
+        if sound.is_empty() {
+            return Ok(vec![]);
         }
-        rows::save_signatures(&tx, lease, &signatures, Some(nonce), now).await?;
+        let wanted: Vec<(Uuid, u64)> =
+            sound.iter().map(|(open, _, gas_limit)| (open.id, *gas_limit)).collect();
+        let tx = self.context.db.begin().await?;
+        let nonces =
+            rows::take_nonces(&tx, lease, &self.signer.address(), &wanted, self.context.now()).await?;
         tx.commit().await?;
-        Ok(signatures)
+        let with_nonces = sound.iter().zip(nonces);
+        Ok(with_nonces
+            .map(|((open, body, gas_limit), nonce)| Numbered { open, body, nonce, gas_limit: *gas_limit })
+            .collect())
     }
 
-    fn signature(
+    /// Signs, up to the first that the signer does not sign: nothing above that could be included. True if anything was signed.
+    async fn sign_and_broadcast(
+        &self,
+        lease: &LaneLease,
+        numbered: &[Numbered<'_>],
+        fees: TxFees,
+    ) -> Result<bool, StoreError> {
+        let mut calls = Vec::with_capacity(numbered.len());
+        for tx in numbered {
+            calls.push(self.signature(tx.open, &tx.body.calldata, tx.nonce, tx.gas_limit, fees));
+        }
+        let mut asked = stream::iter(calls).buffered(CALLS_MAX);
+        let mut signatures = Vec::with_capacity(numbered.len());
+        while let Some(signed) = asked.next().await {
+            match signed {
+                Ok(signature) => signatures.push(signature),
+                Err(error) => {
+                    chain_error(self.lane.as_str(), &error);
+                    break;
+                }
+            }
+        }
+        drop(asked);
+        if signatures.is_empty() {
+            return Ok(false);
+        }
+        let now = self.context.now();
+        self.in_lane(lease, async |tx| rows::save_signatures(tx, &signatures, now).await).await?;
+        let signed: Vec<(Uuid, &[u8])> =
+            signatures.iter().map(|signature| (signature.id, signature.raw.as_slice())).collect();
+        self.broadcast(&signed).await?;
+        Ok(true)
+    }
+
+    async fn signature(
         &self,
         open: &OpenTx,
         calldata: &[u8],
         nonce: u64,
         gas_limit: u64,
         fees: TxFees,
-    ) -> Result<Signature, StoreError> {
+    ) -> Result<Signature, ChainError> {
         let unsigned = Unsigned {
             chain_id: self.settings.chain_id,
             nonce,
@@ -477,7 +605,7 @@ impl Sender {
             fee_per_gas: fees.fee_per_gas,
             priority_fee: fees.priority_fee,
         };
-        let signed = self.key.sign(&unsigned).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let signed = signer::sign(&*self.signer, &unsigned).await?;
         Ok(Signature {
             id: open.id,
             nonce,
@@ -625,15 +753,20 @@ impl Sender {
     // -------------------------------------------------------------------------------------------------------- track
 
     /// Compares rows with the chain when there is a new block, and now and then.
-    async fn track(&mut self, lease: &LaneLease, open: &[OpenTx], sight: &Sight) -> Result<(), StoreError> {
+    async fn track(
+        &mut self,
+        lease: &LaneLease,
+        open: &[OpenTx],
+        sight: &Sight,
+        sender: &EvmAddress,
+    ) -> Result<(), StoreError> {
         let now = self.context.now();
         let Sight { head, nonce: chain_nonce } = *sight;
         if self.tracked.is_some_and(|(at, seen)| seen == head && now.since(at) < TRACK_INTERVAL) {
             return Ok(());
         }
-        let signed: Vec<&OpenTx> =
-            open.iter().filter(|tx| matches!(tx.state, TxState::Signed | TxState::Broadcast)).collect();
-        let view = match self.view(&signed, chain_nonce, &head).await {
+        let signed: Vec<&OpenTx> = open.iter().filter(|tx| tx.nonce.is_some()).collect();
+        let view = match self.view(sender, &signed, chain_nonce, &head).await {
             Ok(view) => view,
             Err(error) => {
                 chain_error(self.lane.as_str(), &error);
@@ -642,11 +775,15 @@ impl Sender {
         };
         let in_flight: Vec<InFlight<Uuid>> = signed.iter().filter_map(|tx| in_flight(tx)).collect();
         let next_nonce = lease.next_nonce.max(in_flight.iter().map(|tx| tx.nonce + 1).max().unwrap_or(0));
+        self.learn_from_shortage(&signed, &view);
+        let is_ours = *sender == self.signer.address();
         let mut included = Vec::new();
         for action in plan(&in_flight, next_nonce, &view, &self.settings.fees, now) {
             match action {
                 Action::Included(id, number, hash) => included.push((id, TxFate::Included(number, hash))),
+                Action::Bump(_) | Action::FillHole(_) | Action::SkipTo(_) if !is_ours => {}
                 Action::Broadcast(_)
+                | Action::BroadcastAgain(_)
                 | Action::Bump(_)
                 | Action::Reverted(_)
                 | Action::Replaced(_)
@@ -658,29 +795,58 @@ impl Sender {
         // Policy says when a log counts; a transaction is followed for as long as the watcher could go back behind it, also
         // on a chain that takes back what it has called final.
         let depth = self.settings.watch.reorg_depth_blocks_max;
-        let settled = head.latest.number.saturating_sub(depth);
-        rows::follow_included(&self.context.db, self.lane, settled, now).await?;
+        let settled = head.latest.number.saturating_sub(depth).min(head.finalized.number);
+        rows::follow_included(&self.context.db, self.lane, view.final_number, settled, now).await?;
         self.tracked = Some((now, head));
-        let oldest = signed.iter().map(|tx| now.since(tx.state_since)).max().unwrap_or_default();
+        let oldest = signed.iter().map(|tx| now.since(tx.created_at)).max().unwrap_or_default();
         metrics::gauge!("chain_oldest_unconfirmed_seconds", "lane" => self.lane.as_str())
             .set(oldest.as_secs_f64());
         Ok(())
     }
 
-    async fn view(&self, signed: &[&OpenTx], used_below: u64, head: &Head) -> Result<View, ChainError> {
-        let address = self.key.address();
+    /// What was reverted with all its gas used ran out of it, or of what the chain counts beside it: what comes next gets more.
+    fn learn_from_shortage(&mut self, signed: &[&OpenTx], view: &View) {
+        let ran_out = signed.iter().any(|tx| {
+            let receipts = tx.hashes.iter().filter_map(|hash| view.receipts.get(hash));
+            let all = tx.gas_limit.unwrap_or(u64::MAX);
+            receipts.into_iter().any(|receipt| {
+                !receipt.succeeded
+                    && receipt.block_number <= view.final_number
+                    && receipt.gas_used >= all.saturating_sub(all / 64)
+            })
+        });
+        if ran_out {
+            self.gas_per_byte.clear();
+            self.further_margin = self.further_margin.saturating_add(50).min(FURTHER_MARGIN_MAX);
+            tracing::warn!(
+                lane = self.lane.as_str(),
+                further_margin = self.further_margin,
+                "a transaction ran out of gas; those that follow get more"
+            );
+        }
+    }
+
+    async fn view(
+        &self,
+        sender: &EvmAddress,
+        signed: &[&OpenTx],
+        used_below: u64,
+        head: &Head,
+    ) -> Result<View, ChainError> {
         let final_number = self.settings.watch.finality.final_number(head);
         if signed.is_empty() {
             return Ok(View { used_below, known_below: used_below, final_number, ..View::default() });
         }
-        let known_below = self.chain.nonce(&address, At::Pending).await?;
-        let mut receipts = HashMap::new();
+        let known_below = self.chain.nonce(sender, At::Pending).await?;
+        let mut wanted: Vec<[u8; 32]> = Vec::new();
         for tx in signed.iter().filter(|tx| tx.nonce.is_some_and(|nonce| nonce < used_below)) {
-            for hash in &tx.hashes {
-                if let Some(receipt) = self.chain.receipt(*hash).await? {
-                    receipts.insert(*hash, receipt);
-                }
-            }
+            wanted.extend(&tx.hashes);
+        }
+        let calls: Vec<_> = wanted.iter().map(|hash| self.chain.receipt(*hash)).collect();
+        let answers: Vec<_> = stream::iter(calls).buffered(CALLS_MAX).collect().await;
+        let mut receipts = HashMap::new();
+        for (hash, answer) in wanted.into_iter().zip(answers) {
+            receipts.extend(answer?.map(|receipt| (hash, receipt)));
         }
         let nobody_ours = signed.iter().any(|tx| {
             tx.nonce.is_some_and(|nonce| nonce < used_below)
@@ -688,7 +854,7 @@ impl Sender {
         });
         // Asked for only when a nonce seems to be somebody else's.
         let finally_used_below = if nobody_ours {
-            match self.chain.nonce(&address, At::Number(final_number)).await {
+            match self.chain.nonce(sender, At::Number(final_number)).await {
                 Ok(nonce) => nonce,
                 // A node without old states cannot say: what is used stays used on a chain that keeps none.
                 Err(ChainError::Refused(_)) => used_below,
@@ -709,12 +875,13 @@ impl Sender {
         let now = self.context.now();
         let find = |id: Uuid| signed.iter().find(|tx| tx.id == id).copied();
         match action {
-            Action::Broadcast(id) => {
-                let bodies = rows::tx_bodies(&self.context.db, &[id]).await?;
-                if let Some(raw) = bodies.get(&id).and_then(|body| body.raw.as_ref()) {
-                    self.broadcast(&[(id, raw)]).await?;
-                }
+            Action::BroadcastAgain(id) => {
+                metrics::counter!("chain_dropped_total", "lane" => self.lane.as_str()).increment(1);
+                tracing::warn!(lane = self.lane.as_str(), chain_tx = %id, "the node has forgotten a transaction; it is told again");
+                rows::save_fates(&self.context.db, &[(id, TxFate::Dropped)], now).await?;
+                self.broadcast_newest(id).await?;
             }
+            Action::Broadcast(id) => self.broadcast_newest(id).await?,
             Action::Bump(id) => {
                 if let Some(open) = find(id) {
                     self.bump(lease, open).await?;
@@ -754,6 +921,14 @@ impl Sender {
         Ok(())
     }
 
+    async fn broadcast_newest(&self, id: Uuid) -> Result<(), StoreError> {
+        let bodies = rows::tx_bodies(&self.context.db, &[id]).await?;
+        match bodies.get(&id).and_then(|body| body.raw.as_ref()) {
+            Some(raw) => self.broadcast(&[(id, raw)]).await,
+            None => Ok(()),
+        }
+    }
+
     async fn in_lane(
         &self,
         lease: &LaneLease,
@@ -784,14 +959,19 @@ impl Sender {
             );
             return Ok(());
         };
-        metrics::counter!("chain_fee_bumps_total", "lane" => self.lane.as_str()).increment(1);
         let bodies = rows::tx_bodies(&self.context.db, &[open.id]).await?;
         let Some(body) = bodies.get(&open.id) else { return Ok(()) };
-        let signatures = [self.signature(open, &body.calldata, nonce, gas_limit, fees)?];
+        let signature = match self.signature(open, &body.calldata, nonce, gas_limit, fees).await {
+            Ok(signature) => [signature],
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                return Ok(());
+            }
+        };
+        metrics::counter!("chain_fee_bumps_total", "lane" => self.lane.as_str()).increment(1);
         let now = self.context.now();
-        self.in_lane(lease, async |tx| rows::save_signatures(tx, lease, &signatures, None, now).await)
-            .await?;
-        let [signature] = &signatures;
+        self.in_lane(lease, async |tx| rows::save_signatures(tx, &signature, now).await).await?;
+        let [signature] = &signature;
         self.broadcast(&[(signature.id, &signature.raw)]).await
     }
 
@@ -799,8 +979,8 @@ impl Sender {
     async fn fill_hole(&self, nonce: u64) {
         let filled = async {
             let fees = self.settings.fees.first(self.chain.fees().await?);
-            let own = self.key.address();
-            let signed = self.key.sign(&Unsigned {
+            let own = self.signer.address();
+            let nothing = Unsigned {
                 chain_id: self.settings.chain_id,
                 nonce,
                 to: Some(&own),
@@ -809,14 +989,35 @@ impl Sender {
                 gas_limit: 21_000,
                 fee_per_gas: fees.fee_per_gas,
                 priority_fee: fees.priority_fee,
-            })?;
-            self.chain.send(&signed.raw).await
+            };
+            self.chain.send(&signer::sign(&*self.signer, &nothing).await?.raw).await
         };
+        metrics::counter!("chain_nonce_gaps_total", "lane" => self.lane.as_str()).increment(1);
         tracing::warn!(lane = self.lane.as_str(), nonce, "filling a hole in the nonces");
         if let Err(error) = filled.await {
             chain_error(self.lane.as_str(), &error);
         }
     }
+}
+
+/// What came of running calls without sending them.
+struct Simulated<'a> {
+    /// Those that go through, with the gas that they may take.
+    sound: Vec<(&'a OpenTx, &'a TxBody, u64)>,
+    /// Something else made way.
+    made_way: bool,
+}
+
+/// A transaction with its nonce, to be signed for the first time.
+struct Numbered<'a> {
+    open: &'a OpenTx,
+    body: &'a TxBody,
+    nonce: u64,
+    gas_limit: u64,
+}
+
+fn count_of(open: &[OpenTx], states: &[TxState]) -> usize {
+    open.iter().filter(|tx| states.contains(&tx.state)).count()
 }
 
 /// What is known of the gas that a call takes.
@@ -829,12 +1030,17 @@ enum Gas {
 }
 
 impl Gas {
-    /// With room for what may change between simulation and inclusion.
-    const fn limit(self) -> u64 {
+    const fn amount(self) -> u64 {
         match self {
-            Self::Suffices(limit) => limit.saturating_add(limit / 4),
-            Self::Estimated(gas) => gas.saturating_add(gas / 4).saturating_add(20_000),
+            Self::Suffices(gas) | Self::Estimated(gas) => gas,
         }
+    }
+
+    /// With room for what may change between simulation and inclusion.
+    const fn with_margin(self, percent: u64) -> u64 {
+        const FIXED: u64 = 20_000;
+        let gas = self.amount();
+        gas.saturating_add(gas.saturating_mul(percent) / 100).saturating_add(FIXED)
     }
 }
 
@@ -846,10 +1052,15 @@ fn in_flight(tx: &OpenTx) -> Option<InFlight<Uuid>> {
     Some(InFlight {
         id: tx.id,
         nonce: tx.nonce?,
-        broadcast: tx.state == TxState::Broadcast,
+        stage: match tx.state {
+            TxState::Intended => return None,
+            TxState::Numbered => Stage::Numbered,
+            TxState::Signed | TxState::Dropped => Stage::Signed,
+            TxState::Broadcast => Stage::Broadcast,
+        },
         hashes: tx.hashes.clone(),
-        fees: fees_of(tx)?,
-        since: tx.state_since,
+        fees: fees_of(tx).unwrap_or(TxFees { fee_per_gas: 0, priority_fee: 0 }),
+        since: tx.signed_at,
     })
 }
 

@@ -96,7 +96,7 @@ async fn a_node_that_dies_and_comes_back_costs_time_only() {
 async fn a_socket_that_never_says_anything_costs_latency_only() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", silent.local_addr().unwrap());
-    let bell = Some(Bell { url, silence_max: Duration::from_secs(1) });
+    let bell = Some(Bell::at(url, Duration::from_secs(1)));
     let stage = Stage::tuned(vec![], Tuning { bell, ..Tuning::default() }).await;
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "completed").await;

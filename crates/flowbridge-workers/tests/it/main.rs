@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod chain;
+mod chain_faults;
 mod reconciliation;
 mod spine;
 mod stage;

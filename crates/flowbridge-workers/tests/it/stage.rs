@@ -8,14 +8,17 @@ use flowbridge_bank::simulator_client::{SimulatorClient, SimulatorClientConfig};
 use flowbridge_chain::deploy::{self, Admin, Plan, Roles};
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::watch::{Bell, Finality, WatchSettings};
-use flowbridge_chain::{Chain, ContractSet, HttpChain, Key};
+use flowbridge_chain::{
+    Chain, ChainError, ContractSet, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key, Signer,
+};
 use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
 use flowbridge_domain::time::{Clock, Timestamp};
+use flowbridge_embedded::shim::{Shim, SocketLine};
 use flowbridge_embedded::{EmbeddedAnvil, EmbeddedPostgres};
-use flowbridge_store::chain::{Contracts, Lane, save_contracts};
+use flowbridge_store::chain::{Contracts, Duty, Lane, save_contracts};
 use flowbridge_store::reconciliation as runs;
 use flowbridge_store::wake::{Wake, Work};
 use flowbridge_store::{Db, DbSettings, event_log};
@@ -26,6 +29,7 @@ use flowbridge_workers::reconciliation::{self, Settings};
 use flowbridge_workers::{bank, chain, orchestrator};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
@@ -80,13 +84,89 @@ pub(crate) struct Tuning {
     pub(crate) bell: Option<Bell>,
     pub(crate) bump_after: Duration,
     pub(crate) lease: Duration,
+    pub(crate) rebroadcast_after: Duration,
     /// Without it nothing is sent or seen until the test starts a chain role of its own.
     pub(crate) chain: bool,
+    /// The chain role reaches the node over two endpoints and a socket that the test can spoil.
+    pub(crate) spoiled: bool,
+}
+
+impl Tuning {
+    /// For faults that patience would heal: there is little of it.
+    pub(crate) fn quick() -> Self {
+        Self {
+            bump_after: Duration::from_secs(1),
+            rebroadcast_after: Duration::from_millis(500),
+            lease: Duration::from_millis(500),
+            ..Self::default()
+        }
+    }
+}
+
+/// The ways to the node that a test can spoil.
+struct Ways {
+    shims: [Shim; 2],
+    socket: SocketLine,
+    endpoints: Arc<Endpoints>,
+}
+
+impl Ways {
+    async fn to(anvil: &EmbeddedAnvil, stop: &CancellationToken) -> Self {
+        let shims = [
+            Shim::start(&anvil.rpc_url(), None).await.unwrap(),
+            Shim::start(&anvil.rpc_url(), None).await.unwrap(),
+        ];
+        let configs =
+            shims.each_ref().map(|shim| EndpointConfig { name: shim.url(), url: shim.url(), token: None });
+        let settings = EndpointSettings {
+            chain_id: 31337,
+            timeout: Duration::from_secs(1),
+            look_interval: Duration::from_millis(200),
+            behind_max: Duration::from_secs(1),
+        };
+        let endpoints = Endpoints::connect(&configs, settings).await.unwrap();
+        let (tended, stopped) = (endpoints.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tended.tend() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        Self { shims, socket: SocketLine::start(&anvil.ws_url()).await.unwrap(), endpoints }
+    }
+}
+
+/// A key that cannot be reached at times.
+#[derive(Debug)]
+struct FarKey {
+    key: Key,
+    is_down: Arc<AtomicBool>,
+}
+
+#[async_trait::async_trait]
+impl Signer for FarKey {
+    fn address(&self) -> EvmAddress {
+        self.key.address()
+    }
+
+    async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(ChainError::Signer("it is down".into()));
+        }
+        self.key.sign_digest(digest).await
+    }
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { bell: None, bump_after: Duration::from_secs(10), lease: Duration::from_secs(10), chain: true }
+        Self {
+            bell: None,
+            bump_after: Duration::from_secs(10),
+            lease: Duration::from_secs(10),
+            rebroadcast_after: Duration::from_secs(2),
+            chain: true,
+            spoiled: false,
+        }
     }
 }
 
@@ -112,6 +192,8 @@ pub(crate) struct Stage {
     creditor: Party,
     pub(crate) creditor_wallet: EvmAddress,
     pub(crate) anvil: EmbeddedAnvil,
+    ways: Option<Ways>,
+    pub(crate) signer_down: Arc<AtomicBool>,
     start: (u64, [u8; 32]),
     stop: CancellationToken,
     _books: tempfile::TempDir,
@@ -182,6 +264,8 @@ impl Stage {
             debtor,
             creditor,
             creditor_wallet,
+            ways: if tuning.spoiled { Some(Ways::to(&anvil, &stop).await) } else { None },
+            signer_down: Arc::default(),
             anvil,
             start,
             stop,
@@ -211,23 +295,33 @@ impl Stage {
 
     /// What a chain role is given.
     pub(crate) fn chain_role(&self, tuning: Tuning) -> ChainRole {
+        let far = |place| FarKey { key: key(place), is_down: self.signer_down.clone() };
+        let (chain, bell) = match &self.ways {
+            Some(ways) if tuning.spoiled => {
+                let chain: Arc<dyn Chain> = Arc::new(HttpChain::over(ways.endpoints.clone()));
+                (chain, Some(Bell::at(ways.socket.url(), Duration::from_secs(2))))
+            }
+            _ => (self.chain.clone(), tuning.bell),
+        };
         ChainRole {
-            chain: self.chain.clone(),
+            chain,
             contracts: vec![self.contracts],
-            keys: BTreeMap::from([
-                (Lane::Initiator, key(1)),
-                (Lane::Settler, key(2)),
-                (Lane::Canceller, key(3)),
-            ]),
-            bell: tuning.bell,
+            signers: Duty::ALL
+                .into_iter()
+                .zip(1..)
+                .map(|(duty, place)| (Lane::first(duty), Arc::new(far(place)) as Arc<dyn Signer>))
+                .collect(),
+            bell,
             settings: ChainSettings {
                 chain_id: 31337,
                 batch_size_max: 100,
                 batch_delay: Duration::from_millis(50),
                 in_flight_max: 16,
+                gas_per_tx_max: 16_000_000,
+                gas_margin_percent: 25,
                 fees: FeePolicy {
                     bump_after: tuning.bump_after,
-                    rebroadcast_after: Duration::from_secs(2),
+                    rebroadcast_after: tuning.rebroadcast_after,
                     fee_per_gas_max: 500_000_000_000,
                 },
                 watch: WatchSettings {
@@ -242,6 +336,16 @@ impl Stage {
                 lease: tuning.lease,
             },
         }
+    }
+
+    /// The ways to the node.
+    pub(crate) fn shims(&self) -> &[Shim; 2] {
+        &self.ways.as_ref().unwrap().shims
+    }
+
+    /// The way to the node's WebSocket.
+    pub(crate) fn socket(&self) -> &SocketLine {
+        &self.ways.as_ref().unwrap().socket
     }
 
     /// A payment as the gateway leaves it: its row, its event to come, its first effect.
@@ -461,6 +565,7 @@ async fn deploy_contracts(chain: &dyn Chain, keys: &[Key]) -> (ContractSet, (u64
             canceller: address(&keys[3]),
             guardian: address(&keys[4]),
             registrar: address(&keys[0]),
+            ..Roles::default()
         },
         mint_allowance: 1_000_000_000_000_000,
         admin_delay_secs: 0,

@@ -224,20 +224,20 @@ impl Journal {
 }
 
 /// Latencies in microseconds, three digits exact, up to ten minutes.
-struct Latency(Option<Histogram<u64>>);
+pub(super) struct Latency(Option<Histogram<u64>>);
 
 impl Latency {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Histogram::new_with_bounds(1, 600_000_000, 3).ok())
     }
 
-    fn record(&mut self, latency: Duration) {
+    pub(super) fn record(&mut self, latency: Duration) {
         if let Some(histogram) = &mut self.0 {
             histogram.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         }
     }
 
-    fn latencies(&self) -> Latencies {
+    pub(super) fn latencies(&self) -> Latencies {
         let Some(histogram) = self.0.as_ref().filter(|histogram| !histogram.is_empty()) else {
             return Latencies::default();
         };

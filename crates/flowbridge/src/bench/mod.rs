@@ -7,6 +7,7 @@
 
 mod api;
 mod cast;
+mod chain;
 mod journal;
 mod ledger;
 mod load;
@@ -33,6 +34,8 @@ pub(crate) enum BenchCommand {
     Payments(payments::PaymentsArgs),
     /// Transfers straight into the ledger
     Ledger(ledger::LedgerArgs),
+    /// Payments through the transaction manager and the watcher alone
+    Chain(chain::ChainArgs),
     /// Requests to pay, up to the answer
     Api(api::ApiArgs),
     /// A day with everything a bank can do wrong, and whether the reconciliation finds it
@@ -44,6 +47,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<ExitCode> {
     match command {
         BenchCommand::Payments(args) => payments::run(args).await,
         BenchCommand::Ledger(args) => ledger::run(args).await,
+        BenchCommand::Chain(args) => chain::run(args).await,
         BenchCommand::Api(args) => api::run(args).await,
         BenchCommand::Reconciliation(args) => reconciliation::run(args).await,
     }

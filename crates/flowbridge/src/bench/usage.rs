@@ -28,7 +28,7 @@ impl Processes {
         let listening = [
             (FLOWBRIDGE, Some(config.gateway.listen.port())),
             ("bank-simulator", Some(config.bank_simulator.listen.port())),
-            ("chain", config.chain.rpc_url.port_or_known_default()),
+            ("chain", config.chain.endpoints.first().and_then(|node| node.rpc_url.port_or_known_default())),
         ];
         for (name, port) in listening {
             let pid = port.and_then(listener);
@@ -36,6 +36,16 @@ impl Processes {
             found.extend(pid.filter(|pid| found.values().all(|known| known != pid)).map(|pid| (name, pid)));
         }
         let server = u32::try_from(backend).ok().and_then(parent_of_postgres);
+        found.extend(server.map(|pid| (POSTGRES, pid)));
+        Ok(Self(found))
+    }
+
+    /// Ourselves, with the roles inside us, the chain node at `rpc_url` and the server of `db`.
+    pub(super) async fn of_chain(rpc_url: &str, db: &Db) -> Result<Self> {
+        let mut found = BTreeMap::from([(FLOWBRIDGE, std::process::id())]);
+        let port = url::Url::parse(rpc_url)?.port_or_known_default();
+        found.extend(port.and_then(listener).map(|pid| ("chain", pid)));
+        let server = u32::try_from(measure::counters(db).await?.backend).ok().and_then(parent_of_postgres);
         found.extend(server.map(|pid| (POSTGRES, pid)));
         Ok(Self(found))
     }

@@ -10,7 +10,7 @@ use flowbridge_chain::governance::{self, Governance, GovernancePlan};
 use flowbridge_chain::{Chain, Deployment, Key};
 use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::EvmAddress;
-use flowbridge_store::chain::Lane;
+use flowbridge_store::chain::Duty;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -96,7 +96,7 @@ pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<Ex
                 currency: Currency::parse(&args.currency)?,
                 token_decimals: TOKEN_DECIMALS,
                 house: EvmAddress::parse(&args.house)?,
-                roles: roles(config, &admin, &Key::read(&args.guardian_key)?)?,
+                roles: roles(config, &admin, &Key::read(&args.guardian_key)?).await?,
                 mint_allowance: args.mint_allowance.saturating_mul(10u64.pow(u32::from(TOKEN_DECIMALS))),
                 admin_delay_secs: args.admin_delay_secs,
             };
@@ -172,16 +172,24 @@ impl VaultArgs {
     }
 }
 
-/// Who may do what, by the key files of the lanes.
-pub(crate) fn roles(config: &Config, admin: &Key, guardian: &Key) -> Result<Roles> {
-    let lane = |lane: Lane| -> Result<String> {
-        let file = config.chain.keys.join(format!("{}.key", lane.as_str()));
-        Ok(Key::read(&file)?.address().to_string())
+/// Who may do what, by the signers of the lanes.
+pub(crate) async fn roles(config: &Config, admin: &Key, guardian: &Key) -> Result<Roles> {
+    let signers = crate::chain::open_signers(config).await?;
+    let of = |duty: Duty| -> (String, Vec<String>) {
+        let of_duty = signers.iter().filter(|(lane, _)| lane.duty() == duty);
+        let mut addresses = of_duty.map(|(_, signer)| signer.address().to_string());
+        (addresses.next().unwrap_or_default(), addresses.collect())
     };
+    let (initiator, further_initiators) = of(Duty::Initiator);
+    let (settler, further_settlers) = of(Duty::Settler);
+    let (canceller, further_cancellers) = of(Duty::Canceller);
     Ok(Roles {
-        initiator: lane(Lane::Initiator)?,
-        settler: lane(Lane::Settler)?,
-        canceller: lane(Lane::Canceller)?,
+        initiator,
+        settler,
+        canceller,
+        further_initiators,
+        further_settlers,
+        further_cancellers,
         guardian: guardian.address().to_string(),
         registrar: admin.address().to_string(),
     })

@@ -377,11 +377,14 @@ pub(crate) async fn show(client: &ApiClient, id: &str) -> Result<()> {
     for sent in list_of(&timeline, "chain_transactions") {
         let block = sent.get("block_number").and_then(Value::as_i64);
         let block = block.map(|number| format!(" in block {number}")).unwrap_or_default();
+        let batch = sent.pointer("/l1/batch").and_then(Value::as_i64);
+        let batch = batch.map(|number| format!(" (L1 batch {number})")).unwrap_or_default();
+        let far = if text(sent, "finality").is_empty() { "state" } else { "finality" };
         let line = format!(
-            "  chain: {:<17} {}{block}, {}",
+            "  chain: {:<17} {}{block}{batch}, {}",
             text(sent, "purpose"),
             text(sent, "tx_hash"),
-            text(sent, "state")
+            text(sent, far)
         );
         lines.push((text(sent, "at").to_owned(), line));
     }

@@ -105,7 +105,9 @@ pub(crate) fn make_config(folder: &Path, database_url: &str, port: u16) -> Resul
         "database": { "url": database_url },
         "gateway": { "listen": format!("127.0.0.1:{api}"), "public_url": format!("http://127.0.0.1:{api}") },
         "chain": {
-            "rpc_url": format!("http://127.0.0.1:{chain}"), "ws_url": format!("ws://127.0.0.1:{chain}"),
+            "endpoints": [{
+                "name": "anvil", "rpc_url": format!("http://127.0.0.1:{chain}"), "ws_url": format!("ws://127.0.0.1:{chain}"),
+            }],
             "deployment": path(folder.join("contracts.json"))?, "keys": path(keys.join("chain"))?,
         },
         "bank": {
@@ -217,7 +219,7 @@ pub(crate) async fn deploy_currency(config: &Config, code: &str) -> Result<bool>
         currency: Currency::parse(code)?,
         token_decimals: 6,
         house: Key::parse(HOUSE_KEY)?.address(),
-        roles: roles(config, &admin, &Key::parse(GUARDIAN_KEY)?)?,
+        roles: roles(config, &admin, &Key::parse(GUARDIAN_KEY)?).await?,
         mint_allowance: MINT_ALLOWANCE,
         admin_delay_secs: 0,
     };

@@ -1,0 +1,399 @@
+//! Several nodes of one chain, of which one is asked.
+//!
+//! The first endpoint in the configured order that is well is asked; one that fails is left alone for a while, and the same
+//! question goes to the next, so that a call fails only when nobody answers. Every endpoint has a circuit: closed (well), open
+//! (left alone until an instant), half open (to be tried). [`Endpoints::tend`] looks at all of them: one that serves another chain
+//! is never asked; one whose head is behind the others' is asked only if nobody else is well; two that know different blocks
+//! at one height raise an alarm, and one that stands alone against a majority is set aside. An endpoint that limits us (HTTP 429)
+//! is not asked before it said so.
+//!
+//! Questions that belong together (a head, its blocks, their logs) have to go to one node: [`Transport::pinned`].
+
+use crate::client::{At, Block, HttpChain};
+use crate::error::ChainError;
+use crate::rpc::{Http, Transport};
+use futures_util::future::join_all;
+use secrecy::SecretString;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How to reach one node.
+#[derive(Debug, Clone)]
+pub struct EndpointConfig {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// `http://…` or `https://…`.
+    pub url: String,
+    /// What its proxy wants to see.
+    pub token: Option<SecretString>,
+}
+
+/// Limits.
+#[derive(Debug, Clone, Copy)]
+pub struct EndpointSettings {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// A call that takes longer has failed, and goes to the next endpoint.
+    pub timeout: Duration,
+    /// How often all endpoints are looked at.
+    pub look_interval: Duration,
+    /// An endpoint whose head is older than the newest head by more is behind.
+    pub behind_max: Duration,
+}
+
+/// How an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Nobody has seen yet which chain it serves.
+    Unseen,
+    /// Well.
+    Well,
+    /// It failed: left alone until then.
+    Failing(Instant),
+    /// It wants to be left alone until then.
+    Limited(Instant),
+    /// Its head is behind the others'.
+    Behind,
+    /// It knows another block than most others.
+    Alone,
+    /// It serves another chain.
+    WrongChain(u64),
+}
+
+/// Several nodes of one chain.
+#[derive(Debug)]
+pub struct Endpoints {
+    all: Vec<Arc<Endpoint>>,
+    settings: EndpointSettings,
+    /// Looks in a row at which endpoints knew different blocks.
+    disagreements: Mutex<u32>,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    name: String,
+    chain_id: u64,
+    http: Http,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    health: Health,
+    failures: u32,
+}
+
+/// An endpoint that failed is left alone so long, doubled with each failure in a row.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A reorganisation that one node has seen and another has not is over by then.
+const DISAGREEMENTS_MIN: u32 = 3;
+
+impl Endpoints {
+    /// Knows of all and reaches out to none: each is asked who it is before it is asked anything else.
+    pub fn new(endpoints: &[EndpointConfig], settings: EndpointSettings) -> Result<Arc<Self>, ChainError> {
+        let all = endpoints
+            .iter()
+            .map(|config| {
+                let http = Http::new(&config.url, config.token.clone(), settings.timeout)?;
+                let state = Mutex::new(State { health: Health::Unseen, failures: 0 });
+                let (name, chain_id) = (config.name.clone(), settings.chain_id);
+                Ok(Arc::new(Endpoint { name, chain_id, http, state }))
+            })
+            .collect::<Result<Vec<_>, ChainError>>()?;
+        Ok(Arc::new(Self { all, settings, disagreements: Mutex::new(0) }))
+    }
+
+    /// Reaches out to all. Fails if one serves another chain, or if none answers.
+    pub async fn connect(
+        endpoints: &[EndpointConfig],
+        settings: EndpointSettings,
+    ) -> Result<Arc<Self>, ChainError> {
+        let endpoints = Self::new(endpoints, settings)?;
+        let found = join_all(endpoints.all.iter().map(|endpoint| endpoint.identify())).await;
+        for (endpoint, found) in endpoints.all.iter().zip(&found) {
+            if let Err(ChainError::Wrong(why)) = found {
+                return Err(ChainError::Wrong(format!("{}: {why}", endpoint.name)));
+            }
+        }
+        if found.iter().all(Result::is_err) {
+            let why = found.into_iter().find_map(Result::err).map(|error| error.to_string());
+            let why = why.unwrap_or_else(|| "chain.endpoints is empty".to_owned());
+            return Err(ChainError::Unavailable(format!("no endpoint can be used: {why}")));
+        }
+        Ok(endpoints)
+    }
+
+    /// Looks at all endpoints again and again, for ever.
+    pub async fn tend(&self) {
+        loop {
+            tokio::time::sleep(self.settings.look_interval).await;
+            self.look().await;
+        }
+    }
+
+    /// Looks at all endpoints once.
+    pub async fn look(&self) {
+        let heads = join_all(self.all.iter().map(|endpoint| endpoint.look())).await;
+        let seen: Vec<(&Arc<Endpoint>, Block)> =
+            self.all.iter().zip(heads).filter_map(|(endpoint, head)| Some((endpoint, head?))).collect();
+        if let Some(newest) = seen.iter().map(|(_, head)| head.time).max() {
+            for (endpoint, head) in &seen {
+                endpoint.set_behind(newest.since(head.time) > self.settings.behind_max);
+            }
+        }
+        self.compare(&seen).await;
+        for endpoint in &self.all {
+            let is_well = endpoint.state().health == Health::Well;
+            metrics::gauge!("chain_endpoint_up", "endpoint" => endpoint.name.clone()).set(f64::from(is_well));
+        }
+    }
+
+    /// Do all know the same block at the height that all have?
+    async fn compare(&self, seen: &[(&Arc<Endpoint>, Block)]) {
+        let level: Vec<&Arc<Endpoint>> =
+            seen.iter().map(|(endpoint, _)| *endpoint).filter(|endpoint| endpoint.is_level()).collect();
+        let Some(height) =
+            seen.iter().filter(|(endpoint, _)| endpoint.is_level()).map(|(_, head)| head.number).min()
+        else {
+            return;
+        };
+        let blocks = join_all(level.iter().map(|endpoint| endpoint.block(At::Number(height)))).await;
+        let known: Vec<(&Arc<Endpoint>, [u8; 32])> = level
+            .into_iter()
+            .zip(blocks)
+            .filter_map(|(endpoint, block)| Some((endpoint, block.ok()??.hash)))
+            .collect();
+        let mut votes: HashMap<[u8; 32], usize> = HashMap::new();
+        for (_, hash) in &known {
+            *votes.entry(*hash).or_default() += 1;
+        }
+        let rounds = {
+            let mut rounds = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);
+            *rounds = if votes.len() > 1 { rounds.saturating_add(1) } else { 0 };
+            *rounds
+        };
+        let disagree = rounds >= DISAGREEMENTS_MIN;
+        metrics::gauge!("chain_endpoints_disagree").set(f64::from(disagree));
+        if disagree {
+            tracing::error!(
+                chain.block_number = height,
+                blocks = votes.len(),
+                "endpoints know different blocks at one height; one of them does not follow the chain"
+            );
+        }
+        for (endpoint, hash) in &known {
+            let own = votes.get(hash).copied().unwrap_or_default();
+            endpoint.set_alone(disagree && own * 2 < known.len());
+        }
+    }
+
+    /// Whom to ask, in this order. Those that limit us are left out until they said so.
+    fn in_order(&self) -> Vec<&Arc<Endpoint>> {
+        let now = Instant::now();
+        let mut ranked: Vec<(u8, &Arc<Endpoint>)> =
+            self.all.iter().filter_map(|endpoint| Some((endpoint.rank(now)?, endpoint))).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, endpoint)| endpoint).collect()
+    }
+
+    /// How each is, by name.
+    pub fn health(&self) -> Vec<(String, Health)> {
+        self.all.iter().map(|endpoint| (endpoint.name.clone(), endpoint.state().health.clone())).collect()
+    }
+
+    fn nobody(&self) -> ChainError {
+        let now = Instant::now();
+        let limited = self.all.iter().filter_map(|endpoint| match endpoint.state().health {
+            Health::Limited(until) => Some(until.saturating_duration_since(now)),
+            Health::Unseen
+            | Health::Well
+            | Health::Failing(_)
+            | Health::Behind
+            | Health::Alone
+            | Health::WrongChain(_) => None,
+        });
+        limited.min().map_or_else(
+            || ChainError::Unavailable("no endpoint serves this chain".to_owned()),
+            ChainError::Limited,
+        )
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for Endpoints {
+    async fn ask(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
+        let mut last = None;
+        for endpoint in self.in_order() {
+            match endpoint.ask(method, params.clone()).await {
+                Err(error) if is_the_endpoints(&error) => last = Some(error),
+                answer => return answer,
+            }
+        }
+        Err(last.unwrap_or_else(|| self.nobody()))
+    }
+
+    fn pinned(&self) -> Option<Arc<dyn Transport>> {
+        self.in_order().first().map(|endpoint| Arc::clone(endpoint) as Arc<dyn Transport>)
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for Endpoint {
+    async fn ask(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
+        let is_unseen = self.state().health == Health::Unseen;
+        if is_unseen {
+            self.identify().await?;
+        }
+        let answer = self.http.ask(method, params).await;
+        match &answer {
+            Err(error) if is_the_endpoints(error) => self.failed(error),
+            Ok(_) | Err(_) => self.answered(),
+        }
+        answer
+    }
+}
+
+/// Does this error say something about the endpoint, and not about the question?
+const fn is_the_endpoints(error: &ChainError) -> bool {
+    matches!(
+        error,
+        ChainError::Unavailable(_)
+            | ChainError::Limited(_)
+            | ChainError::Wrong(_)
+            | ChainError::Unreadable(_)
+    )
+}
+
+impl Endpoint {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lower is asked earlier; none is not asked.
+    fn rank(&self, now: Instant) -> Option<u8> {
+        match self.state().health {
+            Health::Well => Some(0),
+            Health::Behind | Health::Unseen => Some(1),
+            Health::Failing(until) if until <= now => Some(1),
+            Health::Failing(_) | Health::Alone => Some(2),
+            Health::Limited(until) => (until <= now).then_some(1),
+            Health::WrongChain(_) => None,
+        }
+    }
+
+    /// At the head of the chain, as far as is known.
+    fn is_level(&self) -> bool {
+        matches!(self.state().health, Health::Well | Health::Alone)
+    }
+
+    fn failed(&self, error: &ChainError) {
+        let (now, mut state) = (Instant::now(), self.state());
+        if matches!(state.health, Health::Unseen | Health::WrongChain(_)) {
+            return;
+        }
+        let name = self.name.clone();
+        metrics::counter!("chain_endpoint_failures_total", "endpoint" => name).increment(1);
+        let was_well = state.health == Health::Well;
+        state.failures = state.failures.saturating_add(1);
+        let pause = PAUSE_MIN.saturating_mul(1 << state.failures.saturating_sub(1).min(5)).min(PAUSE_MAX);
+        state.health = if let ChainError::Limited(pause) = error {
+            Health::Limited(now + *pause)
+        } else {
+            Health::Failing(now + pause)
+        };
+        metrics::gauge!("chain_endpoint_up", "endpoint" => self.name.clone()).set(0.0);
+        if was_well {
+            tracing::warn!(endpoint = self.name, %error, "an endpoint of the chain is left alone for a while");
+        }
+    }
+
+    fn answered(&self) {
+        let mut state = self.state();
+        if matches!(state.health, Health::Failing(_) | Health::Limited(_)) {
+            tracing::info!(endpoint = self.name, "an endpoint of the chain answers again");
+            state.health = Health::Well;
+        }
+        state.failures = 0;
+    }
+
+    fn set_behind(&self, is_behind: bool) {
+        let mut state = self.state();
+        match (&state.health, is_behind) {
+            (Health::Well, true) => {
+                tracing::error!(endpoint = self.name, "an endpoint of the chain is behind the others");
+                state.health = Health::Behind;
+            }
+            (Health::Behind, false) => state.health = Health::Well,
+            _ => {}
+        }
+    }
+
+    fn set_alone(&self, is_alone: bool) {
+        let mut state = self.state();
+        match (&state.health, is_alone) {
+            (Health::Well, true) => {
+                tracing::error!(
+                    endpoint = self.name,
+                    "an endpoint knows another block than most; it is set aside"
+                );
+                state.health = Health::Alone;
+            }
+            (Health::Alone, false) => state.health = Health::Well,
+            _ => {}
+        }
+    }
+
+    async fn block(&self, at: At) -> Result<Option<Block>, ChainError> {
+        HttpChain::block_by(self, at).await
+    }
+
+    /// Which chain is it?
+    async fn identify(&self) -> Result<(), ChainError> {
+        let chain_id = self.chain_id;
+        let found = HttpChain::chain_id_by(&self.http).await?;
+        let mut state = self.state();
+        if found != chain_id {
+            if state.health != Health::WrongChain(found) {
+                tracing::error!(
+                    endpoint = self.name,
+                    found,
+                    chain_id,
+                    "an endpoint serves another chain; it is never asked"
+                );
+            }
+            state.health = Health::WrongChain(found);
+            return Err(ChainError::Wrong(format!(
+                "it serves chain {found}, but chain.chain_id is {chain_id}"
+            )));
+        }
+        if matches!(state.health, Health::Unseen | Health::WrongChain(_)) {
+            state.health = Health::Well;
+        }
+        Ok(())
+    }
+
+    /// Its head, if it serves our chain and answers. One that was left alone is tried by this, when its time has come; and one that
+    /// has failed may come back as something else.
+    async fn look(&self) -> Option<Block> {
+        let is_due = |until: Instant| until <= Instant::now();
+        let health = self.state().health.clone();
+        let must_identify = match health {
+            Health::Well | Health::Behind | Health::Alone => false,
+            Health::Unseen | Health::WrongChain(_) => true,
+            Health::Failing(until) | Health::Limited(until) if is_due(until) => true,
+            Health::Failing(_) | Health::Limited(_) => return None,
+        };
+        if must_identify && self.identify().await.is_err() {
+            return None;
+        }
+        let head = self.block(At::Latest).await.ok()??;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        metrics::gauge!("chain_endpoint_head_block", "endpoint" => self.name.clone()).set(head.number as f64);
+        Some(head)
+    }
+}

@@ -1,0 +1,181 @@
+//! JSON-RPC over HTTP: one question, one answer, within a time and a size.
+//!
+//! Whoever carries questions to nodes stands behind [`Transport`]; [`Http`] carries them to one. What an endpoint says about
+//! itself (too many requests, a token it does not take) is an error by its remedy, what the node says about the question is the
+//! node's. The token never appears in debug output or errors.
+
+use crate::error::{ChainError, Refusal};
+use alloy::rpc::json_rpc::ErrorPayload;
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Carries questions to a node.
+#[async_trait::async_trait]
+pub trait Transport: Send + Sync + Debug {
+    /// Asks, and returns the `result`.
+    async fn ask(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError>;
+
+    /// One node to put questions to that belong together; `None` if there is only one anyway.
+    fn pinned(&self) -> Option<Arc<dyn Transport>> {
+        None
+    }
+}
+
+/// A node reached by HTTP.
+#[derive(Debug)]
+pub struct Http {
+    url: Url,
+    client: Client,
+    timeout: Duration,
+    token: Option<SecretString>,
+    last_id: AtomicU64,
+}
+
+/// An answer that is longer is refused, as a node refuses a range that is too wide.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// How long an endpoint is left alone that asks for it without saying how long.
+const PAUSE_DEFAULT: Duration = Duration::from_secs(1);
+/// However long an endpoint asks to be left alone, it is looked at again after this.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+
+impl Http {
+    /// A node at `url`, which takes `token` if it wants one. Each call may take `timeout`.
+    pub fn new(url: &str, token: Option<SecretString>, timeout: Duration) -> Result<Self, ChainError> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            ChainError::Wrong(format!("{url:?} is no URL of a node: {error}"))
+        };
+        let parsed: Url = url.parse().map_err(|error| wrong(&error))?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return Err(wrong(&"http or https is expected"));
+        }
+        // A redirect would carry the token elsewhere.
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(timeout)
+            .pool_idle_timeout(IDLE_MAX)
+            .build()
+            .map_err(|error| wrong(&error))?;
+        Ok(Self { url: parsed, client, timeout, token, last_id: AtomicU64::new(0) })
+    }
+
+    async fn carry(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed);
+        let body = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        let mut request = self.client.post(self.url.clone()).json(&body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        let unavailable = |error: reqwest::Error| {
+            // Its address may hold a key of the provider's.
+            ChainError::Unavailable(format!("{method}: {}", error_text(&error.without_url())))
+        };
+        let response = request.send().await.map_err(unavailable)?;
+        let status = response.status();
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => return Err(ChainError::Limited(pause_of(&response))),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(ChainError::Wrong(format!(
+                    "the chain's endpoint does not take our token (HTTP {status}): renew it, or have it allowed {method}"
+                )));
+            }
+            _ => {}
+        }
+        let body = read(response, method).await?;
+        match serde_json::from_slice::<Answer>(&body) {
+            Ok(Answer { error: Some(error), .. }) => Err(read_error(method, &error)),
+            Ok(Answer { result: Some(result), .. }) if status.is_success() => Ok(result),
+            Ok(Answer { .. }) | Err(_) if !status.is_success() => {
+                Err(ChainError::Unavailable(format!("{method} was answered HTTP {status}")))
+            }
+            Ok(Answer { .. }) => RawValue::from_string("null".to_owned())
+                .map_err(|error| ChainError::Unreadable(error.to_string())),
+            Err(error) => Err(ChainError::Unreadable(format!("{method}: {error}"))),
+        }
+    }
+}
+
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+#[async_trait::async_trait]
+impl Transport for Http {
+    async fn ask(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
+        tokio::time::timeout(self.timeout, self.carry(method, params))
+            .await
+            .map_err(|_| ChainError::Unavailable(format!("{method} took longer than {:?}", self.timeout)))?
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    result: Option<Box<RawValue>>,
+    error: Option<ErrorPayload>,
+}
+
+async fn read(mut response: Response, method: &str) -> Result<Vec<u8>, ChainError> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= ANSWER_BYTES_MAX => body.extend_from_slice(&chunk),
+            Ok(Some(_)) => {
+                return Err(ChainError::Refused(format!(
+                    "{method}: an answer of more than {ANSWER_BYTES_MAX} bytes"
+                )));
+            }
+            Ok(None) => return Ok(body),
+            Err(error) => {
+                return Err(ChainError::Unavailable(format!(
+                    "{method}: {}",
+                    error_text(&error.without_url())
+                )));
+            }
+        }
+    }
+}
+
+/// `Retry-After` in seconds; a date, or nothing, is the default.
+fn pause_of(response: &Response) -> Duration {
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    seconds.map_or(PAUSE_DEFAULT, Duration::from_secs).min(PAUSE_MAX)
+}
+
+/// An error with what caused it: "connection refused" stands at the end of the chain.
+fn error_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn read_error(method: &str, error: &ErrorPayload) -> ChainError {
+    let message = error.message.to_string();
+    let text = message.to_lowercase();
+    // -32005 is also said of a range with too many logs, which has another remedy.
+    if text.contains("too many requests") || error.code == -32005 && text.contains("rate") {
+        return ChainError::Limited(PAUSE_DEFAULT);
+    }
+    if method == "eth_estimateGas" || method == "eth_call" {
+        if ["out of native", "exceeds block gas limit", "gas required exceeds"]
+            .iter()
+            .any(|it| text.contains(it))
+        {
+            return ChainError::Reverted(Refusal::TooMuch);
+        }
+        let data = error.as_revert_data();
+        if data.is_some() || message.contains("revert") {
+            return ChainError::Reverted(Refusal::decode(&data.unwrap_or_default(), &message));
+        }
+    }
+    ChainError::Refused(format!("{method}: {message}"))
+}

@@ -1,0 +1,163 @@
+//! Several ways to one node, of which some are spoiled.
+
+use crate::node::Node;
+use flowbridge_chain::endpoints::Health;
+use flowbridge_chain::{At, Chain as _, ChainError, EndpointConfig, EndpointSettings, Endpoints, HttpChain};
+use flowbridge_embedded::shim::{Shim, Weather};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const SETTINGS: EndpointSettings = EndpointSettings {
+    chain_id: 31337,
+    timeout: Duration::from_millis(1_000),
+    look_interval: Duration::from_millis(100),
+    behind_max: Duration::from_secs(1),
+};
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ways to the node, and its client over all of them.
+struct Ways {
+    shims: Vec<Shim>,
+    endpoints: Arc<Endpoints>,
+    chain: HttpChain,
+}
+
+impl Ways {
+    async fn to(node: &Node, count: usize) -> Self {
+        let mut shims = Vec::new();
+        for _ in 0..count {
+            shims.push(Shim::start(&node.anvil.rpc_url(), None).await.unwrap());
+        }
+        let endpoints = Endpoints::connect(&configs(&shims), SETTINGS).await.unwrap();
+        Self { shims, chain: HttpChain::over(endpoints.clone()), endpoints }
+    }
+
+    fn health(&self, place: usize) -> Health {
+        self.endpoints.health()[place].1.clone()
+    }
+
+    /// Looks until an endpoint is as expected.
+    async fn look_until(&self, place: usize, expected: impl Fn(&Health) -> bool) {
+        let found = tokio::time::timeout(PATIENCE, async {
+            while !expected(&self.health(place)) {
+                self.endpoints.look().await;
+                tokio::time::sleep(SETTINGS.look_interval).await;
+            }
+        });
+        assert!(found.await.is_ok(), "it is {:?}", self.health(place));
+    }
+}
+
+fn configs(shims: &[Shim]) -> Vec<EndpointConfig> {
+    let named = shims.iter().enumerate();
+    named.map(|(n, shim)| EndpointConfig { name: format!("way {n}"), url: shim.url(), token: None }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_fails_is_left_within_three_seconds_and_taken_back_when_it_answers() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 2).await;
+    for weather in [Weather::Stall, Weather::Cut] {
+        ways.shims[0].set(weather);
+        let began = Instant::now();
+        assert!(ways.chain.block(At::Latest).await.unwrap().is_some());
+        assert!(began.elapsed() < Duration::from_secs(3), "{weather:?} took {:?}", began.elapsed());
+        let asked = ways.shims[0].questions();
+        ways.chain.block(At::Latest).await.unwrap();
+        assert_eq!(ways.shims[0].questions(), asked, "it is left alone");
+        ways.shims[0].set(Weather::Fair);
+        ways.look_until(0, |health| *health == Health::Well).await;
+    }
+    for shim in &ways.shims {
+        shim.set(Weather::Stall);
+    }
+    assert!(ways.chain.block(At::Latest).await.is_err_and(|error| error.is_retryable()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_limits_us_is_not_asked_before_it_said_so() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 2).await;
+    ways.shims[0].set(Weather::Limited(60));
+    ways.chain.block(At::Latest).await.unwrap();
+    let asked = ways.shims[0].questions();
+    for _ in 0..5 {
+        ways.chain.block(At::Latest).await.unwrap();
+        ways.endpoints.look().await;
+    }
+    assert_eq!(ways.shims[0].questions(), asked);
+    ways.shims[1].set(Weather::Limited(60));
+    let _ = ways.chain.block(At::Latest).await;
+    let limited = ways.chain.block(At::Latest).await;
+    assert!(
+        matches!(limited, Err(ChainError::Limited(pause)) if pause > Duration::from_secs(50)),
+        "{limited:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_stopped_following_the_chain_is_asked_last() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 2).await;
+    let head = node.chain.block(At::Latest).await.unwrap().unwrap();
+    ways.shims[0].set(Weather::Stale(head.number));
+    ways.look_until(0, |health| *health == Health::Behind).await;
+    assert!(ways.chain.block(At::Latest).await.unwrap().unwrap().number > head.number);
+    ways.shims[1].set(Weather::Cut);
+    assert_eq!(
+        ways.chain.block(At::Latest).await.unwrap().unwrap().number,
+        head.number,
+        "better than nobody"
+    );
+    for shim in &ways.shims {
+        shim.set(Weather::Fair);
+    }
+    ways.look_until(0, |health| *health == Health::Well).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_on_a_fork_of_its_own_is_set_aside() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 3).await;
+    ways.shims[0].set(Weather::Fork);
+    ways.look_until(0, |health| *health == Health::Alone).await;
+    let head = ways.chain.block(At::Number(3)).await.unwrap();
+    assert_eq!(head, node.chain.block(At::Number(3)).await.unwrap());
+    ways.shims[0].set(Weather::Fair);
+    ways.look_until(0, |health| *health == Health::Well).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_of_another_chain_is_refused_at_the_start_and_never_asked_later() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 2).await;
+    ways.shims[0].set(Weather::OtherChain(1));
+    let refused = Endpoints::connect(&configs(&ways.shims), SETTINGS).await;
+    assert!(
+        matches!(&refused, Err(ChainError::Wrong(why)) if why.contains("way 0") && why.contains("chain 1"))
+    );
+    // One that is replaced while it is away is asked who it is when it is back.
+    ways.shims[0].set(Weather::Stall);
+    ways.chain.block(At::Latest).await.unwrap();
+    ways.shims[0].set(Weather::OtherChain(1));
+    ways.look_until(0, |health| *health == Health::WrongChain(1)).await;
+    ways.shims[1].set(Weather::Cut);
+    assert!(ways.chain.block(At::Latest).await.is_err(), "rather nobody than another chain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_wants_a_token_gets_it_and_nobody_else_sees_it() {
+    let node = Node::start().await;
+    let shim = Shim::start_with(&node.anvil.rpc_url(), None, Some("s3cret")).await.unwrap();
+    let config = |token: Option<&str>| EndpointConfig {
+        name: "prividium".to_owned(),
+        url: shim.url(),
+        token: token.map(Into::into),
+    };
+    let refused = Endpoints::connect(&[config(Some("guess"))], SETTINGS).await.unwrap_err().to_string();
+    assert!(refused.contains("token") && !refused.contains("guess"), "{refused}");
+    let endpoints = Endpoints::connect(&[config(Some("s3cret"))], SETTINGS).await.unwrap();
+    assert!(!format!("{endpoints:?} {:?}", config(Some("s3cret"))).contains("s3cret"));
+    assert!(HttpChain::over(endpoints).block(At::Latest).await.unwrap().is_some());
+}

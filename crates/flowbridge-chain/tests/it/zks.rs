@@ -1,0 +1,68 @@
+//! What a ZKsync chain does otherwise, by a simulation before Anvil (`flowbridge_embedded::shim`).
+
+use crate::node::{Node, Notebook, Who};
+use flowbridge_chain::watch::{Finality, Head};
+use flowbridge_chain::{Chain as _, HttpChain, call};
+use flowbridge_embedded::shim::{Shim, Zks};
+use std::time::Duration;
+
+const ZKS: Zks = Zks { batch_blocks: 5, commit_lag: 1, execute_lag: 3, pubdata_percent: 60, logs_max: 3 };
+
+async fn before(node: &Node) -> (Shim, HttpChain) {
+    let shim = Shim::start(&node.anvil.rpc_url(), Some(ZKS)).await.unwrap();
+    let chain = HttpChain::connect(&shim.url(), 31337, Duration::from_secs(10)).await.unwrap();
+    (shim, chain)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finality_comes_by_batches_and_a_block_can_say_which_is_its_own() {
+    let node = Node::start().await;
+    node.anvil.freeze();
+    node.anvil.mine(40).unwrap();
+    let (_shim, chain) = before(&node).await;
+    assert!(chain.has_l1_batches().await.unwrap());
+    assert!(!node.chain.has_l1_batches().await.unwrap(), "Anvil alone has none");
+    let head = Head::read(&chain).await.unwrap();
+    assert!(head.finalized.number < head.safe.number && head.safe.number < head.latest.number);
+    assert_eq!((head.safe.number + 1) % 5, 0, "whole batches only");
+    assert_eq!(Finality::Safe.final_number(&head), head.safe.number);
+    let committed = chain.l1_batch(head.safe.number).await.unwrap().unwrap();
+    assert_eq!(committed.number, head.safe.number / 5);
+    assert!(committed.commit_tx.is_some() && committed.execute_tx.is_none());
+    let executed = chain.l1_batch(head.finalized.number).await.unwrap().unwrap();
+    assert!(executed.prove_tx.is_some() && executed.execute_tx.is_some());
+    let newest = chain.l1_batch(head.latest.number).await.unwrap().unwrap();
+    assert!(newest.commit_tx.is_none());
+    assert_eq!(node.chain.l1_batch(1).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_with_too_many_results_is_halved_and_nothing_is_missed() {
+    let mut node = Node::start().await;
+    let before_it = node.in_an_hour().await;
+    for number in 0..6 {
+        let initiate = call::initiate_batch(&[node.leaf(number, 2).await], before_it);
+        node.send(Who::Initiator, node.contracts.router, &initiate).await.unwrap();
+    }
+    node.anvil.freeze();
+    node.anvil.mine(100).unwrap();
+    let mut direct = Notebook::at_the_deployment(&node);
+    direct.catch_up(&node).await.unwrap();
+    let (shim, chain) = before(&node).await;
+    node.chain = chain;
+    let mut notebook = Notebook::at_the_deployment(&node);
+    notebook.catch_up(&node).await.unwrap();
+    assert!(shim.too_many_results() > 0, "the limit was met");
+    assert_eq!(notebook.announced, direct.announced);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gas_for_pubdata_is_in_the_estimate() {
+    let node = Node::start().await;
+    let (_shim, chain) = before(&node).await;
+    let initiate = call::initiate_batch(&[node.leaf(0, 2).await], node.in_an_hour().await);
+    let from = crate::node::key(Who::Initiator).address();
+    let plain = node.chain.estimate(&from, Some(&node.contracts.router), &initiate).await.unwrap();
+    let with_pubdata = chain.estimate(&from, Some(&node.contracts.router), &initiate).await.unwrap();
+    assert!(with_pubdata >= plain + plain / 2, "{with_pubdata} against {plain}");
+}

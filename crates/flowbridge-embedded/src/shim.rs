@@ -1,0 +1,443 @@
+//! A simulation: what stands between a chain's client and its nodes, and what a ZKsync chain answers that Anvil does not.
+//!
+//! Speaks JSON-RPC in front of a real node and passes everything on, except what it is told to spoil ([`Weather`]: stalls, cuts,
+//! limits, a stale head, a fork, another chain) and what it adds as a ZKsync chain would ([`Zks`]): `zks_*` methods, `safe` and
+//! `finalized` that lag by batches, gas for pubdata, a limit on logs per query, and blocks whose transactions cannot be read. It
+//! is no ZKsync node: nothing is committed or proven anywhere.
+//!
+//! [`SocketLine`] does the same to a WebSocket, frame by frame.
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What happens to questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    /// They are passed on.
+    Fair,
+    /// They are never answered.
+    Stall,
+    /// The connection breaks before the answer is there; the question may have been passed on.
+    Cut,
+    /// They are refused with HTTP 429 and this `Retry-After`, in seconds.
+    Limited(u64),
+    /// The node has stopped following the chain at this block, and knows nothing of what came after.
+    Stale(u64),
+    /// The node follows another fork: every block has another hash.
+    Fork,
+    /// The node serves another chain.
+    OtherChain(u64),
+}
+
+/// What a ZKsync chain does that Anvil does not.
+#[derive(Debug, Clone, Copy)]
+pub struct Zks {
+    /// Blocks in one batch.
+    pub batch_blocks: u64,
+    /// Whole batches behind the head until a batch is committed to L1.
+    pub commit_lag: u64,
+    /// Whole batches behind the head until a batch is executed on L1.
+    pub execute_lag: u64,
+    /// Gas that pubdata adds, in percent of the rest.
+    pub pubdata_percent: u64,
+    /// Logs in one answer at most.
+    pub logs_max: usize,
+}
+
+/// A node as its client sees it.
+#[derive(Debug)]
+pub struct Shim {
+    inner: Arc<Inner>,
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    upstream: String,
+    http: reqwest::Client,
+    weather: Mutex<Weather>,
+    zks: Option<Zks>,
+    token: Option<String>,
+    questions: AtomicU64,
+    too_many: AtomicU32,
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Shim {
+    /// Stands before the node at `upstream`, on a free port.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start(upstream: &str, zks: Option<Zks>) -> Result<Self> {
+        Self::start_with(upstream, zks, None).await
+    }
+
+    /// The same as a proxy that wants a bearer token.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(upstream: &str, zks: Option<Zks>, token: Option<&str>) -> Result<Self> {
+        let inner = Arc::new(Inner {
+            upstream: upstream.to_owned(),
+            http: reqwest::Client::new(),
+            weather: Mutex::new(Weather::Fair),
+            zks,
+            token: token.map(str::to_owned),
+            questions: AtomicU64::new(0),
+            too_many: AtomicU32::new(0),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
+        let address = listener.local_addr()?;
+        let router = Router::new().route("/", post(answer)).with_state(inner.clone());
+        let serving = tokio::spawn(async move {
+            // It ends with the test that holds it.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { inner, address, serving })
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on.
+    pub fn set(&self, weather: Weather) {
+        *self.inner.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
+    }
+
+    /// Questions that came so far.
+    pub fn questions(&self) -> u64 {
+        self.inner.questions.load(Ordering::Relaxed)
+    }
+
+    /// How often it said that a query has too many results.
+    pub fn too_many_results(&self) -> u32 {
+        self.inner.too_many.load(Ordering::Relaxed)
+    }
+}
+
+async fn answer(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {
+    inner.questions.fetch_add(1, Ordering::Relaxed);
+    if let Some(token) = &inner.token {
+        let given = headers.get("authorization").and_then(|value| value.to_str().ok());
+        if given != Some(&format!("Bearer {token}")) {
+            return StatusCode::UNAUTHORIZED.into_response();
+        }
+    }
+    let weather = *inner.weather.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(question) = serde_json::from_slice::<Value>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    match weather {
+        Weather::Stall => std::future::pending().await,
+        Weather::Limited(seconds) => {
+            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", seconds.to_string())]).into_response();
+        }
+        Weather::Cut => {
+            let _ = inner.reply(&question, weather).await;
+            let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            return Response::new(Body::from_stream(futures_once(broken)));
+        }
+        Weather::Fair | Weather::Stale(_) | Weather::Fork | Weather::OtherChain(_) => {}
+    }
+    match inner.reply(&question, weather).await {
+        Ok(reply) => axum::Json(reply).into_response(),
+        Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+    }
+}
+
+/// A body that breaks off at once.
+fn futures_once(
+    error: std::io::Error,
+) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> + Send {
+    futures_util::stream::once(async move { Err(error) })
+}
+
+impl Inner {
+    async fn reply(&self, question: &Value, weather: Weather) -> Result<Value> {
+        let method = question["method"].as_str().unwrap_or_default();
+        let mut params = question["params"].clone();
+        let with = |field: &str, value: Value| {
+            let mut reply = json!({ "jsonrpc": "2.0", "id": question["id"] });
+            reply[field] = value;
+            reply
+        };
+        let refuse = |message: &str| with("error", json!({ "code": -32000, "message": message }));
+        if let Weather::OtherChain(id) = weather
+            && method == "eth_chainId"
+        {
+            return Ok(with("result", json!(format!("{id:#x}"))));
+        }
+        if method == "eth_getBlockByNumber" && params[1] == json!(true) && self.zks.is_some() {
+            // A block with an upgrade or a priority transaction: no client of Ethereum's can read it.
+            return Ok(refuse("transaction types 0x7e and 0x7f cannot be read"));
+        }
+        if let Some(zks) = &self.zks
+            && let Some(result) = self.zks_method(zks, method, &params).await?
+        {
+            return Ok(with("result", result));
+        }
+        self.rewrite(method, &mut params, weather).await?;
+        let mut reply = self.ask(method, &params, &question["id"]).await?;
+        self.spoil(method, &mut reply, weather);
+        if let Some(zks) = &self.zks {
+            if method == "eth_getLogs"
+                && reply["result"].as_array().is_some_and(|logs| logs.len() > zks.logs_max)
+            {
+                self.too_many.fetch_add(1, Ordering::Relaxed);
+                return Ok(refuse("query returns too many results: narrow the range of blocks"));
+            }
+            if method == "eth_estimateGas"
+                && let Some(gas) = number(&reply["result"])
+            {
+                reply["result"] = json!(format!("{:#x}", gas + gas * zks.pubdata_percent / 100));
+            }
+        }
+        Ok(reply)
+    }
+
+    /// Makes a question one about what the node still knows, and `safe` and `finalized` what batches say.
+    async fn rewrite(&self, method: &str, params: &mut Value, weather: Weather) -> Result<()> {
+        let place = match method {
+            "eth_getBlockByNumber" => 0,
+            "eth_getTransactionCount" => 1,
+            "eth_getLogs" => {
+                if let Weather::Stale(last) = weather
+                    && let Some(to) = number(&params[0]["toBlock"])
+                {
+                    params[0]["toBlock"] = json!(format!("{:#x}", to.min(last)));
+                }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        if let Some(zks) = &self.zks
+            && let lag @ (Some("safe") | Some("finalized")) = params[place].as_str()
+        {
+            let lag = if lag == Some("safe") { zks.commit_lag } else { zks.execute_lag };
+            params[place] = json!(format!("{:#x}", self.last_block_of_batch(zks, lag).await?));
+        }
+        if let Weather::Stale(last) = weather
+            && number(&params[place]).is_none_or(|number| number > last)
+            && params[place].as_str().is_some_and(|tag| tag == "latest" || tag == "pending")
+        {
+            params[place] = json!(format!("{last:#x}"));
+        }
+        Ok(())
+    }
+
+    /// Takes away what the node does not know, or what it knows otherwise.
+    fn spoil(&self, method: &str, reply: &mut Value, weather: Weather) {
+        match (weather, method) {
+            (Weather::Stale(last), "eth_getBlockByNumber")
+                if number(&reply["result"]["number"]).is_some_and(|number| number > last) =>
+            {
+                reply["result"] = Value::Null;
+            }
+            (Weather::Stale(last), "eth_getTransactionReceipt")
+                if number(&reply["result"]["blockNumber"]).is_some_and(|number| number > last) =>
+            {
+                reply["result"] = Value::Null;
+            }
+            (Weather::Fork, "eth_getBlockByNumber") if reply["result"]["hash"].is_string() => {
+                let hash = reply["result"]["hash"].as_str().unwrap_or_default();
+                reply["result"]["hash"] = json!(format!("0xf0{}", hash.get(4..).unwrap_or_default()));
+            }
+            _ => {}
+        }
+    }
+
+    async fn ask(&self, method: &str, params: &Value, id: &Value) -> Result<Value> {
+        let question = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        Ok(self.http.post(&self.upstream).json(&question).send().await?.json().await?)
+    }
+
+    async fn head(&self) -> Result<u64> {
+        let reply = self.ask("eth_blockNumber", &json!([]), &json!(0)).await?;
+        number(&reply["result"]).context("no head")
+    }
+
+    /// The last block of the newest batch that `lag` whole batches follow.
+    async fn last_block_of_batch(&self, zks: &Zks, lag: u64) -> Result<u64> {
+        let whole = self.head().await? / zks.batch_blocks.max(1);
+        Ok((whole.saturating_sub(lag) * zks.batch_blocks).saturating_sub(1))
+    }
+
+    /// The answers of Era's methods; the shapes are those of its documentation.
+    async fn zks_method(&self, zks: &Zks, method: &str, params: &Value) -> Result<Option<Value>> {
+        Ok(match method {
+            "zks_getBridgehubContract" => Some(json!(format!("0x{}", "b4".repeat(20)))),
+            "zks_getBlockDetails" => {
+                let Some(block) = params[0].as_u64() else { return Ok(Some(Value::Null)) };
+                let batch = block / zks.batch_blocks.max(1);
+                let hash = |step: u8, lag: u64, safe: u64| {
+                    (block <= safe).then(|| format!("0x{step:02x}{lag:02x}{batch:060x}"))
+                };
+                let committed = self.last_block_of_batch(zks, zks.commit_lag).await?;
+                let executed = self.last_block_of_batch(zks, zks.execute_lag).await?;
+                Some(json!({
+                    "number": block,
+                    "l1BatchNumber": batch,
+                    "commitTxHash": hash(0xc0, 0, committed),
+                    "proveTxHash": hash(0xde, 0, executed),
+                    "executeTxHash": hash(0xee, 0, executed),
+                }))
+            }
+            _ => None,
+        })
+    }
+}
+
+fn number(value: &Value) -> Option<u64> {
+    u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
+}
+
+/// What happens to a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketWeather {
+    /// Everything passes.
+    Fair,
+    /// Nothing passes, and nothing breaks.
+    Stall,
+    /// Connections break, and new ones at once.
+    Cut,
+    /// Every message of the node comes twice.
+    Twice,
+}
+
+/// A way to a node's WebSocket.
+#[derive(Debug)]
+pub struct SocketLine {
+    address: SocketAddr,
+    weather: watch::Sender<SocketWeather>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for SocketLine {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl SocketLine {
+    /// Leads to the node at `upstream`, `ws://host:port`.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start(upstream: &str) -> Result<Self> {
+        let upstream = upstream.trim_start_matches("ws://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
+        let address = listener.local_addr()?;
+        let (weather, looked_at) = watch::channel(SocketWeather::Fair);
+        let serving = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (upstream, weather) = (upstream.clone(), looked_at.clone());
+                tokio::spawn(async move {
+                    // A line that broke is what this is for.
+                    let _ = carry(client, &upstream, weather).await;
+                });
+            }
+        });
+        Ok(Self { address, weather, serving })
+    }
+
+    /// `ws://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// From now on.
+    pub fn set(&self, weather: SocketWeather) {
+        let _ = self.weather.send(weather);
+    }
+}
+
+async fn carry(client: TcpStream, upstream: &str, mut weather: watch::Receiver<SocketWeather>) -> Result<()> {
+    let node = TcpStream::connect(upstream).await?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_node, mut to_node) = node.into_split();
+    let up = tokio::io::copy(&mut from_client, &mut to_node);
+    let state = weather.clone();
+    let down = async {
+        pass_head(&mut from_node, &mut to_client).await?;
+        loop {
+            let frame = read_frame(&mut from_node).await?;
+            let now = *state.borrow();
+            match now {
+                SocketWeather::Fair => to_client.write_all(&frame).await?,
+                SocketWeather::Twice => to_client.write_all(&[frame.clone(), frame].concat()).await?,
+                SocketWeather::Stall => {}
+                SocketWeather::Cut => return anyhow::Ok(()),
+            }
+        }
+    };
+    let cut = async {
+        while *weather.borrow_and_update() != SocketWeather::Cut {
+            if weather.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        _ = up => {}
+        ended = down => ended?,
+        () = cut => {}
+    }
+    Ok(())
+}
+
+/// The answer to the handshake.
+async fn pass_head(
+    from: &mut tokio::net::tcp::OwnedReadHalf,
+    to: &mut tokio::net::tcp::OwnedWriteHalf,
+) -> Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(from.read_u8().await?);
+    }
+    Ok(to.write_all(&head).await?)
+}
+
+/// One frame of a server's, which is never masked.
+async fn read_frame(from: &mut tokio::net::tcp::OwnedReadHalf) -> Result<Vec<u8>> {
+    const PATIENCE: Duration = Duration::from_secs(3_600);
+    let mut frame = vec![0; 2];
+    tokio::time::timeout(PATIENCE, from.read_exact(&mut frame)).await??;
+    let extended = match frame[1] & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let mut length = u64::from(frame[1] & 0x7f);
+    if extended > 0 {
+        let mut bytes = [0; 8];
+        from.read_exact(&mut bytes[8 - extended..]).await?;
+        frame.extend_from_slice(&bytes[8 - extended..]);
+        length = u64::from_be_bytes(bytes);
+    }
+    let mut payload = vec![0; usize::try_from(length)?];
+    from.read_exact(&mut payload).await?;
+    frame.extend_from_slice(&payload);
+    Ok(frame)
+}
