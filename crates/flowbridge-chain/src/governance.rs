@@ -175,7 +175,7 @@ pub async fn carry_out(
     let digest = vault.digest(&motion);
     let approvals = owners
         .iter()
-        .map(|key| Ok(motions::Approval { owner: key.address(), signature: key.sign_digest(&digest)? }))
+        .map(|key| Ok(motions::Approval { owner: key.address(), signature: key.sign_recoverably(&digest)? }))
         .collect::<Result<Vec<_>, ChainError>>()?;
     if let Some(schedule) = motions::schedule(&motion, &approvals) {
         admin.send(Some(&vault.address), &schedule).await?;

@@ -137,7 +137,7 @@ impl Key {
     }
 
     /// Signs a digest, such as that of EIP-712 typed data: r, s and the recovery id, 27 or 28.
-    pub fn sign_digest(&self, digest: &[u8; 32]) -> Result<[u8; 65], ChainError> {
+    pub fn sign_recoverably(&self, digest: &[u8; 32]) -> Result<[u8; 65], ChainError> {
         let signature = self
             .0
             .sign_hash_sync(&crate::bindings::hash(digest))

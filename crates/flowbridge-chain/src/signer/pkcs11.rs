@@ -146,10 +146,9 @@ fn address_of(session: &Session, config: &Pkcs11Config) -> Result<EvmAddress, Ch
     let public = find(session, config, ObjectClass::PUBLIC_KEY)?;
     let attributes =
         session.get_attributes(public, &[AttributeType::EcPoint]).map_err(|error| told(&error))?;
-    let point = attributes.into_iter().find_map(|attribute| match attribute {
-        Attribute::EcPoint(point) => Some(point),
-        _ => None,
-    });
+    let point = attributes
+        .into_iter()
+        .find_map(|attribute| if let Attribute::EcPoint(point) = attribute { Some(point) } else { None });
     // An uncompressed point at the end of a DER string; some modules leave the string's head out.
     let point = point.as_deref().and_then(|point| point.last_chunk::<65>()).filter(|point| point[0] == 4);
     let point =

@@ -7,7 +7,7 @@
 
 use async_trait::async_trait;
 use flowbridge_chain::watch::{Finality, Next, Place, WatchSettings, next};
-use flowbridge_chain::{At, Block, Chain, ChainError, Fees, Receipt};
+use flowbridge_chain::{At, Block, Chain, ChainError, Fees, L1Batch, Receipt};
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::time::Timestamp;
 use futures_util::FutureExt as _;
@@ -134,6 +134,17 @@ impl Chain for Node {
         Ok(vec![])
     }
 
+    async fn logs_of_block(
+        &self,
+        block_hash: [u8; 32],
+        _contracts: &[EvmAddress],
+    ) -> Result<Vec<alloy::rpc::types::Log>, ChainError> {
+        if self.ask().contains(&name(block_hash)) {
+            return Ok(vec![]);
+        }
+        Err(ChainError::Refused("unknown block".to_owned()))
+    }
+
     async fn receipt(&self, _tx_hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
         unasked()
     }
@@ -179,6 +190,14 @@ impl Chain for Node {
     }
 
     async fn fees(&self) -> Result<Fees, ChainError> {
+        unasked()
+    }
+
+    async fn has_l1_batches(&self) -> Result<bool, ChainError> {
+        unasked()
+    }
+
+    async fn l1_batch(&self, _block_number: u64) -> Result<Option<L1Batch>, ChainError> {
         unasked()
     }
 
@@ -229,7 +248,11 @@ impl World {
         };
         // The node in memory never makes anybody wait.
         let answer = next(&node, &[], &place, &settings).now_or_never().unwrap();
-        match answer.unwrap() {
+        // A block that was asked for went away in the meantime: the watcher looks again.
+        let Ok(answer) = answer.inspect_err(|error| assert!(matches!(error, ChainError::Refused(_)))) else {
+            return;
+        };
+        match answer {
             Next::Idle | Next::Again => {}
             Next::Rewind(ancestor) if !dies => self.rewind(watching.flaw, ancestor.number),
             Next::Rewind(_) => {}

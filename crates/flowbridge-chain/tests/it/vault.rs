@@ -54,7 +54,7 @@ impl Governed {
     fn approvals(&self, motion: &Motion, owners: &[u8]) -> Vec<Approval> {
         let digest = self.vault.digest(motion);
         let sign = |number: &u8| {
-            let signature = owner(*number).sign_digest(&digest).unwrap();
+            let signature = owner(*number).sign_recoverably(&digest).unwrap();
             Approval { owner: owner(*number).address(), signature }
         };
         owners.iter().map(sign).collect()
@@ -182,18 +182,18 @@ async fn each_nonce_serves_once_in_order_on_this_vault_and_chain_only() {
     let another = Vault { address: governed.node.contracts.token, ..governed.vault.clone() };
     for wrong in [elsewhere, another] {
         let digest = wrong.digest(&motion);
-        let signature = owner(0).sign_digest(&digest).unwrap();
+        let signature = owner(0).sign_recoverably(&digest).unwrap();
         let refused = governed.vault.approval(&motion, &signature).await.unwrap_err();
         assert!(matches!(refused, NoApproval::NotAnOwner(_)), "{refused}");
         let forged = [0, 1].map(|number| Approval {
             owner: owner(number).address(),
-            signature: owner(number).sign_digest(&digest).unwrap(),
+            signature: owner(number).sign_recoverably(&digest).unwrap(),
         });
         let sent = governed.send(&vault::execute(&motion, &forged)).await;
         assert!(matches!(sent, Err(ChainError::Reverted(Refusal::Vault(_)))), "{sent:?}");
     }
     let own = governed.vault.digest(&motion);
-    let signature = owner(2).sign_digest(&own).unwrap();
+    let signature = owner(2).sign_recoverably(&own).unwrap();
     assert_eq!(governed.vault.approval(&motion, &signature).await.unwrap().owner, owner(2).address());
     // Wallets that write 0 or 1 are understood; the twin with a high s is not, nor is half a signature.
     let mut of_wallet = signature;

@@ -307,7 +307,7 @@ async fn propose(desk: &VaultDesk, db: &Db, act: Act, terms: Terms) -> Result<()
 async fn approve(desk: &VaultDesk, db: &Db, args: &ApproveArgs) -> Result<()> {
     let (placed, _) = find(desk, db, &args.id).await?;
     let signature = match (&args.owner_key, &args.signature) {
-        (Some(file), _) => Key::read(file)?.sign_digest(&placed.proposal.digest)?.to_vec(),
+        (Some(file), _) => Key::read(file)?.sign_recoverably(&placed.proposal.digest)?.to_vec(),
         (None, Some(signature)) => {
             hexadecimal(signature, 65).map_err(|error| anyhow::anyhow!("--signature: {error}"))?
         }

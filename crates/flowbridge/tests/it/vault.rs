@@ -43,7 +43,7 @@ fn signature(running: &Running, proposal: &Value, number: u8) -> String {
     for (place, byte) in bytes.iter_mut().enumerate() {
         *byte = u8::from_str_radix(&digest[2 + place * 2..4 + place * 2], 16).unwrap();
     }
-    let signed = Key::read(&running.file(&owner(number))).unwrap().sign_digest(&bytes).unwrap();
+    let signed = Key::read(&running.file(&owner(number))).unwrap().sign_recoverably(&bytes).unwrap();
     signed.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
