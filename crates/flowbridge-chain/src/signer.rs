@@ -214,7 +214,7 @@ mod tests {
 
         async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
             const ORDER: &str = "0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
-            let mut rs = self.0.sign_digest(digest).await?;
+            let mut rs = Signer::sign_digest(&self.0, digest).await?;
             let order: U256 = ORDER.parse().unwrap();
             let high = order - U256::from_be_slice(&rs[32..]);
             rs[32..].copy_from_slice(&high.to_be_bytes::<32>());
@@ -232,7 +232,7 @@ mod tests {
         }
 
         async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
-            self.0.sign_digest(digest).await
+            Signer::sign_digest(&self.0, digest).await
         }
     }
 

@@ -229,7 +229,7 @@ async fn shallow_stretch(
     if !hang_together(place.hash, &blocks) {
         return Ok(None);
     }
-    let logs = read_logs_of(chain, contracts, &mut blocks, settings).await?;
+    let Some(logs) = read_logs_of(chain, contracts, &mut blocks, settings).await? else { return Ok(None) };
     let Some(last) = blocks.last().copied() else {
         // No new block, but one that we know has become safe or finalized.
         let last = chain.block(At::Number(place.number)).await?.filter(|block| block.hash == place.hash);
@@ -248,19 +248,30 @@ fn hang_together(parent: [u8; 32], blocks: &[Block]) -> bool {
 }
 
 /// The logs of blocks, each asked for by its hash: a node that does not have the block cannot say that it has no logs. What is
-/// beyond our limit is left for the next stretch, with its blocks.
+/// beyond our limit is left for the next stretch, with its blocks. `None`: the chain moved meanwhile.
 async fn read_logs_of(
     chain: &dyn Chain,
     contracts: &[ContractSet],
     blocks: &mut Vec<Block>,
     settings: &WatchSettings,
-) -> Result<Vec<SeenLog>, ChainError> {
+) -> Result<Option<Vec<SeenLog>>, ChainError> {
     let addresses: Vec<EvmAddress> = log::addresses(contracts);
-    let raw: Vec<Vec<Log>> = futures_util::stream::iter(blocks.clone())
+    let asked: Result<Vec<Vec<Log>>, ChainError> = futures_util::stream::iter(blocks.clone())
         .map(|block| chain.logs_of_block(block.hash, &addresses))
         .buffered(BLOCKS_AT_ONCE)
         .try_collect()
-        .await?;
+        .await;
+    let raw = match asked {
+        Ok(raw) => raw,
+        Err(ChainError::Refused(why)) => {
+            // A block that is gone meanwhile, or a refusal that will not pass by itself.
+            let Some(last) = blocks.last() else { return Ok(None) };
+            let now = chain.block(At::Number(last.number)).await?;
+            let is_there = now.is_some_and(|now| now.hash == last.hash);
+            return if is_there { Err(ChainError::Refused(why)) } else { Ok(None) };
+        }
+        Err(error) => return Err(error),
+    };
     let (mut logs, mut taken) = (Vec::new(), 0);
     for (block, raw) in blocks.iter().zip(raw) {
         if taken > 0 && logs.len() + raw.len() > settings.stretch_logs_max {
@@ -274,7 +285,7 @@ async fn read_logs_of(
         taken += 1;
     }
     blocks.truncate(taken);
-    Ok(logs)
+    Ok(Some(logs))
 }
 
 /// Logs from `from` on, to `to` or as far as the node and our own limit allow. Returns how far that is.

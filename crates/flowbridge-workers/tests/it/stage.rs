@@ -153,7 +153,7 @@ impl Signer for FarKey {
         if self.is_down.load(Ordering::Relaxed) {
             return Err(ChainError::Signer("it is down".into()));
         }
-        self.key.sign_digest(digest).await
+        Signer::sign_digest(&self.key, digest).await
     }
 }
 
