@@ -104,10 +104,19 @@ fn stands(last: BreakerEvent, tripped: Option<&Row>) -> Result<Breaker, StoreErr
     })
 }
 
-/// Trips it, if it is not. True if it was closed.
-pub async fn trip(db: &Db, cause: &str, by: &str, now: Timestamp) -> Result<bool, StoreError> {
+/// Trips it, if it is not. True if it was closed. Evidence from before it was last reset has been dealt with by those who reset
+/// it, and trips it no more.
+pub async fn trip(
+    db: &Db,
+    cause: &str,
+    by: &str,
+    seen_at: Timestamp,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     let tx = db.begin().await?;
-    if !locked(&tx).await?.is_closed() {
+    let is_closed = locked(&tx).await?.is_closed();
+    let last = tx.query(LAST, &[]).await?.first().map(read).transpose()?;
+    if !is_closed || last.is_some_and(|reset| seen_at <= reset.at) {
         tx.rollback().await?;
         return Ok(false);
     }

@@ -147,6 +147,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut before: BTreeSet<(String, Currency, i128)> = BTreeSet::new();
+    let mut before_at = context.now();
     while !stop.is_cancelled() {
         match prove(&context, &banks).await {
             Ok(proof) => {
@@ -162,7 +163,7 @@ pub async fn run(
                 }
                 if let Some((what, currency, difference)) = lasting.first() {
                     let cause = format!("{what} differs by {difference} {currency} minor units");
-                    if let Err(error) = trip(&context, &settings, &cause).await {
+                    if let Err(error) = trip(&context, &settings, &cause, before_at).await {
                         tracing::error!(
                             error = chain(&error),
                             "could not trip the breaker; the next cut tries again"
@@ -173,7 +174,7 @@ pub async fn run(
                     metrics::counter!("proofs_total", "holds" => if now.is_empty() { "yes" } else { "no" })
                         .increment(1);
                 }
-                before = now;
+                (before, before_at) = (now, proof.at);
             }
             Err(error) => tracing::warn!(error = chain(&error), "could not take a cut for the proof"),
         }

@@ -181,6 +181,7 @@ impl Worker for Reconciler {
 
 impl Reconciler {
     async fn reconcile(&self, run: &ClaimedRun) -> Result<(), RunError> {
+        let began = self.context.now();
         let findings = match run.scope.strip_prefix(chain::SCOPE) {
             Some(currency) => chain::compare(&self.context, run, currency, &self.settings).await?,
             None => {
@@ -196,7 +197,7 @@ impl Reconciler {
         let changed = rows::finish(&self.context.db, run, &findings, &traceparent, now).await?;
         tell(run, &findings, changed);
         if let Some(cause) = lasting(before.as_ref(), &findings.summary) {
-            trip(&self.context, &self.settings, &format!("{}: {cause}", run.scope)).await?;
+            trip(&self.context, &self.settings, &format!("{}: {cause}", run.scope), began).await?;
         }
         self.context.wake.ring(Work::PaymentEvents);
         Ok(())
@@ -259,8 +260,14 @@ fn lasting(before: Option<&Value>, now: &Value) -> Option<String> {
     )
 }
 
-/// Stops minting and payouts, or only says that they should be, and raises the alarm either way.
-pub(crate) async fn trip(context: &Context, settings: &Settings, cause: &str) -> Result<(), StoreError> {
+/// Stops minting and payouts, or only says that they should be, and raises the alarm either way. `seen_at`: of when the oldest
+/// evidence is.
+pub(crate) async fn trip(
+    context: &Context,
+    settings: &Settings,
+    cause: &str,
+    seen_at: Timestamp,
+) -> Result<(), StoreError> {
     metrics::counter!("breaker_trips_total").increment(1);
     if !settings.breaker_pauses {
         tracing::error!(
@@ -269,7 +276,7 @@ pub(crate) async fn trip(context: &Context, settings: &Settings, cause: &str) ->
         );
         return Ok(());
     }
-    if breaker::trip(&context.db, cause, &context.instance, context.now()).await? {
+    if breaker::trip(&context.db, cause, &context.instance, seen_at, context.now()).await? {
         tracing::error!(
             cause,
             "the proof fails: minting and payouts are stopped until two operators reset the breaker"

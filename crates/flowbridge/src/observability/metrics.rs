@@ -29,6 +29,15 @@ const COUNTERS: &[(&str, &str)] = &[
     ("chain_lane_stopped_total", "Times the contracts stopped a lane, by lane"),
     ("chain_errors_total", "Calls of the chain's node that failed, by who called"),
     ("proofs_total", "Three-way proofs, by whether ledger, chain and banks agreed"),
+    ("chain_dropped_total", "Chain transactions that every node forgot and that were sent again, by lane"),
+    ("chain_nonce_gaps_total", "Nonces that the chain did not have and that were filled, by lane"),
+    ("chain_sockets_lost_total", "WebSockets to a node that ended or fell silent"),
+    ("chain_endpoint_failures_total", "Calls of one endpoint of the chain that failed, by endpoint"),
+    ("statements_total", "Statements taken in, by bank and the way they came"),
+    ("statement_lines_total", "Lines of statements taken in, by bank"),
+    ("reconciliations_total", "Reconciliations that ended, by scope and result"),
+    ("reconciliation_breaks_total", "Differences that reconciliations found, by scope and kind"),
+    ("breaker_trips_total", "Times a proof found cause to stop minting and payouts"),
     ("http_requests_total", "Requests answered, by route, method and status"),
 ];
 
@@ -49,6 +58,22 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Seconds,
         "Age of the oldest chain transaction not yet confirmed, by lane",
     ),
+    ("chain_endpoint_up", Unit::Count, "Whether an endpoint of the chain is asked, by endpoint"),
+    (
+        "chain_endpoint_head_block",
+        Unit::Count,
+        "The newest block that an endpoint of the chain told, by endpoint",
+    ),
+    (
+        "chain_endpoints_disagree",
+        Unit::Count,
+        "Whether endpoints tell different blocks at one height: an alarm",
+    ),
+    (
+        "breaker_tripped",
+        Unit::Count,
+        "Whether minting and payouts are stopped because a proof failed: an alarm",
+    ),
     ("bank_circuit_open", Unit::Count, "Whether a bank is left alone after repeated failures, by bank"),
     ("webhook_queue_depth", Unit::Count, "Webhook deliveries not yet at their end, by state"),
     ("webhook_oldest_pending_seconds", Unit::Seconds, "Age of the oldest webhook delivery that waits"),
@@ -57,6 +82,7 @@ const GAUGES: &[(&str, Unit, &str)] = &[
 
 const HISTOGRAMS: &[(&str, Unit, &str)] = &[
     (super::step::DURATION, Unit::Seconds, "Steps of payments, by step and outcome"),
+    ("reconciliation_seconds", Unit::Seconds, "Time that reconciliations took, by scope"),
     ("bank_operation_seconds", Unit::Seconds, "Time until banks answered, by bank and step"),
     ("webhook_attempt_seconds", Unit::Seconds, "Calls of webhook endpoints, by outcome"),
     ("http_request_seconds", Unit::Seconds, "Time to answer a request, by route and method"),
