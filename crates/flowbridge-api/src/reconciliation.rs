@@ -16,7 +16,7 @@ const DECISIONS: [&str; 4] = ["accept", "reject", "rematch", "write_off"];
 #[expect(dead_code, reason = "described, not built: requests are read strictly by hand")]
 pub struct AskReconciliationBody {
     /// A bank's code, or `chain:EUR`; without it, every one
-    #[schema(example = "alpha", required = false, nullable = false, max_length = 100)]
+    #[schema(example = "alpha", required = false, max_length = 100)]
     scope: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub struct ProposeDecisionBody {
     #[schema(example = "accept")]
     decision: String,
     /// For `rematch`: the journal entry (`pay_…/captured/0`) or statement line (`sti_…`) that it belongs to
-    #[schema(required = false, nullable = false, max_length = 100)]
+    #[schema(required = false, max_length = 100)]
     partner: Option<String>,
     /// Why, for those who read it later
     #[schema(max_length = 500)]

@@ -15,7 +15,9 @@ const CHECK_LEFT_OUT: &str = "positive_data_acceptance";
 /// Fuzzes the API whose description is served at `url`, with `token` as bearer token.
 pub(crate) fn fuzz(url: &str, token: Option<&str>) -> Result<()> {
     setup::peers()?;
-    let mut command = shell::command(shell::root().join(".tools/python/bin/schemathesis"), &["run", url]);
+    let mut command =
+        shell::command(shell::root().join(".tools/python/bin/schemathesis"), &["--config-file"]);
+    command.arg(shell::root().join("tools/schemathesis.toml")).args(["run", url]);
     command.args(["--seed", SEED, "--max-examples", EXAMPLES_PER_OPERATION_MAX, "--checks", "all"]);
     command.args(["--exclude-checks", CHECK_LEFT_OUT]);
     command.args(["--request-timeout", REQUEST_TIMEOUT_SECS, "--workers", "2", "--no-color"]);
