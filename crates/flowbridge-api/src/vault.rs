@@ -110,8 +110,10 @@ impl ProposeMotion {
             };
             Some(WantedCall { to: to?, value: value?, data: data? })
         });
+        // Calls that cannot be read are missing here, and have faults of their own.
+        let is_empty = reader.value("calls").and_then(Value::as_array).is_some_and(Vec::is_empty);
         match (is_operation, &calls) {
-            (Some(true), Some(calls)) if calls.is_empty() || calls.len() > calls_max => {
+            (Some(true), Some(calls)) if is_empty || calls.len() > calls_max => {
                 reader.fault("calls", "not_valid", format!("1 to {calls_max} calls"));
             }
             (Some(true), None) => {
