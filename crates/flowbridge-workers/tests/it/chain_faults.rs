@@ -61,20 +61,20 @@ const FAULTS: [Fault; 14] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_fault_of_the_chain_loses_doubles_or_wedges_a_payment() {
-    run(1).await;
+    run(1, 20_261_128).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes; part of --long"]
 async fn no_fault_of_the_chain_loses_doubles_or_wedges_a_payment_at_length() {
-    run(8).await;
+    run(8, rand::random()).await;
 }
 
 #[expect(clippy::print_stdout, reason = "who repeats a run needs its seed")]
 /// Each fault once in every round, in an order, at moments and to an extent that the seed decides.
-async fn run(rounds: u32) {
+async fn run(rounds: u32, seed: u64) {
     let given = std::env::vars().find_map(|(name, value)| (name == "FLOWBRIDGE_SEED").then_some(value));
-    let seed = given.and_then(|text| text.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    let seed = given.and_then(|text| text.parse().ok()).unwrap_or(seed);
     println!("FLOWBRIDGE_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut stage = Stage::tuned(vec![], Tuning { spoiled: true, ..Tuning::quick() }).await;
@@ -104,6 +104,8 @@ async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng) -> u64 {
             stage.anvil.kill();
             payments.extend(some(stage, random).await);
             stage.anvil.restart().unwrap();
+            // A node that came back from its journal has no state of the blocks before, so it cannot reorganise them.
+            stage.anvil.mine(u32::try_from(DEPTH_MAX).unwrap() + 1).unwrap();
         }
         Fault::SocketCut => payments.extend(socket(stage, SocketWeather::Cut, while_spoiled, random).await),
         Fault::SocketStalls => {
