@@ -135,14 +135,16 @@ impl Drop for Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_with_a_key_service_signs() {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/moto/bin/moto_server");
-    if !program.exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = root.join(".tools/moto/bin/python");
+    if !python.exists() {
         skip("moto is not installed (cargo xtask setup)");
         return;
     }
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = Command::new(&program);
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut command = Command::new(python);
+    command.arg(root.join("tools/kms_server.py")).args(["127.0.0.1", &port.to_string()]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let _server = Server(command.spawn().unwrap());
     let endpoint = format!("http://127.0.0.1:{port}/");
     let key_id = create_key(&endpoint).await;

@@ -6,7 +6,10 @@ use flowbridge_chain::{Chain as _, HttpChain, call};
 use flowbridge_embedded::shim::{Shim, Zks};
 use std::time::Duration;
 
-const ZKS: Zks = Zks { batch_blocks: 5, commit_lag: 1, execute_lag: 3, pubdata_percent: 60, logs_max: 3 };
+/// More logs than the fullest block has, in which ten wallets are registered: a block is not halved.
+const LOGS_MAX: usize = 12;
+const ZKS: Zks =
+    Zks { batch_blocks: 5, commit_lag: 1, execute_lag: 3, pubdata_percent: 60, logs_max: LOGS_MAX };
 
 async fn before(node: &Node) -> (Shim, HttpChain) {
     let shim = Shim::start(&node.anvil.rpc_url(), Some(ZKS)).await.unwrap();
