@@ -11,9 +11,9 @@ use axum::routing::get;
 use flowbridge_api::payment::show_instant;
 use flowbridge_api::problem::ErrorCode;
 use flowbridge_security::scope::Scope;
+use flowbridge_store::event_data::EventData;
 use flowbridge_store::event_log::{self, Offset};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 pub(crate) fn router() -> Router<Gateway> {
@@ -48,7 +48,7 @@ pub(crate) struct EventBody {
     time: String,
     /// The payment as it was at that moment.
     #[schema(value_type = Object)]
-    data: Value,
+    data: EventData,
 }
 
 /// A page of events, oldest first

@@ -30,7 +30,7 @@ use flowbridge_store::query::{self, PaymentFilter};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -549,11 +549,12 @@ pub(crate) async fn timeline(
         .iter()
         .map(|event| {
             let mut shown = json!({ "at": show_instant(event.recorded_at), "event": event.kind });
+            let mut said: Map<String, Value> = event.data.read().unwrap_or_default();
             for name in ["reason", "reason_code", "bank", "reference", "tx_hash", "block_number"] {
-                if let (Some(value), Some(object)) = (event.data.get(name), shown.as_object_mut())
+                if let (Some(value), Some(object)) = (said.remove(name), shown.as_object_mut())
                     && !value.is_null()
                 {
-                    object.insert(name.to_owned(), value.clone());
+                    object.insert(name.to_owned(), value);
                 }
             }
             shown

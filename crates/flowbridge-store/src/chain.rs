@@ -7,6 +7,7 @@
 //! by lease and epoch.
 
 use crate::db::{Db, StoreError, Tx};
+use crate::event_data::EventData;
 use crate::event_log::{self, NewEvent};
 use crate::sql::{At, columns, statements};
 use crate::{ledger, observation};
@@ -16,7 +17,8 @@ use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::payment::{ChainLog, Effect, Event, Funding, SetAside};
 use flowbridge_domain::time::Timestamp;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -230,7 +232,7 @@ statements! {
     KNOWN_BLOCKS = "select number, hash from chain_block order by number desc limit $1";
 
     SAVE_LOGS = "insert into chain_log (block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data)
-        select * from unnest($1::bigint[], $2::integer[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::uuid[], $8::jsonb[])";
+        select * from unnest($1::bigint[], $2::integer[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::uuid[], $8::json[])";
 
     // What is announced is what lies up to the cursor's place.
     TO_ANNOUNCE = "select block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data from chain_log
@@ -1083,7 +1085,7 @@ pub async fn refuse_unsent(
 }
 
 fn refusal(key: PaymentId, why: SetAside, traceparent: String) -> Option<NewEvent> {
-    let (kind, data) = observation::encode(Event::InitiationRefused(why), Map::new())?;
+    let (kind, data) = observation::encode(&Event::InitiationRefused(why), &())?;
     Some(NewEvent { topic: observation::CHAIN, key, kind, participants: None, traceparent, data })
 }
 
@@ -1430,7 +1432,7 @@ async fn save_logs(tx: &Tx, logs: &[SeenLog]) -> Result<(), StoreError> {
     if logs.is_empty() {
         return Ok(());
     }
-    let encoded: Vec<(&SeenLog, &str, Option<Uuid>, Value)> = logs
+    let encoded: Vec<(&SeenLog, &str, Option<Uuid>, EventData)> = logs
         .iter()
         .map(|log| {
             let (kind, payment, data) = encode(&log.said);
@@ -1476,6 +1478,17 @@ async fn spread(tx: &Tx, logs: &[SeenLog], how: How<'_>, now: Timestamp) -> Resu
     Ok(observations)
 }
 
+/// Where a log was seen.
+#[derive(Debug, Serialize)]
+struct Evidence {
+    block_number: u64,
+    block_hash: String,
+    tx_hash: String,
+    log_index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finality: Option<&'static str>,
+}
+
 async fn observe(
     tx: &Tx,
     logs: &[SeenLog],
@@ -1500,20 +1513,15 @@ async fn observe(
         .iter()
         .filter_map(|log| {
             let Said::Payment(payment, chain_log) = log.said else { return None };
-            let mut evidence = Map::from_iter([
-                ("block_number".to_owned(), json!(log.block_number)),
-                ("block_hash".to_owned(), json!(hex(&log.block_hash))),
-                ("tx_hash".to_owned(), json!(hex(&log.tx_hash))),
-                ("log_index".to_owned(), json!(log.log_index)),
-            ]);
-            let event = match head {
-                Some(head) => {
-                    evidence.insert("finality".to_owned(), json!(head.finality_of(log.block_number)));
-                    Event::Chain(chain_log)
-                }
-                None => Event::ChainRemoved(chain_log),
+            let evidence = Evidence {
+                block_number: log.block_number,
+                block_hash: hex(&log.block_hash),
+                tx_hash: hex(&log.tx_hash),
+                log_index: log.log_index,
+                finality: head.map(|head| head.finality_of(log.block_number)),
             };
-            let (kind, data) = observation::encode(event, evidence)?;
+            let event = if head.is_some() { Event::Chain(chain_log) } else { Event::ChainRemoved(chain_log) };
+            let (kind, data) = observation::encode(&event, &evidence)?;
             // A payment that is not ours has no trace; the orchestrator parks it.
             let traceparent = traces.get(&payment.as_uuid()).cloned().unwrap_or_default();
             Some(NewEvent {
@@ -1719,37 +1727,47 @@ async fn last_totals(tx: &Tx, currency: Currency, announced_to: u64) -> Result<S
     }
 }
 
-fn encode(said: &Said) -> (&'static str, Option<Uuid>, Value) {
+/// A payment's log as it is stored: an observation without its evidence.
+#[derive(Debug, Serialize, Deserialize)]
+struct Observed {
+    kind: String,
+    data: EventData,
+}
+
+fn encode(said: &Said) -> (&'static str, Option<Uuid>, EventData) {
     match said {
         Said::Payment(payment, log) => {
-            let (kind, data) = observation::encode(Event::Chain(*log), Map::new()).unwrap_or_default();
-            ("payment", Some(payment.as_uuid()), json!({ "kind": kind, "data": data }))
+            let observed =
+                observation::encode(&Event::Chain(*log), &()).map(|(kind, data)| Observed { kind, data });
+            ("payment", Some(payment.as_uuid()), EventData::of(&observed))
         }
-        Said::Skipped(payment, status) => ("skipped", Some(payment.as_uuid()), json!({ "status": status })),
+        Said::Skipped(payment, status) => {
+            ("skipped", Some(payment.as_uuid()), EventData::of(&json!({ "status": status })))
+        }
         Said::Transfer { from, to, units, outside } => {
             let text = |wallet: &Option<EvmAddress>| wallet.map(|wallet| wallet.to_string());
-            (
-                "transfer",
-                None,
-                json!({ "from": text(from), "to": text(to), "units": units, "outside": outside }),
-            )
+            let said = json!({ "from": text(from), "to": text(to), "units": units, "outside": outside });
+            ("transfer", None, EventData::of(&said))
         }
         Said::Totals { sequence, minted, burned, escrowed, redemption } => (
             "totals",
             None,
-            json!({ "sequence": sequence, "minted": minted, "burned": burned, "escrowed": escrowed, "redemption": redemption }),
+            EventData::of(&json!({
+                "sequence": sequence, "minted": minted, "burned": burned, "escrowed": escrowed, "redemption": redemption,
+            })),
         ),
     }
 }
 
-fn decode(kind: &str, payment: Option<Uuid>, data: &Value) -> Option<Said> {
+fn decode(kind: &str, payment: Option<Uuid>, data: &EventData) -> Option<Said> {
+    if kind == "payment" {
+        let observed: Observed = data.read()?;
+        let Event::Chain(log) = observation::decode(&observed.kind, &observed.data)? else { return None };
+        return Some(Said::Payment(PaymentId::from_uuid(payment?), log));
+    }
+    let data: Value = data.read()?;
     let unsigned = |name: &str| data.get(name).and_then(Value::as_u64);
     Some(match kind {
-        "payment" => {
-            let event = observation::decode(data.get("kind")?.as_str()?, data.get("data")?)?;
-            let Event::Chain(log) = event else { return None };
-            Said::Payment(PaymentId::from_uuid(payment?), log)
-        }
         "skipped" => Said::Skipped(PaymentId::from_uuid(payment?), u8::try_from(unsigned("status")?).ok()?),
         "transfer" => {
             let wallet = |name: &str| match data.get(name)?.as_str() {

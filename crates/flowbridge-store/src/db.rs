@@ -30,6 +30,8 @@ pub struct DbSettings {
     pub pool_size_max: usize,
     /// How long a caller waits for a free connection before it gets [`StoreError::Busy`].
     pub pool_wait_max: Duration,
+    /// How many callers may wait for one; the next gets [`StoreError::Busy`] at once.
+    pub pool_waiting_max: usize,
     /// How long one statement may run.
     pub statement_timeout: Duration,
     /// How long a statement may wait for a lock.
@@ -43,6 +45,7 @@ impl DbSettings {
             url: url.into(),
             pool_size_max: 8,
             pool_wait_max: Duration::from_secs(2),
+            pool_waiting_max: 64,
             statement_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(5),
         }
@@ -53,6 +56,7 @@ impl DbSettings {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    waiting_max: usize,
     config: Config,
 }
 
@@ -85,7 +89,7 @@ impl Db {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Settings(error.to_string()))?;
-        Ok(Self { pool, config })
+        Ok(Self { pool, waiting_max: settings.pool_waiting_max, config })
     }
 
     /// Brings the schema up to date and prepares the partitions of the days around `today_micros`. Safe to run at the same
@@ -170,6 +174,10 @@ impl Db {
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
+        // A queue that takes longer than its callers wait helps nobody: who comes last hears so while it can still go elsewhere.
+        if self.pool.status().waiting >= self.waiting_max {
+            return Err(StoreError::Busy);
+        }
         self.pool.get().await.map_err(|error| match error {
             PoolError::Timeout(_) => StoreError::Busy,
             PoolError::Backend(error) => error.into(),

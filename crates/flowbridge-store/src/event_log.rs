@@ -12,10 +12,10 @@
 //! go on.
 
 use crate::db::{Db, StoreError, Tx};
+use crate::event_data::EventData;
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{EventId, ParticipantId, PaymentId};
 use flowbridge_domain::time::Timestamp;
-use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
@@ -24,11 +24,11 @@ use uuid::Uuid;
 
 statements! {
     // Written out instead of calling log_partition(), which would look the installation up for every event.
-    APPEND = "insert into event (id, topic, partition, key, kind, debtor_participant, creditor_participant, traceparent, data, recorded_at)
-        select new.id, new.topic,
+    APPEND = "insert into event (id, xid, topic, partition, key, kind, debtor_participant, creditor_participant, traceparent, data, recorded_at)
+        select new.id, (select pg_current_xact_id()::text::bigint), new.topic,
                 (('x' || right(new.key::text, 4))::bit(16)::integer % installation.log_partitions)::smallint,
                 new.key, new.kind, new.debtor, new.creditor, new.traceparent, new.data, $9
-            from installation, unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::jsonb[])
+            from installation, unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::json[])
                 with ordinality as new (id, topic, key, kind, debtor, creditor, traceparent, data, place)
             order by new.place";
 
@@ -54,10 +54,10 @@ statements! {
                 where topic = 'payments' and debtor_participant = $1 and (xid, seq) > ($2, $3)
                     and xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
                 order by xid, seq limit $4)
-            union
+            union all
             (select ", event_columns!(), " from event
-                where topic = 'payments' and creditor_participant = $1 and (xid, seq) > ($2, $3)
-                    and xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+                where topic = 'payments' and creditor_participant = $1 and debtor_participant is distinct from $1
+                    and (xid, seq) > ($2, $3) and xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
                 order by xid, seq limit $4)
         ) event order by xid, seq limit $4");
 
@@ -187,7 +187,7 @@ pub struct NewEvent {
     /// The trace that it continues.
     pub traceparent: String,
     /// What it says.
-    pub data: Value,
+    pub data: EventData,
 }
 
 /// An event in the log.
@@ -214,7 +214,7 @@ pub struct LoggedEvent {
     /// The version of `data`.
     pub schema_version: i16,
     /// What it says.
-    pub data: Value,
+    pub data: EventData,
     /// When it was written.
     pub recorded_at: Timestamp,
 }

@@ -11,6 +11,7 @@ pub mod breaker;
 pub mod chain;
 pub mod db;
 pub mod effect;
+pub mod event_data;
 pub mod event_log;
 pub mod exception;
 mod failpoint;

@@ -6,16 +6,18 @@
 
 use crate::db::{StoreError, Tx};
 use crate::effect::NewEffect;
+use crate::event_data::EventData;
 use crate::event_log::NewEvent;
 use crate::payment::StoredPayment;
 use crate::sql::{At, statements};
 use crate::{effect, event_log, ledger, payment};
 use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::money::Money;
 use flowbridge_domain::payment::{
-    Event, Initiation, Kind, Payment, Progress, Rejected, State, Step, Terms, step,
+    Event, Initiation, Kind, Party, Payment, Progress, Rejected, State, Step, Terms, step,
 };
 use flowbridge_domain::time::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -197,29 +199,72 @@ impl Slice {
 }
 
 /// What partners are told with each state: the payment as it is at that moment.
-fn event_data(stored: &StoredPayment, state: State) -> Value {
+fn event_data(stored: &StoredPayment, state: State) -> EventData {
     let Terms { id, number, kind, funding, payout, amount, fee, debtor, creditor, .. } =
         &stored.payment.terms;
-    let money = |money: &flowbridge_domain::money::Money| json!({ "amount": i64::try_from(money.minor_units()).unwrap_or(i64::MAX), "currency": money.currency().code() });
-    let party = |party: &flowbridge_domain::payment::Party| json!({ "account_id": party.account.to_string(), "participant_id": party.participant.to_string() });
     let refund_of = match kind {
         Kind::Refund { of } => Some(of.to_string()),
         Kind::Transfer | Kind::Issuance | Kind::Redemption => None,
     };
-    json!({
-        "id": id.to_string(),
-        "number": number.0,
-        "kind": kind.as_str(),
-        "refund_of": refund_of,
-        "funding": funding.as_str(),
-        "payout": payout.as_str(),
-        "instructed_amount": money(amount),
-        "fee": money(fee),
-        "debtor": party(debtor),
-        "creditor": party(creditor),
-        "end_to_end_id": stored.end_to_end_id,
-        "uetr": stored.uetr.to_string(),
-        "state": state.as_str(),
-        "reason": state.reason(),
+    EventData::of(&PaymentData {
+        id: id.to_string(),
+        number: number.0,
+        kind: kind.as_str(),
+        state: state.as_str(),
+        reason: state.reason(),
+        instructed_amount: MoneyData::of(amount),
+        fee: MoneyData::of(fee),
+        debtor: PartyData::of(debtor),
+        creditor: PartyData::of(creditor),
+        end_to_end_id: stored.end_to_end_id.as_deref(),
+        uetr: stored.uetr.to_string(),
+        funding: funding.as_str(),
+        payout: payout.as_str(),
+        refund_of,
     })
+}
+
+#[derive(Serialize)]
+struct PaymentData<'a> {
+    id: String,
+    number: u64,
+    kind: &'static str,
+    state: &'static str,
+    reason: Option<String>,
+    instructed_amount: MoneyData,
+    fee: MoneyData,
+    debtor: PartyData,
+    creditor: PartyData,
+    end_to_end_id: Option<&'a str>,
+    uetr: String,
+    funding: &'static str,
+    payout: &'static str,
+    refund_of: Option<String>,
+}
+
+#[derive(Serialize)]
+struct MoneyData {
+    amount: i64,
+    currency: String,
+}
+
+impl MoneyData {
+    fn of(money: &Money) -> Self {
+        Self {
+            amount: i64::try_from(money.minor_units()).unwrap_or(i64::MAX),
+            currency: money.currency().code().to_owned(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PartyData {
+    account_id: String,
+    participant_id: String,
+}
+
+impl PartyData {
+    fn of(party: &Party) -> Self {
+        Self { account_id: party.account.to_string(), participant_id: party.participant.to_string() }
+    }
 }

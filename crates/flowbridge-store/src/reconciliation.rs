@@ -5,6 +5,7 @@
 //! is matched once for ever: the primary key of `recon_match_item` says so, whatever a run or a person tries.
 
 use crate::db::{Db, StoreError, Tx};
+use crate::event_data::EventData;
 use crate::event_log::{self, NewEvent};
 use crate::exception::{self, Found};
 use crate::sql::{At, columns, statements};
@@ -860,18 +861,18 @@ pub async fn finish(
     for (format, body) in &findings.reports {
         tx.execute(SAVE_REPORT, &[&id, format, body]).await?;
     }
-    let event = |kind: &str, data: Value| NewEvent {
+    let event = |kind: &str, data: &Value| NewEvent {
         topic: TOPIC,
         key: PaymentId::from_uuid(id),
         kind: kind.to_owned(),
         participants: None,
         traceparent: traceparent.to_owned(),
-        data,
+        data: EventData::of(data),
     };
     let about = |count: usize| serde_json::json!({ "reconciliation": run.id.to_string(), "scope": run.scope, "day": run.day, "count": count });
-    let mut events = vec![event("reconciliation.completed", findings.summary.clone())];
+    let mut events = vec![event("reconciliation.completed", &findings.summary)];
     if changed.opened > 0 {
-        events.push(event("reconciliation.break_found", about(changed.opened)));
+        events.push(event("reconciliation.break_found", &about(changed.opened)));
     }
     event_log::append(&tx, &events, now).await?;
     tx.commit().await?;

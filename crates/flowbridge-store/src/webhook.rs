@@ -7,6 +7,7 @@
 //! beginning. A claim whose lease runs out is claimed again: the receiver may hear it twice, under the same id.
 
 use crate::db::{Db, StoreError, Tx};
+use crate::event_data::EventData;
 use crate::event_log::{Held, Offset};
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{DeliveryId, EventId, ParticipantId, PaymentId, WebhookEndpointId};
@@ -112,7 +113,8 @@ statements! {
         select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events
             from slice order by xid desc, seq desc limit 1";
 
-    // Those that do not answer get what the others leave.
+    // Those that do not answer get what the others leave. `offset 0` keeps the question for earlier ones a look-up for each
+    // candidate: as a join it compares every open delivery with every other.
     CLAIM = concat!("with ready as (
             select endpoint.id,
                     case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end - coalesce(busy.deliveries, 0) as room,
@@ -129,7 +131,8 @@ statements! {
                             select from webhook_delivery earlier
                                 where earlier.endpoint_id = delivery.endpoint_id and earlier.subject_id = delivery.subject_id
                                     and earlier.is_open
-                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq))
+                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq)
+                                offset 0)
                     order by delivery.next_attempt_at limit greatest(ready.room, 0)
                     for update skip locked
             ) oldest
@@ -232,6 +235,7 @@ statements! {
     OLDEST_PENDING = "select min(oldest.created_at) as created_at from webhook_endpoint endpoint, lateral (
             select delivery.created_at from webhook_delivery delivery
                 where delivery.endpoint_id = endpoint.id and delivery.is_open and delivery.state = 'pending'
+                    and delivery.next_attempt_at is not null
                 order by delivery.next_attempt_at limit 1
         ) oldest where endpoint.status = 'active'";
 
@@ -651,7 +655,7 @@ pub struct DeliveredEvent {
     /// The version of `data`.
     pub schema_version: i16,
     /// What it says.
-    pub data: Value,
+    pub data: EventData,
     /// When it was written.
     pub recorded_at: Timestamp,
 }

@@ -24,7 +24,7 @@ use flowbridge_store::effect::{self, BankDetails, ClaimedBankEffect, EffectNext,
 use flowbridge_store::event_log::{self, NewEvent};
 use flowbridge_store::wake::Work;
 use flowbridge_store::{StoreError, observation};
-use serde_json::{Map, json};
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -317,7 +317,7 @@ impl Slice<'_> {
             .filter(|(key, _)| ours.contains(key))
             .filter_map(|(key, result)| {
                 let (event, traceparent) = observations.get(&key)?;
-                let (kind, data) = observation::encode(*event, self.evidence(result))?;
+                let (kind, data) = observation::encode(event, &self.evidence(result))?;
                 Some(NewEvent {
                     topic: observation::BANK,
                     key: key.0,
@@ -409,13 +409,21 @@ impl Slice<'_> {
         first.saturating_mul(1 << doublings).min(longest).mul_f64(0.8 + rand::random_range(0.0..0.4))
     }
 
-    fn evidence(&self, result: &EffectResult) -> Map<String, serde_json::Value> {
-        Map::from_iter([
-            ("bank".to_owned(), json!(self.bank.as_str())),
-            ("reference".to_owned(), json!(result.reference)),
-            ("booked_at_micros".to_owned(), json!(result.booked_at.map(Timestamp::as_micros))),
-        ])
+    fn evidence<'a>(&'a self, result: &'a EffectResult) -> Evidence<'a> {
+        Evidence {
+            bank: self.bank.as_str(),
+            reference: result.reference.as_deref(),
+            booked_at_micros: result.booked_at.map(Timestamp::as_micros),
+        }
     }
+}
+
+/// How a bank's word can be found again.
+#[derive(Debug, Serialize)]
+struct Evidence<'a> {
+    bank: &'a str,
+    reference: Option<&'a str>,
+    booked_at_micros: Option<i64>,
 }
 
 /// What came of an operation, as metrics and traces name it.

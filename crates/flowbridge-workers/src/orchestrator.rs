@@ -211,6 +211,7 @@ async fn take_in(
 /// Tells what was taken in: from when chain or bank had said it.
 fn tell(sources: &[&LoggedEvent], outcomes: &[Outcome], now: Timestamp) {
     for (event, outcome) in sources.iter().zip(outcomes) {
+        let bank = if event.topic == observation::BANK { observation::bank(&event.data) } else { None };
         let step = Step {
             // The kinds of observations are a list of ours: what cannot be read was parked.
             name: &event.kind,
@@ -222,7 +223,7 @@ fn tell(sources: &[&LoggedEvent], outcomes: &[Outcome], now: Timestamp) {
             payment: event.key,
             traceparent: &event.traceparent,
             times: (event.recorded_at, now),
-            bank: event.data.get("bank").and_then(serde_json::Value::as_str),
+            bank: bank.as_deref(),
             attempt: None,
         };
         step.tell();

@@ -45,6 +45,7 @@ pub(crate) struct DatabaseSection {
     pub(crate) url: String,
     pub(crate) pool_size_max: usize,
     pub(crate) pool_wait_ms_max: u64,
+    pub(crate) pool_waiting_max: usize,
     pub(crate) statement_timeout_ms: u64,
     pub(crate) lock_timeout_ms: u64,
 }
@@ -275,6 +276,7 @@ impl Config {
             url: section.url.clone(),
             pool_size_max: section.pool_size_max,
             pool_wait_max: Duration::from_millis(section.pool_wait_ms_max),
+            pool_waiting_max: section.pool_waiting_max,
             statement_timeout: Duration::from_millis(section.statement_timeout_ms),
             lock_timeout: Duration::from_millis(section.lock_timeout_ms),
         }

@@ -122,7 +122,7 @@ pub(crate) async fn write_poison(world: &World, kind: &str, data: &Value) -> Res
     let (client, connection) = connect(world).await.context("the database is down")?;
     let write = "insert into event (id, topic, partition, key, kind, traceparent, data, recorded_at)
         select (left(uuid_floor(now())::text, 14) || right(gen_random_uuid()::text, 22))::uuid, 'bank',
-            log_partition(nobody), nobody, $2, '', $3::text::jsonb, now()
+            log_partition(nobody), nobody, $2, '', $3::text::json, now()
             from (select $1::text::uuid as nobody) as given";
     note(false);
     client.execute(write, &[&nobody.as_uuid().to_string(), &kind, &data.to_string()]).await?;

@@ -8,7 +8,7 @@
 use super::health::{Answer, Patience, learn};
 use super::message::{self, WEBHOOKS};
 use super::resolver::GuardedResolver;
-use super::seal::open_keys;
+use super::seal::OpenedKeys;
 use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
 use flowbridge_api::trace::{STEP, TRACEPARENT, TraceParent};
 use flowbridge_domain::id::{ParticipantId, PaymentId, WebhookEndpointId};
@@ -17,6 +17,7 @@ use flowbridge_security::egress::{EgressPolicy, EgressRefused};
 use flowbridge_security::sealing::{OpenError, SealingKeys};
 use flowbridge_security::webhook::{EndpointKeys, ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use flowbridge_store::StoreError;
+use flowbridge_store::event_data::EventData;
 use flowbridge_store::event_log::{self, NewEvent};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook::{
@@ -109,6 +110,7 @@ pub struct Deliverer {
 struct Sender {
     settings: DeliverySettings,
     sealing: Arc<SealingKeys>,
+    opened: OpenedKeys,
     client: Client,
 }
 
@@ -151,7 +153,7 @@ impl Deliverer {
             .dns_resolver(Arc::new(GuardedResolver(settings.egress.clone())))
             .build()
             .map_err(ClientError)?;
-        let sender = Sender { client, settings, sealing };
+        let sender = Sender { client, settings, sealing, opened: OpenedKeys::default() };
         Ok(Self {
             context,
             sender: Arc::new(sender),
@@ -342,7 +344,7 @@ impl Deliverer {
         for event in disabled {
             let endpoint = WebhookEndpointId::from_uuid(event.key.as_uuid());
             metrics::counter!("webhook_endpoints_disabled_total").increment(1);
-            tracing::warn!(endpoint.id = %endpoint, reason = %event.data["reason"], "disabled a webhook endpoint");
+            tracing::warn!(endpoint.id = %endpoint, data = event.data.as_str(), "disabled a webhook endpoint");
             self.context.wake.ring(Work::PaymentEvents);
         }
         Ok(())
@@ -363,11 +365,11 @@ fn disabled_event(
         kind: "webhook_endpoint.disabled".to_owned(),
         participants: Some((participant, participant)),
         traceparent: last.event.as_ref().map(|event| event.traceparent.clone()).unwrap_or_default(),
-        data: json!({
+        data: EventData::of(&json!({
             "id": last.endpoint.to_string(),
             "reason": reason,
             "disabled_at": message::rfc3339(now),
-        }),
+        })),
     }
 }
 
@@ -438,9 +440,9 @@ impl Sender {
     }
 
     /// The keys of today and, while a rotation lasts, those of yesterday.
-    fn signing_keys(&self, claimed: &ClaimedDelivery) -> Result<Vec<EndpointKeys>, OpenError> {
+    fn signing_keys(&self, claimed: &ClaimedDelivery) -> Result<Vec<Arc<EndpointKeys>>, OpenError> {
         let keys = [Some(&claimed.keys), claimed.previous_keys.as_ref()].into_iter().flatten();
-        keys.map(|keys| open_keys(keys, claimed.endpoint, &self.sealing)).collect()
+        keys.map(|keys| self.opened.open(keys, claimed.endpoint, &self.sealing)).collect()
     }
 
     /// Posts the event. An error is a phrase for the owner of the endpoint, and tells nothing about our network.
@@ -459,8 +461,9 @@ impl Sender {
             "its keys cannot be used at the moment".to_owned()
         })?;
         let attempt = flowbridge_security::webhook::Attempt { id: &id, at, body: &body };
-        let signatures =
-            attempt.signatures(&keys.iter().collect::<Vec<_>>()).map_err(|error| error.to_string())?;
+        let signatures = attempt
+            .signatures(&keys.iter().map(|keys| &**keys).collect::<Vec<_>>())
+            .map_err(|error| error.to_string())?;
         let mut request = self
             .client
             .post(url)

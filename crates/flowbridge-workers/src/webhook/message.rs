@@ -6,9 +6,9 @@
 
 use flowbridge_domain::id::{EventId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
+use flowbridge_store::event_data::EventData;
 use flowbridge_store::webhook::{ClaimedDelivery, DeliveredEvent};
 use serde::Serialize;
-use serde_json::Value;
 
 /// The topic whose events are about webhook endpoints; those of the others are about payments.
 pub(crate) const WEBHOOKS: &str = "webhooks";
@@ -28,7 +28,7 @@ struct CloudEvent<'a> {
     partitionkey: String,
     sequence: String,
     schemaversion: i16,
-    data: &'a Value,
+    data: &'a EventData,
 }
 
 /// The body of a delivery.

@@ -7,12 +7,45 @@ use flowbridge_security::sealing::{OpenError, Sealed, SealingKeys};
 use flowbridge_security::webhook::EndpointKeys;
 use flowbridge_store::StoreError;
 use flowbridge_store::webhook::{self as store, StoredKeys, ToSeal};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Endpoints sealed in one transaction.
 const SLICE_MAX: i64 = 500;
 
-/// An endpoint's keys, to sign with.
-pub(super) fn open_keys(
+/// Keys that were opened, as many as are in use: opening them takes longer than signing with them.
+#[derive(Debug, Default)]
+pub(super) struct OpenedKeys(Mutex<HashMap<(WebhookEndpointId, Vec<u8>), Arc<EndpointKeys>>>);
+
+/// Endpoints whose keys are remembered; beyond that everything is forgotten and learned again.
+const OPENED_MAX: usize = 1_024;
+
+impl OpenedKeys {
+    /// An endpoint's keys, to sign with.
+    pub(super) fn open(
+        &self,
+        stored: &StoredKeys,
+        endpoint: WebhookEndpointId,
+        keys: &SealingKeys,
+    ) -> Result<Arc<EndpointKeys>, OpenError> {
+        let StoredKeys::Sealed(sealed) = stored else {
+            return open_keys(stored, endpoint, keys).map(Arc::new);
+        };
+        let place = (endpoint, sealed.bytes.clone());
+        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = opened.get(&place) {
+            return Ok(known.clone());
+        }
+        let new = Arc::new(open_keys(stored, endpoint, keys)?);
+        if opened.len() >= OPENED_MAX {
+            opened.clear();
+        }
+        opened.insert(place, new.clone());
+        Ok(new)
+    }
+}
+
+fn open_keys(
     stored: &StoredKeys,
     endpoint: WebhookEndpointId,
     keys: &SealingKeys,
