@@ -9,6 +9,7 @@ use flowbridge_embedded::{AnvilSettings, EmbeddedAnvil, EmbeddedPostgres};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -304,19 +305,25 @@ fn socket_of(url: &str) -> Result<PathBuf> {
     Ok(Path::new(folder).join(".s.PGSQL.5432"))
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// Below those that the kernel gives to outgoing connections: a process that is down for a while finds its port free again.
+const PORTS: Range<u16> = 20_000..32_000;
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
+
+fn free_port() -> Result<u16> {
+    let port = (0..TRIES).map(|_| rand::random_range(PORTS)).find(|port| is_free(*port));
+    port.context("no free port was found")
+}
+
+const TRIES: usize = 200;
 
 /// A port from which `flowbridge dev` finds all of its own free.
 fn free_ports() -> Result<u16> {
-    for _ in 0..200 {
+    for _ in 0..TRIES {
         let port = free_port()?;
-        let all = [0, 1, 2, 465, 1384].map(|above: u16| port.checked_add(above));
-        let is_free = |port: Option<u16>| {
-            port.is_some_and(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
-        };
-        if all.into_iter().all(is_free) {
+        if [1, 2, 465, 1384].into_iter().all(|above: u16| is_free(port + above)) {
             return Ok(port);
         }
     }

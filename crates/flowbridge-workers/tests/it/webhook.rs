@@ -12,6 +12,7 @@ use flowbridge_security::egress::EgressPolicy;
 use flowbridge_security::keys::KeyFolder;
 use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::webhook::{EndpointKeys, Verifier};
+use flowbridge_store::event_data::EventData;
 use flowbridge_store::event_log::{self, NewEvent};
 use flowbridge_store::party::{self, Participant};
 use flowbridge_store::wake::Wake;
@@ -670,7 +671,7 @@ impl Stage {
                 kind: (*kind).to_owned(),
                 participants: Some(parties),
                 traceparent: traceparent(),
-                data: json!({ "note": kind }),
+                data: EventData::of(&json!({ "note": kind })),
             })
             .collect();
         let tx = self.context.db.begin().await.unwrap();
