@@ -267,12 +267,23 @@ statements! {
 
     MISSED_LOGS = "select coalesce(sum(gaps), 0)::bigint as gaps from chain_totals";
 
-    // Blocks that carry transactions of ours, from when they are included.
-    BLOCKS_ON_THEIR_WAY = "with new as (
-            insert into chain_l1_block (block_number)
-                select distinct included_number from chain_tx where state in ('included', 'confirmed')
-            on conflict do nothing)
-        select block_number from chain_l1_block where execute_tx is null order by block_number limit $1";
+    // Blocks with logs of ours, as the watcher takes them in: a block is not missed when its transactions come to their end before
+    // anybody asks about it. From as far back as a reorganisation may have put one, or the oldest that was open when this began.
+    NOTE_L1_BLOCKS = "insert into chain_l1_block (block_number)
+        select distinct block_number from chain_log where block_number > coalesce(
+            (select max(block_number) - $1 from chain_l1_block),
+            (select min(included_number) - 1 from chain_tx where state in ('included', 'confirmed')),
+            (select max(block_number) from chain_log))
+        on conflict do nothing";
+
+    // Blocks pass each stage in their order, so the oldest before each stage are those to ask about: those that wait for their
+    // execution, which takes hours, hide none that is to be committed next.
+    BLOCKS_ON_THEIR_WAY = "(select block_number from chain_l1_block where execute_tx is null and commit_tx is null
+            order by block_number limit $1)
+        union all (select block_number from chain_l1_block where execute_tx is null and commit_tx is not null and prove_tx is null
+            order by block_number limit $1)
+        union all (select block_number from chain_l1_block where execute_tx is null and commit_tx is not null and prove_tx is not null
+            order by block_number limit $1)";
 
     SAVE_L1_BLOCKS = "update chain_l1_block set batch_number = new.batch_number, commit_tx = new.commit_tx,
             prove_tx = new.prove_tx, execute_tx = new.execute_tx
@@ -1358,8 +1369,13 @@ pub struct L1Block {
     pub execute_tx: Option<[u8; 32]>,
 }
 
-/// Blocks that carry transactions of ours and are not known to be executed on L1, oldest first.
-pub async fn blocks_on_their_way(db: &Db, limit: i64) -> Result<Vec<u64>, StoreError> {
+/// Blocks with logs of ours that are not known to be executed on L1: of those before each stage the oldest, up to `limit`.
+pub async fn blocks_on_their_way(
+    db: &Db,
+    reorg_depth_blocks_max: u64,
+    limit: i64,
+) -> Result<Vec<u64>, StoreError> {
+    db.query(NOTE_L1_BLOCKS, &[&number(reorg_depth_blocks_max)?]).await?;
     let rows = db.query(BLOCKS_ON_THEIR_WAY, &[&limit]).await?;
     rows.iter().map(|row| unsigned(row.try_get("block_number")?)).collect()
 }
