@@ -123,7 +123,12 @@ pub struct Place {
     pub known: Vec<(u64, [u8; 32])>,
     /// The head when the place was last written.
     pub head: Option<Head>,
+    /// Blocks to ask for at once while there are many: what the last stretch said, [`REACH_FIRST`] to begin with.
+    pub reach: u64,
 }
+
+/// Who knows nothing of how full the chain is begins with so many blocks at once.
+pub const REACH_FIRST: u64 = 64;
 
 /// A stretch of the chain to take in.
 #[derive(Debug, Clone)]
@@ -138,6 +143,22 @@ pub struct Stretch {
     pub announce_to: u64,
     /// How far the chain is.
     pub head: Head,
+    /// Blocks to ask for at once the next time: as many as are likely to have as many logs as a stretch may have, so that
+    /// nothing is read to be thrown away.
+    pub reach: u64,
+}
+
+impl Stretch {
+    /// What follows is so old, too, that the chain does not go back there: it can be read before this is taken in.
+    pub fn is_far_behind(&self, settings: &WatchSettings) -> bool {
+        self.head.latest.number.saturating_sub(self.last.number) > settings.reorg_depth_blocks_max
+    }
+
+    /// Where the caller is when it has taken this in.
+    pub fn place_after(&self) -> Place {
+        let (number, hash) = (self.last.number, self.last.hash);
+        Place { number, hash, known: vec![(number, hash)], head: None, reach: self.reach }
+    }
 }
 
 /// What to do.
@@ -204,11 +225,22 @@ async fn deep_stretch(
 ) -> Result<Option<Stretch>, ChainError> {
     let from = place.number.saturating_add(1);
     let settled = head.latest.number.saturating_sub(settings.reorg_depth_blocks_max);
-    let to = settled.min(place.number.saturating_add(settings.stretch_blocks_max.max(1)));
-    let (to, logs) = read_logs(chain, contracts, from, to, settings).await?;
+    let asked =
+        settled.min(place.number.saturating_add(place.reach.clamp(1, settings.stretch_blocks_max.max(1))));
+    let (to, logs) = read_logs(chain, contracts, from, asked, settings).await?;
     let Some(last) = chain.block(At::Number(to)).await? else { return Ok(None) };
     let announce_to = settings.finality.final_number(head).min(to);
-    Ok(Some(Stretch { last, blocks: vec![last], logs, announce_to, head: *head }))
+    let reach = next_reach(to.saturating_sub(place.number), to < asked, logs.len(), settings);
+    Ok(Some(Stretch { last, blocks: vec![last], logs, announce_to, head: *head, reach }))
+}
+
+/// From how full so many blocks were: at most twice as many, none more if even they were too many, and three quarters of
+/// what would fill a stretch, because blocks differ.
+fn next_reach(blocks: u64, were_too_many: bool, logs: usize, settings: &WatchSettings) -> u64 {
+    let more = if were_too_many { blocks } else { blocks.saturating_mul(2) };
+    let logs_wanted = u64::try_from(settings.stretch_logs_max).unwrap_or(u64::MAX).saturating_mul(3) / 4;
+    let full = blocks.saturating_mul(logs_wanted) / u64::try_from(logs).unwrap_or(u64::MAX).max(1);
+    more.min(full.max(1))
 }
 
 /// Blocks that a reorganisation may touch while we look: each has to hang on the one before, and each log in its block.
@@ -234,10 +266,17 @@ async fn shallow_stretch(
         // No new block, but one that we know has become safe or finalized.
         let last = chain.block(At::Number(place.number)).await?.filter(|block| block.hash == place.hash);
         let announce_to = settings.finality.final_number(head);
-        return Ok(last.map(|last| Stretch { last, blocks, logs, announce_to, head: *head }));
+        return Ok(last.map(|last| Stretch {
+            last,
+            blocks,
+            logs,
+            announce_to,
+            head: *head,
+            reach: place.reach,
+        }));
     };
     let announce_to = settings.finality.final_number(head).min(last.number);
-    Ok(Some(Stretch { last, blocks, logs, announce_to, head: *head }))
+    Ok(Some(Stretch { last, blocks, logs, announce_to, head: *head, reach: place.reach }))
 }
 
 const BLOCKS_AT_ONCE: usize = 8;
@@ -256,24 +295,21 @@ async fn read_logs_of(
     settings: &WatchSettings,
 ) -> Result<Option<Vec<SeenLog>>, ChainError> {
     let addresses: Vec<EvmAddress> = log::addresses(contracts);
-    let asked: Result<Vec<Vec<Log>>, ChainError> = futures_util::stream::iter(blocks.clone())
+    let mut asked = futures_util::stream::iter(blocks.clone())
         .map(|block| chain.logs_of_block(block.hash, &addresses))
-        .buffered(BLOCKS_AT_ONCE)
-        .try_collect()
-        .await;
-    let raw = match asked {
-        Ok(raw) => raw,
-        Err(ChainError::Refused(why)) => {
-            // A block that is gone meanwhile, or a refusal that will not pass by itself.
-            let Some(last) = blocks.last() else { return Ok(None) };
-            let now = chain.block(At::Number(last.number)).await?;
-            let is_there = now.is_some_and(|now| now.hash == last.hash);
-            return if is_there { Err(ChainError::Refused(why)) } else { Ok(None) };
-        }
-        Err(error) => return Err(error),
-    };
+        .buffered(BLOCKS_AT_ONCE);
     let (mut logs, mut taken) = (Vec::new(), 0);
-    for (block, raw) in blocks.iter().zip(raw) {
+    for block in blocks.iter() {
+        let raw = match asked.try_next().await {
+            Ok(raw) => raw.unwrap_or_default(),
+            Err(ChainError::Refused(why)) => {
+                // A block that is gone meanwhile, or a refusal that will not pass by itself.
+                let now = chain.block(At::Number(block.number)).await?;
+                let is_there = now.is_some_and(|now| now.hash == block.hash);
+                return if is_there { Err(ChainError::Refused(why)) } else { Ok(None) };
+            }
+            Err(error) => return Err(error),
+        };
         if taken > 0 && logs.len() + raw.len() > settings.stretch_logs_max {
             break;
         }
@@ -284,6 +320,7 @@ async fn read_logs_of(
         logs.extend(log::read(contracts, &raw)?);
         taken += 1;
     }
+    drop(asked);
     blocks.truncate(taken);
     Ok(Some(logs))
 }

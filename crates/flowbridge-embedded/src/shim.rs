@@ -2,8 +2,8 @@
 //!
 //! Speaks JSON-RPC in front of a real node and passes everything on, except what it is told to spoil ([`Weather`]: stalls, cuts,
 //! limits, a stale head, a fork, another chain) and what it adds as a ZKsync chain would ([`Zks`]): `zks_*` methods, `safe` and
-//! `finalized` that lag by batches, gas for pubdata, a limit on logs per query, and blocks whose transactions cannot be read. It
-//! is no ZKsync node: nothing is committed or proven anywhere.
+//! `finalized` that lag by batches, gas for pubdata, a limit on what one call may take, a limit on logs per query, and blocks
+//! whose transactions cannot be read. It is no ZKsync node: nothing is committed or proven anywhere.
 //!
 //! [`SocketLine`] does the same to a WebSocket, frame by frame.
 
@@ -54,6 +54,8 @@ pub struct Zks {
     pub execute_lag: u64,
     /// Gas that pubdata adds, in percent of the rest.
     pub pubdata_percent: u64,
+    /// Gas, that for pubdata included, beyond which a call is out of the chain's own resources.
+    pub gas_max: u64,
     /// Logs in one answer at most.
     pub logs_max: usize,
 }
@@ -75,6 +77,7 @@ struct Inner {
     token: Option<String>,
     questions: AtomicU64,
     too_many: AtomicU32,
+    exhausted: AtomicU32,
 }
 
 impl Drop for Shim {
@@ -105,6 +108,7 @@ impl Shim {
             token: token.map(str::to_owned),
             questions: AtomicU64::new(0),
             too_many: AtomicU32::new(0),
+            exhausted: AtomicU32::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
         let address = listener.local_addr()?;
@@ -134,6 +138,11 @@ impl Shim {
     /// How often it said that a query has too many results.
     pub fn too_many_results(&self) -> u32 {
         self.inner.too_many.load(Ordering::Relaxed)
+    }
+
+    /// How often it said that a call is out of native resources.
+    pub fn out_of_resources(&self) -> u32 {
+        self.inner.exhausted.load(Ordering::Relaxed)
     }
 }
 
@@ -198,23 +207,38 @@ impl Inner {
         {
             return Ok(with("result", result));
         }
+        if let Some(zks) = &self.zks
+            && let Some(gas) = self.gas_of(zks, method, &params).await?
+        {
+            if gas > zks.gas_max {
+                self.exhausted.fetch_add(1, Ordering::Relaxed);
+                return Ok(refuse("execution failed: out of native resources during execution"));
+            }
+            if method == "eth_estimateGas" {
+                return Ok(with("result", json!(format!("{gas:#x}"))));
+            }
+        }
         self.rewrite(method, &mut params, weather).await?;
         let mut reply = self.ask(method, &params, &question["id"]).await?;
         self.spoil(method, &mut reply, weather);
-        if let Some(zks) = &self.zks {
-            if method == "eth_getLogs"
-                && reply["result"].as_array().is_some_and(|logs| logs.len() > zks.logs_max)
-            {
-                self.too_many.fetch_add(1, Ordering::Relaxed);
-                return Ok(refuse("query returns too many results: narrow the range of blocks"));
-            }
-            if method == "eth_estimateGas"
-                && let Some(gas) = number(&reply["result"])
-            {
-                reply["result"] = json!(format!("{:#x}", gas + gas * zks.pubdata_percent / 100));
-            }
+        if let Some(zks) = &self.zks
+            && method == "eth_getLogs"
+            && reply["result"].as_array().is_some_and(|logs| logs.len() > zks.logs_max)
+        {
+            self.too_many.fetch_add(1, Ordering::Relaxed);
+            return Ok(refuse("query returns too many results: narrow the range of blocks"));
         }
         Ok(reply)
+    }
+
+    /// The gas that a call takes with its pubdata, where it is asked for an estimate or run with a limit. `None` for every other
+    /// question, and for a call that does not go through anyway.
+    async fn gas_of(&self, zks: &Zks, method: &str, params: &Value) -> Result<Option<u64>> {
+        if method != "eth_estimateGas" && (method != "eth_call" || params[0]["gas"].is_null()) {
+            return Ok(None);
+        }
+        let estimate = self.ask("eth_estimateGas", &json!([params[0]]), &json!(0)).await?;
+        Ok(number(&estimate["result"]).map(|gas| gas + gas * zks.pubdata_percent / 100))
     }
 
     /// Makes a question one about what the node still knows, and `safe` and `finalized` what batches say.

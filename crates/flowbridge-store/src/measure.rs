@@ -5,6 +5,7 @@ use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
+use std::collections::HashMap;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -47,6 +48,16 @@ statements! {
 
     ASK_FOR = "insert into effect (payment_id, kind, lane, next_attempt_at, state_since, traceparent)
         select new.id, $2, 'chain', new.due, new.due, '' from unnest($1::uuid[], $3::timestamptz[]) as new (id, due)";
+
+    WATCHED = "select (select count(*) from chain_log) as logs,
+            (select count(*) from (
+                select from event where topic = 'chain' group by key
+                    having array_agg(kind order by xid, seq) = array['chain.initiated', 'chain.settled']) payment) as told_once,
+            (select count(*) from effect where lane = 'chain' and state = 'done') as effects_done";
+
+    READ_UP_TO = "select block_number from chain_cursor";
+
+    WALLETS = "select wallet, units from chain_wallet";
 
     TOUCH_ENTRY = "update journal_entry set amount = amount + 1 where source_id = (select source_id from journal_entry limit 1)";
 }
@@ -177,6 +188,42 @@ pub async fn add_up_ledger(db: &Db) -> Result<LedgerState, StoreError> {
         entries: row.try_get("entries")?,
         differing: row.try_get("differing")?,
         imbalance: row.try_get("imbalance")?,
+    })
+}
+
+/// How far the watcher has read; `None` before it began.
+pub async fn read_up_to(db: &Db) -> Result<Option<i64>, StoreError> {
+    let rows = db.query(READ_UP_TO, &[]).await?;
+    Ok(rows.first().map(|row| row.try_get("block_number")).transpose()?)
+}
+
+/// What the watcher has made of a chain on which payments were initiated and settled, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// Logs taken in.
+    pub logs: i64,
+    /// Payments of which was told that they were initiated, then that they were settled, and nothing else.
+    pub told_once: i64,
+    /// Effects on the chain that are done.
+    pub effects_done: i64,
+    /// Token units by wallet.
+    pub wallets: HashMap<Vec<u8>, i64>,
+}
+
+/// Adds up what the watcher wrote. Reads everything.
+pub async fn watched(db: &Db) -> Result<Watched, StoreError> {
+    let tx = db.snapshot().await?;
+    let (rows, wallets) = (tx.query(WATCHED, &[]).await?, tx.query(WALLETS, &[]).await?);
+    tx.rollback().await?;
+    let row = rows.first().ok_or_else(|| StoreError::Corrupt("watched".into()))?;
+    Ok(Watched {
+        logs: row.try_get("logs")?,
+        told_once: row.try_get("told_once")?,
+        effects_done: row.try_get("effects_done")?,
+        wallets: wallets
+            .iter()
+            .map(|row| Ok((row.try_get("wallet")?, row.try_get("units")?)))
+            .collect::<Result<_, StoreError>>()?,
     })
 }
 

@@ -15,7 +15,8 @@ statements! {
 
     // Effects that were sent to the chain wait as its transactions do.
     OPEN_TXS = "select lane, purpose, chain_tx.state, count(*) as waiting, min(chain_tx.created_at) as oldest from chain_tx
-        where chain_tx.state in ('intended', 'signed', 'broadcast') group by lane, purpose, chain_tx.state";
+        where chain_tx.state in ('intended', 'numbered', 'signed', 'broadcast', 'dropped')
+        group by lane, purpose, chain_tx.state";
 
     OPEN_DEAD_LETTERS = "select consumer_group, count(*) as waiting, min(parked_at) as oldest from dead_letter
         where resolved_at is null group by consumer_group";

@@ -6,7 +6,7 @@
 //! block's hash stands for what is in it. Each flawed build has to be refuted.
 
 use async_trait::async_trait;
-use flowbridge_chain::watch::{Finality, Next, Place, WatchSettings, next};
+use flowbridge_chain::watch::{Finality, Next, Place, REACH_FIRST, WatchSettings, next};
 use flowbridge_chain::{At, Block, Chain, ChainError, Fees, L1Batch, Receipt};
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::time::Timestamp;
@@ -237,6 +237,7 @@ impl World {
             hash: hash(place),
             known: self.known.iter().rev().map(|block| (u64::from(block.0), hash(*block))).collect(),
             head: None,
+            reach: REACH_FIRST,
         };
         let finality =
             if watching.flaw == Flaw::NoFinality { Finality::Confirmations(1) } else { Finality::Finalized };

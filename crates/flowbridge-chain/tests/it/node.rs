@@ -124,7 +124,7 @@ impl Notebook {
     pub(crate) fn at_the_deployment(node: &Node) -> Self {
         let (number, hash) = node.deployment.start().unwrap();
         Self {
-            place: Place { number, hash, known: vec![(number, hash)], head: None },
+            place: Place { number, hash, known: vec![(number, hash)], head: None, reach: watch::REACH_FIRST },
             announced: vec![],
             waiting: vec![],
             removed: vec![],
@@ -161,6 +161,7 @@ impl Notebook {
                         self.waiting.drain(..).partition(|log| log.block_number <= stretch.announce_to);
                     self.waiting = later;
                     self.announced.extend::<Vec<_>>(now);
+                    self.place.reach = stretch.reach;
                     self.go_to(stretch.last.number, stretch.last.hash, Some(stretch.head));
                 }
             }
@@ -168,6 +169,6 @@ impl Notebook {
     }
 
     fn go_to(&mut self, number: u64, hash: [u8; 32], head: Option<Head>) {
-        self.place = Place { number, hash, head, known: std::mem::take(&mut self.place.known) };
+        (self.place.number, self.place.hash, self.place.head) = (number, hash, head);
     }
 }

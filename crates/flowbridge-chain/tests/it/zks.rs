@@ -8,8 +8,14 @@ use std::time::Duration;
 
 /// More logs than the fullest block has, in which ten wallets are registered: a block is not halved.
 const LOGS_MAX: usize = 12;
-const ZKS: Zks =
-    Zks { batch_blocks: 5, commit_lag: 1, execute_lag: 3, pubdata_percent: 60, logs_max: LOGS_MAX };
+const ZKS: Zks = Zks {
+    batch_blocks: 5,
+    commit_lag: 1,
+    execute_lag: 3,
+    pubdata_percent: 60,
+    gas_max: u64::MAX,
+    logs_max: LOGS_MAX,
+};
 
 async fn before(node: &Node) -> (Shim, HttpChain) {
     let shim = Shim::start(&node.anvil.rpc_url(), Some(ZKS)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Where our transactions' blocks are on their way to L1, on a chain that settles there in batches and tells about it.
+//! Where the blocks that concern us are on their way to L1, on a chain that settles there in batches and tells about it.
 //!
 //! Nothing waits for this: finality is what the node calls `safe` and `finalized`. It is evidence for people, which batch and
 //! which L1 transactions a payment is in. What is asked again gives the same rows, so any process may ask.
@@ -14,12 +14,22 @@ use tokio_util::sync::CancellationToken;
 
 /// A batch takes minutes to hours.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// Blocks asked about in one turn.
+/// Blocks asked about in one turn, of those before each stage.
 const BLOCKS_MAX: i64 = 64;
 
 /// Follows for ever, if the chain has batches; else does nothing until it is told to stop.
-pub(super) async fn follow(context: &Context, chain: &Arc<dyn Chain>, stop: &CancellationToken) {
-    let mut follower = Follower { context: context.clone(), chain: chain.clone(), has_batches: None };
+pub(super) async fn follow(
+    context: &Context,
+    chain: &Arc<dyn Chain>,
+    reorg_depth_blocks_max: u64,
+    stop: &CancellationToken,
+) {
+    let mut follower = Follower {
+        context: context.clone(),
+        chain: chain.clone(),
+        reorg_depth_blocks_max,
+        has_batches: None,
+    };
     let rhythm = Rhythm { bell: Work::Blocks, poll: LOOK_INTERVAL, pace: LOOK_INTERVAL };
     run_loop("l1", context, rhythm, stop, &mut follower).await;
 }
@@ -27,6 +37,7 @@ pub(super) async fn follow(context: &Context, chain: &Arc<dyn Chain>, stop: &Can
 struct Follower {
     context: Context,
     chain: Arc<dyn Chain>,
+    reorg_depth_blocks_max: u64,
     /// Not known before the chain has answered once.
     has_batches: Option<bool>,
 }
@@ -40,7 +51,8 @@ impl Worker for Follower {
             return Ok(Turn::Idle);
         }
         let mut found = Vec::new();
-        for block in rows::blocks_on_their_way(&self.context.db, BLOCKS_MAX).await? {
+        let depth = self.reorg_depth_blocks_max;
+        for block in rows::blocks_on_their_way(&self.context.db, depth, BLOCKS_MAX).await? {
             let Ok(answer) = self.chain.l1_batch(block).await else { break };
             found.extend(answer.map(|batch| L1Block {
                 block_number: block,

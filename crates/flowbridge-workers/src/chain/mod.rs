@@ -3,6 +3,7 @@
 //! The senders turn effects into transactions; the watcher turns what the contracts say into observations. They share nothing
 //! but the database, so each can be killed, doubled by mistake or started elsewhere without the other noticing.
 
+mod allowance;
 mod l1;
 mod sender;
 mod watcher;
@@ -89,8 +90,9 @@ pub async fn run(context: Context, role: ChainRole, stop: CancellationToken) {
             None => stop.cancelled().await,
         }
     };
-    let follower = l1::follow(&context, &chain, &stop);
-    tokio::join!(watcher, senders, ringing, follower);
+    let follower = l1::follow(&context, &chain, settings.watch.reorg_depth_blocks_max, &stop);
+    let allowance = allowance::show(&context, &chain, &contracts, &stop);
+    tokio::join!(watcher, senders, ringing, follower, allowance);
 }
 
 async fn send(

@@ -3,10 +3,13 @@
 //! It promises that nothing is missed and nothing is told twice: a stretch of blocks, the observations that follow, the wallets'
 //! balances and the new place are one transaction, under the lease on the place. A reorganisation is told as what it is: the
 //! logs that are gone, newest first, as removed. The WebSocket only wakes it up.
+//!
+//! Far behind, the next stretch is read while this one is written: node and database work at the same time, and two stretches
+//! are all that is in memory.
 
 use super::{ChainSettings, chain_error};
 use crate::context::{Context, Turn, Worker};
-use flowbridge_chain::watch::{Head, Next, Place, Stretch, next};
+use flowbridge_chain::watch::{Head, Next, Place, REACH_FIRST, Stretch, next};
 use flowbridge_chain::{Block, Chain, ContractSet, Said, SeenLog};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
@@ -23,6 +26,17 @@ pub(super) struct Watcher {
     settings: ChainSettings,
     /// The head that was last written; a new process writes it once more.
     head: Option<Head>,
+    /// Blocks to ask for at once.
+    reach: u64,
+    /// A stretch that was read while the one before it was written.
+    ahead: Option<Ahead>,
+}
+
+/// A stretch, and the place after which it comes.
+#[derive(Debug)]
+struct Ahead {
+    after: (u64, [u8; 32]),
+    stretch: Box<Stretch>,
 }
 
 impl Worker for Watcher {
@@ -33,13 +47,20 @@ impl Worker for Watcher {
         let lease =
             rows::lease_watcher(&self.context.db, owner, self.settings.start, now, self.settings.lease)
                 .await?;
+        let ahead = self.ahead.take();
         let Some(lease) = lease else { return Ok(Turn::Idle) };
+        if let Some(Ahead { after, stretch }) = ahead
+            && after == (lease.block_number, lease.block_hash)
+        {
+            return self.take_in(&lease, *stretch, now).await;
+        }
         let known_max = i64::try_from(self.settings.watch.reorg_depth_blocks_max).unwrap_or(i64::MAX);
         let place = Place {
             number: lease.block_number,
             hash: lease.block_hash,
             known: rows::known_blocks(&self.context.db, known_max).await?,
             head: self.head,
+            reach: self.reach,
         };
         match next(&*self.chain, &self.contracts, &place, &self.settings.watch).await {
             Ok(Next::Idle) => Ok(Turn::Idle),
@@ -58,7 +79,7 @@ impl Watcher {
         contracts: Vec<ContractSet>,
         settings: ChainSettings,
     ) -> Self {
-        Self { context, chain, contracts, settings, head: None }
+        Self { context, chain, contracts, settings, head: None, reach: REACH_FIRST, ahead: None }
     }
 
     pub(super) async fn release(&self) -> Result<(), StoreError> {
@@ -72,6 +93,7 @@ impl Watcher {
         now: Timestamp,
     ) -> Result<Turn, StoreError> {
         let caught_up = stretch.last.number == stretch.head.latest.number;
+        let ahead = self.read_ahead(&stretch);
         let taken = rows::Stretch {
             last: block(&stretch.last),
             blocks: stretch.blocks.iter().map(block).collect(),
@@ -81,8 +103,12 @@ impl Watcher {
             chain_id: self.settings.chain_id,
         };
         let depth = self.settings.watch.reorg_depth_blocks_max;
-        let announced = rows::take_in(&self.context.db, lease, &taken, depth, now).await?;
+        let (announced, ahead) =
+            tokio::join!(rows::take_in(&self.context.db, lease, &taken, depth, now), ahead);
+        let announced = announced?;
         self.head = caught_up.then_some(stretch.head);
+        self.reach = stretch.reach;
+        self.ahead = ahead;
         metrics::gauge!("chain_head_lag_blocks").set(f64::from(
             u32::try_from(stretch.head.latest.number - taken.last.number).unwrap_or(u32::MAX),
         ));
@@ -93,6 +119,19 @@ impl Watcher {
         // A new block is also what the senders wait for.
         self.context.wake.ring(Work::ChainEffects);
         Ok(if caught_up { Turn::Idle } else { Turn::Busy })
+    }
+
+    /// Whatever it is but a further stretch, the next turn finds it.
+    fn read_ahead(&self, stretch: &Stretch) -> impl Future<Output = Option<Ahead>> + use<> {
+        let place = stretch.is_far_behind(&self.settings.watch).then(|| stretch.place_after());
+        let (chain, contracts, settings) = (self.chain.clone(), self.contracts.clone(), self.settings.watch);
+        async move {
+            let place = place?;
+            match next(&*chain, &contracts, &place, &settings).await {
+                Ok(Next::TakeIn(stretch)) => Some(Ahead { after: (place.number, place.hash), stretch }),
+                Ok(Next::Idle | Next::Again | Next::Rewind(_)) | Err(_) => None,
+            }
+        }
     }
 
     async fn rewind(

@@ -252,7 +252,7 @@ fn slow_hold() -> FaultRule {
 
 impl Stage {
     /// Payments of 10 EUR in one batch; one of them, if so wished, has expired before the router hears of it.
-    async fn accept_together(&self, count: usize, expired: Option<usize>) -> Vec<PaymentId> {
+    pub(crate) async fn accept_together(&self, count: usize, expired: Option<usize>) -> Vec<PaymentId> {
         self.sql.batch_execute("begin").await.unwrap();
         let mut payments = Vec::new();
         for _ in 0..count {
@@ -286,7 +286,7 @@ impl Stage {
     }
 
     /// Waits until a query finds something.
-    async fn until_found(&self, query: &str) {
+    pub(crate) async fn until_found(&self, query: &str) {
         let found = tokio::time::timeout(PATIENCE, async {
             while self.sql.query(query, &[]).await.unwrap().is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -8,3 +8,4 @@ mod reconciliation;
 mod spine;
 mod stage;
 mod webhook;
+mod zksync;

@@ -16,7 +16,7 @@ use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
 use flowbridge_domain::time::{Clock, Timestamp};
-use flowbridge_embedded::shim::{Shim, SocketLine};
+use flowbridge_embedded::shim::{Shim, SocketLine, Zks};
 use flowbridge_embedded::{EmbeddedAnvil, EmbeddedPostgres};
 use flowbridge_store::chain::{Contracts, Duty, Lane, save_contracts};
 use flowbridge_store::reconciliation as runs;
@@ -27,6 +27,7 @@ use flowbridge_workers::context::Context;
 use flowbridge_workers::proof::{self, prove};
 use flowbridge_workers::reconciliation::{self, Settings};
 use flowbridge_workers::{bank, chain, orchestrator};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,6 +90,10 @@ pub(crate) struct Tuning {
     pub(crate) chain: bool,
     /// The chain role reaches the node over two endpoints and a socket that the test can spoil.
     pub(crate) spoiled: bool,
+    /// These endpoints are a ZKsync chain's, behind a proxy that wants a token.
+    pub(crate) zks: Option<Zks>,
+    pub(crate) finality: Finality,
+    pub(crate) gas_per_tx_max: u64,
 }
 
 impl Tuning {
@@ -111,13 +116,17 @@ struct Ways {
 }
 
 impl Ways {
-    async fn to(anvil: &EmbeddedAnvil, stop: &CancellationToken) -> Self {
+    async fn to(anvil: &EmbeddedAnvil, zks: Option<Zks>, stop: &CancellationToken) -> Self {
+        let token = zks.map(|_| "a bearer token");
         let shims = [
-            Shim::start(&anvil.rpc_url(), None).await.unwrap(),
-            Shim::start(&anvil.rpc_url(), None).await.unwrap(),
+            Shim::start_with(&anvil.rpc_url(), zks, token).await.unwrap(),
+            Shim::start_with(&anvil.rpc_url(), zks, token).await.unwrap(),
         ];
-        let configs =
-            shims.each_ref().map(|shim| EndpointConfig { name: shim.url(), url: shim.url(), token: None });
+        let configs = shims.each_ref().map(|shim| EndpointConfig {
+            name: shim.url(),
+            url: shim.url(),
+            token: token.map(SecretString::from),
+        });
         let settings = EndpointSettings {
             chain_id: 31337,
             timeout: Duration::from_secs(1),
@@ -166,6 +175,9 @@ impl Default for Tuning {
             rebroadcast_after: Duration::from_secs(2),
             chain: true,
             spoiled: false,
+            zks: None,
+            finality: Finality::Confirmations(1),
+            gas_per_tx_max: 16_000_000,
         }
     }
 }
@@ -264,7 +276,7 @@ impl Stage {
             debtor,
             creditor,
             creditor_wallet,
-            ways: if tuning.spoiled { Some(Ways::to(&anvil, &stop).await) } else { None },
+            ways: if tuning.spoiled { Some(Ways::to(&anvil, tuning.zks, &stop).await) } else { None },
             signer_down: Arc::default(),
             anvil,
             start,
@@ -317,7 +329,7 @@ impl Stage {
                 batch_size_max: 100,
                 batch_delay: Duration::from_millis(50),
                 in_flight_max: 16,
-                gas_per_tx_max: 16_000_000,
+                gas_per_tx_max: tuning.gas_per_tx_max,
                 gas_margin_percent: 25,
                 fees: FeePolicy {
                     bump_after: tuning.bump_after,
@@ -325,7 +337,7 @@ impl Stage {
                     fee_per_gas_max: 500_000_000_000,
                 },
                 watch: WatchSettings {
-                    finality: Finality::Confirmations(1),
+                    finality: tuning.finality,
                     reorg_depth_blocks_max: 64,
                     stretch_blocks_max: 1_000,
                     stretch_logs_max: 10_000,

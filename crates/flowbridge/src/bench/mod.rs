@@ -8,6 +8,7 @@
 mod api;
 mod cast;
 mod chain;
+mod chain_stage;
 mod journal;
 mod ledger;
 mod load;
@@ -18,6 +19,7 @@ mod reconciliation;
 mod report;
 mod stack;
 mod usage;
+mod watcher;
 mod yardstick;
 
 use crate::bench::payments::RunArgs;
@@ -36,6 +38,8 @@ pub(crate) enum BenchCommand {
     Ledger(ledger::LedgerArgs),
     /// Payments through the transaction manager and the watcher alone
     Chain(chain::ChainArgs),
+    /// The watcher alone, with everything that happened on the chain meanwhile before it
+    Watcher(watcher::WatcherArgs),
     /// Requests to pay, up to the answer
     Api(api::ApiArgs),
     /// A day with everything a bank can do wrong, and whether the reconciliation finds it
@@ -48,6 +52,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<ExitCode> {
         BenchCommand::Payments(args) => payments::run(args).await,
         BenchCommand::Ledger(args) => ledger::run(args).await,
         BenchCommand::Chain(args) => chain::run(args).await,
+        BenchCommand::Watcher(args) => watcher::run(args).await,
         BenchCommand::Api(args) => api::run(args).await,
         BenchCommand::Reconciliation(args) => reconciliation::run(args).await,
     }
@@ -78,4 +83,10 @@ fn duration(text: &str) -> Result<Duration> {
 #[expect(clippy::cast_precision_loss, reason = "a rate is a float, and no count comes near 2^53")]
 fn per_second(count: usize, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
+}
+
+/// A total shared out among so many; among none, the total itself.
+#[expect(clippy::cast_precision_loss, reason = "a share is a float, and no count comes near 2^53")]
+fn each(total: f64, count: usize) -> f64 {
+    total / count.max(1) as f64
 }

@@ -83,7 +83,7 @@ fn table(figures: &Figures) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn mega(bytes: u64) -> f64 {
+pub(super) fn mega(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 

@@ -21,6 +21,8 @@ pub(crate) enum ContractsCommand {
     Deploy(DeployArgs),
     /// Put contracts that are deployed already under the vault, which is deployed if there is none
     Govern(GovernArgs),
+    /// Let wallets hold the token of a currency: payments from and to any other are set aside
+    Register(RegisterArgs),
     /// Check every contract of the deployment record against the chain and this build: address, code, roles, settings
     Verify,
 }
@@ -65,6 +67,19 @@ pub(crate) struct GovernArgs {
     admin_delay_secs: u32,
     #[command(flatten)]
     vault: VaultArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegisterArgs {
+    /// The currency, such as EUR
+    #[arg(long)]
+    currency: String,
+    /// File with the registrar's key, which is the key that deployed
+    #[arg(long, value_name = "FILE")]
+    registrar_key: PathBuf,
+    /// The wallets, as the accounts have them
+    #[arg(value_name = "ADDRESS", required = true)]
+    wallets: Vec<String>,
 }
 
 /// The vault, where there is none yet. One vault governs the contracts of all currencies.
@@ -119,6 +134,18 @@ pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<Ex
             let deployment = govern_one(config, &*chain, &admin, currency, &vault).await?;
             say(serde_json::to_string_pretty(&deployment)?);
             say_what_owners_do(&deployment);
+        }
+        ContractsCommand::Register(args) => {
+            let wallets: Vec<EvmAddress> =
+                args.wallets.iter().map(|wallet| EvmAddress::parse(wallet)).collect::<Result<_, _>>()?;
+            let key = Key::read(&args.registrar_key)?;
+            let deployments = read_deployments(config)?;
+            let deployment = deployments
+                .iter()
+                .find(|deployment| deployment.currency == args.currency)
+                .with_context(|| format!("no contracts are deployed for {}", args.currency))?;
+            administrator(config, &*chain, &key).register_wallets(&deployment.contracts()?, &wallets).await?;
+            say(format_args!("{} wallets may hold {}", wallets.len(), args.currency));
         }
         ContractsCommand::Verify => return verify(config, &*chain).await,
     }

@@ -58,6 +58,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Seconds,
         "Age of the oldest chain transaction not yet confirmed, by lane",
     ),
+    (
+        "chain_mint_allowance",
+        Unit::Count,
+        "What the contracts may still mint, in euros and the like, by currency: lanes stop at 0",
+    ),
     ("chain_endpoint_up", Unit::Count, "Whether an endpoint of the chain is asked, by endpoint"),
     (
         "chain_endpoint_head_block",

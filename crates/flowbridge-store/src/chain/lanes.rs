@@ -1,0 +1,114 @@
+//! Lanes: one key's line of transactions, and who may sign in it for now.
+
+use super::{Lane, address, number, unsigned};
+use crate::db::{Db, StoreError, Tx};
+use crate::sql::{At, statements};
+use flowbridge_domain::party::EvmAddress;
+use flowbridge_domain::time::Timestamp;
+use std::time::Duration;
+
+statements! {
+    // Ours for most of a lease's time to come: nothing to write.
+    HELD_LANE = "select epoch, next_nonce, sender from chain_lane where lane = $1 and owner = $2 and lease_until > $3";
+
+    ENSURE_LANE = "insert into chain_lane (lane, next_nonce, sender) values ($1, $2, $3) on conflict do nothing";
+
+    LEASE_LANE = "update chain_lane set owner = $2, lease_until = $4,
+            epoch = case when owner = $2 and lease_until > $3 then epoch else epoch + 1 end
+        where lane = $1 and (owner = $2 or lease_until <= $3)
+        returning epoch, next_nonce, sender";
+
+    // Another key has other nonces: the old one's have to have come to their end first.
+    REKEY_LANE = "update chain_lane set sender = $3, next_nonce = $4
+        where lane = $1 and epoch = $2 and not exists (
+            select from chain_tx where chain_tx.lane = $1 and state in ('numbered', 'signed', 'broadcast', 'dropped', 'included'))";
+
+    // A lane from before keys were written down: it keeps its nonce.
+    NAME_SENDER = "update chain_lane set sender = $3 where lane = $1 and epoch = $2 and sender is null";
+
+    RELEASE_LANE = "update chain_lane set lease_until = '-infinity' where lane = $1 and owner = $2";
+
+    GUARD_LANE = "select next_nonce from chain_lane where lane = $1 and epoch = $2 for update";
+
+    SET_NONCE = "update chain_lane set next_nonce = $3 where lane = $1 and epoch = $2";
+}
+
+/// A lane that is ours for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneLease {
+    /// The lane.
+    pub lane: Lane,
+    /// Proves the lease when writing.
+    pub epoch: i64,
+    /// The nonce that the next transaction takes.
+    pub next_nonce: u64,
+    /// Whose nonces these are; none in a lane from before that was written down.
+    pub sender: Option<EvmAddress>,
+}
+
+/// Takes a lane, or renews it when a third of the lease is over. `None` while somebody else has it. The next nonce of `sender` on
+/// chain starts a lane that was never used; without it such a lane stays unused.
+pub async fn lease_lane(
+    db: &Db,
+    lane: Lane,
+    owner: &str,
+    (sender, chain_nonce): (&EvmAddress, Option<u64>),
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Option<LaneLease>, StoreError> {
+    let fresh_until = now.plus(lease.saturating_sub(lease / 3));
+    let mut rows = db.query(HELD_LANE, &[&lane.as_str(), &owner, &At(fresh_until)]).await?;
+    if rows.is_empty() {
+        if let Some(nonce) = chain_nonce {
+            db.query(ENSURE_LANE, &[&lane.as_str(), &number(nonce)?, &sender.as_bytes().to_vec()]).await?;
+        }
+        rows = db.query(LEASE_LANE, &[&lane.as_str(), &owner, &At(now), &At(now.plus(lease))]).await?;
+    }
+    rows.first()
+        .map(|row| {
+            let sender: Option<Vec<u8>> = row.try_get("sender")?;
+            Ok(LaneLease {
+                lane,
+                epoch: row.try_get("epoch")?,
+                next_nonce: unsigned(row.try_get("next_nonce")?)?,
+                sender: sender.is_some().then(|| address(row, "sender")).transpose()?,
+            })
+        })
+        .transpose()
+}
+
+/// Gives the lane to another key, whose next nonce is `chain_nonce`. False while transactions of the old key are under way: no
+/// nonce of theirs may be left behind.
+pub async fn rekey_lane(
+    db: &Db,
+    lease: &LaneLease,
+    sender: &EvmAddress,
+    chain_nonce: u64,
+) -> Result<bool, StoreError> {
+    let (lane, key) = (lease.lane.as_str(), sender.as_bytes().to_vec());
+    let tx = db.begin().await?;
+    let moved = match lease.sender {
+        None => tx.execute(NAME_SENDER, &[&lane, &lease.epoch, &key]).await?,
+        Some(_) => tx.execute(REKEY_LANE, &[&lane, &lease.epoch, &key, &number(chain_nonce)?]).await?,
+    };
+    tx.commit().await?;
+    Ok(moved == 1)
+}
+
+/// Gives a lane back.
+pub async fn release_lane(db: &Db, lane: Lane, owner: &str) -> Result<(), StoreError> {
+    db.query(RELEASE_LANE, &[&lane.as_str(), &owner]).await?;
+    Ok(())
+}
+
+/// Holds the lane for this transaction, or says that it is lost. Returns the next nonce.
+pub async fn guard_lane(tx: &Tx, lease: &LaneLease) -> Result<u64, StoreError> {
+    let rows = tx.query(GUARD_LANE, &[&lease.lane.as_str(), &lease.epoch]).await?;
+    rows.first().map_or(Err(StoreError::Lost), |row| unsigned(row.try_get("next_nonce")?))
+}
+
+/// Sets the next nonce after the chain proved ours wrong.
+pub async fn set_nonce(tx: &Tx, lease: &LaneLease, nonce: u64) -> Result<(), StoreError> {
+    let moved = tx.execute(SET_NONCE, &[&lease.lane.as_str(), &lease.epoch, &number(nonce)?]).await?;
+    if moved == 1 { Ok(()) } else { Err(StoreError::Lost) }
+}

@@ -1,0 +1,266 @@
+//! The watcher's place: how far the chain has been read, by whom, and how a stretch of it is taken in or given back.
+
+use super::logs::{How, SeenLog, save_logs, spread, stored_logs};
+use super::{hash, number, unsigned};
+use crate::db::{Db, StoreError, Tx};
+use crate::sql::{At, columns, statements};
+use flowbridge_domain::time::Timestamp;
+use std::time::Duration;
+
+statements! {
+    ENSURE_CURSOR = "insert into chain_cursor (block_number, block_hash, announced_number) values ($1, $2, $1)
+        on conflict do nothing";
+
+    // Ours for most of a lease's time to come: nothing to write.
+    HELD_WATCHER = "select epoch, block_number, block_hash, announced_number from chain_cursor
+        where owner = $1 and lease_until > $2";
+
+    LEASE_WATCHER = "update chain_cursor set owner = $1, lease_until = $3,
+            epoch = case when owner = $1 and lease_until > $2 then epoch else epoch + 1 end
+        where owner = $1 or lease_until <= $2
+        returning epoch, block_number, block_hash, announced_number";
+
+    RELEASE_WATCHER = "update chain_cursor set lease_until = '-infinity' where owner = $1";
+
+    MOVE_CURSOR = "update chain_cursor set block_number = $2, block_hash = $3, announced_number = $4 where epoch = $1";
+
+    SAVE_HEAD = "insert into chain_head (chain_id, latest_number, latest_time, safe_number, safe_time, finalized_number, finalized_time, seen_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        on conflict (only_one) do update set chain_id = excluded.chain_id,
+            latest_number = excluded.latest_number, latest_time = excluded.latest_time,
+            safe_number = excluded.safe_number, safe_time = excluded.safe_time,
+            finalized_number = excluded.finalized_number, finalized_time = excluded.finalized_time, seen_at = excluded.seen_at";
+
+    READ_HEAD = "select chain_id, latest_number, latest_time, safe_number, safe_time, finalized_number, finalized_time, seen_at
+        from chain_head";
+
+    SAVE_BLOCKS = "insert into chain_block (number, hash, block_time)
+        select * from unnest($1::bigint[], $2::bytea[], $3::timestamptz[])
+        on conflict (number) do update set hash = excluded.hash, block_time = excluded.block_time";
+
+    FORGET_BLOCKS = "delete from chain_block where number < $1 or number > $2";
+
+    KNOWN_BLOCKS = "select number, hash from chain_block order by number desc limit $1";
+
+    // What is announced is what lies up to the cursor's place.
+    TO_ANNOUNCE = "select block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data from chain_log
+        where block_number > $1 and block_number <= $2 order by block_number, log_index";
+
+    REMOVE = "delete from chain_log where block_number > $1
+        returning block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data";
+
+    MISSED_LOGS = "select coalesce(sum(gaps), 0)::bigint as gaps from chain_totals";
+}
+
+/// A block, as far as we need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Its time.
+    pub time: Timestamp,
+}
+
+/// How far the chain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The newest block.
+    pub latest: Block,
+    /// The newest that the node calls safe (on ZKsync: committed to L1).
+    pub safe: Block,
+    /// The newest that it calls finalized (on ZKsync: executed on L1).
+    pub finalized: Block,
+}
+
+impl Head {
+    /// How final a block is that policy counts: `confirmed`, `safe` or `finalized`.
+    pub const fn finality_of(&self, block_number: u64) -> &'static str {
+        if block_number <= self.finalized.number {
+            "finalized"
+        } else if block_number <= self.safe.number {
+            "safe"
+        } else {
+            "confirmed"
+        }
+    }
+}
+
+/// The watcher's place, and the lease on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatcherLease {
+    /// Proves the lease when writing.
+    pub epoch: i64,
+    /// The last block taken in.
+    pub block_number: u64,
+    /// Its hash.
+    pub block_hash: [u8; 32],
+    /// The last block whose logs are announced.
+    pub announced_number: u64,
+}
+
+/// Takes the watcher's place, or renews it when a third of the lease is over. `None` while somebody else has it. `start` is where a new database begins to
+/// look: the block before our contracts were deployed.
+pub async fn lease_watcher(
+    db: &Db,
+    owner: &str,
+    (start, start_hash): (u64, [u8; 32]),
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Option<WatcherLease>, StoreError> {
+    let fresh_until = now.plus(lease.saturating_sub(lease / 3));
+    let mut rows = db.query(HELD_WATCHER, &[&owner, &At(fresh_until)]).await?;
+    if rows.is_empty() {
+        db.query(ENSURE_CURSOR, &[&number(start)?, &start_hash.to_vec()]).await?;
+        rows = db.query(LEASE_WATCHER, &[&owner, &At(now), &At(now.plus(lease))]).await?;
+    }
+    rows.first()
+        .map(|row| {
+            Ok(WatcherLease {
+                epoch: row.try_get("epoch")?,
+                block_number: unsigned(row.try_get("block_number")?)?,
+                block_hash: hash(row, "block_hash")?,
+                announced_number: unsigned(row.try_get("announced_number")?)?,
+            })
+        })
+        .transpose()
+}
+
+/// Gives the watcher's place back.
+pub async fn release_watcher(db: &Db, owner: &str) -> Result<(), StoreError> {
+    db.query(RELEASE_WATCHER, &[&owner]).await?;
+    Ok(())
+}
+
+/// The newest blocks that we know, newest first: where a reorganisation is measured against.
+pub async fn known_blocks(db: &Db, limit: i64) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+    let rows = db.query(KNOWN_BLOCKS, &[&limit]).await?;
+    rows.iter().map(|row| Ok((unsigned(row.try_get("number")?)?, hash(row, "hash")?))).collect()
+}
+
+/// A stretch of the chain to take in.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    /// The last block of it: the new cursor.
+    pub last: Block,
+    /// The blocks to remember for reorganisations, and those that have logs.
+    pub blocks: Vec<Block>,
+    /// The logs, in order.
+    pub logs: Vec<SeenLog>,
+    /// Logs up to here are final enough to announce.
+    pub announce_to: u64,
+    /// How far the chain is.
+    pub head: Head,
+    /// The chain's id.
+    pub chain_id: u64,
+}
+
+/// Takes in a stretch: logs, observations, effects, balances and cursor in one transaction. Returns how many
+/// observations were announced.
+pub async fn take_in(
+    db: &Db,
+    lease: &WatcherLease,
+    stretch: &Stretch,
+    reorg_depth_blocks_max: u64,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let announce_to = stretch.announce_to.min(stretch.last.number).max(lease.announced_number);
+    let tx = db.begin().await?;
+    // First of all: whoever lost the place waits here, and writes nothing.
+    move_cursor(&tx, lease, &stretch.last, announce_to).await?;
+    save_blocks(&tx, stretch, reorg_depth_blocks_max).await?;
+    let waited = tx.query(TO_ANNOUNCE, &[&number(lease.announced_number)?, &number(announce_to)?]).await?;
+    let mut logs = stored_logs(&waited)?;
+    save_logs(&tx, &stretch.logs).await?;
+    logs.extend(stretch.logs.iter().filter(|log| log.block_number <= announce_to).cloned());
+    logs.sort_by_key(|log| (log.block_number, log.log_index));
+    let announced = spread(&tx, &logs, How::Announced(&stretch.head), now).await?;
+    save_head(&tx, stretch.chain_id, &stretch.head, now).await?;
+    tx.commit().await?;
+    Ok(announced)
+}
+
+/// Goes back to `ancestor`: logs above it are taken out, and those that were announced are announced as removed, newest
+/// first. Returns how many.
+pub async fn rewind(
+    db: &Db,
+    lease: &WatcherLease,
+    ancestor: &Block,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let tx = db.begin().await?;
+    let rows = tx.query(REMOVE, &[&number(ancestor.number)?]).await?;
+    let mut logs = stored_logs(&rows)?;
+    logs.retain(|log| log.block_number <= lease.announced_number);
+    logs.sort_by_key(|log| std::cmp::Reverse((log.block_number, log.log_index)));
+    let announced_to = lease.announced_number.min(ancestor.number);
+    let removed = spread(&tx, &logs, How::TakenBack { announced_to }, now).await?;
+    tx.execute(FORGET_BLOCKS, &[&0i64, &number(ancestor.number)?]).await?;
+    move_cursor(&tx, lease, ancestor, announced_to).await?;
+    tx.commit().await?;
+    Ok(removed)
+}
+
+/// How far the chain is, as the watcher last saw it.
+pub async fn head(db: &Db) -> Result<Option<(u64, Head, Timestamp)>, StoreError> {
+    let rows = db.query(READ_HEAD, &[]).await?;
+    rows.first()
+        .map(|row| {
+            let block = |which: &str| -> Result<Block, StoreError> {
+                Ok(Block {
+                    number: unsigned(row.try_get(format!("{which}_number").as_str())?)?,
+                    hash: [0; 32],
+                    time: row.try_get::<_, At>(format!("{which}_time").as_str())?.0,
+                })
+            };
+            let head =
+                Head { latest: block("latest")?, safe: block("safe")?, finalized: block("finalized")? };
+            Ok((unsigned(row.try_get("chain_id")?)?, head, row.try_get::<_, At>("seen_at")?.0))
+        })
+        .transpose()
+}
+
+/// How often the contracts' sequence numbers jumped: each a log that we have missed. Zero, or something is wrong.
+pub async fn missed_logs(db: &Db) -> Result<i64, StoreError> {
+    let rows = db.query(MISSED_LOGS, &[]).await?;
+    rows.first().map_or(Ok(0), |row| Ok(row.try_get("gaps")?))
+}
+
+async fn move_cursor(tx: &Tx, lease: &WatcherLease, to: &Block, announced: u64) -> Result<(), StoreError> {
+    let moved = tx
+        .execute(MOVE_CURSOR, &[&lease.epoch, &number(to.number)?, &to.hash.to_vec(), &number(announced)?])
+        .await?;
+    if moved == 1 { Ok(()) } else { Err(StoreError::Lost) }
+}
+
+async fn save_head(tx: &Tx, chain_id: u64, head: &Head, now: Timestamp) -> Result<(), StoreError> {
+    tx.execute(
+        SAVE_HEAD,
+        &[
+            &number(chain_id)?,
+            &number(head.latest.number)?,
+            &At(head.latest.time),
+            &number(head.safe.number)?,
+            &At(head.safe.time),
+            &number(head.finalized.number)?,
+            &At(head.finalized.time),
+            &At(now),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn save_blocks(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -> Result<(), StoreError> {
+    let (numbers, hashes, times) = columns!(
+        stretch.blocks,
+        |block| i64::try_from(block.number).unwrap_or(i64::MAX),
+        block.hash.to_vec(),
+        At(block.time)
+    );
+    tx.execute(SAVE_BLOCKS, &[&numbers, &hashes, &times]).await?;
+    let oldest = number(stretch.last.number.saturating_sub(reorg_depth_blocks_max))?;
+    tx.execute(FORGET_BLOCKS, &[&oldest, &i64::MAX]).await?;
+    Ok(())
+}
