@@ -25,8 +25,8 @@ use tokio::task::JoinSet;
 
 /// How long a partner repeats a request before giving up and asking later.
 const POST_PATIENCE: Duration = Duration::from_secs(90);
-/// Requests under way at the same time, while nothing is answered.
-const UNDER_WAY_MAX: usize = 20_000;
+/// Requests under way at the same time, while nothing is answered: each takes three file descriptors, with the lines between.
+const UNDER_WAY_MAX: usize = 4_000;
 /// Wrong answers are kept up to this many.
 const WRONG_MAX: usize = 1_000;
 /// The largest payment, minor units.

@@ -13,6 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// A connection that cannot be taken, such as for want of a file descriptor, must not end the line for all that follow.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the network is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +77,11 @@ impl Proxy {
         let (weather, cuts, line) = controls(upstream);
         let acceptor = tokio::spawn(async move {
             let mut lines = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
+            loop {
+                let Ok((client, _)) = listener.accept().await else {
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
                 // Small writes go out as they come: this is a network with faults, not with delays of its own.
                 let _ = client.set_nodelay(true);
                 lines.spawn(carry(client, line.clone()));
@@ -91,7 +99,11 @@ impl Proxy {
         let (weather, cuts, line) = controls(Upstream::Unix(upstream));
         let acceptor = tokio::spawn(async move {
             let mut lines = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
+            loop {
+                let Ok((client, _)) = listener.accept().await else {
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
                 lines.spawn(carry(client, line.clone()));
                 while lines.try_join_next().is_some() {}
             }
@@ -195,7 +207,7 @@ async fn pump(
         }
         let now = *weather.borrow();
         match now {
-            Weather::Delay(late) => tokio::time::sleep(late).await,
+            Weather::Delay(late) => sleep(late).await,
             Weather::Refuse | Weather::Status(_) => break,
             Weather::Resets(per_thousand) if rand::random_range(0..1_000) < per_thousand => break,
             Weather::Resets(_) | Weather::Fair | Weather::Stall | Weather::Duplicate => {}
