@@ -8,7 +8,7 @@ fn bench(arguments: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_flowbridge"))
         .args(["bench"])
         .args(arguments)
-        .args(["--embedded", "--json", "--no-yardstick"])
+        .args(["--embedded", "--json"])
         .output()
         .unwrap();
     let (said, complained) =
@@ -24,7 +24,8 @@ fn positive(figures: &Value, pointer: &str) {
 
 #[test]
 fn payments_end_with_their_proof_and_every_figure() {
-    let figures = bench(&["payments", "--duration", "4s", "--warmup", "4s", "--rate", "20"]);
+    let figures =
+        bench(&["payments", "--duration", "4s", "--warmup", "4s", "--rate", "20", "--no-yardstick"]);
     assert_eq!(figures["proof"], "ok");
     for pointer in [
         "/completed_per_s",
@@ -42,7 +43,16 @@ fn payments_end_with_their_proof_and_every_figure() {
 
 #[test]
 fn transfers_add_up_and_cannot_be_changed() {
-    let figures = bench(&["ledger", "--accounts", "10", "--slice", "100", "--duration", "1s"]);
+    let figures =
+        bench(&["ledger", "--accounts", "10", "--slice", "100", "--duration", "1s", "--no-yardstick"]);
     assert_eq!(figures["proof"], "ok");
     positive(&figures, "/transfers_per_s");
+}
+
+#[test]
+fn a_watcher_that_catches_up_has_everything_once() {
+    let figures = bench(&["watcher", "--payments", "250"]);
+    assert_eq!(figures["proof"], "ok");
+    positive(&figures, "/events_per_s");
+    positive(&figures, "/rss_bytes_max");
 }
