@@ -141,6 +141,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     /// @notice Makes `amounts[i]` tokens for `to[i]`, all within the caller's allowance, or none.
     /// @dev The same as many times `mint`, with what is common to all done once.
     function mintMany(address[] calldata to, uint256[] calldata amounts) external {
+        if (_paused) revert TokenizedCash__TransferRestricted(1);
         uint256 sum = _creditMany(address(0), to, amounts);
         _raiseSupply(sum);
         _useAllowance(sum);
@@ -157,6 +158,8 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     /// @notice Sends `amounts[i]` of the caller's tokens to `to[i]`, all or none.
     /// @dev The same as many times `transfer`, with what is common to all done once.
     function transferMany(address[] calldata to, uint256[] calldata amounts) external {
+        uint8 code = _sending(msg.sender);
+        if (code != 0) revert TokenizedCash__TransferRestricted(code);
         _debit(msg.sender, _creditMany(msg.sender, to, amounts));
     }
 
@@ -313,12 +316,16 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     }
 
     function _restriction(address from, address to) private view returns (uint8) {
+        uint8 code = from != address(0) ? _sending(from) : _paused ? 1 : 0;
+        if (code != 0 || to == address(0)) return code;
+        return _receiving(to);
+    }
+
+    function _sending(address from) private view returns (uint8) {
         if (_paused) return 1;
-        if (from != address(0)) {
-            uint8 flags = _accounts[from].flags;
-            if (flags != REGISTERED) return flags & REGISTERED == 0 ? 2 : 3;
-        }
-        return to == address(0) ? 0 : _receiving(to);
+        uint8 flags = _accounts[from].flags;
+        if (flags == REGISTERED) return 0;
+        return flags & REGISTERED == 0 ? 2 : 3;
     }
 
     function _receiving(address to) private view returns (uint8) {
@@ -342,10 +349,9 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         }
     }
 
-    /// @dev What is credited here has yet to be debited, or to raise the supply. Either fails above 96 bits, so no amount is cut.
+    /// @dev What is credited here has yet to be debited, or to raise the supply; either fails above 96 bits, so no amount is cut. That
+    /// `from` may send is for the caller to check.
     function _creditMany(address from, address[] calldata to, uint256[] calldata amounts) private returns (uint256 sum) {
-        uint8 code = _restriction(from, address(0));
-        if (code != 0) revert TokenizedCash__TransferRestricted(code);
         for (uint256 i = 0; i < to.length; ++i) {
             (address wallet, uint256 amount) = (to[i], amounts[i]);
             Account storage account = _accounts[wallet];
