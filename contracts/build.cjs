@@ -1,7 +1,8 @@
 // Compiles the contracts to artifacts/*.json (ABI and bytecode), the same bytes every time, and to artifacts/runtime.json what their code
 // is once deployed: its length, where immutable values are filled in, and its hash with zeros there. --check compares instead of writing.
-// --mutants SOURCES ARTIFACTS compiles other sources to another folder, quickly: not by way of IR, and for each line it reads, which
-// names the file that changed, only the contracts that the file is part of. It answers "ok", or "void" for what is no program.
+// --mutants SOURCES ARTIFACTS compiles other sources to another folder: for each line it reads, which says how ("quick": without
+// optimizer, or "deployed": as always) and names the file that changed, only the contracts that the file is part of. It answers "ok", or
+// "void" for what is no program; its first line says which version of the compiler it is.
 const fs = require("fs");
 const path = require("path");
 const readline = require("readline");
@@ -12,7 +13,7 @@ const CONTRACTS = ["TokenizedCash", "PaymentRouter", "SettlementManager", "Multi
 const at = (...parts) => path.join(__dirname, ...parts);
 const [, , mode, ...folders] = process.argv;
 
-function compile(sources, contracts, viaIR) {
+function compile(sources, contracts, quick) {
   const files = fs.readdirSync(sources).sort();
   const input = {
     language: "Solidity",
@@ -21,8 +22,8 @@ function compile(sources, contracts, viaIR) {
     ),
     settings: {
       evmVersion: "cancun",
-      optimizer: { enabled: true, runs: 10000 },
-      viaIR,
+      optimizer: quick ? { enabled: false } : { enabled: true, runs: 10000 },
+      viaIR: !quick,
       metadata: { bytecodeHash: "none", appendCBOR: false },
       outputSelection: Object.fromEntries(
         contracts.map((name) => ["src/" + name + ".sol", { [name]: ["abi", "evm.bytecode.object", "evm.deployedBytecode"] }]),
@@ -58,15 +59,17 @@ function deployed({ object, immutableReferences }) {
 
 async function serveMutants(sources, target) {
   const concerned = { "Payment.sol": ["PaymentRouter", "SettlementManager"], "": CONTRACTS };
-  for await (const file of readline.createInterface({ input: process.stdin })) {
-    const { artifacts } = compile(sources, concerned[file] ?? [path.basename(file, ".sol")], false);
+  console.log(solc.version());
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const [how, file] = line.split(" ");
+    const { artifacts } = compile(sources, concerned[file] ?? [path.basename(file, ".sol")], how === "quick");
     artifacts.forEach((text, name) => fs.writeFileSync(path.join(target, name + ".json"), text));
     console.log(artifacts.size ? "ok" : "void");
   }
 }
 
 function build() {
-  const { artifacts, runtime, errors } = compile(at("src"), CONTRACTS, true);
+  const { artifacts, runtime, errors } = compile(at("src"), CONTRACTS, false);
   errors.forEach((error) => console.error(error.formattedMessage));
   if (!artifacts.size) process.exit(1);
   artifacts.set("runtime", runtime);

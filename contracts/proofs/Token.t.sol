@@ -106,6 +106,24 @@ contract TokenProof is Proof {
         assert(token.balanceOf(other) == c && token.totalSupply() == supply + amounts[0] + amounts[1]);
     }
 
+    function check_sendingManyAddsUp(address from, address[] calldata to, uint256[] calldata amounts, address other) public {
+        vm.assume(to.length == 2 && amounts.length == 2 && to[0] != to[1] && other != to[0] && other != to[1]);
+        vm.assume(from != to[0] && from != to[1] && from != other);
+        uint256[5] memory had = whatIsWhere(from, to[0], to[1], other);
+        bool may = both(both(token.canReceive(to[0]), token.canReceive(to[1])), both(token.canSend(from), !token.paused()));
+        vm.prank(from);
+        token.transferMany(to, amounts);
+        uint256[5] memory has = whatIsWhere(from, to[0], to[1], other);
+        assert(may);
+        assert(has[0] == had[0] - amounts[0] - amounts[1]);
+        assert(has[1] == had[1] + amounts[0] && has[2] == had[2] + amounts[1]);
+        assert(has[3] == had[3] && has[4] == had[4]);
+    }
+
+    function whatIsWhere(address a, address b, address c, address d) private view returns (uint256[5] memory) {
+        return [token.balanceOf(a), token.balanceOf(b), token.balanceOf(c), token.balanceOf(d), token.totalSupply()];
+    }
+
     function check_mintingAddsUp(address caller, address to, uint256 amount) public {
         uint256 supply = token.totalSupply();
         uint256 before = token.balanceOf(to);

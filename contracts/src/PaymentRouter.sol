@@ -89,17 +89,20 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
         bool tokenFunded = payments[0].isTokenFunded();
         uint256 index = payments[0].number.index();
         uint256 word = statusWord[index];
-        for (uint256 i = 0; i < payments.length; ++i) {
-            Payment calldata payment = payments[i];
-            if (payment.isTokenFunded() != tokenFunded) revert PaymentRouter__MixedFunding(payment.number);
-            if (payment.number.index() != index) {
-                statusWord[index] = word;
-                index = payment.number.index();
-                word = statusWord[index];
+        for (uint256 i = 0; i < payments.length;) {
+            (uint256 end, Reason reason, bool each) =
+                tokenFunded ? _escrowRun(payments, i) : (payments.length, Reason.None, false);
+            for (; i < end; ++i) {
+                Payment calldata payment = payments[i];
+                if (payment.isTokenFunded() != tokenFunded) revert PaymentRouter__MixedFunding(payment.number);
+                if (payment.number.index() != index) {
+                    statusWord[index] = word;
+                    index = payment.number.index();
+                    word = statusWord[index];
+                }
+                _requireValid(payment, word);
+                word = _open(payment, word, each ? manager.escrow(payment.debtor, payment.amount) : reason);
             }
-            _requireValid(payment, word);
-            Reason reason = tokenFunded ? manager.escrow(payment.debtor, payment.amount) : Reason.None;
-            word = _open(payment, word, reason);
         }
         statusWord[index] = word;
         if (tokenFunded) manager.reportEscrow();
@@ -168,6 +171,24 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
         bool valid = payment.amount > 0 && payment.amount <= AMOUNT_MAX && payment.fee <= payment.amount
             && payment.expiresAt > block.timestamp && payment.terms < 4;
         if (!valid) revert PaymentRouter__InvalidPayment(payment.number);
+    }
+
+    /// @dev Escrows payments of one debtor that stand together by one transfer, or says that each has to be tried for itself.
+    function _escrowRun(Payment[] calldata payments, uint256 begin)
+        private
+        returns (uint256 end, Reason reason, bool each)
+    {
+        address debtor = payments[begin].debtor;
+        uint256 sum;
+        unchecked {
+            for (end = begin; end < payments.length; ++end) {
+                Payment calldata payment = payments[end];
+                if (payment.debtor != debtor) break;
+                sum += payment.amount; // 500 times 128 bits do not overflow
+            }
+        }
+        reason = manager.escrow(debtor, sum);
+        each = reason != Reason.None && end - begin > 1;
     }
 
     function _open(Payment calldata payment, uint256 word, Reason reason) private returns (uint256) {

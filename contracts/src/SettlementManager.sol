@@ -128,7 +128,7 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     // --------------------------------------------------------------------------------------------------- escrow
 
     /// @notice Takes a debtor's tokens by standing allowance, or says why it cannot.
-    function escrow(address debtor, uint128 amount) external returns (Reason) {
+    function escrow(address debtor, uint256 amount) external returns (Reason) {
         Reason reason = _requireRouterAndStanding(debtor);
         if (reason != Reason.None) return reason;
         if (token.availableBalanceOf(debtor) < amount || token.allowance(debtor, address(this)) < amount) {
@@ -336,8 +336,8 @@ contract SettlementManager is AccessControlDefaultAdminRules {
         return _standing(debtor);
     }
 
-    function _escrowed(uint128 amount) private returns (Reason) {
-        held.escrowed += uint256(amount).toUint96();
+    function _escrowed(uint256 amount) private returns (Reason) {
+        held.escrowed += amount.toUint96();
         return Reason.None;
     }
 

@@ -142,16 +142,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     /// @dev The same as many times `mint`, with what is common to all done once.
     function mintMany(address[] calldata to, uint256[] calldata amounts) external {
         if (_paused) revert TokenizedCash__TransferRestricted(1);
-        uint256 sum;
-        for (uint256 i = 0; i < to.length; ++i) {
-            uint256 amount = amounts[i];
-            Account storage account = _accounts[to[i]];
-            Account memory before = account;
-            if (before.flags != REGISTERED) revert TokenizedCash__TransferRestricted(_receiving(to[i]));
-            sum += amount; // above 96 bits nothing is minted, so no amount is cut
-            account.balance = before.balance + uint96(amount);
-            emit Transfer(address(0), to[i], amount);
-        }
+        uint256 sum = _creditMany(address(0), to, amounts);
         _raiseSupply(sum);
         _useAllowance(sum);
     }
@@ -165,10 +156,11 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     // ------------------------------------------------------------------------------------------------ custody
 
     /// @notice Sends `amounts[i]` of the caller's tokens to `to[i]`, all or none.
+    /// @dev The same as many times `transfer`, with what is common to all done once.
     function transferMany(address[] calldata to, uint256[] calldata amounts) external {
-        for (uint256 i = 0; i < to.length; ++i) {
-            _transfer(msg.sender, to[i], amounts[i]);
-        }
+        uint8 code = _sending(msg.sender);
+        if (code != 0) revert TokenizedCash__TransferRestricted(code);
+        _debit(msg.sender, _creditMany(msg.sender, to, amounts));
     }
 
     /// @notice Lets wallets hold the token.
@@ -324,12 +316,16 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     }
 
     function _restriction(address from, address to) private view returns (uint8) {
+        uint8 code = from != address(0) ? _sending(from) : _paused ? 1 : 0;
+        if (code != 0 || to == address(0)) return code;
+        return _receiving(to);
+    }
+
+    function _sending(address from) private view returns (uint8) {
         if (_paused) return 1;
-        if (from != address(0)) {
-            uint8 flags = _accounts[from].flags;
-            if (flags != REGISTERED) return flags & REGISTERED == 0 ? 2 : 3;
-        }
-        return to == address(0) ? 0 : _receiving(to);
+        uint8 flags = _accounts[from].flags;
+        if (flags == REGISTERED) return 0;
+        return flags & REGISTERED == 0 ? 2 : 3;
     }
 
     function _receiving(address to) private view returns (uint8) {
@@ -353,20 +349,38 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         }
     }
 
+    /// @dev What is credited here has yet to be debited, or to raise the supply; either fails above 96 bits, so no amount is cut. That
+    /// `from` may send is for the caller to check.
+    function _creditMany(address from, address[] calldata to, uint256[] calldata amounts) private returns (uint256 sum) {
+        for (uint256 i = 0; i < to.length; ++i) {
+            (address wallet, uint256 amount) = (to[i], amounts[i]);
+            Account storage account = _accounts[wallet];
+            Account memory before = account;
+            if (before.flags != REGISTERED) revert TokenizedCash__TransferRestricted(_receiving(wallet));
+            sum += amount;
+            account.balance = before.balance + uint96(amount);
+            emit Transfer(from, wallet, amount);
+        }
+    }
+
+    function _debit(address from, uint256 amount) private {
+        Account storage account = _accounts[from];
+        uint96 balance = account.balance;
+        if (balance < amount) revert ERC20InsufficientBalance(from, balance, amount);
+        uint96 frozen = account.frozen;
+        unchecked {
+            uint96 rest = uint96(balance - amount);
+            if (rest < frozen && amount != 0) revert TokenizedCash__TransferRestricted(7);
+            account.balance = rest;
+        }
+    }
+
     /// @dev What is minted fits 96 bits because the supply does, what is sent because the balance it comes from does.
     function _move(address from, address to, uint256 amount) private {
         if (from == address(0)) {
             _raiseSupply(amount);
         } else {
-            Account storage account = _accounts[from];
-            uint96 balance = account.balance;
-            if (balance < amount) revert ERC20InsufficientBalance(from, balance, amount);
-            uint96 frozen = account.frozen;
-            unchecked {
-                uint96 rest = uint96(balance - amount);
-                if (rest < frozen && amount != 0) revert TokenizedCash__TransferRestricted(7);
-                account.balance = rest;
-            }
+            _debit(from, amount);
         }
         if (to == address(0)) _supply -= uint96(amount);
         else _accounts[to].balance += uint96(amount);

@@ -8,6 +8,7 @@ import {PaymentRouter} from "../src/PaymentRouter.sol";
 import {SettlementManager} from "../src/SettlementManager.sol";
 import {TokenizedCash} from "../src/TokenizedCash.sol";
 import {Base} from "./Base.sol";
+import {Vm} from "./T.sol";
 
 /// @notice Whoever watches from outside knows everything: each step and each change is told, with all that it concerns.
 contract EventsTest is Base {
@@ -63,6 +64,65 @@ contract EventsTest is Base {
         vm.expectEmit(address(manager));
         emit SettlementManager.PaymentSetAside(p.number, p.paymentId, Reason.Frozen);
         settle(batch, 1);
+    }
+
+    function test_everyCallThatMovesMoneyEndsWithTheTotals() public {
+        fund(ALICE, 1000);
+        Payment[] memory batch = new Payment[](9);
+        for (uint256 i = 0; i < 9; ++i) {
+            batch[i] = payment(ALICE, BOB, 10, i < 3 ? TOKEN_TO_BANK : TOKEN_TO_TOKEN);
+        }
+        vm.recordLogs();
+        initiate(batch);
+        vm.getRecordedLogs();
+        vm.prank(SETTLER);
+        manager.settle(batch[3], proofOf(batch, 3));
+        endsWithTotals(2);
+        settle(batch, 7);
+        endsWithTotals(3);
+        vm.prank(CANCELLER);
+        manager.cancel(batch[4], proofOf(batch, 4));
+        endsWithTotals(4);
+        vm.prank(COMPLIANCE);
+        token.freeze(ALICE);
+        vm.getRecordedLogs();
+        vm.expectEmit(address(manager));
+        emit SettlementManager.PaymentCancelled(batch[5].number, batch[5].paymentId, false);
+        vm.prank(CANCELLER);
+        manager.cancelBatch(batch, picks(1 << 5));
+        endsWithTotals(5);
+        vm.prank(COMPLIANCE);
+        token.unfreeze(ALICE);
+        manager.claimQuarantine(ALICE);
+        endsWithTotals(6);
+        bytes32[] memory proof = proofOf(batch, 0);
+        vm.prank(SETTLER);
+        manager.burnRedeemed(batch[0], proof);
+        endsWithTotals(7);
+        vm.prank(SETTLER);
+        manager.burnRedeemedBatch(batch, picks(2));
+        endsWithTotals(8);
+        proof = proofOf(batch, 2);
+        vm.prank(SETTLER);
+        manager.releaseRedemption(batch[2], proof);
+        endsWithTotals(9);
+        vm.warp(block.timestamp + 600);
+        manager.expire(batch[6], proofOf(batch, 6));
+        endsWithTotals(10);
+        proof = proofOf(batch, 7);
+        vm.prank(ALICE);
+        manager.reclaim(batch[7], proof);
+        endsWithTotals(11);
+    }
+
+    function endsWithTotals(uint64 sequence) private {
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        Vm.Log memory last = logs[logs.length - 1];
+        vm.assertEq(last.topics[0], SettlementManager.Totals.selector, "the last word");
+        (uint64 told,,, uint128 escrowed, uint128 redemption) =
+            abi.decode(last.data, (uint64, uint128, uint128, uint128, uint128));
+        vm.assertEq(told, sequence, "in its order");
+        vm.assertEq(token.balanceOf(address(manager)), uint256(escrowed) + redemption, "and true");
     }
 
     function test_undoingTellsHow() public {

@@ -16,17 +16,17 @@ contract GasTest is Base {
     }
 
     /// @dev Creditors have been paid before, each payment has another creditor, numbers and amounts are not round.
-    function measure(uint256 count) private {
+    function measure(uint256 count, uint8 terms, string memory name) private {
         address[] memory wallets = register(count);
-        settleAll(batchTo(wallets, BANK_TO_TOKEN));
-        Payment[] memory batch = batchTo(wallets, BANK_TO_TOKEN);
+        settleAll(batchTo(wallets, terms));
+        Payment[] memory batch = batchTo(wallets, terms);
         initiate(batch);
-        uint256 gas = vm.snapshotGasLastCall("initiate", name(count));
+        uint256 gas = vm.snapshotGasLastCall("initiate", name);
         vm.prank(SETTLER);
         manager.settleBatch(batch, everyone());
-        gas += vm.snapshotGasLastCall("settle", name(count));
-        uint256 pubdata = publishedFor(batchTo(wallets, BANK_TO_TOKEN));
-        vm.snapshotValue("pubdata", name(count), pubdata);
+        gas += vm.snapshotGasLastCall("settle", name);
+        uint256 pubdata = publishedFor(batchTo(wallets, terms));
+        vm.snapshotValue("pubdata", name, pubdata);
         if (count >= 100) {
             vm.assertTrue(gas / count <= GAS_MAX, "gas per payment, both transactions");
             vm.assertTrue(pubdata / count <= PUBDATA_MAX, "published bytes per payment, both transactions");
@@ -121,28 +121,44 @@ contract GasTest is Base {
         return a < b ? a : b;
     }
 
-    function name(uint256 count) private pure returns (string memory) {
-        return count == 1 ? "001" : count == 10 ? "010" : count == 100 ? "100" : "500";
-    }
-
     function test_costOf1() public {
-        measure(1);
+        measure(1, BANK_TO_TOKEN, "001");
     }
 
     function test_costOf10() public {
-        measure(10);
+        measure(10, BANK_TO_TOKEN, "010");
     }
 
     function test_costOf100() public {
-        measure(100);
+        measure(100, BANK_TO_TOKEN, "100");
     }
 
     function test_costOf500() public {
-        measure(500);
+        measure(500, BANK_TO_TOKEN, "500");
     }
 
-    /// @dev Netting: 100 payments to 20 creditors that stand together; escrowed payments of one debtor; single items by proof.
-    function test_costOf100NettedAndEscrowed() public {
+    /// @dev By one debtor, so that they are escrowed by one transfer.
+    function test_costOf100EscrowedForOneDebtor() public {
+        fund(ALICE, 1e15);
+        measure(100, TOKEN_TO_TOKEN, "100 escrowed");
+    }
+
+    /// @dev The dearest there is: no two payments share a debtor or a creditor.
+    function test_costOf100EscrowedForAsManyDebtors() public {
+        address[] memory wallets = register(100);
+        for (uint256 i = 0; i < 100; ++i) {
+            fund(wallets[i], 1e12);
+        }
+        Payment[] memory batch = batchTo(wallets, TOKEN_TO_TOKEN);
+        for (uint256 i = 0; i < 100; ++i) {
+            batch[i].debtor = wallets[99 - i];
+        }
+        initiate(batch);
+        vm.snapshotGasLastCall("initiate", "100 escrowed for as many debtors");
+    }
+
+    /// @dev 100 payments to 20 creditors that stand together; single items by proof.
+    function test_costOf100NettedAndOfOneByProof() public {
         address[] memory wallets = register(100);
         for (uint256 i = 0; i < 100; ++i) {
             wallets[i] = wallets[i - i % 5];
@@ -151,10 +167,8 @@ contract GasTest is Base {
         settleAll(batchTo(wallets, BANK_TO_TOKEN));
         vm.snapshotGasLastCall("settle", "100 to 20 creditors");
         fund(ALICE, 1e15);
-        settleAll(batchTo(wallets, TOKEN_TO_TOKEN));
         Payment[] memory batch = batchTo(wallets, TOKEN_TO_TOKEN);
         initiate(batch);
-        vm.snapshotGasLastCall("initiate", "100 escrowed");
         vm.prank(SETTLER);
         manager.settle(batch[37], proofOf(batch, 37));
         vm.snapshotGasLastCall("settle", "one of 100 by proof");

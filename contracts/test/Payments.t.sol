@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Payment, Status} from "../src/Payment.sol";
+import {Payment, Reason, Status} from "../src/Payment.sol";
 import {PaymentRouter} from "../src/PaymentRouter.sol";
 import {Authorization, SettlementManager} from "../src/SettlementManager.sol";
 import {TokenizedCash} from "../src/TokenizedCash.sol";
@@ -54,6 +54,34 @@ contract PaymentsTest is Base {
         again[1] = again[0];
         vm.expectRevert(abi.encodeWithSelector(PaymentRouter.PaymentRouter__NumberUsed.selector, again[0].number));
         initiate(again);
+    }
+
+    /// @dev Whatever the manager may ask of the router, for a number with neighbours of every standing.
+    function test_numbersMoveOnlyWhereTheyMay() public {
+        nextNumber = 125;
+        Payment[] memory batch = new Payment[](3);
+        for (uint256 i = 0; i < 3; ++i) {
+            batch[i] = payment(ALICE, BOB, 1e6, BANK_TO_TOKEN);
+        }
+        initiate(batch);
+        settle(batch, 2);
+        vm.prank(CANCELLER);
+        manager.cancel(batch[2], proofOf(batch, 2));
+        uint256 word = router.statusWord(0);
+        uint256 start = vm.snapshotState();
+        for (uint256 from = 0; from < 4; ++from) {
+            uint256 place = 2 * (124 + from);
+            vm.assertEq((word >> place) & 3, from, "a number of each standing");
+            for (uint256 to = 0; to < 4; ++to) {
+                bool lawful = from == to || (from == 1 && to > 1) || (from == 2 && to == 3);
+                uint256 next = word - (from << place) + (to << place);
+                vm.prank(address(manager));
+                (bool done,) = address(router).call(abi.encodeCall(router.setStatusWord, (0, next)));
+                vm.assertTrue(done == lawful, "from open to settled or closed, from settled to closed");
+                vm.assertEq(router.statusWord(0), lawful ? next : word, "and nothing else changes");
+                vm.revertToState(start);
+            }
+        }
     }
 
     function test_settlingTwiceSkipsTheSecondTime() public {
@@ -114,6 +142,10 @@ contract PaymentsTest is Base {
         initiate(batch);
         vm.prank(GUARDIAN);
         manager.pause();
+        vm.warp(batch[0].expiresAt - 1);
+        vm.expectPartialRevert(SettlementManager.SettlementManager__NotExpired.selector);
+        vm.prank(ALICE);
+        manager.reclaim(batch[0], none());
         vm.warp(batch[0].expiresAt);
         vm.expectPartialRevert(SettlementManager.SettlementManager__NotDebtor.selector);
         manager.reclaim(batch[0], none());
@@ -135,6 +167,9 @@ contract PaymentsTest is Base {
         router.pause();
         vm.expectRevert(SettlementManager.SettlementManager__Paused.selector);
         settle(batch, 1);
+        vm.expectRevert(SettlementManager.SettlementManager__Paused.selector);
+        vm.prank(SETTLER);
+        manager.settle(batch[0], none());
         vm.expectRevert(PaymentRouter.PaymentRouter__Paused.selector);
         initiate(one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN)));
         vm.prank(CANCELLER);
@@ -154,6 +189,61 @@ contract PaymentsTest is Base {
         requireStatus(batch[1], Status.Closed, "not funded");
         requireStatus(batch[2], Status.Closed, "not allowed");
         requireStatus(batch[3], Status.Open, "funded");
+        requireConserved(wallets());
+        token.mint(CAROL, 5);
+        vm.prank(CAROL);
+        token.approve(address(manager), 3);
+        batch[0] = payment(CAROL, BOB, 4, TOKEN_TO_TOKEN);
+        batch[1] = payment(CAROL, BOB, 3, TOKEN_TO_TOKEN);
+        batch[2] = payment(ALICE, BOB, 1, TOKEN_TO_TOKEN);
+        batch[3] = payment(CAROL, BOB, 1, TOKEN_TO_TOKEN);
+        initiate(batch);
+        requireStatus(batch[0], Status.Closed, "more than is allowed");
+        requireStatus(batch[1], Status.Open, "all that is allowed");
+        requireStatus(batch[3], Status.Closed, "nothing is allowed any more");
+        vm.assertEq(token.balanceOf(CAROL), 2, "the rest is kept");
+    }
+
+    function test_debtorsThatStandTogetherAreEscrowedByOneTransferEach() public {
+        fund(ALICE, 10e6);
+        fund(CAROL, 10e6);
+        Payment[] memory batch = new Payment[](6);
+        for (uint256 i = 0; i < 6; ++i) {
+            batch[i] = payment(i == 2 || i == 3 ? CAROL : ALICE, BOB, 1e6, TOKEN_TO_TOKEN);
+        }
+        vm.recordLogs();
+        initiate(batch);
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        (uint256 transfers, uint256 opened) = (0, 0);
+        for (uint256 i = 0; i < logs.length; ++i) {
+            if (logs[i].emitter == address(token)) ++transfers;
+            if (logs[i].topics[0] == PaymentRouter.PaymentInitiated.selector) ++opened;
+        }
+        vm.assertEq(transfers, 3, "one transfer where the debtor changes");
+        vm.assertEq(opened, 6, "and one event a payment");
+        vm.assertEq(token.balanceOf(ALICE), 6e6, "what its payments add up to");
+        vm.assertEq(token.balanceOf(CAROL), 8e6, "what its payments add up to");
+        requireConserved(wallets());
+    }
+
+    function test_frozenDebtorsAreSetAsideAndTheirNeighboursGoOn() public {
+        fund(ALICE, 10e6);
+        fund(CAROL, 10e6);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(CAROL, 8e6);
+        vm.prank(COMPLIANCE);
+        token.freeze(BOB);
+        Payment[] memory batch = new Payment[](6);
+        for (uint256 i = 0; i < 6; ++i) {
+            batch[i] = payment(i < 2 ? BOB : i < 4 ? CAROL : ALICE, HOUSE, 2e6, TOKEN_TO_TOKEN);
+        }
+        initiate(batch);
+        for (uint256 i = 0; i < 6; ++i) {
+            bool funded = i == 2 || i > 3; // CAROL has 2e6 that may move
+            requireStatus(batch[i], funded ? Status.Open : Status.Closed, "each by what its debtor may send");
+        }
+        vm.assertEq(token.balanceOf(CAROL), 8e6, "what is frozen stays");
+        vm.assertEq(token.balanceOf(ALICE), 6e6, "the neighbours are escrowed");
         requireConserved(wallets());
     }
 
@@ -201,6 +291,34 @@ contract PaymentsTest is Base {
         vm.assertEq(token.balanceOf(BOB), 3e6, "the creditor is paid");
         vm.assertEq(manager.quarantined(HOUSE), 2e6, "the fee waits");
         requireConserved(wallets());
+        fund(ALICE, 7e6);
+        batch = one(payment(ALICE, BOB, 7e6, TOKEN_TO_TOKEN));
+        batch[0].fee = 3e6;
+        initiate(batch);
+        settle(batch, 1);
+        vm.assertEq(manager.quarantined(HOUSE), 5e6, "and that out of escrow");
+        requireConserved(wallets());
+        vm.prank(COMPLIANCE);
+        token.unfreeze(HOUSE);
+        manager.claimQuarantine(HOUSE);
+        vm.assertEq(token.balanceOf(HOUSE), 5e6, "until it can receive");
+        requireConserved(wallets());
+    }
+
+    function test_nothingIsSentWhereNothingIsToBePaid() public {
+        fund(ALICE, 1e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 1e6, TOKEN_TO_BANK));
+        initiate(batch);
+        vm.recordLogs();
+        settle(batch, 1);
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        for (uint256 i = 0; i < logs.length; ++i) {
+            vm.assertTrue(logs[i].emitter != address(token), "what waits for the bank stays where it is");
+        }
+        vm.prank(GUARDIAN);
+        token.pause();
+        settle(batch, 1);
+        requireStatus(batch[0], Status.Settled, "and a call that pays nobody does not need the token");
     }
 
     function test_stragglerSettlesByProofOutOfItsBatch() public {
@@ -267,26 +385,30 @@ contract PaymentsTest is Base {
 
     function test_declinedBankPayoutGoesToTheCreditorsWallet() public {
         Payment[] memory batch = one(payment(ALICE, BOB, 8e6, BANK_TO_BANK));
+        batch[0].fee = 1e6;
         initiate(batch);
         settle(batch, 1);
         vm.prank(SETTLER);
         manager.releaseRedemption(batch[0], none());
-        vm.assertEq(token.balanceOf(BOB), 8e6, "released");
+        vm.assertEq(token.balanceOf(BOB), 7e6, "released");
         vm.prank(SETTLER);
         manager.burnRedeemed(batch[0], none());
-        vm.assertEq(token.balanceOf(BOB), 8e6, "and not burned");
+        vm.assertEq(token.balanceOf(BOB), 7e6, "and not burned");
         requireConserved(wallets());
+        batch = one(payment(ALICE, BOB, 8e6, BANK_TO_TOKEN));
+        initiate(batch);
+        settle(batch, 1);
+        for (uint256 i = 0; i < 3; ++i) {
+            vm.expectPartialRevert(SettlementManager.SettlementManager__NotRedeemable.selector);
+            vm.prank(SETTLER);
+            if (i == 0) manager.releaseRedemption(batch[0], none());
+            else if (i == 1) manager.burnRedeemed(batch[0], none());
+            else manager.burnRedeemedBatch(batch, picks(1));
+        }
     }
 
-    function test_debtorsSignatureFundsAPaymentWithoutAllowance() public {
-        uint256 key = 0xD00D;
-        address dora = vm.addr(key);
-        address[] memory wallet = new address[](1);
-        wallet[0] = dora;
-        token.registerWallets(wallet);
-        token.mint(dora, 9e6);
-        Payment memory p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
-        Authorization memory a;
+    /// @dev What the wallet of `key` signs to give the manager that much.
+    function authorize(uint256 key, uint256 amount) private view returns (Authorization memory a) {
         (a.validBefore, a.nonce) = (block.timestamp + 60, keccak256("nonce"));
         bytes32 digest = keccak256(
             abi.encodePacked(
@@ -297,9 +419,9 @@ contract PaymentsTest is Base {
                         keccak256(
                             "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
                         ),
-                        dora,
+                        vm.addr(key),
                         address(manager),
-                        uint256(9e6),
+                        amount,
                         a.validAfter,
                         a.validBefore,
                         a.nonce
@@ -308,6 +430,17 @@ contract PaymentsTest is Base {
             )
         );
         (a.v, a.r, a.s) = vm.sign(key, digest);
+    }
+
+    function test_debtorsSignatureFundsAPaymentWithoutAllowance() public {
+        uint256 key = 0xD00D;
+        address dora = vm.addr(key);
+        address[] memory wallet = new address[](1);
+        wallet[0] = dora;
+        token.registerWallets(wallet);
+        token.mint(dora, 9e6);
+        Payment memory p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
+        Authorization memory a = authorize(key, 9e6);
         vm.prank(INITIATOR);
         router.initiateWithAuthorization(p, uint64(block.timestamp + 60), a);
         requireStatus(p, Status.Open, "escrowed by signature");
@@ -316,6 +449,60 @@ contract PaymentsTest is Base {
         vm.prank(INITIATOR);
         router.initiateWithAuthorization(replay, uint64(block.timestamp + 60), a);
         requireStatus(replay, Status.Closed, "a signature serves once");
+        vm.prank(SETTLER);
+        manager.settle(p, none());
+        vm.assertEq(token.balanceOf(BOB), 9e6, "paid like any other");
+    }
+
+    function test_initiationBySignatureKeepsEveryRule() public {
+        uint256 key = 0xD00D;
+        address dora = vm.addr(key);
+        address[] memory wallet = new address[](1);
+        wallet[0] = dora;
+        token.registerWallets(wallet);
+        Authorization memory a = authorize(key, 9e6);
+        Payment memory p = payment(dora, BOB, 9e6, BANK_TO_TOKEN);
+        refusedBySignature(p, a, PaymentRouter.PaymentRouter__MixedFunding.selector);
+        initiate(one(p));
+        p.terms = TOKEN_TO_TOKEN;
+        refusedBySignature(p, a, PaymentRouter.PaymentRouter__NumberUsed.selector);
+        p = payment(dora, BOB, 0, TOKEN_TO_TOKEN);
+        refusedBySignature(p, a, PaymentRouter.PaymentRouter__InvalidPayment.selector);
+        p.amount = 9e6;
+        vm.prank(INITIATOR);
+        vm.expectPartialRevert(PaymentRouter.PaymentRouter__TooLate.selector);
+        router.initiateWithAuthorization(p, uint64(block.timestamp), a);
+        vm.prank(GUARDIAN);
+        router.pause();
+        refusedBySignature(p, a, PaymentRouter.PaymentRouter__Paused.selector);
+        vm.prank(GUARDIAN);
+        router.unpause();
+        setAsideBySignature(p, a, Reason.NotFunded);
+        token.mint(dora, 9e6);
+        p = payment(dora, BOB, 8e6, TOKEN_TO_TOKEN);
+        setAsideBySignature(p, a, Reason.Unauthorized);
+        vm.prank(COMPLIANCE);
+        token.freeze(dora);
+        p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
+        setAsideBySignature(p, a, Reason.Frozen);
+        vm.assertEq(token.balanceOf(dora), 9e6, "nothing was taken");
+    }
+
+    function refusedBySignature(Payment memory p, Authorization memory a, bytes4 why) private {
+        vm.prank(INITIATOR);
+        vm.expectPartialRevert(why);
+        router.initiateWithAuthorization(p, uint64(block.timestamp + 60), a);
+    }
+
+    function setAsideBySignature(Payment memory p, Authorization memory a, Reason why) private {
+        (uint64 sequence,,) = manager.held();
+        vm.expectEmit(address(router));
+        emit PaymentRouter.PaymentSetAside(p.number, p.paymentId, why);
+        vm.prank(INITIATOR);
+        router.initiateWithAuthorization(p, uint64(block.timestamp + 60), a);
+        requireStatus(p, Status.Closed, "set aside");
+        (uint64 later,,) = manager.held();
+        vm.assertEq(later, sequence + 1, "with a report");
     }
 
     function test_onlyTheRightRoleActs() public {
@@ -331,10 +518,23 @@ contract PaymentsTest is Base {
         vm.expectPartialRevert(denied);
         vm.prank(SETTLER);
         manager.cancelBatch(batch, picks(1));
+        Authorization memory a;
+        for (uint256 i = 0; i < 6; ++i) {
+            vm.expectPartialRevert(denied);
+            vm.prank(i < 2 ? SETTLER : CANCELLER);
+            if (i == 0) router.initiateWithAuthorization(batch[0], type(uint64).max, a);
+            else if (i == 1) manager.cancel(batch[0], none());
+            else if (i == 2) manager.settle(batch[0], none());
+            else if (i == 3) manager.burnRedeemed(batch[0], none());
+            else if (i == 4) manager.burnRedeemedBatch(batch, picks(1));
+            else manager.releaseRedemption(batch[0], none());
+        }
         vm.expectPartialRevert(PaymentRouter.PaymentRouter__OnlyManager.selector);
         router.setStatusWord(0, 0);
         vm.expectPartialRevert(SettlementManager.SettlementManager__OnlyRouter.selector);
         manager.escrow(ALICE, 1);
+        vm.expectPartialRevert(SettlementManager.SettlementManager__OnlyRouter.selector);
+        manager.escrowWithAuthorization(ALICE, 1, a);
         vm.expectPartialRevert(TokenizedCash.TokenizedCash__NotMinter.selector);
         vm.prank(ALICE);
         token.mint(ALICE, 1);
@@ -464,6 +664,9 @@ contract PaymentsTest is Base {
         batch[0].expiresAt = uint64(block.timestamp + 1);
         initiate(batch);
         requireStatus(batch[0], Status.Open, "a fee may be all of it, and a second is enough");
+        batch = one(payment(ALICE, BOB, type(uint96).max, BANK_TO_TOKEN));
+        initiate(batch);
+        requireStatus(batch[0], Status.Open, "as many tokens as there can be");
     }
 
     function test_batchesAreOfOneTo500PaymentsFundedTheSameWay() public {

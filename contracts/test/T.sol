@@ -22,6 +22,8 @@ interface Vm {
     function getNonce(address) external view returns (uint64);
     function computeCreateAddress(address, uint256) external pure returns (address);
     function recordLogs() external;
+    function snapshotState() external returns (uint256);
+    function revertToState(uint256) external returns (bool);
     function snapshotGasLastCall(string calldata, string calldata) external returns (uint256);
     function snapshotValue(string calldata, string calldata, uint256) external;
     function getCode(string calldata) external view returns (bytes memory);

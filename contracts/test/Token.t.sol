@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC7943Fungible} from "../src/IERC7943.sol";
 import {TokenizedCash} from "../src/TokenizedCash.sol";
 import {Base} from "./Base.sol";
@@ -239,6 +240,74 @@ contract TokenTest is Base {
         vm.assertEq(token.balanceOf(CAROL), 6, "and the second");
     }
 
+    function test_sendingManyKeepsEveryRule() public {
+        fund(ALICE, 10);
+        (address[] memory to, uint256[] memory amounts) = (new address[](2), new uint256[](2));
+        (to[0], to[1], amounts[0], amounts[1]) = (BOB, address(0x57A), 1, 1);
+        sendMany(4, to, amounts);
+        to[1] = CAROL;
+        vm.prank(COMPLIANCE);
+        token.freeze(CAROL);
+        sendMany(5, to, amounts);
+        vm.startPrank(COMPLIANCE);
+        token.unfreeze(CAROL);
+        token.freeze(ALICE);
+        sendMany(3, to, amounts);
+        vm.startPrank(COMPLIANCE);
+        token.unfreeze(ALICE);
+        token.setFrozenTokens(ALICE, 9);
+        sendMany(7, to, amounts);
+        vm.prank(GUARDIAN);
+        token.pause();
+        sendMany(1, to, amounts);
+        vm.prank(GUARDIAN);
+        token.unpause();
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(ALICE, 8);
+        amounts[0] = 1 << 96;
+        vm.expectPartialRevert(bytes4(keccak256("ERC20InsufficientBalance(address,uint256,uint256)")));
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+        amounts[0] = 1;
+        vm.expectEmit(address(token));
+        emit IERC20.Transfer(ALICE, BOB, 1);
+        vm.expectEmit(address(token));
+        emit IERC20.Transfer(ALICE, CAROL, 1);
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+        vm.assertEq(token.balanceOf(ALICE), 8, "to the last one that is not frozen");
+        token.unregisterWallet(ALICE);
+        sendMany(2, to, amounts);
+    }
+
+    function sendMany(uint8 code, address[] memory to, uint256[] memory amounts) private {
+        vm.stopPrank();
+        refused(code);
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+    }
+
+    function test_ownersSignatureAllowsOnceUntilItsDeadline() public {
+        uint256 key = 0xD00D;
+        address dora = vm.addr(key);
+        bytes32 permit = keccak256("Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)");
+        uint256 deadline = block.timestamp + 60;
+        bytes32 digest = keccak256(
+            abi.encodePacked(
+                hex"1901", token.DOMAIN_SEPARATOR(), keccak256(abi.encode(permit, dora, CAROL, 7, 0, deadline))
+            )
+        );
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, digest);
+        vm.warp(deadline + 1);
+        vm.expectPartialRevert(bytes4(keccak256("ERC2612ExpiredSignature(uint256)")));
+        token.permit(dora, CAROL, 7, deadline, v, r, s);
+        vm.warp(deadline);
+        token.permit(dora, CAROL, 7, deadline, v, r, s);
+        vm.assertEq(token.allowance(dora, CAROL), 7, "what was signed");
+        vm.expectPartialRevert(bytes4(keccak256("ERC2612InvalidSigner(address,address)")));
+        token.permit(dora, CAROL, 7, deadline, v, r, s);
+    }
+
     function test_complianceTakesWhatIsFrozenAndTheRestStaysFrozen() public {
         fund(ALICE, 10);
         vm.prank(COMPLIANCE);
@@ -247,10 +316,11 @@ contract TokenTest is Base {
         token.freeze(ALICE);
         vm.prank(GUARDIAN);
         token.pause();
+        vm.recordLogs();
         vm.prank(COMPLIANCE);
         vm.assertTrue(token.forcedTransfer(ALICE, BOB, 2), "says that it did");
         vm.assertEq(token.getFrozenTokens(ALICE), 8, "what was free went first");
-        vm.recordLogs();
+        vm.assertEq(vm.getRecordedLogs().length, 2, "so that nothing was unfrozen");
         vm.prank(COMPLIANCE);
         token.forcedTransfer(ALICE, BOB, 3);
         Vm.Log[] memory logs = vm.getRecordedLogs();
@@ -264,6 +334,10 @@ contract TokenTest is Base {
         vm.expectPartialRevert(bytes4(keccak256("ERC20InsufficientBalance(address,uint256,uint256)")));
         vm.prank(COMPLIANCE);
         token.forcedTransfer(ALICE, BOB, 6);
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(ALICE, BOB, 5);
+        vm.assertEq(token.balanceOf(ALICE), 0, "all of it");
+        vm.assertEq(token.getFrozenTokens(ALICE), 0, "leaves nothing frozen");
     }
 
     function test_complianceTakesNothingThatIsHeldForOthersAndGivesOnlyToWhoMayReceive() public {

@@ -1,13 +1,20 @@
 //! The tests tested: the contracts are broken in small ways, one at a time, and something has to notice each.
 //!
-//! A mutant that does not compile, or compiles to what the original compiles to, does not count. Tests run first, because they
-//! take seconds, and invariants only on what the other tests let pass; what all tests let pass goes to the proofs at the end. Only the suites and proofs run that touch the contract that is broken.
-//! The result is written to `contracts/specs/MUTANTS.md`: how many of each source died, who survived, and which mutants broke
-//! each property of `PROPERTIES.md`. A property that no mutant breaks fails the run, and so do too many survivors.
+//! First pass: the mutant is compiled without optimizer, which is quick and changes nothing but gas, and the tests run that call
+//! its contract, the cheap ones first; nearly every mutant dies here, within two seconds. Second pass, for what is left: it is
+//! compiled as it would be deployed, and all tests run that the test command runs on it, as long as there, then the proofs. What
+//! lives on has survived. What gas costs and that the artifacts are no longer what is committed would give nearly every mutant
+//! away; neither counts.
 //!
-//! A run takes the better part of an hour, so what became of each mutant is noted in `target/mutants/fates.json`, and a run
-//! that was stopped goes on from there. A note counts as long as its source is the same and what killed the mutant still
-//! exists; survivors are tried again whenever a test or a proof has changed.
+//! A mutant that compiles to what the original compiles to, or of which `EQUIVALENT` says why no caller can tell it from the
+//! original, is equivalent and does not count; what somebody argued is tested all the same, and the run fails if a test can tell.
+//!
+//! The result is written to `contracts/specs/MUTANTS.md`: how many of each source died, by what, who survived, and which mutants
+//! broke each property of `PROPERTIES.md`. A property that no mutant breaks fails the run, and so do too many survivors.
+//!
+//! What became of each mutant is noted in `target/mutants/fates.json`, and a run that was stopped goes on from there. A note counts
+//! as long as its source is the same and what killed the mutant still exists; survivors are tried again whenever a test or a proof
+//! has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,23 +23,22 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::Mutex;
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{proof, setup, shell};
 
 /// Of a hundred mutants so many have to die.
 const KILLED_PERCENT_MIN: usize = 95;
-const WORKERS: usize = 2;
 /// Each source with the tests and the proofs that run its code.
 const SOURCES: [(&str, &str, &str); 6] = [
     ("AuditAnchor.sol", "AnchorTest", "AnchorProof"),
     ("MultiSigVault.sol", "Vault(Model)?Test", "VaultProof"),
-    ("Payment.sol", "(Payments|Conservation|Events)Test", "PaymentsProof"),
-    ("PaymentRouter.sol", "(Payments|Conservation|Events)Test", "PaymentsProof"),
-    ("SettlementManager.sol", "(Payments|Conservation|Events)Test", "PaymentsProof"),
+    ("Payment.sol", "(Token|Payments|Conservation|Events)Test", "PaymentsProof"),
+    ("PaymentRouter.sol", "(Token|Payments|Conservation|Events)Test", "PaymentsProof"),
+    ("SettlementManager.sol", "(Token|Payments|Conservation|Events)Test", "PaymentsProof"),
     ("TokenizedCash.sol", "(Token|Payments|Conservation|Events|Vault(Model)?)Test", "(Token|Payments)Proof"),
 ];
 const ALL_TESTS: &str = "(Anchor|Vault|VaultModel|Payments|Conservation|Events|Token)Test";
@@ -61,6 +67,40 @@ const SWAPS: [(&str, &str); 21] = [
     ("(!", "("),
 ];
 
+/// Mutants that no caller can tell from the original: file, what the line was, what it became, and why.
+const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
+    (
+        "PaymentRouter.sol",
+        "each = reason != Reason.None && end - begin > 1;",
+        "each = reason != Reason.None && end - begin >= 1;",
+        "a single payment that cannot be funded is tried once more, with the same answer",
+    ),
+    (
+        "PaymentRouter.sol",
+        "each = reason != Reason.None && end - begin > 1;",
+        "each = reason != Reason.None && end + begin > 1;",
+        "a single payment that cannot be funded is tried once more, with the same answer; of more than one the sum is above one, too",
+    ),
+    (
+        "TokenizedCash.sol",
+        "uint248 allowed = allowance_ > type(uint248).max ? type(uint248).max : uint248(allowance_);",
+        "uint248 allowed = allowance_ >= type(uint248).max ? type(uint248).max : uint248(allowance_);",
+        "at the maximum both branches give the maximum",
+    ),
+    (
+        "TokenizedCash.sol",
+        "uint256 frozen = amount > SUPPLY_MAX ? SUPPLY_MAX : amount;",
+        "uint256 frozen = amount >= SUPPLY_MAX ? SUPPLY_MAX : amount;",
+        "at the maximum both branches give the maximum",
+    ),
+    (
+        "TokenizedCash.sol",
+        "return account.balance > account.frozen ? account.balance - account.frozen : 0;",
+        "return account.balance >= account.frozen ? account.balance - account.frozen : 0;",
+        "where they are equal both branches give zero",
+    ),
+];
+
 /// One way to break one line.
 #[derive(Clone)]
 struct Mutant {
@@ -74,71 +114,57 @@ struct Mutant {
 
 #[derive(Clone)]
 enum Fate {
-    /// Does not compile, or is no other program.
-    Void,
+    /// No program.
+    Stillborn,
+    /// Another text of the same program.
+    Equivalent,
     Killed(BTreeSet<String>),
-    /// No test has noticed; what the proofs say is not known yet.
+    /// The first pass has not noticed; what the second says is not known yet.
     Unnoticed,
     Survived,
 }
 
-/// Breaks the contracts in every way, or in one of `every` ways.
-pub(crate) fn run(every: usize) -> Result<()> {
+/// Breaks the contracts in every way.
+pub(crate) fn run() -> Result<()> {
     setup::contracts()?;
     setup::proof_tools()?;
-    let mutants: Vec<Mutant> = all()?.into_iter().step_by(every.max(1)).collect();
-    let notes = Mutex::new(Notes::read()?);
-    let by_tests = |notes: &Notes, mutant: &Mutant| notes.of(mutant).is_none();
-    let by_proofs = |notes: &Notes, mutant: &Mutant| matches!(notes.of(mutant), Some(Fate::Unnoticed));
-    in_parallel(&mutants, &notes, by_tests, Bench::by_tests)?;
-    in_parallel(&mutants, &notes, by_proofs, Bench::by_proofs)?;
-    report(&mutants, &lock(&notes), every)
+    let mutants = all()?;
+    let mut notes = Notes::read()?;
+    let is_untried = |notes: &Notes, mutant: &Mutant| notes.of(mutant).is_none();
+    let is_unnoticed = |notes: &Notes, mutant: &Mutant| matches!(notes.of(mutant), Some(Fate::Unnoticed));
+    pass(&mutants, &mut notes, Build::Quick, is_untried, Bench::by_quick_tests)?;
+    pass(&mutants, &mut notes, Build::Deployed, is_unnoticed, Bench::by_everything)?;
+    report(&mutants, &notes)
 }
 
 /// Writes down what runs so far have found out, without trying anything.
 pub(crate) fn report_so_far() -> Result<()> {
-    report(&all()?, &Notes::read()?, 1)
+    report(&all()?, &Notes::read()?)
 }
 
 /// Tries those mutants of which something is still to be found out.
-fn in_parallel(
+fn pass(
     mutants: &[Mutant],
-    notes: &Mutex<Notes>,
+    notes: &mut Notes,
+    build: Build,
     is_open: impl Fn(&Notes, &Mutant) -> bool,
-    try_one: impl Fn(&mut Bench, &Mutant) -> Result<Fate> + Sync,
+    try_one: impl Fn(&mut Bench, &Mutant) -> Result<Fate>,
 ) -> Result<()> {
-    let open: Vec<&Mutant> = mutants.iter().filter(|mutant| is_open(&lock(notes), mutant)).collect();
+    let mut open: Vec<&Mutant> = mutants.iter().filter(|mutant| is_open(notes, mutant)).collect();
+    // Sources mixed, so that what is known when somebody stops the run speaks for all of them.
+    open.sort_by_key(|mutant| digest(&notes.key(mutant)));
     println!("    {} of {} mutants to try", open.len(), mutants.len());
-    let queue = Mutex::new(open.into_iter());
-    std::thread::scope(|scope| -> Result<()> {
-        let workers: Vec<_> = (0..WORKERS)
-            .map(|number| {
-                let (queue, try_one) = (&queue, &try_one);
-                scope.spawn(move || -> Result<()> {
-                    let mut bench = None;
-                    loop {
-                        // Taken in a statement of its own: a lock in a loop's condition is held while the loop's body runs.
-                        let next = lock(queue).next();
-                        let Some(mutant) = next else { return Ok(()) };
-                        if bench.is_none() {
-                            bench = Some(Bench::new(number)?);
-                        }
-                        let Some(bench) = bench.as_mut() else { return Ok(()) };
-                        let fate = try_one(bench, mutant)?;
-                        println!("    {}", describe(mutant, &fate));
-                        lock(notes).add(mutant, fate)?;
-                    }
-                })
-            })
-            .collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker.join().unwrap_or_else(|_| bail!("a worker of the mutation run panicked"))
-        })
-    })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    if open.is_empty() {
+        return Ok(());
+    }
+    let mut bench = Bench::new(build)?;
+    for mutant in open {
+        let began = Instant::now();
+        let fate = try_one(&mut bench, mutant)?;
+        println!("    {:>5.1} s  {}", began.elapsed().as_secs_f64(), describe(mutant, &fate));
+        notes.add(mutant, &fate)?;
+    }
+    Ok(())
 }
 
 /// What became of each mutant, as far as it is known.
@@ -183,25 +209,32 @@ impl Notes {
 
     fn of(&self, mutant: &Mutant) -> Option<Fate> {
         let note = self.fates.get(&self.key(mutant))?;
-        if note["void"] == true {
-            return Some(Fate::Void);
+        if note["stillborn"] == true {
+            return Some(Fate::Stillborn);
+        }
+        if note["equivalent"] == true {
+            return Some(Fate::Equivalent);
         }
         let killers: BTreeSet<String> =
             note["killed_by"].as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         if killers.is_empty() {
-            let fate = if note["proofs"] == true { Fate::Survived } else { Fate::Unnoticed };
+            let is_done = note["proofs"] == true || (note["proofs"] == false && argued(mutant).is_some());
+            let fate = if is_done { Fate::Survived } else { Fate::Unnoticed };
             return (note["watchers"] == self.watchers.as_str()).then_some(fate);
         }
         let there: BTreeSet<String> = killers.intersection(&self.names).cloned().collect();
         (!there.is_empty()).then_some(Fate::Killed(there))
     }
 
-    fn add(&mut self, mutant: &Mutant, fate: Fate) -> Result<()> {
+    fn add(&mut self, mutant: &Mutant, fate: &Fate) -> Result<()> {
         let note = match fate {
-            Fate::Void => json!({ "void": true }),
+            Fate::Stillborn => json!({ "stillborn": true }),
+            Fate::Equivalent => json!({ "equivalent": true }),
             Fate::Killed(by) => json!({ "killed_by": by }),
             Fate::Unnoticed => json!({ "killed_by": [], "watchers": self.watchers }),
-            Fate::Survived => json!({ "killed_by": [], "watchers": self.watchers, "proofs": true }),
+            Fate::Survived => {
+                json!({ "killed_by": [], "watchers": self.watchers, "proofs": argued(mutant).is_none() })
+            }
         };
         self.fates.insert(self.key(mutant), note);
         let draft = self.file.with_extension("draft");
@@ -224,7 +257,8 @@ fn describe(mutant: &Mutant, fate: &Fate) -> String {
         format!("`{}`", mutant.becomes.trim())
     };
     let fate = match fate {
-        Fate::Void => "void".to_owned(),
+        Fate::Stillborn => "does not compile".to_owned(),
+        Fate::Equivalent => "compiles to the same".to_owned(),
         Fate::Unnoticed => "no test notices".to_owned(),
         Fate::Survived => "SURVIVED".to_owned(),
         Fate::Killed(by) => format!("killed by {}", by.len()),
@@ -241,7 +275,10 @@ fn all() -> Result<Vec<Mutant>> {
         let mut within_body = false;
         for (index, line) in text.lines().enumerate() {
             let code = line.trim_start();
-            if line.starts_with("    function ") || line.starts_with("    constructor") {
+            if ["function ", "constructor", "modifier ", "receive"]
+                .iter()
+                .any(|kind| line.strip_prefix("    ").is_some_and(|line| line.starts_with(kind)))
+            {
                 within_body = true;
             }
             if line == "    }" {
@@ -260,53 +297,73 @@ fn all() -> Result<Vec<Mutant>> {
             }
         }
     }
+    for (file, was, becomes, _) in EQUIVALENT {
+        let is_there = |mutant: &Mutant| {
+            (mutant.file, mutant.was.trim(), mutant.becomes.trim()) == (*file, *was, *becomes)
+        };
+        ensure!(mutants.iter().any(is_there), "`{becomes}` in {file} is called equivalent, and is no mutant");
+    }
     Ok(mutants)
 }
 
 /// What may stand there instead of this line.
-fn of_line(line: &str) -> Vec<String> {
+fn of_line(line: &str) -> BTreeSet<String> {
     let code = line.trim();
-    let mut lines: Vec<String> = Vec::new();
+    let mut lines = BTreeSet::new();
     for (what, instead) in SWAPS {
         for (place, _) in line.match_indices(what) {
-            lines.push(format!("{}{instead}{}", &line[..place], &line[place + what.len()..]));
+            lines.insert(format!("{}{instead}{}", &line[..place], &line[place + what.len()..]));
         }
     }
     if let Some((before, after)) = line.split_once(" onlyRole(") {
         let after = after.split_once(')').map_or("", |(_, after)| after);
-        lines.push(format!("{before}{after}"));
+        lines.insert(format!("{before}{after}"));
     }
     let is_statement = code.ends_with(';') && !code.starts_with("return") && !code.starts_with('}');
     if is_statement {
-        lines.push(String::new());
+        lines.insert(String::new());
     }
     lines
+}
+
+/// How a mutant is compiled.
+#[derive(Clone, Copy)]
+enum Build {
+    /// Without optimizer.
+    Quick,
+    /// As the committed artifacts are.
+    Deployed,
 }
 
 /// A copy of the contracts to break, and a compiler that stays warm.
 struct Bench {
     folder: PathBuf,
+    build: Build,
     compiler: Child,
     ask: ChildStdin,
     answers: BufReader<ChildStdout>,
+    compiler_version: String,
     original: BTreeMap<String, String>,
 }
 
 impl Bench {
-    fn new(number: usize) -> Result<Self> {
+    fn new(build: Build) -> Result<Self> {
         let contracts = shell::root().join("contracts");
-        let folder = shell::root().join(format!("target/mutants/{number}"));
+        let folder = shell::root().join("target/mutants/bench");
         // What forge has compiled stays for the next run.
-        for part in ["src", "test", "proofs", "broken", "artifacts", "cache/fuzz", "cache/invariant"] {
+        for part in ["src", "test", "proofs", "broken", "artifacts"] {
             let _ = fs::remove_dir_all(folder.join(part));
             fs::create_dir_all(folder.join(part))?;
         }
         for part in ["src", "test", "proofs"] {
             for entry in fs::read_dir(contracts.join(part))?.flatten() {
-                fs::copy(entry.path(), folder.join(part).join(entry.file_name()))?;
+                // What is not asked for would be compiled anew each time.
+                if entry.file_name() != "Gas.t.sol" {
+                    fs::copy(entry.path(), folder.join(part).join(entry.file_name()))?;
+                }
             }
         }
-        for file in ["foundry.toml", "solcw.cjs", "forge.cjs"] {
+        for file in ["foundry.toml", "solcw.cjs"] {
             fs::copy(contracts.join(file), folder.join(file))?;
         }
         let modules = folder.join("node_modules");
@@ -319,41 +376,48 @@ impl Bench {
         command.current_dir(&contracts).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut compiler = command.spawn().context("node cannot be run")?;
         let ask = compiler.stdin.take().context("the compiler listens to nobody")?;
-        let answers = BufReader::new(compiler.stdout.take().context("the compiler says nothing")?);
-        let mut bench = Self { folder, compiler, ask, answers, original: BTreeMap::new() };
+        let mut answers = BufReader::new(compiler.stdout.take().context("the compiler says nothing")?);
+        let mut compiler_version = String::new();
+        answers.read_line(&mut compiler_version).context("ask the compiler what it is")?;
+        let mut bench =
+            Self { folder, build, compiler, ask, answers, compiler_version, original: BTreeMap::new() };
         bench.restore()?;
         if !bench.compile("")? {
             bail!("the contracts do not compile");
         }
         bench.original = bench.artifacts()?;
-        let failed = bench.failing_tests(ALL_TESTS, ".")?;
+        let failed = bench.failing_tests(ALL_TESTS, "^(test|invariant)")?;
         if !failed.is_empty() {
             bail!("tests fail before anything is broken: {failed:?}");
         }
         Ok(bench)
     }
 
-    fn by_tests(&mut self, mutant: &Mutant) -> Result<Fate> {
-        if !self.broken(mutant)? {
-            return Ok(Fate::Void);
+    fn by_quick_tests(&mut self, mutant: &Mutant) -> Result<Fate> {
+        if let Some(fate) = self.without_a_test(mutant)? {
+            return Ok(fate);
         }
-        let mut failed = self.failing_tests(mutant.tests, "^test")?;
+        let mut failed = self.failing_tests(mutant.tests, "^test_")?;
         if failed.is_empty() {
-            failed = self.failing_tests(mutant.tests, "^invariant")?;
+            failed = self.failing_tests(mutant.tests, "^(testFuzz_|invariant_)")?;
         }
         Ok(if failed.is_empty() { Fate::Unnoticed } else { Fate::Killed(failed) })
     }
 
-    fn by_proofs(&mut self, mutant: &Mutant) -> Result<Fate> {
-        if !self.broken(mutant)? {
-            return Ok(Fate::Void);
+    /// What somebody argued to be equivalent is spared the proofs, which take minutes each.
+    fn by_everything(&mut self, mutant: &Mutant) -> Result<Fate> {
+        if let Some(fate) = self.without_a_test(mutant)? {
+            return Ok(fate);
         }
-        let failed = proof::refuted(&self.folder, mutant.proofs)?;
+        let mut failed = self.failing_tests(mutant.tests, "^(test|invariant)")?;
+        if failed.is_empty() && argued(mutant).is_none() {
+            failed = proof::refuted(&self.folder, mutant.proofs)?;
+        }
         Ok(if failed.is_empty() { Fate::Survived } else { Fate::Killed(failed) })
     }
 
-    /// Breaks the contracts; false if what came out is no other program.
-    fn broken(&mut self, mutant: &Mutant) -> Result<bool> {
+    /// Breaks the contracts; says so if what came out is no program, or no other.
+    fn without_a_test(&mut self, mutant: &Mutant) -> Result<Option<Fate>> {
         self.restore()?;
         let file = self.folder.join("broken").join(mutant.file);
         let text = fs::read_to_string(&file)?;
@@ -363,7 +427,10 @@ impl Bench {
             .map(|(index, line)| if index + 1 == mutant.line { mutant.becomes.as_str() } else { line })
             .collect();
         fs::write(&file, lines.join("\n"))?;
-        Ok(self.compile(mutant.file)? && self.artifacts()? != self.original)
+        if !self.compile(mutant.file)? {
+            return Ok(Some(Fate::Stillborn));
+        }
+        Ok((self.artifacts()? == self.original).then_some(Fate::Equivalent))
     }
 
     /// Mends what the last mutant broke.
@@ -379,7 +446,11 @@ impl Bench {
 
     /// Compiles the contracts that a file is part of, or all.
     fn compile(&mut self, file: &str) -> Result<bool> {
-        writeln!(self.ask, "{file}").context("the compiler has ended")?;
+        let how = match self.build {
+            Build::Quick => "quick",
+            Build::Deployed => "deployed",
+        };
+        writeln!(self.ask, "{how} {file}").context("the compiler has ended")?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer).context("the compiler has ended")?;
         match answer.trim() {
@@ -398,18 +469,23 @@ impl Bench {
             .collect()
     }
 
-    /// What fails of the tests of some contracts. What they cost is no concern here, nor is the shortest way to fail.
+    /// What fails of the tests of some contracts. What they cost is no concern here, nor is the shortest way to fail, nor how an
+    /// earlier mutant failed.
     fn failing_tests(&self, contracts: &str, tests: &str) -> Result<BTreeSet<String>> {
-        let mut command = shell::command(
-            "node",
-            &["forge.cjs", "test", "--match-contract", contracts, "--match-test", tests],
-        );
+        for memory in ["cache/fuzz", "cache/invariant"] {
+            let _ = fs::remove_dir_all(self.folder.join(memory));
+        }
+        let forge = proof::forge_folder().context("npm has brought no forge for this machine")?.join("forge");
+        let mut command =
+            shell::command(forge, &["test", "--match-contract", contracts, "--match-test", tests]);
         command
             .current_dir(&self.folder)
-            .env("FOUNDRY_FUZZ_RUNS", "64")
-            .env("FOUNDRY_INVARIANT_RUNS", "6")
+            .env("SOLC_VERSION", self.compiler_version.trim())
             .env("FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT", "0")
             .stderr(Stdio::null());
+        if matches!(self.build, Build::Quick) {
+            command.env("FOUNDRY_FUZZ_RUNS", "64").env("FOUNDRY_INVARIANT_RUNS", "6");
+        }
         let output = command.output().context("forge cannot be run")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let mut failed: BTreeSet<String> = text.lines().filter_map(failed_name).collect();
@@ -457,54 +533,81 @@ fn properties() -> Result<Vec<(String, Vec<String>)>> {
     Ok(found)
 }
 
-fn report(mutants: &[Mutant], notes: &Notes, every: usize) -> Result<()> {
+fn report(mutants: &[Mutant], notes: &Notes) -> Result<()> {
     let fates: Vec<(&Mutant, Option<Fate>)> =
         mutants.iter().map(|mutant| (mutant, notes.of(mutant))).collect();
-    let is_open = |fate: &Option<Fate>| matches!(fate, None | Some(Fate::Unnoticed));
-    let open = fates.iter().filter(|(_, fate)| is_open(fate)).count();
+    let count = |is: &dyn Fn(&Mutant, Option<&Fate>) -> bool| {
+        fates.iter().filter(|(mutant, fate)| is(mutant, fate.as_ref())).count()
+    };
+    let is_open = |fate: Option<&Fate>| matches!(fate, None | Some(Fate::Unnoticed));
+    let is_killed = |fate: Option<&Fate>| matches!(fate, Some(Fate::Killed(_)));
+    let survived = |fate: Option<&Fate>| matches!(fate, Some(Fate::Survived));
+    let open = count(&|_, fate| is_open(fate));
     let mut text = String::from(
-        "# The tests, tested\n\nWritten by `cargo xtask contracts mutate`, which breaks the contracts in small ways, one at a time. \
-         Mutants that do not compile or change\nnothing do not count. Killed means that a test failed or, where all passed, that a proof did.\n\n",
+        "# The tests, tested\n\nWritten by `cargo xtask contracts mutate`, which breaks the contracts in small ways, one at a time: \
+         an operator, a truth value, a modifier, a\nstatement. Killed means that a test failed or, where all passed, an invariant or \
+         a proof did. Gas snapshots and the comparison with the committed\nartifacts, which would notice nearly everything, do not count.\n\
+         Mutants that do not compile or are equivalent to the original do not count.\n\n",
     );
-    if every > 1 {
-        writeln!(text, "This run took one mutant in {every}.\n")?;
-    }
     if open > 0 {
         writeln!(
             text,
-            "Of {open} mutants it is not known yet: `cargo xtask contracts mutate` goes on with them.\n"
+            "**This run is not complete.** Of {open} mutants it is not known yet what becomes of them; `cargo xtask contracts mutate` goes on with them. It takes\n\
+             them in an order that mixes the sources.\n"
         )?;
     }
     text.push_str(
-        "| source | mutants | killed | survived | not known yet |\n| --- | --- | --- | --- | --- |\n",
+        "| source | mutants | killed | by tests | by invariants or proofs alone | survived | tests let live, proofs not asked | equivalent | do not compile | not tried |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    let (mut of_all, mut killed_of_all) = (0, 0);
+    let is_by_test = |name: &String| name.starts_with("test") || name == "setUp";
+    let mut row = |name: &str, of_file: &dyn Fn(&Mutant) -> bool| {
+        let of = |is: &dyn Fn(&Mutant, Option<&Fate>) -> bool| {
+            count(&|mutant, fate| of_file(mutant) && is(mutant, fate))
+        };
+        let killed = of(&|_, fate| is_killed(fate));
+        let by_tests = of(&|_, fate| matches!(fate, Some(Fate::Killed(by)) if by.iter().any(is_by_test)));
+        let survivors = of(&|mutant, fate| survived(fate) && argued(mutant).is_none());
+        let equivalent = of(&|mutant, fate| {
+            matches!(fate, Some(Fate::Equivalent)) || (survived(fate) && argued(mutant).is_some())
+        });
+        let waiting = of(&|_, fate| matches!(fate, Some(Fate::Unnoticed)));
+        let counted = killed + survivors + waiting;
+        writeln!(
+            text,
+            "| {name} | {counted} | {killed} ({:.1} %) | {by_tests} | {} | {survivors} | {waiting} | {equivalent} | {} | {} |",
+            killed as f64 * 100.0 / counted.max(1) as f64,
+            killed - by_tests,
+            of(&|_, fate| matches!(fate, Some(Fate::Stillborn))),
+            of(&|_, fate| fate.is_none()),
+        )
+        .map(|()| (killed, counted))
+    };
     for (file, ..) in SOURCES {
-        let of_file = || fates.iter().filter(|(mutant, _)| mutant.file == file);
-        let killed = of_file().filter(|(_, fate)| matches!(fate, Some(Fate::Killed(_)))).count();
-        let survived = of_file().filter(|(_, fate)| matches!(fate, Some(Fate::Survived))).count();
-        let open = of_file().filter(|(_, fate)| is_open(fate)).count();
-        writeln!(text, "| `{file}` | {} | {killed} | {survived} | {open} |", killed + survived)?;
-        of_all += killed + survived;
-        killed_of_all += killed;
+        row(&format!("`{file}`"), &|mutant| mutant.file == file)?;
     }
-    let percent = |part: usize| part as f64 * 100.0 / of_all.max(1) as f64;
-    writeln!(
-        text,
-        "| **all** | **{of_all}** | **{killed_of_all}** ({:.1} %) | **{}** | **{open}** |",
-        percent(killed_of_all),
-        of_all - killed_of_all
-    )?;
+    let (killed, counted) = row("**all**", &|_| true)?;
     text.push_str("\n## Survivors\n\n");
-    for (mutant, _) in fates.iter().filter(|(_, fate)| matches!(fate, Some(Fate::Survived))) {
-        let becomes = if mutant.becomes.is_empty() { "(nothing)" } else { mutant.becomes.trim() };
-        writeln!(text, "- `{}:{}`: `{}` became `{becomes}`", mutant.file, mutant.line, mutant.was.trim())?;
+    let survivors = fates.iter().filter(|(mutant, fate)| survived(fate.as_ref()) && argued(mutant).is_none());
+    let survivors: Vec<String> = survivors.map(|(mutant, _)| format!("- {}", change(mutant))).collect();
+    text.push_str(&if survivors.is_empty() { "None.".to_owned() } else { survivors.join("\n") });
+    text.push_str(
+        "\n\n## Equivalent\n\nNo caller can tell these from the original. Those without a reason compile to the same bytes; the others \
+         passed all tests.\n\n",
+    );
+    for (mutant, fate) in &fates {
+        match (fate, argued(mutant)) {
+            (Some(Fate::Equivalent), _) => writeln!(text, "- {}", change(mutant))?,
+            (Some(Fate::Survived), Some(why)) => writeln!(text, "- {}: {why}", change(mutant))?,
+            _ => {}
+        }
     }
     text.push_str("\n## Mutants that broke each property\n\n| property | mutants |\n| --- | --- |\n");
     let mut unbroken = Vec::new();
     for (number, names) in properties()? {
-        let breaks = |fate: &Option<Fate>| matches!(fate, Some(Fate::Killed(by)) if names.iter().any(|name| by.contains(name)));
-        let broken_by = fates.iter().filter(|(_, fate)| breaks(fate)).count();
+        let broken_by = count(
+            &|_, fate| matches!(fate, Some(Fate::Killed(by)) if names.iter().any(|name| by.contains(name))),
+        );
         writeln!(text, "| {number} | {broken_by} |")?;
         if broken_by == 0 {
             unbroken.push(number);
@@ -512,15 +615,37 @@ fn report(mutants: &[Mutant], notes: &Notes, every: usize) -> Result<()> {
     }
     let file = Path::new("contracts/specs/MUTANTS.md");
     fs::write(shell::root().join(file), text).context("write the result")?;
-    println!("    {killed_of_all} of {of_all} mutants killed; see {}", file.display());
+    println!("    {killed} of {counted} mutants killed; see {}", file.display());
     if open > 0 {
         return Ok(());
     }
-    if killed_of_all * 100 < of_all * KILLED_PERCENT_MIN {
+    let told_apart: Vec<String> = fates
+        .iter()
+        .filter(|(mutant, fate)| argued(mutant).is_some() && is_killed(fate.as_ref()))
+        .map(|(mutant, _)| change(mutant))
+        .collect();
+    if !told_apart.is_empty() {
+        bail!("called equivalent, and something can tell:\n  {}", told_apart.join("\n  "));
+    }
+    if killed * 100 < counted * KILLED_PERCENT_MIN {
         bail!("fewer than {KILLED_PERCENT_MIN} of 100 mutants were noticed");
     }
     if !unbroken.is_empty() {
         bail!("no mutant broke property {}", unbroken.join(", "));
     }
     Ok(())
+}
+
+/// Where, and what became what.
+fn change(mutant: &Mutant) -> String {
+    let becomes = if mutant.becomes.is_empty() { "(nothing)" } else { mutant.becomes.trim() };
+    format!("`{}:{}`: `{}` became `{becomes}`", mutant.file, mutant.line, mutant.was.trim())
+}
+
+/// Why no caller can tell this mutant from the original, if somebody says so.
+fn argued(mutant: &Mutant) -> Option<&'static str> {
+    let is_it = |(file, was, becomes, _): &&(&str, &str, &str, &str)| {
+        (*file, *was, *becomes) == (mutant.file, mutant.was.trim(), mutant.becomes.trim())
+    };
+    EQUIVALENT.iter().find(is_it).map(|(.., why)| *why)
 }

@@ -149,7 +149,7 @@ fn tool(name: &str, arguments: &[&str]) -> Command {
 }
 
 /// Where npm put the forge of this machine.
-fn forge_folder() -> Option<PathBuf> {
+pub(crate) fn forge_folder() -> Option<PathBuf> {
     let scope = shell::root().join("contracts/node_modules/@foundry-rs");
     let packages = fs::read_dir(scope).ok()?.flatten().map(|package| package.path().join("bin"));
     packages.into_iter().find(|folder| folder.join("forge").is_file())
