@@ -29,6 +29,11 @@ impl Refusal {
         Self { code, detail: None, errors: Vec::new() }
     }
 
+    /// A part of the address that is none of its kind.
+    pub(crate) fn parameter(error: impl std::fmt::Display) -> Self {
+        Self::new(ErrorCode::InvalidParameter).detail(error.to_string())
+    }
+
     pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self

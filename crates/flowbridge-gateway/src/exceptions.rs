@@ -355,11 +355,9 @@ async fn answer(
 ) -> Answer {
     only_operators(caller)?;
     let exception = read_id(id)?;
-    let decision = DecisionId::parse(decision_id)
-        .map_err(|error| Refusal::new(ErrorCode::InvalidParameter).detail(error.to_string()))?;
-    let route = if verdict == Verdict::Confirmed { CONFIRM } else { REJECT };
-    let key = caller.keyed(headers, ("POST", route), &[id, decision_id], &[])?;
-    keyed::once(gateway, &key, made(StatusCode::OK), async |tx| {
+    let decision = DecisionId::parse(decision_id).map_err(Refusal::parameter)?;
+    let ids = [id.as_str(), decision_id.as_str()];
+    keyed::answer_proposal(gateway, (caller, headers), [CONFIRM, REJECT], &ids, verdict, async |tx| {
         let by = caller.client_id();
         let answered = rows::answer(tx, (exception, decision), verdict, by, gateway.now()).await?;
         Ok(shown_decision(&answered.map_err(refused)?))
@@ -372,8 +370,7 @@ const fn made(status: StatusCode) -> keyed::Made<'static> {
 }
 
 fn read_id(id: &str) -> Result<ExceptionId, Refusal> {
-    ExceptionId::parse(id)
-        .map_err(|error| Refusal::new(ErrorCode::InvalidParameter).detail(error.to_string()))
+    ExceptionId::parse(id).map_err(Refusal::parameter)
 }
 
 fn refused(why: DecisionRefusal) -> Refusal {
@@ -550,7 +547,7 @@ pub(crate) async fn confirm_reset(
     caller: Caller,
     headers: HeaderMap,
 ) -> Answer {
-    answer_reset(&gateway, &caller, &headers, true).await
+    answer_reset(&gateway, &caller, &headers, Verdict::Confirmed).await
 }
 
 /// Reject that minting and payouts go on
@@ -562,17 +559,17 @@ pub(crate) async fn reject_reset(
     caller: Caller,
     headers: HeaderMap,
 ) -> Answer {
-    answer_reset(&gateway, &caller, &headers, false).await
+    answer_reset(&gateway, &caller, &headers, Verdict::Rejected).await
 }
 
-async fn answer_reset(gateway: &Gateway, caller: &Caller, headers: &HeaderMap, confirmed: bool) -> Answer {
+async fn answer_reset(gateway: &Gateway, caller: &Caller, headers: &HeaderMap, verdict: Verdict) -> Answer {
     only_operators(caller)?;
-    let (route, state) = if confirmed { (RESET_CONFIRM, "reset") } else { (RESET_REJECT, "reset_rejected") };
-    let key = caller.keyed(headers, ("POST", route), &[], &[])?;
-    keyed::once(gateway, &key, made(StatusCode::OK), async |tx| {
+    let routes = [RESET_CONFIRM, RESET_REJECT];
+    keyed::answer_proposal(gateway, (caller, headers), routes, &[], verdict, async |tx| {
+        let confirmed = verdict == Verdict::Confirmed;
         let answered = breaker::answer_reset(tx, confirmed, caller.client_id(), gateway.now()).await?;
         answered.map_err(breaker_refused)?;
-        Ok(ResetNoted { state })
+        Ok(ResetNoted { state: if confirmed { "reset" } else { "reset_rejected" } })
     })
     .await
 }

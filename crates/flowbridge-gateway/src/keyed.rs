@@ -2,10 +2,12 @@
 
 use crate::Gateway;
 use crate::answer::{Answer, Refusal, kept};
-use axum::http::StatusCode;
+use crate::caller::Caller;
+use axum::http::{HeaderMap, StatusCode};
 use flowbridge_api::problem::ErrorCode;
 use flowbridge_security::sealing::{Sealed, SealingKeys};
 use flowbridge_store::accept::{KeptAnswer, Keyed, KeyedRequest, keep, take_key};
+use flowbridge_store::review::Verdict;
 use flowbridge_store::{StoreError, Tx};
 use serde::Serialize;
 
@@ -47,6 +49,21 @@ pub(crate) async fn once<T: Serialize>(
     }
     tx.commit().await?;
     Ok(kept(answer, false, made.collection))
+}
+
+/// Answers what somebody has proposed, at the route for yes or the one for no. `ids` are those in the route: which proposal.
+pub(crate) async fn answer_proposal<T: Serialize>(
+    gateway: &Gateway,
+    (caller, headers): (&Caller, &HeaderMap),
+    [confirm, reject]: [&str; 2],
+    ids: &[&str],
+    verdict: Verdict,
+    work: impl AsyncFnOnce(&Tx) -> Result<T, Refusal>,
+) -> Answer {
+    let route = if verdict == Verdict::Confirmed { confirm } else { reject };
+    let key = caller.keyed(headers, ("POST", route), ids, &[])?;
+    let made = Made { status: StatusCode::OK, collection: route, is_secret: false };
+    once(gateway, &key, made, work).await
 }
 
 /// The first byte of a sealed answer; JSON never begins with it. The id of its key and what is sealed follow.

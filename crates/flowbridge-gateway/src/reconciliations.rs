@@ -344,12 +344,10 @@ pub(crate) async fn ask(
     let day = show_instant(now).chars().take(10).collect::<String>();
     let made = keyed::Made { status: StatusCode::ACCEPTED, collection: RUNS, is_secret: false };
     let answer = keyed::once(&gateway, &key, made, async |tx| {
-        let mut data = Vec::with_capacity(scopes.len());
-        for scope in &scopes {
-            let id = rows::ask_in(tx, (scope, &day), caller.client_id(), now).await?;
-            data.push(AskedRun { id: id.to_string(), scope: scope.clone(), state: "asked" });
-        }
-        Ok(AskedBody { data })
+        let asked = rows::ask(tx, &scopes, (false, &day), caller.client_id(), now).await?;
+        let shown =
+            |(scope, id): (String, ReconciliationId)| AskedRun { id: id.to_string(), scope, state: "asked" };
+        Ok(AskedBody { data: asked.into_iter().map(shown).collect() })
     })
     .await;
     gateway.parts.wake.ring(Work::Reconciliations);
@@ -405,21 +403,23 @@ pub(crate) async fn show(State(gateway): State<Gateway>, caller: Caller, Path(id
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReportQuery {
-    /// `html`, `json`, `matches_csv` or `breaks_csv`; `html` if it is not given
+    /// `html`, `json`, `matches_csv`, `breaks_csv`, `pdf` or `camt`; `html` if it is not given
     format: Option<String>,
 }
 
-const FORMATS: [(&str, &str); 4] = [
+const FORMATS: [(&str, &str); 6] = [
     ("html", "text/html; charset=utf-8"),
     ("json", "application/json"),
     ("matches_csv", "text/csv; charset=utf-8"),
     ("breaks_csv", "text/csv; charset=utf-8"),
+    ("pdf", "application/pdf"),
+    ("camt", "application/xml"),
 ];
 
 /// Read the report of a reconciliation
 #[utoipa::path(get, path = "/v1/reconciliations/{id}/report", operation_id = "get_reconciliation_report", tag = "reconciliation",
     params(("id" = String, Path, description = "The reconciliation"), ReportQuery),
-    responses((status = 200, description = "The report, as it was made with the run", content((String = "text/html"), (String = "application/json"), (String = "text/csv"))),
+    responses((status = 200, description = "The report, as it was made with the run", content((String = "text/html"), (String = "application/json"), (String = "text/csv"), (String = "application/pdf"), (String = "application/xml"))),
         crate::openapi::Refusals))]
 pub(crate) async fn report(
     State(gateway): State<Gateway>,
@@ -430,7 +430,8 @@ pub(crate) async fn report(
     only_operators(&caller)?;
     let wanted = query.format.as_deref().unwrap_or("html");
     let (format, kind) = FORMATS.into_iter().find(|(format, _)| *format == wanted).ok_or_else(|| {
-        Refusal::new(ErrorCode::InvalidParameter).detail("format is html, json, matches_csv or breaks_csv")
+        Refusal::new(ErrorCode::InvalidParameter)
+            .detail("format is html, json, matches_csv, breaks_csv, pdf or camt")
     })?;
     let body = rows::report(&gateway.parts.db, read_id(&id)?, format).await?;
     let body = body.ok_or_else(|| {
@@ -448,8 +449,7 @@ pub(crate) async fn report(
 }
 
 fn read_id(id: &str) -> Result<ReconciliationId, Refusal> {
-    ReconciliationId::parse(id)
-        .map_err(|error| Refusal::new(ErrorCode::InvalidParameter).detail(error.to_string()))
+    ReconciliationId::parse(id).map_err(Refusal::parameter)
 }
 
 fn shown_run(run: Run) -> RunBody {

@@ -119,12 +119,9 @@ async fn answer(
     verdict: Verdict,
 ) -> Answer {
     let payment = reviewed_by(caller, id)?;
-    let review = ReviewId::parse(review_id)
-        .map_err(|error| Refusal::new(ErrorCode::InvalidParameter).detail(error.to_string()))?;
-    let route = if verdict == Verdict::Confirmed { CONFIRM } else { REJECT };
-    let key = caller.keyed(headers, ("POST", route), &[id, review_id], &[])?;
-    let made = keyed::Made { status: StatusCode::OK, collection: REVIEWS, is_secret: false };
-    let answer = keyed::once(gateway, &key, made, async |tx| {
+    let review = ReviewId::parse(review_id).map_err(Refusal::parameter)?;
+    let (routes, ids) = ([CONFIRM, REJECT], [id.as_str(), review_id.as_str()]);
+    let answer = keyed::answer_proposal(gateway, (caller, headers), routes, &ids, verdict, async |tx| {
         let by = caller.client_id();
         let answered = review::answer(tx, (payment, review), verdict, by, gateway.now()).await?;
         Ok(shown(&answered.map_err(refused)?))
@@ -142,7 +139,7 @@ fn reviewed_by(caller: &Caller, id: &str) -> Result<PaymentId, Refusal> {
     if caller.participant().is_some() {
         return Err(Refusal::new(ErrorCode::Forbidden).detail("only operators review payments"));
     }
-    PaymentId::parse(id).map_err(|error| Refusal::new(ErrorCode::InvalidParameter).detail(error.to_string()))
+    PaymentId::parse(id).map_err(Refusal::parameter)
 }
 
 fn refused(why: ReviewRefusal) -> Refusal {

@@ -9,6 +9,7 @@ use crate::model::Open;
 use crate::prepare::{FastMap, Pair, Side};
 use crate::text;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// What the keys tolerate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,23 +81,35 @@ pub(crate) struct Candidate {
     pub(crate) bank: u32,
 }
 
-/// Bank lines by a key and then by amount.
+/// Bank lines by a key and then by amount. A key's amounts lie side by side, since they are searched for every record.
 struct Index {
-    /// Key, amount, line.
-    rows: Vec<(u64, i64, u32)>,
+    stretches: FastMap<u64, Range<u32>>,
+    amounts: Vec<i64>,
+    lines: Vec<u32>,
 }
 
 impl Index {
+    /// Of rows of key, amount and line.
     fn new(mut rows: Vec<(u64, i64, u32)>) -> Self {
         rows.sort_unstable();
         rows.dedup();
-        Self { rows }
+        let mut stretches: FastMap<u64, Range<u32>> = FastMap::default();
+        for (place, (key, ..)) in rows.iter().enumerate() {
+            let place = place as u32;
+            stretches.entry(*key).or_insert(place..place).end = place + 1;
+        }
+        let (amounts, lines) = rows.into_iter().map(|(_, amount, line)| (amount, line)).unzip();
+        Self { stretches, amounts, lines }
     }
 
-    fn between(&self, key: u64, low: i64, high: i64) -> &[(u64, i64, u32)] {
-        let from = self.rows.partition_point(|row| (row.0, row.1) < (key, low));
-        let count = self.rows[from..].partition_point(|row| (row.0, row.1) <= (key, high));
-        &self.rows[from..from + count]
+    /// Amount and line of those of a key whose amount is from `low` to `high`.
+    fn between(&self, key: u64, low: i64, high: i64) -> impl Iterator<Item = (i64, u32)> {
+        let stretch = self.stretches.get(&key).cloned().unwrap_or_default();
+        let (start, end) = (stretch.start as usize, stretch.end as usize);
+        let amounts = &self.amounts[start..end];
+        let from = amounts.partition_point(|amount| *amount < low);
+        let to = from + amounts[from..].partition_point(|amount| *amount <= high);
+        amounts[from..to].iter().copied().zip(self.lines[start + from..start + to].iter().copied())
     }
 }
 
@@ -185,7 +198,7 @@ impl<'a> Keys<'a> {
         let tolerance = self.blocking.tolerance(amount);
         let (low, high) = (amount.saturating_sub(tolerance), amount.saturating_add(tolerance));
         let exact = self.amounts.between(0, amount, amount);
-        self.nearest_in_time(record, exact.iter().map(|row| row.2), near);
+        self.nearest_in_time(record, exact.map(|(_, line)| line), near);
         near.iter().for_each(|(_, line)| add(*line));
         if ledger.iban[record] != 0 {
             self.nearest_in_amount(record, self.ibans.between(ledger.iban[record], low, high), near);
@@ -220,12 +233,17 @@ impl<'a> Keys<'a> {
         self.cut(near);
     }
 
-    fn nearest_in_amount(&self, record: usize, rows: &[(u64, i64, u32)], near: &mut Vec<(i64, u32)>) {
+    fn nearest_in_amount(
+        &self,
+        record: usize,
+        rows: impl Iterator<Item = (i64, u32)>,
+        near: &mut Vec<(i64, u32)>,
+    ) {
         let (day, amount) = (self.pair.ledger.booked_on[record], self.pair.ledger.minor_units[record]);
         near.clear();
-        near.extend(rows.iter().filter_map(|(_, other, line)| {
-            let lag = self.pair.bank.booked_on[*line as usize].days_since(day);
-            self.blocking.is_near_in_time(lag).then(|| (other.saturating_sub(amount).saturating_abs(), *line))
+        near.extend(rows.filter_map(|(other, line)| {
+            let lag = self.pair.bank.booked_on[line as usize].days_since(day);
+            self.blocking.is_near_in_time(lag).then(|| (other.saturating_sub(amount).saturating_abs(), line))
         }));
         self.cut(near);
     }

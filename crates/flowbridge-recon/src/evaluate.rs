@@ -8,7 +8,7 @@ use crate::feedback::{Ruling, Verdict};
 use crate::gate;
 use crate::generate::{self, Books, Habits, Recipe};
 use crate::model::Model;
-use crate::public::{self, Labelled, ReadPublicSetError, Score};
+use crate::public::{self, PublicSet, ReadPublicSetError, Score};
 use crate::text;
 use crate::train::{self, Comparison, RetrainError};
 use serde::Serialize;
@@ -28,11 +28,11 @@ pub struct PublicFigures {
 
 /// Evaluates on the public set where `folder`, or `splink-transactions` in it, holds its two files.
 pub fn public_set(folder: &Path, threads: usize) -> Result<Option<PublicFigures>, ReadPublicSetError> {
-    let Some([origin, destination]) = read_public_set(folder)? else { return Ok(None) };
+    let Some(set) = read_public_set(folder)? else { return Ok(None) };
     Ok(Some(PublicFigures {
-        records: [origin.records.len(), destination.records.len()],
-        unsupervised: public::unsupervised(&origin, &destination, threads),
-        labelled: public::labelled(&origin, &destination, threads),
+        records: set.records(),
+        unsupervised: set.unsupervised(threads),
+        labelled: set.labelled(threads),
     }))
 }
 
@@ -41,18 +41,17 @@ pub fn public_unsupervised(
     folder: &Path,
     threads: usize,
 ) -> Result<Option<(usize, Score)>, ReadPublicSetError> {
-    let Some([origin, destination]) = read_public_set(folder)? else { return Ok(None) };
-    let score = public::unsupervised(&origin, &destination, threads);
-    Ok(Some((origin.records.len() + destination.records.len(), score)))
+    let Some(set) = read_public_set(folder)? else { return Ok(None) };
+    Ok(Some((set.records().into_iter().sum(), set.unsupervised(threads))))
 }
 
-fn read_public_set(folder: &Path) -> Result<Option<[Labelled; 2]>, ReadPublicSetError> {
+fn read_public_set(folder: &Path) -> Result<Option<PublicSet>, ReadPublicSetError> {
     let names = ["transactions_origin.parquet", "transactions_destination.parquet"];
     let folder = [folder.to_path_buf(), folder.join("splink-transactions")]
         .into_iter()
         .find(|folder| names.iter().all(|name| folder.join(name).is_file()));
     let Some(folder) = folder else { return Ok(None) };
-    Ok(Some([public::read(&folder.join(names[0]))?, public::read(&folder.join(names[1]))?]))
+    Ok(Some(public::read(&folder.join(names[0]), &folder.join(names[1]))?))
 }
 
 /// Figures on synthetic books of one noise level, pooled over seeds.

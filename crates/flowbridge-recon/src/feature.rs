@@ -56,8 +56,8 @@ pub(crate) const KNOWN_FEES: [i64; 12] =
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     record: Option<u32>,
-    /// How many lines begin like the record, by the number of letters.
-    beginnings: Vec<u32>,
+    /// Where in the order of narratives the lines stand that begin like the record, by the number of letters.
+    beginnings: Vec<std::ops::Range<u32>>,
     /// What each of its words is worth, and all of them.
     weights: Vec<f32>,
     weight: f32,
@@ -72,6 +72,7 @@ impl Scratch {
         let place = record as usize;
         self.record = Some(record);
         self.beginnings.clear();
+        self.beginnings.push(0..pair.bank.len() as u32);
         self.weights.clear();
         self.weights.extend(pair.ledger.tokens.of(place).iter().map(|token| {
             let count = pair.word_count.get(token).copied().unwrap_or(0) as f32;
@@ -84,16 +85,15 @@ impl Scratch {
             .map_or(0.0, |count| (*count as f32).ln());
     }
 
+    /// How many lines begin with that many of the record's letters. Those that begin with one letter more stand among them.
     fn beginning(&mut self, pair: &Pair, record: u32, letters: usize) -> u32 {
-        if self.beginnings.len() <= letters {
-            self.beginnings.resize(letters + 1, u32::MAX);
+        let own = pair.ledger.narrative.of(record as usize);
+        while self.beginnings.len() <= letters {
+            let known = self.beginnings.len() - 1;
+            let next = pair.narrow(self.beginnings[known].clone(), known, own[known]);
+            self.beginnings.push(next);
         }
-        let count = &mut self.beginnings[letters];
-        if *count == u32::MAX {
-            let prefix = &pair.ledger.narrative.of(record as usize)[..letters];
-            *count = pair.lines_beginning_with(prefix) as u32;
-        }
-        *count
+        self.beginnings[letters].len() as u32
     }
 
     /// The share of the record's words that a line has too, rare words counting more.

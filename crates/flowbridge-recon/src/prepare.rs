@@ -8,6 +8,7 @@ use crate::record::Record;
 use crate::text;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 
 /// Shortest run of digits that is taken for an invoice number.
 pub(crate) const INVOICE_DIGITS_MIN: usize = 6;
@@ -189,7 +190,7 @@ pub(crate) struct Pair {
     pub(crate) amount_count: FastMap<u64, u32>,
     /// How often each name occurs in the ledger.
     pub(crate) name_count: FastMap<u64, u32>,
-    /// Positions of the bank's lines, by narrative: the number of lines that begin alike is the width of a range.
+    /// The bank's lines in the order of their narratives: the number of lines that begin alike is the width of a range.
     pub(crate) by_narrative: Vec<u32>,
 }
 
@@ -207,19 +208,36 @@ impl Pair {
         for record in 0..ledger.len() {
             *name_count.entry(text::hash64(ledger.name.of(record))).or_insert(0) += 1;
         }
-        let mut by_narrative: Vec<u32> = (0..bank.len() as u32).collect();
-        by_narrative.sort_by(|a, b| {
-            bank.narrative.of(*a as usize).cmp(bank.narrative.of(*b as usize)).then(a.cmp(b))
-        });
+        let by_narrative = by_narrative(&bank);
         Self { ledger, bank, word_count, amount_count, name_count, by_narrative }
     }
 
-    /// How many of the bank's narratives begin with `prefix`.
-    pub(crate) fn lines_beginning_with(&self, prefix: &[u8]) -> usize {
-        let narrative = |index: &u32| self.bank.narrative.of(*index as usize);
-        let from = self.by_narrative.partition_point(|index| narrative(index) < prefix);
-        self.by_narrative[from..].partition_point(|index| narrative(index).starts_with(prefix))
+    /// Of the narratives in a stretch of their order, which all begin with the same `place` letters, those whose next letter
+    /// is `letter`.
+    pub(crate) fn narrow(&self, stretch: Range<u32>, place: usize, letter: u8) -> Range<u32> {
+        let lines = &self.by_narrative[stretch.start as usize..stretch.end as usize];
+        let next = |line: &u32| self.bank.narrative.of(*line as usize).get(place);
+        let from = lines.partition_point(|line| next(line) < Some(&letter));
+        let count = lines[from..].partition_point(|line| next(line) == Some(&letter));
+        let from = stretch.start + from as u32;
+        from..from + count as u32
     }
+}
+
+/// The lines in the order of their narratives. Most differ within the first eight letters, which compare as one number.
+fn by_narrative(bank: &Side) -> Vec<u32> {
+    let narrative = |line: u32| bank.narrative.of(line as usize);
+    let mut lines: Vec<(u64, u32)> = (0..bank.len() as u32)
+        .map(|line| {
+            let mut first = [0; 8];
+            first.iter_mut().zip(narrative(line)).for_each(|(first, letter)| *first = *letter);
+            (u64::from_be_bytes(first), line)
+        })
+        .collect();
+    lines.sort_unstable_by(|(first, a), (other, b)| {
+        first.cmp(other).then_with(|| narrative(*a).cmp(narrative(*b))).then(a.cmp(b))
+    });
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 fn push_compact(text: &str, out: &mut Vec<u8>) {

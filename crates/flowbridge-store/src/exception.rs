@@ -58,6 +58,13 @@ statements! {
         and exists (select from recon_decision decision join recon_verdict verdict on verdict.decision_id = decision.id
             where decision.exception_id = found.id and decision.decision = 'reject' and verdict.verdict = 'confirmed')";
 
+    RULED = "select found.kind, found.subject, found.about, found.contra is not null and found.correction <> 0 as has_entry,
+            decision.decision, decision.partner, decision.reason,
+            decision.proposed_by, verdict.given_at
+        from recon_verdict verdict join recon_decision decision on decision.id = verdict.decision_id
+            join recon_exception found on found.id = decision.exception_id
+        where found.scope = $1 and verdict.verdict = 'confirmed' order by verdict.given_at, decision.id";
+
     LIST = concat!("select ", exception_columns!(), " from recon_exception
         where ($1::text is null or scope = $1) and ($2::text is null or state = $2) and ($3::text is null or kind = $3)
             and ($4::uuid is null or id < $4) and ($5::uuid is null or id = $5)
@@ -237,6 +244,29 @@ pub struct Comment {
     pub text: String,
 }
 
+/// What two people have decided about an exception: evidence for the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruled {
+    /// The exception's kind.
+    pub kind: String,
+    /// What it is known by.
+    pub subject: String,
+    /// The records without a partner that it was about.
+    pub records: Vec<RecordKey>,
+    /// Would accepting it post an entry, because they have no partner?
+    pub has_entry: bool,
+    /// What was decided.
+    pub decision: DecisionKind,
+    /// The record that they belong to, for a rematch.
+    pub partner: Option<RecordKey>,
+    /// Why.
+    pub reason: String,
+    /// Who proposed it.
+    pub by: String,
+    /// When it was confirmed.
+    pub at: Timestamp,
+}
+
 /// Why nothing was proposed or decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecisionRefusal {
@@ -260,6 +290,9 @@ pub enum DecisionRefusal {
 
 /// The kind of exception that is a match for a person to confirm.
 pub const TO_CONFIRM: &str = "to_confirm";
+
+/// The kind of exception that is a match taken without a person, for people to look at afterwards.
+pub const TO_AUDIT: &str = "to_audit";
 
 /// Opens what a run found, and closes what it no longer found.
 pub(crate) async fn record(
@@ -340,6 +373,28 @@ pub async fn refused_pairs(db: &Db, scope: &str) -> Result<Vec<String>, StoreErr
         .iter()
         .map(|row| Ok(row.try_get("subject")?))
         .collect()
+}
+
+/// What two people have decided in a scope, oldest first.
+pub(crate) async fn ruled(tx: &Tx, scope: &str) -> Result<Vec<Ruled>, StoreError> {
+    let mut ruled = Vec::new();
+    for row in tx.query(RULED, &[&scope]).await? {
+        let decision: &str = row.try_get("decision")?;
+        let partner: Option<&str> = row.try_get("partner")?;
+        ruled.push(Ruled {
+            kind: row.try_get("kind")?,
+            subject: row.try_get("subject")?,
+            records: records_in(&row.try_get("about")?),
+            has_entry: row.try_get("has_entry")?,
+            decision: DecisionKind::parse(decision)
+                .ok_or_else(|| StoreError::Corrupt(format!("decision {decision} in scope {scope}")))?,
+            partner: partner.and_then(RecordKey::parse),
+            reason: row.try_get("reason")?,
+            by: row.try_get("proposed_by")?,
+            at: row.try_get::<_, At>("given_at")?.0,
+        });
+    }
+    Ok(ruled)
 }
 
 /// What matches leave over and no entry has put right yet, per currency.
@@ -601,7 +656,11 @@ async fn carry_out(
 }
 
 fn records_of(exception: &Exception) -> Vec<RecordKey> {
-    let records = exception.about.get("records").and_then(Value::as_array).into_iter().flatten();
+    records_in(&exception.about)
+}
+
+fn records_in(about: &Value) -> Vec<RecordKey> {
+    let records = about.get("records").and_then(Value::as_array).into_iter().flatten();
     records.filter_map(Value::as_str).filter_map(RecordKey::parse).collect()
 }
 
@@ -632,14 +691,6 @@ fn read(row: &Row) -> Result<Exception, StoreError> {
 fn read_decision(row: &Row) -> Result<Decision, StoreError> {
     let id = DecisionId::from_uuid(row.try_get("id")?);
     let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of decision {id}"));
-    let verdict = match row.try_get::<_, Option<&str>>("verdict")? {
-        None => None,
-        Some(text) => Some(GivenVerdict {
-            verdict: Verdict::parse(text).ok_or_else(|| corrupt("verdict"))?,
-            by: row.try_get("given_by")?,
-            at: row.try_get::<_, At>("given_at")?.0,
-        }),
-    };
     Ok(Decision {
         id,
         kind: DecisionKind::parse(row.try_get("decision")?).ok_or_else(|| corrupt("kind"))?,
@@ -647,6 +698,6 @@ fn read_decision(row: &Row) -> Result<Decision, StoreError> {
         reason: row.try_get("reason")?,
         proposed_by: row.try_get("proposed_by")?,
         proposed_at: row.try_get::<_, At>("proposed_at")?.0,
-        verdict,
+        verdict: GivenVerdict::read(row)?,
     })
 }

@@ -28,6 +28,7 @@ pub mod reconciliation;
 #[cfg(test)]
 mod registry;
 pub mod review;
+pub mod segment;
 mod sql;
 pub mod statement;
 pub mod vault;

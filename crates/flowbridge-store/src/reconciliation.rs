@@ -8,6 +8,7 @@ use crate::db::{Db, StoreError, Tx};
 use crate::event_data::EventData;
 use crate::event_log::{self, NewEvent};
 use crate::exception::{self, Found};
+use crate::segment::{self, Learned};
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{PaymentId, ReconciliationId, StatementEntryId};
 use flowbridge_domain::time::Timestamp;
@@ -24,7 +25,8 @@ pub const TOPIC: &str = "reconciliation";
 
 statements! {
     ASK = "insert into reconciliation (id, scope, kind, day, asked_by, asked_at, next_attempt_at)
-        values ($1, $2, $3, $4::text::date, $5, $6, $6) on conflict do nothing returning id";
+        select new.id, new.scope, $1, $2::text::date, $3, $4, $4 from unnest($5::uuid[], $6::text[]) as new (id, scope)
+        on conflict do nothing returning id, scope";
 
     SCOPES = "select code as scope from bank union all select 'chain:' || currency from chain_contract order by scope";
 
@@ -37,7 +39,7 @@ statements! {
                         select from reconciliation other where other.scope = due.scope and other.id <> due.id
                             and other.state = 'running' and other.lease_until > $3)
                 order by next_attempt_at, id limit 1 for update skip locked)
-        returning id, scope, day::text as day, fence, attempts, asked_by";
+        returning id, scope, kind, day::text as day, fence, attempts, asked_by";
 
     STAGE = "update reconciliation set stage = $3, lease_until = $4 where id = $1 and fence = $2 and state = 'running'
         returning id";
@@ -82,11 +84,26 @@ statements! {
             and (entry.debit_account = any($1) or entry.credit_account = any($1))
         order by entry.source_id limit $4");
 
-    BANK_OPEN = "select line.id, line.account, line.currency, line.amount, line.booked_on::text as booked_on,
-            line.value_on::text as value_on, line.booked_at, line.operation_key, line.reference, line.bank_reference,
-            line.batch, line.counterparty, line.counterparty_iban, line.text, line.code, line.is_return
+    BANK_OPEN = concat!("select ", line_columns!(), "
         from recon_open still join statement_entry line on line.id = still.source_id
-        where still.scope = $1 and still.side = 'bank' and still.source_id > $2 order by still.source_id limit $3";
+        where still.scope = $1 and still.side = 'bank' and still.source_id > $2 order by still.source_id limit $3");
+
+    // What people put together, or what waits for one: the rest was clear without a model, which has nothing to learn from it.
+    LINES_TO_LEARN = concat!("select ", line_columns!(), "
+        from statement_entry line where line.bank_code = $1 and (
+            exists (select from recon_open still where still.side = 'bank' and still.source_id = line.id)
+            or exists (select from recon_match_item item join recon_match found on found.id = item.match_id
+                where item.side = 'bank' and item.source_id = line.id and found.how in ('person', 'model')))
+        order by line.id desc limit $2");
+
+    ENTRIES_TO_LEARN = concat!("select ", entry_columns!(), entry_joins!(), "
+        where (entry.debit_account = any($1) or entry.credit_account = any($1)) and entry.moment <> 'correction' and (
+            exists (select from recon_open still where still.side = 'ledger' and still.source_id = entry.source_id
+                and still.moment = entry.moment and still.round = entry.round)
+            or exists (select from recon_match_item item join recon_match found on found.id = item.match_id
+                where item.side = 'ledger' and item.source_id = entry.source_id and item.moment = entry.moment
+                    and item.round = entry.round and found.how in ('person', 'model')))
+        order by entry.posted_at desc, entry.source_id limit $2");
 
     HEADS = "select distinct on (account, currency) account, currency, sequence, opening, closing,
             coalesce(as_of, (closes_on + 1)::timestamp at time zone 'UTC') as as_of, closes_on::text as closes_on, channel,
@@ -164,6 +181,15 @@ macro_rules! run_columns {
 }
 use run_columns;
 
+macro_rules! line_columns {
+    () => {
+        "line.id, line.account, line.currency, line.amount, line.booked_on::text as booked_on, line.value_on::text as value_on, \
+         line.booked_at, line.operation_key, line.reference, line.bank_reference, line.batch, line.counterparty, \
+         line.counterparty_iban, line.text, line.code, line.is_return"
+    };
+}
+use line_columns;
+
 macro_rules! entry_columns {
     () => {
         "entry.source_id, entry.moment, entry.round, entry.currency, entry.amount, entry.debit_account, entry.posted_at, \
@@ -227,6 +253,8 @@ pub struct ClaimedRun {
     pub id: ReconciliationId,
     /// What it compares.
     pub scope: String,
+    /// Did the clock ask for it?
+    pub is_nightly: bool,
     /// The day that it is for.
     pub day: String,
     /// Who asked.
@@ -242,29 +270,24 @@ pub async fn scopes(db: &Db) -> Result<Vec<String>, StoreError> {
     db.query(SCOPES, &[]).await?.iter().map(|row| Ok(row.try_get("scope")?)).collect()
 }
 
-/// Asks for a run of a day. A nightly one is asked for once; none then.
+/// Asks for a run of a day in each scope. A nightly one is asked for once: what is told are the new ones, by scope.
 pub async fn ask(
-    db: &Db,
-    (scope, is_nightly, day): (&str, bool, &str),
-    by: &str,
-    now: Timestamp,
-) -> Result<Option<ReconciliationId>, StoreError> {
-    let id = ReconciliationId::generate(now, rand::random());
-    let kind = if is_nightly { "nightly" } else { "asked" };
-    let rows = db.query(ASK, &[&id.as_uuid(), &scope, &kind, &day, &by, &At(now)]).await?;
-    Ok((!rows.is_empty()).then_some(id))
-}
-
-/// The same in the caller's transaction, for a run that somebody asked for.
-pub async fn ask_in(
     tx: &Tx,
-    (scope, day): (&str, &str),
+    scopes: &[String],
+    (is_nightly, day): (bool, &str),
     by: &str,
     now: Timestamp,
-) -> Result<ReconciliationId, StoreError> {
-    let id = ReconciliationId::generate(now, rand::random());
-    tx.query(ASK, &[&id.as_uuid(), &scope, &"asked", &day, &by, &At(now)]).await?;
-    Ok(id)
+) -> Result<Vec<(String, ReconciliationId)>, StoreError> {
+    let ids: Vec<Uuid> =
+        scopes.iter().map(|_| ReconciliationId::generate(now, rand::random()).as_uuid()).collect();
+    let kind = if is_nightly { "nightly" } else { "asked" };
+    let rows = tx.query(ASK, &[&kind, &day, &by, &At(now), &ids, &scopes]).await?;
+    let mut asked = rows
+        .iter()
+        .map(|row| Ok((row.try_get("scope")?, ReconciliationId::from_uuid(row.try_get("id")?))))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    asked.sort();
+    Ok(asked)
 }
 
 /// Claims the run that has waited longest, of these scopes; of one scope one at a time.
@@ -281,6 +304,7 @@ pub async fn claim(
             Ok(ClaimedRun {
                 id: ReconciliationId::from_uuid(row.try_get("id")?),
                 scope: row.try_get("scope")?,
+                is_nightly: row.try_get::<_, &str>("kind")? == "nightly",
                 day: row.try_get("day")?,
                 asked_by: row.try_get("asked_by")?,
                 fence: row.try_get("fence")?,
@@ -334,7 +358,7 @@ pub async fn get(db: &Db, id: ReconciliationId) -> Result<Option<Run>, StoreErro
     db.query(GET, &[&id.as_uuid()]).await?.first().map(read_run).transpose()
 }
 
-/// A report of a run: `html`, `json`, `matches_csv` or `breaks_csv`.
+/// A report of a run: `html`, `json`, `matches_csv`, `breaks_csv`, `pdf` or `camt`.
 pub async fn report(db: &Db, id: ReconciliationId, format: &str) -> Result<Option<Vec<u8>>, StoreError> {
     match db.query(REPORT, &[&id.as_uuid(), &format]).await?.first() {
         Some(row) => Ok(Some(row.try_get("body")?)),
@@ -523,7 +547,27 @@ pub async fn sides(db: &Db, bank: &str, now: Timestamp, records_max: usize) -> R
     read
 }
 
-async fn read_sides(tx: &Tx, bank: &str, now: Timestamp, records_max: usize) -> Result<Sides, StoreError> {
+/// The records of a bank that a model can learn from: what people put together, and what waits for one. The newest
+/// `records_max` of each side.
+pub async fn to_learn(db: &Db, bank: &str, now: Timestamp, records_max: usize) -> Result<Sides, StoreError> {
+    let tx = db.snapshot().await?;
+    let read = read_to_learn(&tx, bank, now, records_max).await;
+    tx.rollback().await?;
+    read
+}
+
+async fn read_to_learn(tx: &Tx, bank: &str, now: Timestamp, records_max: usize) -> Result<Sides, StoreError> {
+    let (mut sides, accounts) = read_heads(tx, bank, now).await?;
+    let limit = i64::try_from(records_max).unwrap_or(i64::MAX);
+    let lines = tx.query(LINES_TO_LEARN, &[&bank, &limit]).await?;
+    sides.theirs = lines.iter().map(read_line).collect::<Result<_, _>>()?;
+    let entries = tx.query(ENTRIES_TO_LEARN, &[&accounts, &limit]).await?;
+    sides.ours = entries.iter().map(|row| read_entry(row, &accounts)).collect::<Result<_, _>>()?;
+    Ok(sides)
+}
+
+/// Sides without records yet, and our reserve accounts at the bank.
+async fn read_heads(tx: &Tx, bank: &str, now: Timestamp) -> Result<(Sides, Vec<i64>), StoreError> {
     let mut sides = Sides {
         ours: Vec::new(),
         theirs: Vec::new(),
@@ -550,6 +594,11 @@ async fn read_sides(tx: &Tx, bank: &str, now: Timestamp, records_max: usize) -> 
             from_connector: row.try_get::<_, &str>("channel")? == "connector",
         });
     }
+    Ok((sides, accounts))
+}
+
+async fn read_sides(tx: &Tx, bank: &str, now: Timestamp, records_max: usize) -> Result<Sides, StoreError> {
+    let (mut sides, accounts) = read_heads(tx, bank, now).await?;
     let limit = i64::try_from(SLICE).unwrap_or(i64::MAX);
     let mut after = Uuid::nil();
     while sides.theirs.len() < records_max {
@@ -812,6 +861,8 @@ pub struct Findings {
     pub exceptions: Vec<Found>,
     /// Reports by format.
     pub reports: Vec<(&'static str, Vec<u8>)>,
+    /// What it adds to what is known of segments and nights.
+    pub learned: Learned,
     /// The run has looked at everything that is open in its scope, so what it did not find again is explained.
     pub is_whole: bool,
 }
@@ -858,6 +909,7 @@ pub async fn finish(
         tx.execute(OPEN_ITEMS, &[&run.scope, &At(now), &sources, &moments, &rounds]).await?;
     }
     let changed = exception::record(&tx, run, findings, now).await?;
+    segment::record(&tx, run, &findings.learned, now).await?;
     for (format, body) in &findings.reports {
         tx.execute(SAVE_REPORT, &[&id, format, body]).await?;
     }

@@ -31,6 +31,7 @@ const MODULES: &[&[Statement]] = &[
     crate::query::STATEMENTS,
     crate::reconciliation::STATEMENTS,
     crate::review::STATEMENTS,
+    crate::segment::STATEMENTS,
     crate::statement::STATEMENTS,
     crate::vault::STATEMENTS,
     crate::webhook::STATEMENTS,

@@ -65,6 +65,15 @@ pub struct GivenVerdict {
     pub at: Timestamp,
 }
 
+impl GivenVerdict {
+    /// From the columns `verdict`, `given_by` and `given_at`; none where nobody has answered.
+    pub(crate) fn read(row: &Row) -> Result<Option<Self>, StoreError> {
+        let Some(text) = row.try_get::<_, Option<&str>>("verdict")? else { return Ok(None) };
+        let verdict = Verdict::parse(text).ok_or_else(|| StoreError::Corrupt(format!("verdict {text}")))?;
+        Ok(Some(Self { verdict, by: row.try_get("given_by")?, at: row.try_get::<_, At>("given_at")?.0 }))
+    }
+}
+
 /// Yes or no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -82,7 +91,7 @@ impl Verdict {
         VERDICTS.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
     }
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         VERDICTS.iter().find(|(_, name)| *name == text).map(|(verdict, _)| *verdict)
     }
 }
@@ -164,14 +173,6 @@ pub async fn of_payment(db: &Db, payment: PaymentId) -> Result<Vec<Review>, Stor
 fn read(row: &Row) -> Result<Review, StoreError> {
     let id = ReviewId::from_uuid(row.try_get("id")?);
     let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of review {id}"));
-    let verdict = match row.try_get::<_, Option<&str>>("verdict")? {
-        None => None,
-        Some(text) => Some(GivenVerdict {
-            verdict: Verdict::parse(text).ok_or_else(|| corrupt("verdict"))?,
-            by: row.try_get("given_by")?,
-            at: row.try_get::<_, At>("given_at")?.0,
-        }),
-    };
     Ok(Review {
         id,
         payment: PaymentId::from_uuid(row.try_get("payment_id")?),
@@ -179,6 +180,6 @@ fn read(row: &Row) -> Result<Review, StoreError> {
         note: row.try_get("note")?,
         proposed_by: row.try_get("proposed_by")?,
         proposed_at: row.try_get::<_, At>("proposed_at")?.0,
-        verdict,
+        verdict: GivenVerdict::read(row)?,
     })
 }

@@ -173,6 +173,20 @@ impl ApiClient {
         Ok(Answer { status, body: response.json().await.unwrap_or(Value::Null) })
     }
 
+    /// Downloads what need not be JSON, or even text.
+    pub(crate) async fn download(&self, path: &str) -> Result<Vec<u8>> {
+        let url = format!("{}{path}", self.profile.url);
+        let request = self.http.get(&url).bearer_auth(self.token().await?.expose_secret());
+        let response = request.send().await.with_context(|| format!("{url} does not answer"))?;
+        let status = response.status();
+        let body = response.bytes().await.context("the answer broke off")?;
+        if !status.is_success() {
+            let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            bail!("{}", Answer { status: status.as_u16(), body }.problem());
+        }
+        Ok(body.to_vec())
+    }
+
     /// Reads a resource.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         self.call("GET", path, None, None).await?.success()

@@ -218,7 +218,7 @@ fn to_confirm(page: &mut String, report: &Report<'_>, extras: &Extras<'_>) {
         let found = &report.outcome.matches[place];
         let _ = write!(
             page,
-            "<details><summary><b>{}</b> {} <span class=m>{:.0} % likely</span></summary><div class=two>",
+            "<details><summary><b>{}</b> {} <span class=m>{}</span></summary><div class=two>",
             units(
                 found.bank.iter().map(|line| report.bank[*line as usize].minor_units).sum(),
                 code(report, found)
@@ -297,7 +297,7 @@ fn reasons(page: &mut String, found: &Match) {
     let most = found.reasons.iter().map(|(_, part)| part.abs()).fold(0.1f32, f32::max);
     let height = found.reasons.len() * 18;
     let _ =
-        write!(page, "<svg class=why width=420 height={height} role=img aria-label='what moved the score'>");
+        write!(page, "<svg class=why width=440 height={height} role=img aria-label='what moved the score'>");
     for (row, (name, part)) in found.reasons.iter().enumerate() {
         let width = (part.abs() / most * 90.0).max(1.0);
         let (x, class) = if *part < 0.0 { (300.0 - width, "f2") } else { (300.0, "f0") };
@@ -520,7 +520,7 @@ fn long_date(day: Date) -> String {
     format!("{date} {} {year}", MONTHS[(month as usize + 11) % 12])
 }
 
-fn plural(number: usize, one: &str, many: &str) -> String {
+pub(super) fn plural(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
@@ -570,8 +570,8 @@ flex-direction:column}.tile b{font-size:1.7rem;font-weight:600;font-variant-nume
 color:var(--soft);font-size:.85rem}table{border-collapse:collapse;width:100%}th,td{padding:.38rem .6rem;text-align:right;\
 border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums;vertical-align:top}th{font-weight:500;\
 color:var(--soft);font-size:.85rem;white-space:nowrap}tr:last-child td{border-bottom:0}td:first-child,th:first-child,.l{\
-text-align:left!important}.wide{overflow-x:auto}.two{display:grid;grid-template-columns:1fr 1fr;gap:1.5rem}\
-@media(max-width:60rem){.two{grid-template-columns:1fr}}.m{color:var(--soft);font-size:.88rem}.ok{color:var(--good)}\
+text-align:left!important}.wide{overflow-x:auto}.wide table{min-width:46rem}.wide svg{max-width:none}.two{display:grid;grid-template-columns:1fr 1fr;gap:1.5rem;align-items:start}\
+.two>*{min-width:0;overflow-x:auto}@media(max-width:60rem){.two{grid-template-columns:minmax(0,1fr)}}.m{color:var(--soft);font-size:.88rem}.ok{color:var(--good)}\
 .off{color:var(--bad)}.bars td{border:0;white-space:nowrap}.bars td:nth-child(2){width:60%}.proof td{white-space:nowrap;font-size:.9rem}code{font:.82rem ui-monospace,monospace;word-break:break-all}\
 svg{display:block;max-width:100%}.fill{width:100%;min-width:8rem;border-radius:3px}svg text{font-size:12px;fill:var(--ink)}svg text.m{fill:var(--soft)}svg line{stroke:\
 var(--line)}polyline{fill:none;stroke:var(--good);stroke-width:2}.f0{fill:var(--good)}.f1{fill:var(--wait)}.f2{fill:\

@@ -13,6 +13,7 @@ pub use camt::CamtError;
 use crate::anomaly::{Anomaly, RunSummary};
 use crate::engine::{Break, Decision, How, Match, Outcome, Settings, Subject};
 use crate::gate::StatementHead;
+use crate::group::GroupEvidence;
 use crate::record::Record;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -358,11 +359,18 @@ pub fn explain(found: &Match) -> String {
         How::Reference => {
             "The full reference and the exact amount agree, and no other record has them.".to_owned()
         }
-        How::Group(evidence) => format!(
-            "{} ledger entries and {} bank lines belong together ({evidence:?}).",
-            found.ledger.len(),
-            found.bank.len()
-        ),
+        How::Group(evidence) => {
+            format!(
+                "{} and {} belong together: {}.",
+                html::plural(found.ledger.len(), "ledger entry", "ledger entries"),
+                html::plural(found.bank.len(), "bank line", "bank lines"),
+                match evidence {
+                    GroupEvidence::BatchId => "they carry the same batch",
+                    GroupEvidence::Quoted => "one side quotes the other's invoices",
+                    GroupEvidence::UniqueSum => "no other entries add up to the same sum",
+                }
+            )
+        }
         How::Model => {
             let reasons: Vec<String> =
                 found.reasons.iter().map(|(name, part)| format!("{name} {part:+.2}")).collect();

@@ -49,6 +49,7 @@ fn a_strangers_text_is_text_in_every_form() {
         assert!(!html.contains("<script>alert") && !html.contains("<img src=x"));
         assert!(!html.contains("http://") && !html.contains("https://"), "nothing outside the page");
         assert!(html.contains(&report.manifest.sha256()));
+        assert!(html.contains(" % likely</span>") && !html.contains("<span class=m> % likely"));
         let tables = format!("{}{}", report.matches_csv().unwrap(), report.breaks_csv().unwrap());
         assert!(!tables.contains(",=HYPERLINK") && !tables.contains("\n\"=HYPERLINK"));
         assert!(

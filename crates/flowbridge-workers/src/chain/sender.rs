@@ -117,6 +117,9 @@ impl Worker for Sender {
         // What cannot be sent soon stays an effect, which its client can still take back.
         let room = self.room(&open).saturating_sub(count_of(&open, &[TxState::Intended]));
         let may_mint = self.breaker.is_closed(&self.context).await?;
+        if !may_mint && self.hold_back(&lease, &open).await? {
+            open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        }
         let intended = room > 0 && self.intend(&lease, room, may_mint).await?;
         if intended {
             open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
@@ -254,6 +257,31 @@ impl Sender {
         tx.commit().await?;
         self.tell(&intentions, &asked);
         Ok(!intentions.is_empty())
+    }
+
+    /// What would mint and has no nonce yet is taken apart again, while nothing may be minted: its payments wait as effects, which
+    /// their clients can still take back. What has a nonce goes on, because nothing above it could. True if there was any.
+    async fn hold_back(&self, lease: &LaneLease, open: &[OpenTx]) -> Result<bool, StoreError> {
+        let mints = [Effect::InitiateOnChain, Effect::SettleOnChain];
+        let held: Vec<&OpenTx> =
+            open.iter().filter(|tx| tx.state == TxState::Intended && mints.contains(&tx.effect)).collect();
+        if held.is_empty() {
+            return Ok(false);
+        }
+        let now = self.context.now();
+        self.in_lane(lease, async |tx| {
+            for open in &held {
+                rows::give_up(tx, open, false, "the breaker is tripped", now, now).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        tracing::warn!(
+            lane = self.lane.as_str(),
+            transactions = held.len(),
+            "held back: the breaker is tripped"
+        );
+        Ok(true)
     }
 
     /// Tells which payments are in a transaction now, from when that was asked for.

@@ -4,7 +4,7 @@
 //! behind the chain for a moment, or ahead of it after a reorganisation.
 
 use super::Settings;
-use super::run::{RunError, break_found, reports, units};
+use super::run::{MadeOf, RunError, break_found, reports, units};
 use crate::context::Context;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::time::Timestamp;
@@ -14,6 +14,7 @@ use flowbridge_recon::engine::{self, Outcome, Subject};
 use flowbridge_recon::record::Record;
 use flowbridge_store::exception;
 use flowbridge_store::reconciliation::{self as rows, ChainSettlement, ClaimedRun, Findings};
+use flowbridge_store::segment::Learned;
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -87,8 +88,16 @@ pub(super) async fn compare(
         "matched": ledger.len().saturating_sub(outcome.breaks.len()), "breaks": kinds,
         "settled": { "currency": code, "ledger": on_ledger, "chain": on_chain },
     });
-    let (manifest_sha256, reports) =
-        reports((&ledger, &[]), &outcome, &[], (&run.scope, &engine_settings, &summary))?;
+    let made_of = MadeOf {
+        scope: &run.scope,
+        inputs: BTreeMap::new(),
+        // Payments are compared by their ids: no model is asked.
+        model_sha256: String::new(),
+        settings: &engine_settings,
+        summary: &summary,
+        anomalies: &[],
+    };
+    let (manifest_sha256, reports) = reports((&ledger, &[]), &outcome, &[], made_of)?;
     Ok(Findings {
         as_of: Some(now),
         ledger_until: now,
@@ -99,6 +108,7 @@ pub(super) async fn compare(
         exceptions,
         reports,
         is_whole,
+        learned: Learned::default(),
     })
 }
 

@@ -372,7 +372,7 @@ const fn account_name(account: OwnAccount) -> &'static str {
 const SECS_PER_DAY: i64 = 24 * 3600;
 
 /// The day of an instant, in UTC.
-pub(super) fn day(at: Timestamp) -> String {
+pub fn day(at: Timestamp) -> String {
     i32::try_from(at.as_secs_down().div_euclid(SECS_PER_DAY))
         .map(|days| Date::from_epoch_days(days).to_string())
         .unwrap_or_default()

@@ -9,6 +9,9 @@ mod books;
 mod chain;
 mod folder;
 pub mod intake;
+pub mod learning;
+pub mod models;
+mod policy;
 mod run;
 
 use crate::context::{Context, Rhythm, Turn, Worker, chain as causes, run_loop};
@@ -49,6 +52,12 @@ pub struct Settings {
     pub threads: usize,
     /// Suggested matches above this are never taken without a person.
     pub auto_minor_units_max: i128,
+    /// Are likely matches first judged in silence, until people's own decisions have shown that the engine is worth asking?
+    pub shadow_first: bool,
+    /// How many in a million of the matches that are taken without a person are looked at all the same.
+    pub audit_ppm: u32,
+    /// Where models live that people taught; none: the shipped one judges.
+    pub models: Option<PathBuf>,
     /// How far back payments are compared with the chain.
     pub chain_lookback: Duration,
     /// When in the night, in UTC, runs of the day before are asked for; none: never by themselves.
@@ -72,6 +81,9 @@ impl Default for Settings {
             transit_days_max: 5,
             threads: 2,
             auto_minor_units_max: 1_000_000_000,
+            shadow_first: false,
+            audit_ppm: 15_000,
+            models: None,
             chain_lookback: Duration::from_secs(2 * 24 * 3600),
             nightly_at: None,
             folder: None,
@@ -125,10 +137,12 @@ async fn ask_for_the_night(
         return Ok(());
     }
     let day = intake::day(now.minus(DAY));
-    for scope in rows::scopes(&context.db).await? {
-        if let Some(id) = rows::ask(&context.db, (&scope, true, &day), "schedule", now).await? {
-            tracing::info!(reconciliation.id = %id, scope, day, "asked for the nightly run");
-        }
+    let scopes = rows::scopes(&context.db).await?;
+    let tx = context.db.begin().await?;
+    let asked = rows::ask(&tx, &scopes, (true, &day), "schedule", now).await?;
+    tx.commit().await?;
+    for (scope, id) in asked {
+        tracing::info!(reconciliation.id = %id, scope, day, "asked for the nightly run");
     }
     Ok(())
 }
@@ -231,6 +245,7 @@ fn tell(run: &ClaimedRun, findings: &Findings, changed: rows::Changed) {
         metrics::counter!("reconciliation_breaks_total", "scope" => run.scope.clone(), "kind" => kind.to_owned())
             .increment(count);
     }
+    run::alarm(&run.scope, &findings.summary);
     tracing::info!(
         reconciliation.id = %run.id,
         scope = run.scope,

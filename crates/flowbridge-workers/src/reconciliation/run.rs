@@ -5,27 +5,30 @@
 //! transit, and one that it confirmed before is not; a line whose operation we are still reading about is on its way into our
 //! books. And a pair that the engine only thinks right is a question to a person, not a match.
 
-use super::Settings;
-use super::books;
 use super::intake::{self, FetchError};
+use super::policy::{self, Policy};
+use super::{Settings, books, models};
 use crate::context::Context;
 use flowbridge_bank::registry::GuardedBank;
 use flowbridge_domain::bank::OperationKey;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
+use flowbridge_recon::anomaly::{self, Anomaly, Memory, Severity};
 use flowbridge_recon::break_kind::BreakKind;
 use flowbridge_recon::correction;
 use flowbridge_recon::date::Date;
 use flowbridge_recon::engine::{self, Break, Decision, How, Match, Outcome, Subject};
+use flowbridge_recon::files;
 use flowbridge_recon::gate::StatementHead;
+use flowbridge_recon::policy::Route;
 use flowbridge_recon::record::Record;
-use flowbridge_recon::report::{self, Manifest, Report};
-use flowbridge_recon::{Model, files};
+use flowbridge_recon::report::{self, Extras, Manifest, Report};
 use flowbridge_store::StoreError;
-use flowbridge_store::exception::{self, Found, TO_CONFIRM};
+use flowbridge_store::exception::{self, Found, TO_AUDIT, TO_CONFIRM};
 use flowbridge_store::reconciliation::{
     self as rows, ClaimedRun, Findings, LastStatement, NewMatch, OurEntry, RecordKey, Sides, TheirLine,
 };
+use flowbridge_store::segment::{self, Evidence, Judged, Learned, SegmentKey};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -78,11 +81,12 @@ pub(super) async fn reconcile(
     work.leave_out_what_is_under_way(context).await?;
     work.refused = exception::refused_pairs(&context.db, &run.scope).await?.into_iter().collect();
     work.booked_before = booked_before(context, &work).await?;
+    let evidence = segment::evidence(&context.db, &run.scope).await?;
     let left_over = exception::left_over(&context.db, &run.scope).await?;
     stage("matching").await?;
     let settings = settings.clone();
     let run = run.clone();
-    tokio::task::spawn_blocking(move || work.finish(&run, gap, &left_over, &settings))
+    tokio::task::spawn_blocking(move || work.finish(&run, gap, (&left_over, &evidence), &settings))
         .await
         .map_err(|error| RunError::Engine(error.to_string()))?
 }
@@ -202,7 +206,7 @@ impl Work {
         mut self,
         run: &ClaimedRun,
         gap: Option<String>,
-        left_over: &[(String, i64)],
+        (left_over, evidence): (&[(String, i64)], &Evidence),
         settings: &Settings,
     ) -> Result<Findings, RunError> {
         let (ledger, bank) = self.records();
@@ -214,10 +218,12 @@ impl Work {
             auto_minor_units_max: settings.auto_minor_units_max,
             ..engine::Settings::on(day, settings.threads)
         };
-        let model = Model::shipped().map_err(|error| RunError::Engine(error.to_string()))?;
+        let (model, model_sha256) = models::in_force(settings.models.as_deref())
+            .map_err(|error| RunError::Engine(crate::context::chain(&error)))?;
         let mut outcome = engine::run(&ledger, &bank, &model, &engine_settings);
+        let policy = Policy::of(evidence, run, settings);
         let mut verdicts = Verdicts::default();
-        self.judge_matches((&ledger, &bank), &mut outcome, &mut verdicts);
+        self.judge_matches((&ledger, &bank), &policy, &mut outcome, &mut verdicts);
         self.judge_breaks((&ledger, &bank), &mut outcome, settings.transit_days_max);
         outcome.breaks.sort();
         self.name_exceptions(&ledger, &bank, &outcome, &mut verdicts);
@@ -257,9 +263,40 @@ impl Work {
             outcome.breaks.push(found);
         }
         let heads = self.heads();
-        let summary = self.summary(run, (&ledger, &bank), &outcome, (&verdicts, &balance));
-        let (manifest_sha256, reports) =
-            reports((&ledger, &bank), &outcome, &heads, (&run.scope, &engine_settings, &summary))?;
+        let (mut anomalies, mut memory) = (Vec::new(), None);
+        // A night is compared with nights: what somebody asks for in between sees a part of a day.
+        if run.is_nightly {
+            let (found, nights) = unusual((&ledger, &bank), &outcome, day, evidence)?;
+            (anomalies, memory) = (found, Some(nights));
+        }
+        let mut summary = self.summary(run, (&ledger, &bank), &outcome, (&verdicts, &balance));
+        summary["anomalies"] = json!(anomalies);
+        summary["stages"] = json!(
+            policy
+                .changes
+                .iter()
+                .map(|change| {
+                    json!({
+                        "account": change.segment.account, "rail": change.segment.rail, "how": change.segment.how,
+                        "stage": change.stage, "decided": change.counts[0], "errors": change.counts[1],
+                        "audited": change.counts[2], "audit_errors": change.counts[3],
+                    })
+                })
+                .collect::<Vec<_>>()
+        );
+        let mut inputs = BTreeMap::from([(format!("stages of {}", run.scope), policy.sha256())]);
+        if let Some(nights) = evidence.memory.as_ref().filter(|_| run.is_nightly) {
+            inputs.insert(format!("nights of {}", run.scope), report::sha256(nights));
+        }
+        let made_of = MadeOf {
+            scope: &run.scope,
+            inputs,
+            model_sha256,
+            settings: &engine_settings,
+            summary: &summary,
+            anomalies: &anomalies,
+        };
+        let (manifest_sha256, reports) = reports((&ledger, &bank), &outcome, &heads, made_of)?;
         let matched: HashSet<&RecordKey> = verdicts.matches.iter().flat_map(|found| &found.records).collect();
         let open = self
             .sides
@@ -279,6 +316,7 @@ impl Work {
             exceptions: verdicts.exceptions,
             reports,
             matches: verdicts.matches,
+            learned: Learned { judged: verdicts.judged, stages: policy.changes, memory },
         })
     }
 
@@ -320,6 +358,7 @@ impl Work {
     fn judge_matches(
         &self,
         (ledger, bank): (&[Record], &[Record]),
+        policy: &Policy,
         outcome: &mut Outcome,
         verdicts: &mut Verdicts,
     ) {
@@ -338,17 +377,75 @@ impl Work {
                 (How::Reference | How::Group(_), Decision::Auto) => true,
                 (How::Reference | How::Group(_) | How::Model, _) => is_proven,
             };
-            if holds {
-                verdicts.matches.push(self.new_match(&found, is_proven));
-                let records = found.ledger.iter().filter_map(|place| self.our_key(*place));
-                let lines = found.bank.iter().filter_map(|place| self.their_key(*place));
-                verdicts.matched.extend(records.chain(lines));
+            let route = if holds {
+                Route::Posted
             } else {
-                verdicts.questions.push((pair, kept.len()));
+                let (route, judged) = self.route(policy, bank, &found, &pair);
+                verdicts.judged.extend(judged);
+                route
+            };
+            match route {
+                Route::Shadow => {
+                    take_apart((ledger, bank), &found, outcome);
+                    continue;
+                }
+                Route::Person | Route::FourEyes => verdicts.questions.push((pair, kept.len())),
+                Route::Posted | Route::PostedAndAudited => {
+                    verdicts.matches.push(self.new_match(&found, is_proven));
+                    verdicts.matched.extend(self.keys_of(&found));
+                    if route == Route::PostedAndAudited {
+                        verdicts.exceptions.extend(self.to_look_at(pair, &found));
+                    }
+                }
             }
             kept.push(found);
         }
         outcome.matches = kept;
+    }
+
+    /// Where a match goes that is only likely, by what people have decided about such matches.
+    fn route(
+        &self,
+        policy: &Policy,
+        bank: &[Record],
+        found: &Match,
+        subject: &str,
+    ) -> (Route, Option<Judged>) {
+        let lines = || found.bank.iter().filter_map(|place| bank.get(*place as usize));
+        let segment = SegmentKey {
+            account: lines().next().map_or_else(String::new, |line| line.account.to_string()),
+            rail: lines().next().map_or_else(String::new, |line| line.rail.to_string()),
+            how: policy::how(found).to_owned(),
+        };
+        let minor_units = lines().fold(0_i128, |sum, line| sum.saturating_add(line.minor_units.abs()));
+        let route = policy.route(&segment, found, subject, units(minor_units));
+        let judged = policy::route_name(route).map(|name| Judged {
+            subject: subject.to_owned(),
+            route: name.to_owned(),
+            segment,
+            records: self.keys_of(found).map(|key| key.text()).collect(),
+        });
+        (route, judged)
+    }
+
+    /// A match that was taken without a person, for people to look at.
+    fn to_look_at(&self, subject: String, found: &Match) -> Option<Found> {
+        let about = self.pair_evidence(found);
+        let line = found.bank.first().and_then(|place| self.sides.theirs.get(*place as usize))?;
+        Some(Found {
+            kind: TO_AUDIT.to_owned(),
+            subject,
+            currency: line.currency.clone(),
+            amount: line.amount,
+            owner: "accounting".to_owned(),
+            advice: "it was taken without a person: accept if they belong together, or reject".to_owned(),
+            about,
+            records: Vec::new(),
+            contra: None,
+            correction: 0,
+            is_lasting: true,
+            since: self.now,
+        })
     }
 
     /// Names what the engine could not know: a second line of an operation of an earlier day, two halves of one operation,
@@ -438,12 +535,7 @@ impl Work {
     ) {
         // Halves of one operation that were put together after the engine's matches were judged.
         for found in &outcome.matches {
-            let keys: Vec<RecordKey> = found
-                .ledger
-                .iter()
-                .filter_map(|place| self.our_key(*place))
-                .chain(found.bank.iter().filter_map(|place| self.their_key(*place)))
-                .collect();
+            let keys: Vec<RecordKey> = self.keys_of(found).collect();
             if found.how == How::Reference
                 && !keys.iter().any(|key| verdicts.matched.contains(key))
                 && found.decision == Decision::Auto
@@ -488,12 +580,7 @@ impl Work {
             let entry = found.ledger.first().and_then(|place| self.sides.ours.get(*place as usize));
             let line = found.bank.first().and_then(|place| self.sides.theirs.get(*place as usize));
             let (Some(entry), Some(line)) = (entry, line) else { continue };
-            let records = found
-                .ledger
-                .iter()
-                .filter_map(|place| self.our_key(*place))
-                .chain(found.bank.iter().filter_map(|place| self.their_key(*place)))
-                .collect();
+            let records = self.keys_of(found).collect();
             verdicts.exceptions.push(Found {
                 kind: TO_CONFIRM.to_owned(),
                 subject: pair,
@@ -501,12 +588,7 @@ impl Work {
                 amount: line.amount,
                 owner: "accounting".to_owned(),
                 advice: "confirm that they belong together, or reject it".to_owned(),
-                about: json!({
-                    "explanation": report::explain(found),
-                    "entry": found.ledger.first().map(|place| self.entry_evidence(*place)),
-                    "line": found.bank.first().map(|place| self.line_evidence(*place)),
-                    "difference": found.difference,
-                }),
+                about: self.pair_evidence(found),
                 records,
                 contra: None,
                 correction: 0,
@@ -522,6 +604,11 @@ impl Work {
 
     fn their_key(&self, place: u32) -> Option<RecordKey> {
         self.sides.theirs.get(place as usize).map(|line| line.key.clone())
+    }
+
+    fn keys_of(&self, found: &Match) -> impl Iterator<Item = RecordKey> {
+        let entries = found.ledger.iter().filter_map(|place| self.our_key(*place));
+        entries.chain(found.bank.iter().filter_map(|place| self.their_key(*place)))
     }
 
     fn our_operations(&self, found: &Match) -> BTreeSet<OperationKey> {
@@ -548,13 +635,17 @@ impl Work {
             how: how.to_owned(),
             difference: found.difference,
             explanation: report::explain(found),
-            records: found
-                .ledger
-                .iter()
-                .filter_map(|place| self.our_key(*place))
-                .chain(found.bank.iter().filter_map(|place| self.their_key(*place)))
-                .collect(),
+            records: self.keys_of(found).collect(),
         }
+    }
+
+    fn pair_evidence(&self, found: &Match) -> Value {
+        json!({
+            "explanation": report::explain(found),
+            "entry": found.ledger.first().map(|place| self.entry_evidence(*place)),
+            "line": found.bank.first().map(|place| self.line_evidence(*place)),
+            "difference": found.difference,
+        })
     }
 
     fn entry_evidence(&self, place: u32) -> Value {
@@ -704,6 +795,8 @@ struct Verdicts {
     matched: HashSet<RecordKey>,
     /// Pairs that a person has to confirm, with their place among the matches.
     questions: Vec<(String, usize)>,
+    /// Likely matches that people will say something about.
+    judged: Vec<Judged>,
     exceptions: Vec<Found>,
 }
 
@@ -815,12 +908,55 @@ pub(super) fn break_found(
     }
 }
 
+/// What is unusual about a night beside the nights before it, and what is remembered of them and it.
+fn unusual(
+    (ledger, bank): (&[Record], &[Record]),
+    outcome: &Outcome,
+    day: Date,
+    evidence: &Evidence,
+) -> Result<(Vec<Anomaly>, Vec<u8>), RunError> {
+    let failed =
+        |error: serde_json::Error| RunError::Engine(format!("the memory of earlier nights: {error}"));
+    let mut memory: Memory = match &evidence.memory {
+        Some(bytes) => serde_json::from_slice(bytes).map_err(failed)?,
+        None => Memory::default(),
+    };
+    let observed = anomaly::observe(ledger, bank, outcome, day);
+    let anomalies = memory.judge(&observed);
+    memory.add(observed);
+    Ok((anomalies, serde_json::to_vec(&memory).map_err(failed)?))
+}
+
+/// Raises the alarm for what is unusual.
+pub(super) fn alarm(scope: &str, summary: &Value) {
+    for found in summary.get("anomalies").and_then(Value::as_array).into_iter().flatten() {
+        let text = |name: &str| found.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (kind, severity, subject) = (text("kind"), text("severity"), text("subject"));
+        if json!(Severity::Alarm) == json!(severity) {
+            tracing::warn!(scope, kind, subject, "a night is unusual");
+        }
+        metrics::counter!("reconciliation_anomalies_total", "scope" => scope.to_owned(), "kind" => kind, "severity" => severity)
+            .increment(1);
+    }
+}
+
+/// What a report is made of, beside the records and what was found.
+pub(super) struct MadeOf<'a> {
+    pub(super) scope: &'a str,
+    /// Hashes of what went in beside the records.
+    pub(super) inputs: BTreeMap<String, String>,
+    pub(super) model_sha256: String,
+    pub(super) settings: &'a engine::Settings,
+    pub(super) summary: &'a Value,
+    pub(super) anomalies: &'a [Anomaly],
+}
+
 /// The hash of all that went in, and the report in its formats.
 pub(super) fn reports(
     (ledger, bank): (&[Record], &[Record]),
     outcome: &Outcome,
     heads: &[StatementHead],
-    (scope, settings, summary): (&str, &engine::Settings, &Value),
+    of: MadeOf<'_>,
 ) -> Result<(String, Vec<(&'static str, Vec<u8>)>), RunError> {
     let failed = |error: &dyn std::error::Error| RunError::Engine(error.to_string());
     let hash = |records: &[Record]| -> Result<String, RunError> {
@@ -828,22 +964,25 @@ pub(super) fn reports(
         files::write_records(records, &mut bytes).map_err(|error| failed(&error))?;
         Ok(report::sha256(&bytes))
     };
-    let inputs = BTreeMap::from([
-        (format!("ledger of {scope}"), hash(ledger)?),
-        (format!("statement of {scope}"), hash(bank)?),
-    ]);
-    let manifest = Manifest::new(inputs, Model::shipped_sha256(), settings);
+    let scope = of.scope;
+    let mut inputs = of.inputs;
+    inputs.insert(format!("ledger of {scope}"), hash(ledger)?);
+    inputs.insert(format!("statement of {scope}"), hash(bank)?);
+    let manifest = Manifest::new(inputs, of.model_sha256, of.settings);
     let report = Report { ledger, bank, outcome, heads, manifest: &manifest };
-    let json = report.json().map_err(|error| failed(&error))?;
+    let extras = Extras { anomalies: of.anomalies, ..Extras::default() };
+    let json = report.json_with(&extras).map_err(|error| failed(&error))?;
     let mut json: Value = serde_json::from_str(&json).map_err(|error| failed(&error))?;
     if let Some(object) = json.as_object_mut() {
-        object.insert("summary".to_owned(), summary.clone());
+        object.insert("summary".to_owned(), of.summary.clone());
     }
     let reports = vec![
-        ("html", report.html().into_bytes()),
+        ("html", report.html_with(&extras).into_bytes()),
         ("json", serde_json::to_vec_pretty(&json).map_err(|error| failed(&error))?),
         ("matches_csv", report.matches_csv().map_err(|error| failed(&error))?.into_bytes()),
         ("breaks_csv", report.breaks_csv().map_err(|error| failed(&error))?.into_bytes()),
+        ("pdf", report.pdf()),
+        ("camt", report.camt().map_err(|error| failed(&error))?.into_bytes()),
     ];
     Ok((manifest.sha256(), reports))
 }

@@ -11,7 +11,7 @@ use flowbridge_chain::watch::Bell;
 use flowbridge_chain::{At, Leaf};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::party::EvmAddress;
-use flowbridge_store::lifecycle;
+use flowbridge_store::{breaker, lifecycle};
 use flowbridge_workers::chain;
 use flowbridge_workers::context::Context;
 use serde_json::json;
@@ -175,6 +175,26 @@ async fn a_cancellation_ahead_of_a_settlement_wins_and_the_settlement_moves_noth
     stage.until_found("select 1 from chain_log where kind = 'skipped'").await;
     assert_eq!(stage.state(payment).await, "failed");
     assert_eq!(stage.tokens_of_creditor().await, 0);
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_put_together_and_has_no_nonce_is_held_back_by_the_breaker() {
+    let stage = Stage::new(vec![]).await;
+    stage.guardian(stage.contracts.manager, call::pause()).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until_found("select 1 from chain_tx where purpose = 'settle' and state = 'intended'").await;
+    let (db, now) = (&stage.context.db, stage.context.now());
+    breaker::trip(db, "the proof fails", "prover", now, now).await.unwrap();
+    stage.until_found("select 1 from chain_tx where purpose = 'settle' and state = 'abandoned'").await;
+    stage.guardian(stage.contracts.manager, call::unpause()).await;
+    stage.blocks_pass(4).await;
+    assert_eq!((stage.state(payment).await.as_str(), stage.tokens_of_creditor().await), ("held", 0));
+    let tx = db.begin().await.unwrap();
+    breaker::propose_reset(&tx, "it holds again", "maker", stage.context.now()).await.unwrap().unwrap();
+    breaker::answer_reset(&tx, true, "checker", stage.context.now()).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    stage.reaches(payment, "completed").await;
     stage.requires_proof().await;
 }
 

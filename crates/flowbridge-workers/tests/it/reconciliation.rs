@@ -5,14 +5,20 @@ use flowbridge_bank::simulator::{Fault, Target};
 use flowbridge_domain::id::{DecisionId, ExceptionId};
 use flowbridge_domain::ledger::Contra;
 use flowbridge_domain::party::BankCode;
+use flowbridge_recon::anomaly::Memory;
+use flowbridge_recon::feedback::Verdict as Ruled;
+use flowbridge_recon::record::Record;
 use flowbridge_store::breaker::{self, Breaker, BreakerRefusal};
 use flowbridge_store::exception::{
     self, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter,
 };
 use flowbridge_store::reconciliation::{self as rows, Run};
 use flowbridge_store::review::Verdict;
-use flowbridge_store::statement;
+use flowbridge_store::{segment, statement};
 use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError};
+use flowbridge_workers::reconciliation::learning;
+use std::collections::BTreeSet;
+use std::fs;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_bank_keeps_is_named_and_two_people_put_it_right() {
@@ -159,6 +165,97 @@ async fn a_statement_file_counts_once_and_is_refused_when_it_does_not_add_up() {
         kinds.iter().filter(|kind| *kind == "unexpected_receipt" || *kind == "duplicate_bank_line");
     assert_eq!(receipts.count(), 4, "nobody expected these: {kinds:?}");
     assert!(kinds.contains(&"supply_not_reserve".to_owned()), "nor what was there before: {kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_file_is_taken_in_once_and_a_bad_one_is_put_aside_with_its_reason() {
+    let stage = Stage::new(vec![]).await;
+    let bank = BankCode::parse("alpha").unwrap();
+    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let of_bank = folder.path().join("alpha");
+    fs::create_dir(&of_bank).unwrap();
+    stage.take_in_from(folder.path().to_owned());
+    let drop = |name: &str, text: String| {
+        // Whole at once, as the name says to those who cannot rename: see the drop folder.
+        let unfinished = of_bank.join(format!("{name}.part"));
+        fs::write(&unfinished, text).unwrap();
+        fs::rename(unfinished, of_bank.join(name)).unwrap();
+    };
+    drop("monday.sta", mt940(1, "100,00", "200,00"));
+    stage.until(async || of_bank.join("processed/monday.sta").exists()).await;
+    drop("monday.sta", mt940(1, "100,00", "200,00"));
+    stage.until(async || of_bank.join("processed/2-monday.sta").exists()).await;
+    drop("tuesday.sta", mt940(2, "200,00", "310,00"));
+    stage.until(async || of_bank.join("refused/tuesday.sta.reason.txt").exists()).await;
+    let reason = fs::read_to_string(of_bank.join("refused/tuesday.sta.reason.txt")).unwrap();
+    assert!(reason.contains("do not lead to closing 31000"), "{reason}");
+    assert!(of_bank.join("refused/tuesday.sta").exists());
+    let taken = statement::list(&stage.context.db, Some("alpha"), None, 10).await.unwrap();
+    let [only] = taken.as_slice() else { panic!("one statement: {taken:?}") };
+    assert_eq!((only.channel.as_str(), only.name.as_str()), ("folder", "monday.sta"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taught() {
+    let stage = Stage::new(vec![]).await;
+    let bank = BankCode::parse("alpha").unwrap();
+    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    for minor_units in [10_000, 15_907] {
+        let payment = stage.accept(Shape::BankToToken, minor_units).await;
+        stage.reaches(payment, "completed").await;
+    }
+    // One line for both, without a word of which: their sum, and the debtor's account.
+    let today = intake::day(stage.context.now()).replace('-', "");
+    let (today, month_day) = (&today[2..], &today[4..]);
+    let file = format!(
+        ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:1/1\r\n:60F:C{today}EUR0,00\r\n\
+         :61:{today}{month_day}C259,07NTRFNONREF//A1\r\n:86:166?00CREDIT?20RENT?31DE89370400440532013000?32DEBTOR\r\n\
+         :62F:C{today}EUR259,07\r\n-\r\n"
+    );
+    let upload = Upload {
+        bank,
+        channel: "api",
+        name: "a.sta".into(),
+        by: "maker".to_owned(),
+        mapping: None,
+        file: file.into_bytes(),
+    };
+    intake::file(&stage.context, upload).await.unwrap();
+    let run = stage.reconcile_files("alpha").await;
+    let open = open(&stage).await;
+    let [found] = open.as_slice() else { panic!("one question: {open:#?}") };
+    assert_eq!(found.kind, exception::TO_CONFIRM);
+    for (format, begins) in [("pdf", "%PDF"), ("camt", "<?xml")] {
+        let body = rows::report(&stage.context.db, run.id, format).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.starts_with(begins) && text.contains(run.manifest_sha256.as_ref().unwrap()), "{format}");
+    }
+
+    let evidence = segment::evidence(&stage.context.db, "alpha").await.unwrap();
+    let [judged] = evidence.judged.as_slice() else { panic!("{evidence:?}") };
+    assert_eq!((judged.route.as_str(), judged.segment.how.as_str()), ("person", "group_sum"));
+    assert_eq!(judged.segment.rail, "NTRF");
+    assert!(evidence.ruled.is_empty());
+    let decision = propose(&stage, found.id, DecisionKind::Accept).await.unwrap();
+    let lessons = learning::read(&stage.context.db, stage.context.now(), 100).await.unwrap();
+    assert!(lessons.rulings.is_empty(), "one person alone teaches nothing");
+    answer(&stage, (found.id, decision), "checker").await.unwrap();
+    let lessons = learning::read(&stage.context.db, stage.context.now(), 100).await.unwrap();
+    let [ruling] = lessons.rulings.as_slice() else { panic!("{lessons:?}") };
+    assert_eq!((ruling.verdict, ruling.by.as_str()), (Ruled::Accept, "maker"));
+    let ids = |records: &[Record]| -> BTreeSet<String> {
+        records.iter().map(|record| record.id.to_string()).collect()
+    };
+    assert_eq!(ruling.ledger.iter().cloned().collect::<BTreeSet<_>>(), ids(&lessons.ledger));
+    assert_eq!((ruling.bank.iter().cloned().collect(), lessons.ledger.len()), (ids(&lessons.bank), 2));
+
+    assert!(evidence.memory.is_none(), "what is asked for in between is no night");
+    stage.reconcile_night("alpha").await;
+    let night = segment::evidence(&stage.context.db, "alpha").await.unwrap();
+    let nights: Memory = serde_json::from_slice(&night.memory.unwrap()).unwrap();
+    assert_eq!((nights.runs.len(), night.ruled.len()), (1, 1));
+    assert!(self::open(&stage).await.is_empty(), "a run never undoes what people decided");
 }
 
 fn mt940(number: u32, opening: &str, closing: &str) -> String {

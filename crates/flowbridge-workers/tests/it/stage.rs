@@ -30,6 +30,7 @@ use flowbridge_workers::{bank, chain, orchestrator};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -487,18 +488,26 @@ impl Stage {
     /// Reconciles a bank or the chain, and waits until it is done.
     pub(crate) async fn reconcile(&self, scope: &str) -> runs::Run {
         let connectors = ["alpha", "beta"].map(|code| BankCode::parse(code).unwrap());
-        self.reconcile_with(scope, connectors.to_vec()).await
+        self.reconcile_with(scope, false, connectors.to_vec()).await
     }
 
     /// The same where statements come as files.
     pub(crate) async fn reconcile_files(&self, scope: &str) -> runs::Run {
-        self.reconcile_with(scope, vec![]).await
+        self.reconcile_with(scope, false, vec![]).await
     }
 
-    async fn reconcile_with(&self, scope: &str, connectors: Vec<BankCode>) -> runs::Run {
+    /// The same as the clock asks for it.
+    pub(crate) async fn reconcile_night(&self, scope: &str) -> runs::Run {
+        self.reconcile_with(scope, true, vec![]).await
+    }
+
+    async fn reconcile_with(&self, scope: &str, is_nightly: bool, connectors: Vec<BankCode>) -> runs::Run {
         let db = &self.context.db;
-        let asked = runs::ask(db, (scope, false, "2026-11-28"), "stage", self.context.now()).await.unwrap();
-        let (id, stop) = (asked.unwrap(), self.stop.child_token());
+        let tx = db.begin().await.unwrap();
+        let (scopes, day) = ([scope.to_owned()], (is_nightly, "2026-11-28"));
+        let asked = runs::ask(&tx, &scopes, day, "stage", self.context.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        let (id, stop) = (asked[0].1, self.stop.child_token());
         let settings = Settings { poll: Duration::from_millis(20), ..Settings::default() };
         let working = tokio::spawn(reconciliation::run(
             self.context.clone(),
@@ -511,6 +520,14 @@ impl Stage {
         stop.cancel();
         working.await.unwrap();
         runs::get(db, id).await.unwrap().unwrap()
+    }
+
+    /// Takes in what is dropped into a folder from now on, as the bank role does.
+    pub(crate) fn take_in_from(&self, folder: PathBuf) {
+        let poll = Duration::from_millis(20);
+        let settings = Settings { poll, folder: Some(folder), ..Settings::default() };
+        let (context, banks) = (self.context.clone(), self.banks.clone());
+        tokio::spawn(reconciliation::run(context, banks, vec![], settings, self.stop.clone()));
     }
 
     /// Proves again and again from now on, as the bank role does.

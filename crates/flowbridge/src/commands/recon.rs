@@ -1,4 +1,4 @@
-//! `flowbridge recon`: matching of files, evaluation and measurement. Nothing here needs a database.
+//! `flowbridge recon`: matching of files, evaluation, measurement and models. Only what people decided is read from a database.
 
 mod models;
 mod reword;
@@ -15,6 +15,7 @@ use flowbridge_recon::generate::{self, Recipe};
 use flowbridge_recon::report::{self, Extras, Manifest, Report};
 use flowbridge_recon::statement::{self, CsvMapping};
 use flowbridge_recon::{Model, files, gate, train};
+use flowbridge_workers::reconciliation::models::in_force;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -145,7 +146,7 @@ pub(crate) async fn run(command: ReconCommand, config: impl Fn() -> Result<Confi
         ReconCommand::Generate(args) => generate(&args),
         ReconCommand::Bench(args) => bench(&args),
         ReconCommand::Train(args) => train(&args),
-        ReconCommand::Retrain(args) => models::retrain(&args),
+        ReconCommand::Retrain(args) => models::retrain(&args, config).await,
         ReconCommand::Promote(args) => models::promote(&args),
         ReconCommand::Rollback(args) => models::roll_back(&args),
         ReconCommand::Models(args) => models::show(&args),
@@ -200,7 +201,7 @@ async fn match_files(args: &RunArgs, config: impl Fn() -> Result<Config>) -> Res
         None => bank.iter().map(|record| record.booked_on).max().context("the statements have no lines")?,
     };
     let (model, model_sha256) = match &args.models {
-        Some(folder) => models::in_force(folder)?,
+        Some(folder) => in_force(Some(folder))?,
         None => model(args.model.as_deref())?,
     };
     let settings = Settings::on(as_of, threads());

@@ -101,7 +101,7 @@ pub(crate) struct StartArgs {
 pub(crate) struct ReportArgs {
     /// The reconciliation; without it the newest that is done
     id: Option<String>,
-    /// html, json, matches_csv or breaks_csv
+    /// html, json, matches_csv, breaks_csv, pdf or camt
     #[arg(long, default_value = "json")]
     format: String,
     /// Where it goes, instead of the terminal
@@ -330,17 +330,17 @@ async fn report(args: &ReportArgs) -> Result<()> {
             text(done.context("no reconciliation is done yet: `flowbridge recon start`")?, "id").to_owned()
         }
     };
-    let body = client.get(&format!("/v1/reconciliations/{id}/report?format={}", args.format)).await?;
-    let body = match body.as_str() {
-        Some(text) => text.to_owned(),
-        None => serde_json::to_string_pretty(&body)?,
-    };
+    let body = client.download(&format!("/v1/reconciliations/{id}/report?format={}", args.format)).await?;
     match &args.out {
         Some(file) => {
             std::fs::write(file, body).with_context(|| format!("cannot write {}", file.display()))?;
             say(format_args!("{} of {id} is in {}", args.format, file.display()));
         }
-        None => say(body),
+        None => {
+            let body = String::from_utf8(body)
+                .with_context(|| format!("{} is nothing for a terminal: --out FILE", args.format))?;
+            say(body);
+        }
     }
     Ok(())
 }

@@ -22,6 +22,22 @@ async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
     let report = running.json(&["recon", "report", id]);
     assert_eq!((&report["summary"]["scope"], &report["summary"]["matched"]), (&"alpha".into(), &1.into()));
     assert!(running.command(&["recon", "report", id, "--format", "html"]).starts_with("<!doctype html>"));
+    let manifest = report["manifest_sha256"].as_str().unwrap();
+    assert!(running.command(&["recon", "report", id, "--format", "camt"]).contains(manifest));
+    let paper = running.file("report.pdf");
+    running.command(&["recon", "report", id, "--format", "pdf", "--out", paper.to_str().unwrap()]);
+    let paper = fs::read(paper).unwrap();
+    assert!(paper.starts_with(b"%PDF") && paper.windows(64).any(|part| part == manifest.as_bytes()));
+    let taught = running.refusal(&[
+        "recon",
+        "retrain",
+        "--from-database",
+        "--split-on",
+        "2100-01-01",
+        "--models",
+        running.file("models").to_str().unwrap(),
+    ]);
+    assert!(taught.contains("only 0 decisions"), "{taught}");
 
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (good, bad) = (folder.join("good.sta"), folder.join("bad.sta"));

@@ -1,15 +1,17 @@
-//! Models on disk: learned from decisions, put in force by two people, gone back from.
-//!
-//! A folder holds model files, named by the SHA-256 of their bytes, and `log.jsonl`, which is only added to. A model whose
-//! file does not have the hash in its name is refused.
+//! Models that people taught: learned from decisions, put in force by two people, gone back from.
 
-use super::super::say;
+use super::super::{database, say};
 use super::threads;
-use anyhow::{Context as _, Result, bail, ensure};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use anyhow::{Context as _, Result};
 use clap::Args;
+use flowbridge_domain::time::Clock as _;
 use flowbridge_recon::date::Date;
-use flowbridge_recon::registry::{Promotion, Registry};
-use flowbridge_recon::{Model, feedback, files, report, train};
+use flowbridge_recon::registry::Promotion;
+use flowbridge_recon::{feedback, files, report, train};
+use flowbridge_workers::reconciliation::learning::{self, Lessons};
+use flowbridge_workers::reconciliation::models::{file_of, in_force, load, registry};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,21 +19,40 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub(crate) struct RetrainArgs {
+    /// Learn from what people decided in the exception queue of the database that the configuration names
+    #[arg(long, conflicts_with_all = ["ledger", "bank", "decisions"])]
+    from_database: bool,
     /// Ledger entries, as CSV in the form that `generate` writes
-    #[arg(long, value_name = "FILE")]
-    ledger: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from_database")]
+    ledger: Option<PathBuf>,
     /// Bank lines in the same form
-    #[arg(long, value_name = "FILE")]
-    bank: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from_database")]
+    bank: Option<PathBuf>,
     /// Decisions of people, one JSON object a line
-    #[arg(long, value_name = "FILE")]
-    decisions: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from_database")]
+    decisions: Option<PathBuf>,
     /// Learn from decisions before this day, compare on those from it on
     #[arg(long, value_name = "DATE")]
     split_on: String,
     /// Where models live; the new one is put there, not in force
     #[arg(long, value_name = "DIR")]
     models: PathBuf,
+}
+
+impl RetrainArgs {
+    async fn lessons(&self, config: impl Fn() -> Result<Config>) -> Result<Lessons> {
+        let (Some(ledger), Some(bank), Some(decisions)) = (&self.ledger, &self.bank, &self.decisions) else {
+            let config = config()?;
+            let records_max = config.reconciliation()?.records_max;
+            return Ok(learning::read(&database(&config)?, SystemClock.now(), records_max).await?);
+        };
+        let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        Ok(Lessons {
+            ledger: files::read_records(read(ledger)?.as_slice()).context("the ledger")?,
+            bank: files::read_records(read(bank)?.as_slice()).context("the bank lines")?,
+            rulings: feedback::read(&read(decisions)?)?,
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -93,15 +114,12 @@ impl People {
     }
 }
 
-pub(super) fn retrain(args: &RetrainArgs) -> Result<ExitCode> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let ledger = files::read_records(read(&args.ledger)?.as_slice()).context("the ledger")?;
-    let bank = files::read_records(read(&args.bank)?.as_slice()).context("the bank lines")?;
-    let decisions = feedback::read(&read(&args.decisions)?)?;
-    let (champion, champion_id) = in_force(&args.models)?;
+pub(super) async fn retrain(args: &RetrainArgs, config: impl Fn() -> Result<Config>) -> Result<ExitCode> {
+    let Lessons { ledger, bank, rulings } = args.lessons(config).await?;
+    let (champion, champion_id) = in_force(Some(&args.models))?;
     let begun = std::time::Instant::now();
     let (challenger, comparison) =
-        train::retrain(&champion, &ledger, &bank, &decisions, day(&args.split_on)?, threads())?;
+        train::retrain(&champion, &ledger, &bank, &rulings, day(&args.split_on)?, threads())?;
     let bytes = challenger.to_file()?;
     let id = report::sha256(&bytes);
     fs::create_dir_all(&args.models)?;
@@ -147,43 +165,10 @@ pub(super) fn show(args: &ModelsArgs) -> Result<ExitCode> {
             change.on, change.model, change.proposed_by, change.approved_by, change.reason
         ));
     }
-    let (model, id) = in_force(&args.models)?;
+    let (model, id) = in_force(Some(&args.models))?;
     let code = if model.origin.is_of_this_code() { "this code" } else { "other code" };
     say(format!("in force: {id}, from {} decisions, made by {code}", model.origin.decisions));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The model in force in a folder and its id; the shipped one where none was ever promoted.
-pub(super) fn in_force(folder: &Path) -> Result<(Model, String)> {
-    match registry(folder)?.in_force() {
-        Some(id) => Ok((load(folder, id)?, id.to_owned())),
-        None => Ok((Model::shipped()?, Model::shipped_sha256())),
-    }
-}
-
-fn load(folder: &Path, id: &str) -> Result<Model> {
-    ensure!(
-        id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        "{id:?} is no id of a model: 64 hexadecimal digits"
-    );
-    if id == Model::shipped_sha256() {
-        return Ok(Model::shipped()?);
-    }
-    let path = file_of(folder, id);
-    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    if report::sha256(&bytes) != id {
-        bail!("{} was changed after it was made; take it from its backup", path.display());
-    }
-    Model::read(&bytes).with_context(|| path.display().to_string())
-}
-
-fn registry(folder: &Path) -> Result<Registry> {
-    let path = folder.join("log.jsonl");
-    match fs::read(&path) {
-        Ok(bytes) => Registry::read(&bytes).with_context(|| path.display().to_string()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Registry::default()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
 }
 
 fn append(folder: &Path, line: &str) -> Result<()> {
@@ -195,10 +180,6 @@ fn append(folder: &Path, line: &str) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))?;
     log.write_all(format!("{line}\n").as_bytes())?;
     log.sync_all().with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn file_of(folder: &Path, id: &str) -> PathBuf {
-    folder.join(format!("{id}.json"))
 }
 
 fn day(text: &str) -> Result<Date> {

@@ -1,0 +1,198 @@
+//! What people's decisions allow: where likely matches went, how each segment of them stands, and what earlier nights looked like.
+//!
+//! Which stage follows from which decisions is not decided here. A run reads all of it at one instant, and writes what it judged
+//! and what has changed with its end: a run that is cut off has changed nothing. Stages are only added; the last one counts.
+
+use crate::db::{Db, StoreError, Tx};
+use crate::exception::{self, Ruled};
+use crate::reconciliation::ClaimedRun;
+use crate::sql::{At, columns, statements};
+use flowbridge_domain::time::Timestamp;
+
+/// Rows of one statement.
+const SLICE: usize = 5_000;
+/// Judgements of a scope that are looked at: far more than a proof takes.
+const JUDGED_MAX: i64 = 200_000;
+
+statements! {
+    JUDGED = "select subject, route, account, rail, how, records from recon_judged where scope = $1
+        order by judged_at desc, subject limit $2";
+
+    JUDGE = "insert into recon_judged (scope, subject, route, account, rail, how, records, judged_in, judged_at)
+        select $1, new.subject, new.route, new.account, new.rail, new.how, string_to_array(new.records, ' '), $2, $3
+            from unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
+                as new (subject, route, account, rail, how, records)
+        on conflict do nothing";
+
+    STAGES = "select distinct on (account, rail, how) account, rail, how, stage, since from recon_stage
+        where scope = $1 order by account, rail, how, seq desc";
+
+    MOVE_ON = "insert into recon_stage (scope, account, rail, how, stage, decided, errors, audited, audit_errors,
+            reconciliation_id, since)
+        select $1, new.*, $2, $3 from unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
+            $10::bigint[], $11::bigint[]) as new (account, rail, how, stage, decided, errors, audited, audit_errors)";
+
+    MEMORY = "select body from recon_memory where scope = $1";
+
+    REMEMBER = "insert into recon_memory (scope, body) values ($1, $2) on conflict (scope) do update set body = excluded.body";
+}
+
+/// What is decided alike: matches of one kind on one account and rail.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentKey {
+    /// The account.
+    pub account: String,
+    /// How the money travelled.
+    pub rail: String,
+    /// What kind of match.
+    pub how: String,
+}
+
+/// A match that was only likely, and where it went, if people will say something about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// What its exception is known by.
+    pub subject: String,
+    /// `shadow`, `person` or `audited`.
+    pub route: String,
+    /// Its segment.
+    pub segment: SegmentKey,
+    /// Its records, as people name them.
+    pub records: Vec<String>,
+}
+
+/// How a segment stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageNow {
+    /// Which.
+    pub segment: SegmentKey,
+    /// `shadow`, `suggest` or `auto`.
+    pub stage: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A segment that stands otherwise from now on, and the decisions that it follows from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageChange {
+    /// Which.
+    pub segment: SegmentKey,
+    /// `shadow`, `suggest` or `auto`.
+    pub stage: String,
+    /// Decisions of people, errors among them, audits, errors among those.
+    pub counts: [i64; 4],
+}
+
+/// All that is known of a scope's segments, at one instant.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// How they stand.
+    pub stages: Vec<StageNow>,
+    /// What was judged, newest first.
+    pub judged: Vec<Judged>,
+    /// What two people have decided, oldest first.
+    pub ruled: Vec<Ruled>,
+    /// What earlier nights looked like.
+    pub memory: Option<Vec<u8>>,
+}
+
+/// What a run adds to it.
+#[derive(Debug, Clone, Default)]
+pub struct Learned {
+    /// Likely matches that people will say something about.
+    pub judged: Vec<Judged>,
+    /// Segments that stand otherwise.
+    pub stages: Vec<StageChange>,
+    /// What nights looked like, this one included.
+    pub memory: Option<Vec<u8>>,
+}
+
+/// What is known of a scope's segments.
+pub async fn evidence(db: &Db, scope: &str) -> Result<Evidence, StoreError> {
+    let tx = db.snapshot().await?;
+    let read = read(&tx, scope).await;
+    tx.rollback().await?;
+    read
+}
+
+async fn read(tx: &Tx, scope: &str) -> Result<Evidence, StoreError> {
+    let mut evidence = Evidence { ruled: exception::ruled(tx, scope).await?, ..Evidence::default() };
+    for row in tx.query(STAGES, &[&scope]).await? {
+        evidence.stages.push(StageNow {
+            segment: segment_of(&row)?,
+            stage: row.try_get("stage")?,
+            since: row.try_get::<_, At>("since")?.0,
+        });
+    }
+    for row in tx.query(JUDGED, &[&scope, &JUDGED_MAX]).await? {
+        evidence.judged.push(Judged {
+            subject: row.try_get("subject")?,
+            route: row.try_get("route")?,
+            segment: segment_of(&row)?,
+            records: row.try_get("records")?,
+        });
+    }
+    if let Some(row) = tx.query(MEMORY, &[&scope]).await?.first() {
+        evidence.memory = Some(row.try_get("body")?);
+    }
+    Ok(evidence)
+}
+
+fn segment_of(row: &tokio_postgres::Row) -> Result<SegmentKey, StoreError> {
+    Ok(SegmentKey { account: row.try_get("account")?, rail: row.try_get("rail")?, how: row.try_get("how")? })
+}
+
+/// Writes what a run adds, in the transaction of its end.
+pub(crate) async fn record(
+    tx: &Tx,
+    run: &ClaimedRun,
+    learned: &Learned,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (scope, id) = (run.scope.as_str(), run.id.as_uuid());
+    for judged in learned.judged.chunks(SLICE) {
+        let (subjects, routes, accounts, rails, hows, records) = columns!(
+            judged,
+            |of| of.subject.as_str(),
+            of.route.as_str(),
+            of.segment.account.as_str(),
+            of.segment.rail.as_str(),
+            of.segment.how.as_str(),
+            of.records.join(" ")
+        );
+        tx.execute(JUDGE, &[&scope, &id, &At(now), &subjects, &routes, &accounts, &rails, &hows, &records])
+            .await?;
+    }
+    if !learned.stages.is_empty() {
+        let (accounts, rails, hows, stages) = columns!(
+            learned.stages,
+            |of| of.segment.account.as_str(),
+            of.segment.rail.as_str(),
+            of.segment.how.as_str(),
+            of.stage.as_str()
+        );
+        let (decided, errors, audited, audit_errors) =
+            columns!(learned.stages, |of| of.counts[0], of.counts[1], of.counts[2], of.counts[3]);
+        tx.execute(
+            MOVE_ON,
+            &[
+                &scope,
+                &id,
+                &At(now),
+                &accounts,
+                &rails,
+                &hows,
+                &stages,
+                &decided,
+                &errors,
+                &audited,
+                &audit_errors,
+            ],
+        )
+        .await?;
+    }
+    if let Some(memory) = &learned.memory {
+        tx.execute(REMEMBER, &[&scope, memory]).await?;
+    }
+    Ok(())
+}
