@@ -37,6 +37,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("statement_lines_total", "Lines of statements taken in, by bank"),
     ("reconciliations_total", "Reconciliations that ended, by scope and result"),
     ("reconciliation_breaks_total", "Differences that reconciliations found, by scope and kind"),
+    ("reconciliation_anomalies_total", "What was unusual about a day, by scope, kind and severity"),
     ("breaker_trips_total", "Times a proof found cause to stop minting and payouts"),
     ("http_requests_total", "Requests answered, by route, method and status"),
 ];
