@@ -177,7 +177,7 @@ async fn a_dropped_file_is_taken_in_once_and_a_bad_one_is_put_aside_with_its_rea
     fs::create_dir(&of_bank).unwrap();
     stage.take_in_from(folder.path().to_owned());
     let drop = |name: &str, text: String| {
-        // Whole at once, as the name says to those who cannot rename: see the drop folder.
+        // It has its name only when it is whole.
         let unfinished = of_bank.join(format!("{name}.part"));
         fs::write(&unfinished, text).unwrap();
         fs::rename(unfinished, of_bank.join(name)).unwrap();
