@@ -596,8 +596,20 @@ fn report(mutants: &[Mutant], notes: &Notes) -> Result<()> {
     }
     let (killed, counted) = row("**all**", &|_| true)?;
     text.push_str("\n## Survivors\n\n");
-    let survivors = fates.iter().filter(|(mutant, fate)| survived(fate.as_ref()) && argued(mutant).is_none());
-    let survivors: Vec<String> = survivors.map(|(mutant, _)| format!("- {}", change(mutant))).collect();
+    let mut survivors = Vec::new();
+    for (mutant, fate) in &fates {
+        match (fate, argued(mutant)) {
+            (Some(Fate::Survived), None) => survivors.push(format!("- {}", change(mutant))),
+            (Some(Fate::Unnoticed), why) => {
+                let why = why.map_or_else(String::new, |why| format!("; called equivalent: {why}"));
+                survivors.push(format!(
+                    "- {} (the first tests let it live, the rest not asked yet{why})",
+                    change(mutant)
+                ));
+            }
+            _ => {}
+        }
+    }
     text.push_str(&if survivors.is_empty() { "None.".to_owned() } else { survivors.join("\n") });
     text.push_str(
         "\n\n## Equivalent\n\nNo caller can tell these from the original. Those without a reason compile to the same bytes; the others \
