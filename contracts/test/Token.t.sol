@@ -58,6 +58,7 @@ contract TokenTest is Base {
                 vm.assertTrue(keccak256(words(code)) != keccak256(words(other)), "each code has its words");
             }
         }
+        vm.assertEq(keccak256(words(8)), keccak256("unknown code"), "and what is no code has none");
         vm.assertEq(keccak256(words(8)), keccak256(words(255)), "and what is no code has none");
     }
 

@@ -391,13 +391,18 @@ contract VaultTest is VaultBase {
         perform(call(zero, 0, ""));
         perform(call(zero, 0, hex"a9059c"));
         perform(call(zero, 0, abi.encodePacked(vault.nonce.selector)));
-        Call[] memory calls = call(zero, 0, abi.encodePacked(token.transfer.selector));
-        bytes[] memory signatures = approvals(calls, 3);
-        uint64 deadline = soon();
-        vault.schedule(calls, deadline, signatures);
-        vm.warp(block.timestamp + DELAY);
-        vm.expectPartialRevert(MultiSigVault.MultiSigVault__CallFailed.selector);
-        vault.execute(calls, deadline, signatures);
+        bytes4[3] memory selectors = [token.transfer.selector, token.transferFrom.selector, token.approve.selector];
+        uint256 start = vm.snapshotState();
+        for (uint256 i = 0; i < selectors.length; ++i) {
+            Call[] memory calls = call(zero, 0, abi.encodePacked(selectors[i]));
+            bytes[] memory signatures = approvals(calls, 3);
+            uint64 deadline = soon();
+            vault.schedule(calls, deadline, signatures);
+            vm.warp(block.timestamp + DELAY);
+            vm.expectPartialRevert(MultiSigVault.MultiSigVault__CallFailed.selector);
+            vault.execute(calls, deadline, signatures);
+            vm.revertToState(start);
+        }
     }
 
     function test_everyStepAndEveryChangeIsTold() public {
