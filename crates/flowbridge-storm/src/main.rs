@@ -158,7 +158,9 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
         args.rate,
         data_bytes >> 30
     );
-    println!("SKIPPED: I11, there is no audit log yet, and I12, which `flowbridge bench reconciliation` judges");
+    println!(
+        "SKIPPED: I11, there is no audit log yet, and I12, which `flowbridge bench reconciliation` judges"
+    );
     std::fs::create_dir_all(&args.folder)?;
     let free = disk::free_bytes(&args.folder)?;
     ensure!(

@@ -33,7 +33,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long payments under way may go without any of them being settled.
@@ -156,6 +156,7 @@ async fn measure_chain(
     reader.follow_until(window.1, progress).await?;
     let after = (processes.cpu(), measure::counters(&db).await?);
     reader.drain(progress).await?;
+    wait_until_closed(&stage, &db).await?;
     progress.say("proving that nothing was lost");
     let faults = prove(&stage, &db, &reader, payments.len()).await?;
     stop.cancel();
@@ -223,6 +224,20 @@ fn role(stage: &Stage, args: &ChainArgs, anvil: &EmbeddedAnvil) -> ChainRole {
             lease: Duration::from_secs(10),
         },
     }
+}
+
+/// How long the last transactions may take to be closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(30);
+
+/// A lane closes a transaction some blocks after its last log was read. One that stays open is for the proof to tell.
+async fn wait_until_closed(stage: &Stage, db: &Db) -> Result<()> {
+    let began = Instant::now();
+    for lane in stage.keys.keys() {
+        while !rows::open_txs(db, *lane, 1).await?.is_empty() && began.elapsed() < CLOSED_WITHIN {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    Ok(())
 }
 
 async fn prove(stage: &Stage, db: &Db, reader: &StandIn, count: usize) -> Result<Faults> {
