@@ -1,8 +1,14 @@
 //! The batcher: payments that arrive together are committed together.
 //!
 //! It takes what is waiting, up to a slice, and commits it while the next slice gathers. Slices begin at a pace, because one
-//! of ten payments costs little more than one of two; a request that comes after a pause goes at once. A slice that the database refuses as a whole (another process was faster with a key or a reference) is
-//! tried again, and then one by one, so that each request gets its own answer.
+//! of ten payments costs little more than one of two; a request that comes after a pause goes at once. A slice that the
+//! database refuses as a whole (another process was faster with a key or a reference) is tried again, then in tenths and one by
+//! one, so that each request gets its own answer.
+//!
+//! After a standstill of the database more may wait than is carried out within the patience of those who ask. A request
+//! whose client has gone is therefore passed over (it asks again, under the same key), and a slice that takes too long turns
+//! away what is left of it: otherwise all time would go into answers that nobody waits for, and clients that ask again at the
+//! other gateway would keep both busy with each other's keys, for as long as they ask.
 
 use crate::answer::Refusal;
 use crate::{GatewayParts, GatewaySettings, payments};
@@ -20,6 +26,10 @@ use tokio::time::{Instant, sleep_until};
 const WAITING_MAX: usize = 8_192;
 /// Slices under way at the same time.
 const COMMITS_MAX: usize = 2;
+/// Parts of a slice are tried until then; what is left is turned away.
+const SLICE_TIME_MAX: Duration = Duration::from_secs(2);
+/// How often a slice is tried as a whole: whoever was faster with a key or a reference is found the next time.
+const TRIES_MAX: usize = 3;
 
 type Reply = oneshot::Sender<Result<Accepted, Refusal>>;
 
@@ -74,10 +84,17 @@ impl Committer {
                 return;
             }
             let began = Instant::now();
+            let asked = waiting.len();
+            waiting.retain(|(_, reply)| !reply.is_closed());
+            metrics::counter!("accept_abandoned_total")
+                .increment(u64::try_from(asked - waiting.len()).unwrap_or(u64::MAX));
+            if waiting.is_empty() {
+                continue;
+            }
             let (requests, replies): (Vec<NewPayment>, Vec<Reply>) = waiting.into_iter().unzip();
             metrics::histogram!("accept_slice_payments")
                 .record(f64::from(u32::try_from(requests.len()).unwrap_or(u32::MAX)));
-            for (reply, outcome) in replies.into_iter().zip(self.commit(&requests).await) {
+            for (reply, outcome) in replies.into_iter().zip(self.commit(&requests, began).await) {
                 // A client that has gone will ask again.
                 drop(reply.send(outcome));
             }
@@ -87,39 +104,44 @@ impl Committer {
         }
     }
 
-    async fn commit(&self, requests: &[NewPayment]) -> Vec<Result<Accepted, Refusal>> {
-        match self.attempt(requests).await {
-            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-            Err(error)
-                if requests.len() > 1 && !matches!(error, StoreError::Unavailable(_) | StoreError::Busy) =>
-            {
-                let mut outcomes = Vec::with_capacity(requests.len());
-                for request in requests {
-                    let alone = self.attempt(std::slice::from_ref(request)).await;
-                    outcomes.push(
-                        alone
-                            .map_err(Refusal::from)
-                            .and_then(|mut one| one.pop().ok_or_else(|| Refusal::new(ErrorCode::Internal))),
-                    );
-                }
-                outcomes
+    /// One outcome per request, in their order.
+    async fn commit(&self, requests: &[NewPayment], began: Instant) -> Vec<Result<Accepted, Refusal>> {
+        let mut outcomes = Vec::with_capacity(requests.len());
+        let mut left = vec![requests];
+        while let Some(part) = left.pop() {
+            let is_whole = part.len() == requests.len();
+            if !is_whole && began.elapsed() >= SLICE_TIME_MAX {
+                outcomes.extend(part.iter().map(|_| Err(Refusal::new(ErrorCode::Unavailable))));
+                continue;
             }
-            // One by one would only take longer.
-            Err(error) => {
-                let refusal = Refusal::from(error);
-                requests.iter().map(|_| Err(refusal.clone())).collect()
+            match self.attempt(part).await {
+                Ok(some) => outcomes.extend(some.into_iter().map(Ok)),
+                Err(error)
+                    if part.len() > 1 && !matches!(error, StoreError::Unavailable(_) | StoreError::Busy) =>
+                {
+                    left.extend(part.chunks(part.len().div_ceil(10)).rev());
+                }
+                // In parts it would only take longer.
+                Err(error) => {
+                    let refusal = Refusal::from(error);
+                    outcomes.extend(part.iter().map(|_| Err(refusal.clone())));
+                }
             }
         }
+        outcomes
     }
 
-    /// Tries twice: whoever was faster with a key or a reference is found the second time.
     async fn attempt(&self, requests: &[NewPayment]) -> Result<Vec<Accepted>, StoreError> {
         let render =
             |request: &NewPayment, decision: &Decision| payments::render(&self.base, request, decision);
         let once = || accept(&self.db, requests, &self.policy, self.clock.now(), &render);
-        match once().await {
-            Err(StoreError::Refused { .. } | StoreError::TryAgain(_)) => once().await,
-            other => other,
+        for _ in 1..TRIES_MAX {
+            match once().await {
+                Err(error @ StoreError::TryAgain(_)) if error.is_lock_timeout() => return Err(error),
+                Err(StoreError::Refused { .. } | StoreError::TryAgain(_)) => {}
+                other => return other,
+            }
         }
+        once().await
     }
 }

@@ -15,6 +15,7 @@ const SLICES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0,
 
 const COUNTERS: &[(&str, &str)] = &[
     ("payments_total", "Payments that entered a state, by state"),
+    ("accept_abandoned_total", "Requests to pay whose client had gone before they were carried out"),
     ("bank_operations_total", "Operations at banks, by bank, step and outcome"),
     ("observations_without_effect_total", "Observations that changed nothing, by reason"),
     ("dead_letters_total", "Events set aside because they could not be applied, by group"),
