@@ -206,11 +206,25 @@ const MUTANTS: &[Mutant] = &[
         catcher: it(CHAIN, &["watching::logs_wait_for_the_confirmations_that_policy_asks_for"]),
     },
     Mutant {
+        without: "a commit before the answer: what was accepted is not there",
+        file: "crates/flowbridge-store/src/accept.rs",
+        was: "        acceptance.write(&tx, &fresh, now).await?;\n    }\n    tx.commit().await?;",
+        becomes: "        acceptance.write(&tx, &fresh, now).await?;\n    }\n    tx.rollback().await?;",
+        catcher: it(GATEWAY, &["what_was_created_says_where_it_is_also_when_repeated"]),
+    },
+    Mutant {
         without: "a unique idempotency key",
         file: "migrations/V1__spine.sql",
         was: "    created_at   timestamptz not null,\n    primary key (client_id, route, key)\n);",
         becomes: "    created_at   timestamptz not null\n);",
         catcher: it(GATEWAY, &["sixty_four_parallel_requests_with_one_key_make_one_payment"]),
+    },
+    Mutant {
+        without: "attention to clients that have gone: what nobody waits for is carried out first",
+        file: "crates/flowbridge-gateway/src/batcher.rs",
+        was: "            waiting.retain(|(_, reply)| !reply.is_closed());",
+        becomes: "            waiting.retain(|_| true);",
+        catcher: it(GATEWAY, &["what_nobody_waits_for_any_more_is_not_carried_out"]),
     },
     Mutant {
         without: "other refunds in the limit of a refund",

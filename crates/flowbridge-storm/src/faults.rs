@@ -88,6 +88,8 @@ pub(crate) enum Fault {
     Cut(Line),
     /// A bank follows this rule of the simulator's for the time.
     Bank(&'static str, BankFault, Duration),
+    /// The first of two chain nodes cannot be used, in this way, for the time; payments go through by the second.
+    NodeAway(Weather, Duration),
     /// A bank answers nothing for the time; payments between accounts of the other go through.
     BankDown(&'static str, Duration),
     /// The receiver of webhooks behaves like this at one endpoint for the time; the other is told all the same.
@@ -200,6 +202,7 @@ impl Fault {
                 };
                 format!("line to {line} {what}")
             }
+            Self::NodeAway(..) => "first of two nodes away".to_owned(),
             Self::Cut(line) => format!("line to {line} cut"),
             Self::Bank(_, fault, _) => format!("bank: {fault:?}"),
             Self::BankDown(..) => "bank down".to_owned(),
@@ -231,9 +234,11 @@ impl Fault {
             Self::Cut(Line::NewHeads) => (23, Some(2_000)),
             Self::Network(Line::NewHeads, ..) => (24, Some(2_000)),
             Self::Reorganisation(_) | Self::NodeTail(_) => (25, None),
-            Self::Network(Line::Rpc, ..) | Self::Cut(Line::Rpc) | Self::NodeStill(_) | Self::NodeKill(_) => {
-                (26, Some(3_000))
-            }
+            Self::Network(Line::Rpc, ..)
+            | Self::Cut(Line::Rpc)
+            | Self::NodeStill(_)
+            | Self::NodeKill(_)
+            | Self::NodeAway(..) => (26, Some(3_000)),
             Self::PoolDropped | Self::NonceGap | Self::Underpriced => (27, None),
             Self::Network(Line::Banks, ..) | Self::Cut(Line::Banks) => (28, None),
             Self::Bank(_, fault, _) => match fault {
@@ -327,6 +332,11 @@ impl Fault {
                 let line = [Line::Rpc, Line::Rpc, Line::Banks, Line::Receiver][rng.random_range(0..4)];
                 let status = [429, 500, 503][rng.random_range(0..3)];
                 Self::Network(line, Weather::Status(status), moment)
+            }
+            Sort::NodeAway => {
+                let weather = [Weather::Stall, Weather::Refuse, Weather::Status(429), Weather::Status(503)]
+                    [rng.random_range(0..4)];
+                Self::NodeAway(weather, Duration::from_secs(12))
             }
             Sort::Cut => Self::Cut(line),
             Sort::Bank => Self::Bank(
@@ -469,6 +479,7 @@ impl Fault {
                 sleep(*lasting).await;
                 let _ = world.simulator(reqwest::Method::DELETE, &path, None).await;
             }
+            Self::NodeAway(weather, lasting) => return node_away(field, *weather, *lasting).await,
             Self::BankDown(bank, lasting) => return bank_down(field, bank, *lasting).await,
             Self::Receiver(endpoint, manner, lasting) => {
                 sink.behave_at(endpoint, *manner);
@@ -540,13 +551,14 @@ enum Sort {
     Doubled,
     Partition,
     TurnedAway,
+    NodeAway,
     Cut,
     Bank,
     BankDown,
     Receiver,
 }
 
-const SORTS: [(Sort, usize); 31] = [
+const SORTS: [(Sort, usize); 32] = [
     (Sort::Kill, 40),
     (Sort::Pause, 12),
     (Sort::Zombie, 12),
@@ -574,6 +586,7 @@ const SORTS: [(Sort, usize); 31] = [
     (Sort::Doubled, 4),
     (Sort::Partition, 4),
     (Sort::TurnedAway, 6),
+    (Sort::NodeAway, 3),
     (Sort::Cut, 10),
     (Sort::Bank, 14),
     (Sort::BankDown, 2),
@@ -585,7 +598,12 @@ impl Sort {
     const fn is_alone(self) -> bool {
         matches!(
             self,
-            Self::RollingRestart | Self::DiskFull | Self::Overload | Self::BankDown | Self::Receiver
+            Self::RollingRestart
+                | Self::DiskFull
+                | Self::Overload
+                | Self::NodeAway
+                | Self::BankDown
+                | Self::Receiver
         )
     }
 }
@@ -660,6 +678,7 @@ pub(crate) async fn heal(field: &Field<'_>) -> Result<()> {
     for line in LINES {
         line_of(field, line).set(Weather::Fair);
     }
+    world.first_node_line.set(Weather::Fair);
     sink.behave(Manner::Polite);
     world.revive().await?;
     for bank in ["alpha", "beta"] {
@@ -692,6 +711,24 @@ async fn roll_gateways(field: &Field<'_>) -> Result<Vec<String>> {
         0 => vec![],
         failed => vec![format!("R3: {failed} requests failed at both gateways while these were rolled")],
     })
+}
+
+/// The first of two nodes is out of reach, silent, or turns everybody away; payments go through by the second.
+async fn node_away(field: &Field<'_>, weather: Weather, lasting: Duration) -> Result<Vec<String>> {
+    let line = &field.world.first_node_line;
+    let began = Instant::now();
+    line.set(weather);
+    line.cut();
+    let through = tokio::time::timeout(lasting, field.get_through(None)).await;
+    sleep(lasting.saturating_sub(began.elapsed())).await;
+    line.set(Weather::Fair);
+    line.cut();
+    match through {
+        Ok(went) => went.map(|_| vec![]),
+        Err(_) => {
+            Ok(vec![format!("R26: nothing went through while the first of two nodes was away ({weather:?})")])
+        }
+    }
 }
 
 /// A bank answers nothing, and payments that it has no part in go through all the same.

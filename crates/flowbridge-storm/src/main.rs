@@ -3,7 +3,7 @@
 //!
 //! A round lets one to three faults happen at the same time, makes them good, and measures how long it takes until a payment
 //! posted after that completes. Rounds follow each other until there were enough faults; load goes on all the time.
-//! Then everything comes to rest and the oracle judges. The seed repeats the faults and the payments; how the machine
+//! Then everything comes to rest and the oracle judges; interrupted, it does so after the round that it is in. The seed repeats the faults and the payments; how the machine
 //! interleaves them is its own affair.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people and CI, on a terminal")]
 
@@ -29,6 +29,7 @@ use crate::sink::Sink;
 use crate::world::{Conditions, World};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use futures_util::FutureExt as _;
 use reqwest::Method;
 use serde_json::json;
 use std::fs::File;
@@ -264,7 +265,17 @@ async fn storm(args: &Args, seed: u64, field: &Field<'_>, report: &mut Report) -
     let is_long = args.duration >= LONG;
     let mut deck = Deck::new(seed, is_long, world.disk.is_some());
     let posted = || field.load.look(|book| book.orders.len() as u64);
-    while report.faults < args.faults || report.began.elapsed() < args.duration || posted() < args.payments {
+    let is_enough = |report: &Report| {
+        report.faults >= args.faults && report.began.elapsed() >= args.duration && posted() >= args.payments
+    };
+    let interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupted = interrupted.fuse();
+    while !is_enough(report) {
+        if let Some(outcome) = (&mut interrupted).now_or_never() {
+            outcome?;
+            println!("interrupted: what has been so far is judged");
+            break;
+        }
         let round = deck.round();
         let names: Vec<String> = round.iter().map(Fault::class).collect();
         let struck = futures_util::future::try_join_all(round.iter().map(|fault| fault.strike(field)));

@@ -111,6 +111,11 @@ impl Proxy {
         Ok(Arc::new(Self { weather, cuts, port: None, acceptor }))
     }
 
+    /// The port of a proxy made by [`Self::tcp`].
+    pub(crate) fn port(&self) -> Result<u16> {
+        self.port.context("a line without a port")
+    }
+
     /// The address of a proxy made by [`Self::tcp`], as `127.0.0.1:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("127.0.0.1:{}", self.port.unwrap_or_default())

@@ -69,6 +69,8 @@ pub(crate) struct World {
     /// The ways to PostgreSQL: the second is that of one gateway and one orchestrator.
     pub(crate) postgres_lines: [Arc<Proxy>; 2],
     pub(crate) rpc_line: Arc<Proxy>,
+    /// The first of two ways to the chain node; both end in `rpc_line`.
+    pub(crate) first_node_line: Arc<Proxy>,
     pub(crate) socket_line: Arc<Proxy>,
     pub(crate) bank_line: Arc<Proxy>,
     pub(crate) gateway_lines: [Arc<Proxy>; 2],
@@ -123,6 +125,7 @@ impl World {
             Proxy::postgres(&sockets.join("2"), socket)?,
         ];
         let rpc_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
+        let first_node_line = Proxy::tcp(Upstream::Tcp(rpc_line.port()?)).await?;
         let socket_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
         let bank_line = Proxy::tcp(Upstream::Tcp(port + 2)).await?;
         let gateway_ports = [port, free_port()?];
@@ -140,9 +143,10 @@ impl World {
                 (
                     "CHAIN__ENDPOINTS",
                     format!(
-                        r#"[{{name="line",rpc_url="http://{}",ws_url="ws://{}"}}]"#,
-                        rpc_line.authority(),
-                        socket_line.authority()
+                        r#"[{{name="first",rpc_url="http://{}",ws_url="ws://{}"}},{{name="second",rpc_url="http://{}"}}]"#,
+                        first_node_line.authority(),
+                        socket_line.authority(),
+                        rpc_line.authority()
                     ),
                 ),
                 ("CHAIN__FEE_BUMP_AFTER_MS", "3000".to_owned()),
@@ -188,6 +192,7 @@ impl World {
             disk,
             poison: std::sync::Mutex::default(),
             rpc_line,
+            first_node_line,
             socket_line,
             bank_line,
             gateway_lines,
