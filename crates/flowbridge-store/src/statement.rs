@@ -95,19 +95,30 @@ pub struct NewStatement {
     pub lines: Vec<NewLine>,
 }
 
-/// A line of a statement to take in. Days are written `2026-11-28`.
+/// A line of a statement to take in.
 #[derive(Debug, Clone, Default)]
 pub struct NewLine {
+    /// What it says.
+    pub line: StatementLine,
+    /// The instant it was booked, where the bank says it.
+    pub booked_at: Option<Timestamp>,
+    /// The bank's running number, where it has one.
+    pub bank_sequence: Option<i64>,
+    /// Only announced.
+    pub is_pending: bool,
+    /// How many equal lines came before it.
+    pub occurrence: i32,
+}
+
+/// What a line of a statement says. Days are written `2026-11-28`.
+#[derive(Debug, Clone, Default)]
+pub struct StatementLine {
     /// Signed minor units, credits positive.
     pub amount: i64,
     /// The day it was booked.
     pub booked_on: Option<String>,
     /// The day it counts from.
     pub value_on: Option<String>,
-    /// The instant, where the bank says it.
-    pub booked_at: Option<Timestamp>,
-    /// The bank's running number, where it has one.
-    pub bank_sequence: Option<i64>,
     /// The operation of ours that it is, where the bank says so.
     pub operation_key: Option<String>,
     /// End-to-end id or the customer's reference.
@@ -126,10 +137,6 @@ pub struct NewLine {
     pub code: String,
     /// A return or reversal.
     pub is_return: bool,
-    /// Only announced.
-    pub is_pending: bool,
-    /// How many equal lines came before it.
-    pub occurrence: i32,
 }
 
 /// Where statements come from.
@@ -362,26 +369,26 @@ async fn write_lines(
         placed.iter().map(|_| StatementEntryId::generate(now, rand::random()).as_uuid()).collect();
     let (places, amounts, booked, counted, instants, numbers, keys, references) = columns!(
         placed,
-        |(place, line)| *place,
-        line.amount,
-        line.booked_on.as_deref(),
-        line.value_on.as_deref(),
-        line.booked_at.map(At),
-        line.bank_sequence,
-        line.operation_key.as_deref(),
-        line.reference.as_str()
+        |(place, new)| *place,
+        new.line.amount,
+        new.line.booked_on.as_deref(),
+        new.line.value_on.as_deref(),
+        new.booked_at.map(At),
+        new.bank_sequence,
+        new.line.operation_key.as_deref(),
+        new.line.reference.as_str()
     );
     let (theirs, batches, parties, ibans, texts, codes, returns, pending, occurrences) = columns!(
         placed,
-        |(_, line)| line.bank_reference.as_str(),
-        line.batch.as_str(),
-        line.counterparty.as_str(),
-        line.counterparty_iban.as_str(),
-        line.text.as_str(),
-        line.code.as_str(),
-        line.is_return,
-        line.is_pending,
-        line.occurrence
+        |(_, new)| new.line.bank_reference.as_str(),
+        new.line.batch.as_str(),
+        new.line.counterparty.as_str(),
+        new.line.counterparty_iban.as_str(),
+        new.line.text.as_str(),
+        new.line.code.as_str(),
+        new.line.is_return,
+        new.is_pending,
+        new.occurrence
     );
     tx.execute(
         INSERT_LINES,

@@ -44,7 +44,7 @@ pub(super) fn operations_of_lines(ours: &[OurEntry], theirs: &[TheirLine]) -> Ve
     }
     theirs
         .iter()
-        .map(|line| match line.operation_key.as_deref() {
+        .map(|TheirLine { line, .. }| match line.operation_key.as_deref() {
             Some(key) => OperationKey::parse(key),
             None => confirmed.get(line.bank_reference.as_str()).copied().flatten(),
         })
@@ -76,7 +76,8 @@ pub(super) fn our_record(entry: &OurEntry, account: &Arc<str>) -> Option<Record>
 }
 
 /// A line as a record; none for one without a day, which cannot be compared.
-pub(super) fn their_record(line: &TheirLine, operation: Option<OperationKey>) -> Option<Record> {
+pub(super) fn their_record(their: &TheirLine, operation: Option<OperationKey>) -> Option<Record> {
+    let line = &their.line;
     let date = |text: &Option<String>| text.as_deref().and_then(Date::parse_iso);
     let reference = match operation {
         // What was sent back refers to the operation, and is not it.
@@ -85,9 +86,9 @@ pub(super) fn their_record(line: &TheirLine, operation: Option<OperationKey>) ->
         None => line.reference.clone(),
     };
     Some(Record {
-        id: line.key.text().into(),
-        account: Arc::from(line.account.as_str()),
-        currency: Currency::parse(&line.currency).ok()?,
+        id: their.key.text().into(),
+        account: Arc::from(their.account.as_str()),
+        currency: Currency::parse(&their.currency).ok()?,
         minor_units: line.amount.into(),
         booked_on: date(&line.booked_on).or(date(&line.value_on))?,
         value_on: date(&line.value_on),

@@ -19,7 +19,9 @@ use flowbridge_recon::date::Date;
 use flowbridge_recon::report::sha256 as hex_sha256;
 use flowbridge_recon::statement::{self, CsvMapping, Entry, Format, ReadStatementError, Statement};
 use flowbridge_store::StoreError;
-use flowbridge_store::statement::{self as rows, Intake, NewLine, NewStatement, Taken, TakenStatement};
+use flowbridge_store::statement::{
+    self as rows, Intake, NewLine, NewStatement, StatementLine, Taken, TakenStatement,
+};
 use std::collections::BTreeMap;
 
 /// A file that somebody brings.
@@ -191,12 +193,10 @@ fn new_statement(place: usize, read: Statement) -> Result<NewStatement, UploadEr
 }
 
 fn new_line(entry: &Entry, amount: i64) -> NewLine {
-    NewLine {
+    let line = StatementLine {
         amount,
         booked_on: entry.booked_on.or(entry.value_on).map(|day| day.to_string()),
         value_on: entry.value_on.map(|day| day.to_string()),
-        booked_at: None,
-        bank_sequence: None,
         operation_key: None,
         reference: entry.reference.clone(),
         bank_reference: entry.bank_reference.clone(),
@@ -206,6 +206,11 @@ fn new_line(entry: &Entry, amount: i64) -> NewLine {
         text: entry.text.clone(),
         code: entry.code.clone(),
         is_return: entry.is_return,
+    };
+    NewLine {
+        line,
+        booked_at: None,
+        bank_sequence: None,
         is_pending: entry.is_pending,
         occurrence: i32::try_from(entry.occurrence).unwrap_or(i32::MAX),
     }
@@ -348,16 +353,20 @@ fn connector_statement(
 
 fn connector_line(entry: &StatementEntry, amount: i64) -> NewLine {
     let is_given_back = entry.key.is_some_and(|key| key.step == BankStep::Release);
-    NewLine {
+    let line = StatementLine {
         amount,
         booked_on: Some(day(entry.booked_at)),
         value_on: Some(day(entry.value_at.unwrap_or(entry.booked_at))),
-        booked_at: Some(entry.booked_at),
-        bank_sequence: i64::try_from(entry.sequence).ok(),
         operation_key: entry.key.map(|key| key.to_string()),
         bank_reference: entry.reference.clone(),
         text: entry.text.clone(),
         is_return: entry.is_return || is_given_back,
+        ..StatementLine::default()
+    };
+    NewLine {
+        line,
+        booked_at: Some(entry.booked_at),
+        bank_sequence: i64::try_from(entry.sequence).ok(),
         ..NewLine::default()
     }
 }

@@ -436,7 +436,7 @@ impl Work {
             kind: TO_AUDIT.to_owned(),
             subject,
             currency: line.currency.clone(),
-            amount: line.amount,
+            amount: line.line.amount,
             owner: "accounting".to_owned(),
             advice: "it was taken without a person: accept if they belong together, or reject".to_owned(),
             about,
@@ -585,7 +585,7 @@ impl Work {
                 kind: TO_CONFIRM.to_owned(),
                 subject: pair,
                 currency: entry.currency.clone(),
-                amount: line.amount,
+                amount: line.line.amount,
                 owner: "accounting".to_owned(),
                 advice: "confirm that they belong together, or reject it".to_owned(),
                 about: self.pair_evidence(found),
@@ -661,9 +661,11 @@ impl Work {
     }
 
     fn line_evidence(&self, place: u32) -> Value {
-        let Some(line) = self.sides.theirs.get(place as usize) else { return json!({}) };
+        let Some(TheirLine { key, line, .. }) = self.sides.theirs.get(place as usize) else {
+            return json!({});
+        };
         json!({
-            "line": line.key.text(),
+            "line": key.text(),
             "amount": line.amount,
             "booked_on": line.booked_on,
             "value_on": line.value_on,
@@ -700,7 +702,7 @@ impl Work {
             let open = lines
                 .iter()
                 .filter(|line| line.currency == currency && !verdicts.matched.contains(&line.key));
-            open.map(|line| i128::from(line.amount)).sum()
+            open.map(|line| i128::from(line.line.amount)).sum()
         };
         let mut lines: Vec<BalanceLine> = self
             .statements
