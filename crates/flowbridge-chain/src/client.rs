@@ -197,6 +197,31 @@ impl HttpChain {
     async fn ask<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, ChainError> {
         ask(&*self.transport, method, params).await
     }
+
+    /// A question about the newest state, asked again if the node does not have what it just called its newest.
+    async fn ask_newest<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<T, ChainError> {
+        let mut refusal = String::new();
+        for _ in 0..ASKED_NEWEST_MAX {
+            match self.ask(method, params.clone()).await {
+                Err(ChainError::Refused(message)) if is_between_blocks(&message) => refusal = message,
+                answer => return answer,
+            }
+        }
+        Err(ChainError::Unavailable(refusal))
+    }
+}
+
+/// So often a question about the newest state is asked before the node counts as one that does not answer.
+const ASKED_NEWEST_MAX: usize = 4;
+
+/// A node that makes or takes in a block at this very moment may resolve "latest" to one whose state it does not give: Anvil
+/// says `BlockOutOfRange`, nodes behind a balancer `header not found`. It says nothing about the question.
+fn is_between_blocks(message: &str) -> bool {
+    message.contains("BlockOutOfRange") || message.contains("header not found")
 }
 
 async fn ask<T: DeserializeOwned>(
@@ -245,12 +270,12 @@ impl Chain for HttpChain {
     }
 
     async fn coins(&self, of: &EvmAddress) -> Result<u128, ChainError> {
-        let coins: U256 = self.ask("eth_getBalance", json!([of.to_string(), "latest"])).await?;
+        let coins: U256 = self.ask_newest("eth_getBalance", json!([of.to_string(), "latest"])).await?;
         Ok(coins.saturating_to())
     }
 
     async fn code(&self, at: &EvmAddress) -> Result<Vec<u8>, ChainError> {
-        Ok(self.ask::<Bytes>("eth_getCode", json!([at.to_string(), "latest"])).await?.to_vec())
+        Ok(self.ask_newest::<Bytes>("eth_getCode", json!([at.to_string(), "latest"])).await?.to_vec())
     }
 
     async fn estimate(
@@ -263,7 +288,7 @@ impl Chain for HttpChain {
         if let (Some(to), Some(fields)) = (to, request.as_object_mut()) {
             fields.insert("to".into(), json!(to.to_string()));
         }
-        Ok(self.ask::<U64>("eth_estimateGas", json!([request])).await?.to())
+        Ok(self.ask_newest::<U64>("eth_estimateGas", json!([request])).await?.to())
     }
 
     async fn try_call(
@@ -277,14 +302,14 @@ impl Chain for HttpChain {
             "from": from.to_string(), "to": to.to_string(), "data": alloy::hex::encode_prefixed(calldata),
             "gas": format!("{gas_limit:#x}"),
         });
-        self.ask::<Bytes>("eth_call", json!([request, "latest"])).await.map(drop)
+        self.ask_newest::<Bytes>("eth_call", json!([request, "latest"])).await.map(drop)
     }
 
     async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError> {
         let request = json!({
             "from": from.to_string(), "to": to.to_string(), "data": alloy::hex::encode_prefixed(calldata),
         });
-        Ok(self.ask::<Bytes>("eth_call", json!([request, "latest"])).await?.to_vec())
+        Ok(self.ask_newest::<Bytes>("eth_call", json!([request, "latest"])).await?.to_vec())
     }
 
     async fn fees(&self) -> Result<Fees, ChainError> {
@@ -416,6 +441,37 @@ fn read_send_error(message: String) -> Result<(), ChainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::value::RawValue;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A node that is between two blocks for the first questions.
+    #[derive(Debug)]
+    struct Busy(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Transport for Busy {
+        async fn ask(&self, _: &'static str, _: Value) -> Result<Box<RawValue>, ChainError> {
+            let left = self.0.load(Ordering::Relaxed);
+            if left > 0 {
+                self.0.store(left - 1, Ordering::Relaxed);
+                return Err(ChainError::Refused(
+                    "BlockOutOfRangeError: block height is 31 but requested was 30".into(),
+                ));
+            }
+            RawValue::from_string("\"0x2a\"".into())
+                .map_err(|error| ChainError::Unreadable(error.to_string()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_between_two_blocks_is_asked_again_and_refuses_nothing() {
+        let somebody = EvmAddress::from_bytes([0xaa; 20]);
+        let coins_after = |refusals| async move {
+            HttpChain::over(Arc::new(Busy(AtomicUsize::new(refusals)))).coins(&somebody).await
+        };
+        assert_eq!(coins_after(ASKED_NEWEST_MAX - 1).await, Ok(42));
+        assert!(coins_after(ASKED_NEWEST_MAX).await.is_err_and(|error| error.is_retryable()));
+    }
 
     #[test]
     fn what_a_node_says_about_a_broadcast_is_understood() {

@@ -301,7 +301,9 @@ async fn read_logs_of(
     let (mut logs, mut taken) = (Vec::new(), 0);
     for block in blocks.iter() {
         let raw = match asked.try_next().await {
-            Ok(raw) => raw.unwrap_or_default(),
+            Ok(Some(raw)) => raw,
+            // Each block has an answer; one without is not taken for one without logs.
+            Ok(None) => return Ok(None),
             Err(ChainError::Refused(why)) => {
                 // A block that is gone meanwhile, or a refusal that will not pass by itself.
                 let now = chain.block(At::Number(block.number)).await?;
