@@ -15,6 +15,7 @@ pub mod event_data;
 pub mod event_log;
 pub mod exception;
 mod failpoint;
+pub mod history;
 pub mod ledger;
 pub mod lifecycle;
 pub mod measure;

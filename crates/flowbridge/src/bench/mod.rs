@@ -12,6 +12,7 @@ mod chain_stage;
 mod journal;
 mod ledger;
 mod load;
+mod past;
 mod payments;
 mod proof;
 mod receiver;

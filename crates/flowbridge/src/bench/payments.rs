@@ -7,7 +7,7 @@ use super::receiver::Receiver;
 use super::report::{self, Figures, Progress};
 use super::stack::{Stack, StackArgs};
 use super::usage::{self, Processes};
-use super::{per_second, proof};
+use super::{past, per_second, proof};
 use crate::clock::SystemClock;
 use crate::commands::stop_signal;
 use crate::roles::Role;
@@ -39,6 +39,9 @@ pub(crate) struct PaymentsArgs {
     load: LoadArgs,
     #[command(flatten)]
     run: RunArgs,
+    /// So many payments that ended in the days before, copied from real ones
+    #[arg(long, value_name = "N", requires = "embedded")]
+    prefill: Option<u64>,
 }
 
 /// How long, and how to tell.
@@ -62,6 +65,7 @@ pub(super) async fn run(args: PaymentsArgs) -> Result<ExitCode> {
     let progress = Progress::start();
     progress.say("starting the stack, registering who takes part");
     let mut stack = Stack::open(&args.stack, &Role::ALL).await?;
+    args.prefill.map_or(Ok(()), |wanted| past::require_room(&stack, wanted))?;
     let measured = tokio::select! {
         measured = Box::pin(measure_payments(&mut stack, &args, &progress)) => measured,
         () = stop_signal() => bail!("stopped before there was a figure"),
@@ -73,6 +77,10 @@ pub(super) async fn run(args: PaymentsArgs) -> Result<ExitCode> {
 
 async fn measure_payments(stack: &mut Stack, args: &PaymentsArgs, progress: &Progress) -> Result<Figures> {
     let yardstick = super::yardstick_of(stack, &args.run, YARDSTICK, progress).await?;
+    let past = match args.prefill {
+        Some(wanted) => past::write(stack, wanted, progress).await?,
+        None => 0,
+    };
     let since = SystemClock.now();
     let run = format!("B{}", since.as_micros());
     let journal = Arc::new(Journal::new());
@@ -95,6 +103,7 @@ async fn measure_payments(stack: &mut Stack, args: &PaymentsArgs, progress: &Pro
     Ok(figures(stack, NAME, &span, (&window, &journal), faults.verdict())
         .await?
         .load(shape, args.load.seed)
+        .past(past)
         .yardstick(yardstick))
 }
 
@@ -167,7 +176,7 @@ async fn look_on(stack: &mut Stack, journal: &Journal, until: Duration, progress
 }
 
 /// Waits until everything that was accepted has ended and been told of.
-async fn drain(stack: &mut Stack, journal: &Journal, progress: &Progress) -> Result<()> {
+pub(super) async fn drain(stack: &mut Stack, journal: &Journal, progress: &Progress) -> Result<()> {
     let mut least = (journal.open(), journal.now());
     loop {
         let open = journal.open();
@@ -221,6 +230,12 @@ pub(super) async fn figures(
 impl Figures {
     pub(super) fn load(mut self, shape: Shape, seed: u64) -> Self {
         self.load = format!("{shape}, seed {seed}");
+        self
+    }
+
+    /// How many payments had ended before the run.
+    fn past(mut self, payments: i64) -> Self {
+        self.policy.insert("past_payments".to_owned(), payments.to_string());
         self
     }
 

@@ -23,10 +23,12 @@ fn positive(figures: &Value, pointer: &str) {
 }
 
 #[test]
-fn payments_end_with_their_proof_and_every_figure() {
-    let figures =
-        bench(&["payments", "--duration", "4s", "--warmup", "4s", "--rate", "20", "--no-yardstick"]);
+fn payments_after_a_past_of_others_end_with_their_proof_and_every_figure() {
+    let run = ["payments", "--duration", "4s", "--warmup", "4s", "--rate", "20", "--no-yardstick"];
+    let figures = bench(&[&run[..], &["--prefill", "2000"]].concat());
     assert_eq!(figures["proof"], "ok");
+    let past = figures["policy"]["past_payments"].as_str().and_then(|count| count.parse().ok());
+    assert!(past.is_some_and(|count: u64| count >= 2_000), "{figures:#}");
     for pointer in [
         "/completed_per_s",
         "/accepted_per_s",
