@@ -12,7 +12,7 @@ use flowbridge_api::payment::show_instant;
 use flowbridge_api::problem::ErrorCode;
 use flowbridge_security::scope::Scope;
 use flowbridge_store::event_data::EventData;
-use flowbridge_store::event_log::{self, Offset};
+use flowbridge_store::event_log::{self, Offset, topic};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -79,7 +79,7 @@ pub(crate) async fn list(
     let db = &gateway.parts.db;
     let events = match caller.participant() {
         Some(participant) => event_log::read_participant(db, participant, after, limit).await?,
-        None => event_log::read_all(db, Some(flowbridge_store::lifecycle::PAYMENTS), after, limit).await?,
+        None => event_log::read_all(db, &[topic::PAYMENTS], after, limit).await?,
     };
     let next = events.last().map_or(after, |event| event.offset).to_string();
     let data = events

@@ -13,9 +13,10 @@ use crate::sql::Statement;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use flowbridge_domain::time::Timestamp;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row};
 
 mod embedded {
     refinery::embed_migrations!("../../migrations");
@@ -95,10 +96,7 @@ impl Db {
     /// Brings the schema up to date and prepares the partitions of the days around `today_micros`. Safe to run at the same
     /// time from several processes: they take turns.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut config = self.config.clone();
-        config.options("-c statement_timeout=0 -c lock_timeout=60000");
-        let (mut client, connection) = config.connect(NoTls).await?;
-        let connection = tokio::spawn(connection);
+        let (mut client, connection) = self.connect_for_maintenance().await?;
         // A session lock: released when the connection closes, whatever happens in between.
         client.execute("select pg_advisory_lock(4661001)", &[]).await?;
         let migrated = embedded::migrations::runner().run_async(&mut client).await;
@@ -111,6 +109,15 @@ impl Db {
         drop(connection.await);
         migrated.map_err(|error| StoreError::Migration(error.to_string()))?;
         Ok(prepared?)
+    }
+
+    /// A connection of its own on which statements may take as long as they take.
+    pub(crate) async fn connect_for_maintenance(&self) -> Result<(Client, JoinHandle<()>), StoreError> {
+        let mut config = self.config.clone();
+        config.options("-c statement_timeout=0 -c lock_timeout=60000");
+        let (client, connection) = config.connect(NoTls).await?;
+        // How a connection ended shows in what is asked over it.
+        Ok((client, tokio::spawn(async move { drop(connection.await) })))
     }
 
     /// Prepares the partitions of the coming days. Run daily; a day that was missed still has the default partition.
@@ -301,19 +308,25 @@ impl StoreError {
 
     /// What a statement that waited in vain for a key means: whoever has it is at work.
     pub(crate) fn of_key(self) -> Self {
-        let is_locked = |error: &tokio_postgres::Error| {
-            error.as_db_error().is_some_and(|db| db.code() == &SqlState::LOCK_NOT_AVAILABLE)
-        };
         if let Self::TryAgain(source) = self {
             return if is_locked(&source) { Self::UnderWay(source) } else { Self::TryAgain(source) };
         }
         self
     }
 
+    /// Was a lock not to be had in time? Trying again at once would wait as long again.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::TryAgain(source) | Self::UnderWay(source) if is_locked(source))
+    }
+
     /// The name of the unique or check constraint that was hit, if that is what happened.
     pub fn constraint(&self) -> Option<&str> {
         if let Self::Refused { constraint, .. } = self { Some(constraint) } else { None }
     }
+}
+
+fn is_locked(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| db.code() == &SqlState::LOCK_NOT_AVAILABLE)
 }
 
 impl From<tokio_postgres::Error> for StoreError {
@@ -355,5 +368,35 @@ trait SourceIsIo {
 impl SourceIsIo for tokio_postgres::Error {
     fn source_is_io(&self) -> bool {
         std::error::Error::source(self).is_some_and(|source| source.is::<std::io::Error>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowbridge_embedded::EmbeddedPostgres;
+
+    #[tokio::test]
+    async fn whoever_comes_after_those_who_may_wait_is_turned_away_at_once() {
+        let server = EmbeddedPostgres::temporary().expect("a private PostgreSQL");
+        let settings = DbSettings {
+            pool_size_max: 1,
+            pool_waiting_max: 1,
+            pool_wait_max: Duration::from_secs(60),
+            ..DbSettings::new(server.url())
+        };
+        let db = Db::new(&settings).expect("settings");
+        let held = db.begin().await.expect("the only connection");
+        let waiting = tokio::spawn({
+            let db = db.clone();
+            async move { db.ping().await }
+        });
+        while db.pool_use().1 == 0 {
+            tokio::task::yield_now().await;
+        }
+        let second = tokio::time::timeout(Duration::from_secs(10), db.ping()).await;
+        assert!(matches!(second, Ok(Err(StoreError::Busy))), "{second:?}");
+        held.rollback().await.expect("given back");
+        waiting.await.expect("not cancelled").expect("whoever waited has it now");
     }
 }

@@ -23,11 +23,6 @@ impl EventData {
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_str(self.0.get()).ok()
     }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        self.0.get()
-    }
 }
 
 impl ToSql for EventData {

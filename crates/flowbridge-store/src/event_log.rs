@@ -44,10 +44,17 @@ statements! {
             ) event
         order by event.xid, event.seq");
 
-    READ_ALL = concat!("select ", event_columns!(), " from event
-        where ($1::text is null or topic = $1) and (xid, seq) > ($2, $3)
-            and xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-        order by xid, seq limit $4");
+    // Each partition has its own order: a page of each, of which the first are the page of all.
+    READ_ALL = concat!("select ", event_columns!(), "
+        from unnest($1::text[]) as topic, installation, generate_series(0, log_partitions - 1) as partition,
+            lateral (
+                select * from event
+                    where event.topic = topic.topic and event.partition = partition.partition
+                        and (event.xid, event.seq) > ($2, $3)
+                        and event.xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+                    order by event.xid, event.seq limit $4
+            ) event
+        order by event.xid, event.seq limit $4");
 
     READ_PARTICIPANT = concat!("select * from (
             (select ", event_columns!(), " from event
@@ -128,7 +135,15 @@ statements! {
     REWIND = "update consumer_offset set xid = $2, seq = $3, epoch = epoch + 1, lease_until = '-infinity', owner = null
         where consumer_group = $1 returning partition";
 
-    END = "select coalesce(max(xid), 0) as xid, coalesce(max(seq), 0) as seq from event";
+    END = "select newest.xid, newest.seq
+        from unnest($1::text[]) as topic, installation, generate_series(0, log_partitions - 1) as partition,
+            lateral (
+                select xid, seq from event
+                    where event.topic = topic.topic and event.partition = partition.partition
+                        and event.xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+                    order by xid desc, seq desc limit 1
+            ) newest
+        order by newest.xid desc, newest.seq desc limit 1";
 
     LAG = "select o.consumer_group, o.topic, coalesce(sum(l.behind), 0)::bigint as behind
         from consumer_offset o, lateral (
@@ -145,6 +160,23 @@ macro_rules! event_columns {
     };
 }
 use event_columns;
+
+/// What events are about. A group reads some of them, in the order of each payment.
+pub mod topic {
+    /// What partners hear about.
+    pub const PAYMENTS: &str = "payments";
+    /// What the chain said.
+    pub const CHAIN: &str = "chain";
+    /// What banks said.
+    pub const BANK: &str = "bank";
+    /// What became of webhook endpoints; all others are about payments.
+    pub const WEBHOOKS: &str = "webhooks";
+    /// What reconciliation found.
+    pub const RECONCILIATION: &str = "reconciliation";
+
+    /// All of them.
+    pub const ALL: [&str; 5] = [PAYMENTS, CHAIN, BANK, WEBHOOKS, RECONCILIATION];
+}
 
 /// A place in the log: everything up to and including it has been read. Text form `xid-seq`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -278,14 +310,14 @@ pub async fn read_held(db: &Db, held: &[Held], limit_each: i64) -> Result<Vec<Lo
     events(&db.query(READ_HELD, &[&topics, &partitions, &xids, &seqs, &limit_each]).await?)
 }
 
-/// A page over all partitions of one topic, or of all. For people and tools.
+/// A page over all partitions of some topics. For people and tools.
 pub async fn read_all(
     db: &Db,
-    topic: Option<&str>,
+    topics: &[&str],
     after: Offset,
     limit: i64,
 ) -> Result<Vec<LoggedEvent>, StoreError> {
-    events(&db.query(READ_ALL, &[&topic, &after.xid, &after.seq, &limit]).await?)
+    events(&db.query(READ_ALL, &[&topics, &after.xid, &after.seq, &limit]).await?)
 }
 
 /// A page of the payment events that a participant may see.
@@ -541,9 +573,9 @@ pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Option<Off
     Ok((!rewound.is_empty()).then_some(offset))
 }
 
-/// Where the log ends now, for who wants only what comes.
-pub async fn end(db: &Db) -> Result<Offset, StoreError> {
-    db.query(END, &[]).await?.first().map_or(Ok(Offset::START), offset_of)
+/// Where these topics end now, for who wants only what comes.
+pub async fn end(db: &Db, topics: &[&str]) -> Result<Offset, StoreError> {
+    db.query(END, &[&topics]).await?.first().map_or(Ok(Offset::START), offset_of)
 }
 
 fn first_xid(rows: &[Row]) -> Result<i64, StoreError> {

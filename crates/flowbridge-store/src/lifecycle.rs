@@ -7,7 +7,7 @@
 use crate::db::{StoreError, Tx};
 use crate::effect::NewEffect;
 use crate::event_data::EventData;
-use crate::event_log::NewEvent;
+use crate::event_log::{NewEvent, topic};
 use crate::payment::StoredPayment;
 use crate::sql::{At, statements};
 use crate::{effect, event_log, ledger, payment};
@@ -20,9 +20,6 @@ use flowbridge_domain::time::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
-
-/// The topic of what partners hear about.
-pub const PAYMENTS: &str = "payments";
 
 statements! {
     RETURN_REFUND_QUOTA = "update payment set refunded = payment.refunded - back.amount
@@ -161,7 +158,7 @@ impl Slice {
                 self.quota_back.push((of.as_uuid(), amount));
             }
             self.events.push(NewEvent {
-                topic: PAYMENTS,
+                topic: topic::PAYMENTS,
                 key: terms.id,
                 kind: format!("payment.{}", state.as_str()),
                 participants: Some((terms.debtor.participant, terms.creditor.participant)),

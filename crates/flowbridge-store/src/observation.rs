@@ -10,11 +10,6 @@ use flowbridge_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// The topic of an observation.
-pub const CHAIN: &str = "chain";
-/// The topic of an observation.
-pub const BANK: &str = "bank";
-
 const REMOVED: &str = ".removed";
 
 /// What an observation says, beside its evidence.

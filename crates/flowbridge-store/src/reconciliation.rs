@@ -6,10 +6,11 @@
 
 use crate::db::{Db, StoreError, Tx};
 use crate::event_data::EventData;
-use crate::event_log::{self, NewEvent};
+use crate::event_log::{self, NewEvent, topic};
 use crate::exception::{self, Found};
 use crate::segment::{self, Learned};
 use crate::sql::{At, columns, statements};
+use crate::statement::StatementLine;
 use flowbridge_domain::id::{PaymentId, ReconciliationId, StatementEntryId};
 use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
@@ -19,9 +20,6 @@ use uuid::Uuid;
 
 /// Rows of one statement.
 const SLICE: usize = 5_000;
-
-/// The topic of the log that runs write to.
-pub const TOPIC: &str = "reconciliation";
 
 statements! {
     ASK = "insert into reconciliation (id, scope, kind, day, asked_by, asked_at, next_attempt_at)
@@ -468,30 +466,8 @@ pub struct TheirLine {
     pub account: String,
     /// Its currency.
     pub currency: String,
-    /// Signed minor units.
-    pub amount: i64,
-    /// The day it was booked.
-    pub booked_on: Option<String>,
-    /// The day it counts from.
-    pub value_on: Option<String>,
-    /// The operation of ours, where the bank says so.
-    pub operation_key: Option<String>,
-    /// End-to-end id or the customer's reference.
-    pub reference: String,
-    /// The bank's reference.
-    pub bank_reference: String,
-    /// The batch.
-    pub batch: String,
-    /// The other party.
-    pub counterparty: String,
-    /// The other party's account.
-    pub counterparty_iban: String,
-    /// Free text.
-    pub text: String,
-    /// The bank's code.
-    pub code: String,
-    /// A return or reversal.
-    pub is_return: bool,
+    /// What it says.
+    pub line: StatementLine,
 }
 
 /// The newest statement of a reserve account.
@@ -689,18 +665,20 @@ fn read_line(row: &Row) -> Result<TheirLine, StoreError> {
         key: RecordKey::line(row.try_get("id")?),
         account: row.try_get("account")?,
         currency: row.try_get("currency")?,
-        amount: row.try_get("amount")?,
-        booked_on: row.try_get("booked_on")?,
-        value_on: row.try_get("value_on")?,
-        operation_key: row.try_get("operation_key")?,
-        reference: row.try_get("reference")?,
-        bank_reference: row.try_get("bank_reference")?,
-        batch: row.try_get("batch")?,
-        counterparty: row.try_get("counterparty")?,
-        counterparty_iban: row.try_get("counterparty_iban")?,
-        text: row.try_get("text")?,
-        code: row.try_get("code")?,
-        is_return: row.try_get("is_return")?,
+        line: StatementLine {
+            amount: row.try_get("amount")?,
+            booked_on: row.try_get("booked_on")?,
+            value_on: row.try_get("value_on")?,
+            operation_key: row.try_get("operation_key")?,
+            reference: row.try_get("reference")?,
+            bank_reference: row.try_get("bank_reference")?,
+            batch: row.try_get("batch")?,
+            counterparty: row.try_get("counterparty")?,
+            counterparty_iban: row.try_get("counterparty_iban")?,
+            text: row.try_get("text")?,
+            code: row.try_get("code")?,
+            is_return: row.try_get("is_return")?,
+        },
     })
 }
 
@@ -914,7 +892,7 @@ pub async fn finish(
         tx.execute(SAVE_REPORT, &[&id, format, body]).await?;
     }
     let event = |kind: &str, data: &Value| NewEvent {
-        topic: TOPIC,
+        topic: topic::RECONCILIATION,
         key: PaymentId::from_uuid(id),
         kind: kind.to_owned(),
         participants: None,

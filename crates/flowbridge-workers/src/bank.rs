@@ -21,7 +21,7 @@ use flowbridge_domain::party::BankCode;
 use flowbridge_domain::payment::{Effect, Event};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::effect::{self, BankDetails, ClaimedBankEffect, EffectNext, EffectResult};
-use flowbridge_store::event_log::{self, NewEvent};
+use flowbridge_store::event_log::{self, NewEvent, topic};
 use flowbridge_store::wake::Work;
 use flowbridge_store::{StoreError, observation};
 use serde::Serialize;
@@ -319,7 +319,7 @@ impl Slice<'_> {
                 let (event, traceparent) = observations.get(&key)?;
                 let (kind, data) = observation::encode(event, &self.evidence(result))?;
                 Some(NewEvent {
-                    topic: observation::BANK,
+                    topic: topic::BANK,
                     key: key.0,
                     kind,
                     participants: None,

@@ -10,7 +10,7 @@ use crate::step::{Step, trace_id};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
 use flowbridge_domain::time::Timestamp;
-use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader};
+use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader, topic};
 use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
 use flowbridge_store::wake::Work;
 use flowbridge_store::{Db, StoreError, Tx, observation};
@@ -55,7 +55,7 @@ pub async fn run(context: Context, settings: OrchestratorSettings, stop: Cancell
 async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &CancellationToken) {
     let reader = Reader {
         group: GROUP,
-        topics: &[observation::CHAIN, observation::BANK],
+        topics: &[topic::CHAIN, topic::BANK],
         owner: context.instance.clone(),
         lease: settings.lease,
     };
@@ -211,7 +211,7 @@ async fn take_in(
 /// Tells what was taken in: from when chain or bank had said it.
 fn tell(sources: &[&LoggedEvent], outcomes: &[Outcome], now: Timestamp) {
     for (event, outcome) in sources.iter().zip(outcomes) {
-        let bank = if event.topic == observation::BANK { observation::bank(&event.data) } else { None };
+        let bank = if event.topic == topic::BANK { observation::bank(&event.data) } else { None };
         let step = Step {
             // The kinds of observations are a list of ours: what cannot be read was parked.
             name: &event.kind,

@@ -2,8 +2,11 @@
 
 use crate::api::{Api, ISSUER, NOW, Reply, Setup};
 use flowbridge_api::problem::ErrorCode;
+use flowbridge_domain::bank::ReasonCode;
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
+use flowbridge_domain::payment::{ChainLog, Event};
+use flowbridge_security::scope::{Scope, ScopeSet};
 use flowbridge_security::webhook::EndpointKeys;
 use flowbridge_store::accept::{
     AcceptRefusal, Decision, Instruction, KeptAnswer, KeyedRequest, NewPayment, PaymentPolicy, accept, keep,
@@ -247,6 +250,62 @@ async fn payments_are_listed_by_when_they_were_accepted() {
 }
 
 #[tokio::test]
+async fn payments_are_listed_by_state_and_kind_to_those_whose_they_are() {
+    let api = Api::start().await;
+    let stranger = api.party(ScopeSet::from_iter(Scope::ALL.iter().copied())).await;
+    // The other tests' payments, which an operator sees as well, are earlier.
+    api.clock.advance(Duration::from_secs(250));
+    let until = NOW.plus(Duration::from_secs(100_000));
+    let (initiated, held) = (Event::Chain(ChainLog::Initiated), Event::HoldPlaced { until });
+    let declined = Event::HoldDeclined(ReasonCode::parse("AM04").unwrap());
+    let mut ids = Vec::new();
+    for (units, events) in [
+        (100, vec![]),
+        (101, vec![initiated]),
+        (102, vec![initiated, held]),
+        (103, vec![initiated, declined, Event::Chain(ChainLog::Cancelled)]),
+        (104, vec![initiated, held, Event::Chain(ChainLog::Settled), Event::Captured]),
+    ] {
+        let made = api.create(&api.alpha, &format!("in-{units}"), &api.payment(units).to_string()).await;
+        api.clock.advance(Duration::from_secs(1));
+        ids.push(made.body["id"].as_str().unwrap().to_owned());
+        api.observe(&ids[ids.len() - 1], &events).await;
+    }
+    let refund = json!({ "instructed_amount": { "amount": 4, "currency": "EUR" } }).to_string();
+    api.post(&api.beta, &format!("/v1/payments/{}/refunds", ids[4]), "refund", &refund).await;
+    for (query, wanted) in [
+        ("", vec![4, 104, 103, 102, 101, 100]),
+        ("state=accepted", vec![4, 100]),
+        ("state=accepted&kind=transfer", vec![100]),
+        ("state=initiated", vec![101]),
+        ("state=held", vec![102]),
+        ("state=failed", vec![103]),
+        ("state=failed&kind=refund", vec![]),
+        ("state=completed", vec![104]),
+        ("state=completed&kind=refund", vec![]),
+        ("state=settled", vec![]),
+        ("kind=refund", vec![4]),
+        ("kind=transfer", vec![104, 103, 102, 101, 100]),
+        ("kind=issuance", vec![]),
+    ] {
+        let path = format!("/v1/payments?{query}");
+        for who in [&api.alpha, &api.beta] {
+            assert_eq!(amounts(&api.get(who, &path).await), wanted, "{query}");
+        }
+        assert_eq!(amounts(&api.get(&stranger, &path).await), Vec::<u64>::new(), "{query}");
+        let all = format!("{path}&limit=100&created_from=2027-01-15T08:04:10Z");
+        let all = api.send("GET", &all, &api.operator(), None, None).await;
+        let theirs = all.body["data"].as_array().unwrap().iter().filter(|payment| {
+            let debtor = payment["debtor"]["account_id"].as_str();
+            debtor == Some(&api.alpha.account.to_string()) || debtor == Some(&api.beta.account.to_string())
+        });
+        let theirs: Vec<u64> =
+            theirs.map(|payment| payment["instructed_amount"]["amount"].as_u64().unwrap()).collect();
+        assert_eq!(theirs, wanted, "an operator sees them all: {query}");
+    }
+}
+
+#[tokio::test]
 async fn every_list_pages_by_cursors_that_only_we_make() {
     let api = Api::start().await;
     for place in 0..2 {
@@ -346,6 +405,46 @@ async fn a_key_that_is_being_worked_on_is_told_to_come_back_and_then_finds_the_a
         let asked = api.post(&api.alpha, path, key, &body).await;
         assert_eq!((asked.status, asked.replayed, &asked.body["id"]), (201, true, &json!("made-elsewhere")));
     }
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_carried_out_ahead_of_those_who_wait() {
+    let mut setup = Setup::usual().await;
+    let one_connection = DbSettings {
+        pool_size_max: 1,
+        pool_wait_max: Duration::from_secs(60),
+        ..DbSettings::new(crate::webhooks::server_url())
+    };
+    setup.db = Db::new(&one_connection).unwrap();
+    let api = Api::set_up(setup).await;
+    // The database stands still: each of the two that commit has a request, and gets no further.
+    let still = api.db.begin().await.unwrap();
+    let post = |key: &'static str, units| {
+        let request = api.http.post(format!("{}/v1/payments", api.url)).bearer_auth(&api.alpha.token);
+        request.header("idempotency-key", key).json(&api.payment(units))
+    };
+    let mut waiting = Vec::new();
+    for (place, (key, units)) in [("first", 1), ("second", 2)].into_iter().enumerate() {
+        waiting.push(tokio::spawn(post(key, units).send()));
+        while api.db.pool_use().1 <= place {
+            tokio::task::yield_now().await;
+        }
+    }
+    // Clients that give up, and one that does not.
+    let gone = (0..20).map(|_| post("gone", 3).timeout(Duration::from_millis(100)).send());
+    assert!(futures_util::future::join_all(gone).await.iter().all(Result::is_err));
+    waiting.push(tokio::spawn(post("patient", 4).send()));
+    for _ in 0..3 {
+        assert!(api.http.get(format!("{}/livez", api.url)).send().await.unwrap().status().is_success());
+    }
+    still.rollback().await.unwrap();
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().unwrap().status().as_u16(), 201);
+    }
+    let mut made = amounts(&api.get(&api.alpha, "/v1/payments").await);
+    made.sort_unstable();
+    assert_eq!(made, [1, 2, 4], "whoever went away asks again, under the same key");
+    assert_eq!(post("gone", 3).send().await.unwrap().status().as_u16(), 201);
 }
 
 #[tokio::test]

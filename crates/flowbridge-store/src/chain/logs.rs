@@ -5,7 +5,7 @@ use super::watch::Head;
 use super::{address, hash, hex, number, unsigned};
 use crate::db::{StoreError, Tx};
 use crate::event_data::EventData;
-use crate::event_log::{self, NewEvent};
+use crate::event_log::{self, NewEvent, topic};
 use crate::sql::{At, columns, statements};
 use crate::{ledger, observation};
 use flowbridge_domain::id::{AccountId, PaymentId};
@@ -204,14 +204,7 @@ async fn observe(
             let (kind, data) = observation::encode(&event, &evidence)?;
             // A payment that is not ours has no trace; the orchestrator parks it.
             let traceparent = traces.get(&payment.as_uuid()).cloned().unwrap_or_default();
-            Some(NewEvent {
-                topic: observation::CHAIN,
-                key: payment,
-                kind,
-                participants: None,
-                traceparent,
-                data,
-            })
+            Some(NewEvent { topic: topic::CHAIN, key: payment, kind, participants: None, traceparent, data })
         })
         .collect();
     event_log::append(tx, &events, now).await?;

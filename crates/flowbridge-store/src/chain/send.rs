@@ -3,7 +3,7 @@
 use super::lanes::{LaneLease, guard_lane, set_nonce};
 use super::{Lane, address, number, unsigned};
 use crate::db::{Db, StoreError, Tx};
-use crate::event_log::{self, NewEvent};
+use crate::event_log::{self, NewEvent, topic};
 use crate::observation;
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::PaymentId;
@@ -23,8 +23,9 @@ statements! {
         order by payment_id for update";
 
     UNMARK_SENT = "update effect set state = 'ready', next_attempt_at = $3, state_since = $4
-        from chain_tx_item item
-        where item.chain_tx = $1 and effect.payment_id = item.payment_id and effect.kind = $2 and effect.state = 'sent'";
+        from unnest($1::uuid[], $2::text[]) as given (chain_tx, kind)
+            join chain_tx_item item on item.chain_tx = given.chain_tx
+        where effect.payment_id = item.payment_id and effect.kind = given.kind and effect.state = 'sent'";
 
     REFUSE = "update effect set state = 'refused', outcome = $3, state_since = $4
         from chain_tx_item item
@@ -320,29 +321,20 @@ pub async fn follow_included(
     Ok(())
 }
 
-/// A transaction that will not be: reverted, or refused in simulation. Its effects are asked for again at `retry_at`.
+/// Transactions that will not be: reverted, refused in simulation, or held back. Their effects are asked for again at `retry_at`.
 pub async fn give_up(
     tx: &Tx,
-    open: &OpenTx,
+    given: &[&OpenTx],
     reverted: bool,
     why: &str,
     retry_at: Timestamp,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let state = if reverted { "reverted" } else { "abandoned" };
-    tx.execute(
-        MOVE_TXS,
-        &[
-            &vec![open.id],
-            &vec![state],
-            &vec![None::<i64>],
-            &vec![None::<Vec<u8>>],
-            &vec![Some(why)],
-            &At(now),
-        ],
-    )
-    .await?;
-    tx.execute(UNMARK_SENT, &[&open.id, &open.effect.as_str(), &At(retry_at), &At(now)]).await?;
+    let (ids, states, numbers, hashes, outcomes, kinds) =
+        columns!(given, |open| open.id, state, None::<i64>, None::<Vec<u8>>, why, open.effect.as_str());
+    tx.execute(MOVE_TXS, &[&ids, &states, &numbers, &hashes, &outcomes, &At(now)]).await?;
+    tx.execute(UNMARK_SENT, &[&ids, &kinds, &At(retry_at), &At(now)]).await?;
     Ok(())
 }
 
@@ -363,7 +355,7 @@ pub async fn refuse_unsent(
 
 fn refusal(key: PaymentId, why: SetAside, traceparent: String) -> Option<NewEvent> {
     let (kind, data) = observation::encode(&Event::InitiationRefused(why), &())?;
-    Some(NewEvent { topic: observation::CHAIN, key, kind, participants: None, traceparent, data })
+    Some(NewEvent { topic: topic::CHAIN, key, kind, participants: None, traceparent, data })
 }
 
 /// Those of `payments` that still ask for the effect: it was not resolved by a log meanwhile. Locks them.
@@ -385,7 +377,7 @@ pub async fn refuse_initiation(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let refused = tx.query(REFUSE, &[&open.id, &open.effect.as_str(), &why.as_str(), &At(now)]).await?;
-    give_up(tx, open, false, why.as_str(), now, now).await?;
+    give_up(tx, &[open], false, why.as_str(), now, now).await?;
     let mut events = Vec::new();
     for row in refused {
         let payment = PaymentId::from_uuid(row.try_get("payment_id")?);

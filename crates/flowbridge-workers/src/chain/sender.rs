@@ -269,13 +269,8 @@ impl Sender {
             return Ok(false);
         }
         let now = self.context.now();
-        self.in_lane(lease, async |tx| {
-            for open in &held {
-                rows::give_up(tx, open, false, "the breaker is tripped", now, now).await?;
-            }
-            Ok(())
-        })
-        .await?;
+        let why = "the breaker is tripped";
+        self.in_lane(lease, async |tx| rows::give_up(tx, &held, false, why, now, now).await).await?;
         tracing::warn!(
             lane = self.lane.as_str(),
             transactions = held.len(),
@@ -378,7 +373,8 @@ impl Sender {
         limit: i64,
         now: Timestamp,
     ) -> Result<Vec<Intention>, StoreError> {
-        let due = rows::claim_on_leaves(tx, effects, now, limit).await?;
+        let ripe_since = now.minus(self.settings.batch_delay);
+        let due = rows::claim_on_leaves(tx, effects, (now, ripe_since), limit).await?;
         asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         if due.is_empty() {
             return Ok(vec![]);
@@ -397,10 +393,6 @@ impl Sender {
                 .iter()
                 .map(chain_leaf)
                 .collect::<Result<Vec<Leaf>, _>>()?;
-            let waiting = payments.iter().map(|payment| payment.waiting_since);
-            if !self.is_ripe(payments.len() == batch.len(), waiting, now) {
-                continue;
-            }
             // A release is one at a time; everything else is one call for all of a batch.
             let calls: Vec<&[DueOnLeaf]> = match on_leaves(effect)? {
                 OnLeaves::ReleaseRedemption => payments.chunks(1).collect(),
@@ -688,7 +680,7 @@ impl Sender {
         retry_at: Timestamp,
     ) -> Result<bool, StoreError> {
         let now = self.context.now();
-        self.in_lane(lease, async |tx| rows::give_up(tx, open, false, why, retry_at, now).await).await?;
+        self.in_lane(lease, async |tx| rows::give_up(tx, &[open], false, why, retry_at, now).await).await?;
         Ok(true)
     }
 
@@ -706,10 +698,10 @@ impl Sender {
                 rows::refuse_initiation(&tx, open, SetAside::Invalid, now).await?;
             }
             (0 | 1, _) => {
-                rows::give_up(&tx, open, false, "refused", now.plus(RETRY_AFTER), now).await?;
+                rows::give_up(&tx, &[open], false, "refused", now.plus(RETRY_AFTER), now).await?;
             }
             _ => {
-                rows::give_up(&tx, open, false, "split", now, now).await?;
+                rows::give_up(&tx, &[open], false, "split", now, now).await?;
                 let asked = rows::still_asked(&tx, &payments, open.effect).await?;
                 let leaves: Vec<rows::Leaf> =
                     leaves.into_iter().filter(|leaf| asked.contains(&leaf.payment_id)).collect();
@@ -921,8 +913,10 @@ impl Sender {
             Action::Reverted(id) => {
                 if let Some(open) = find(id) {
                     tracing::error!(lane = self.lane.as_str(), chain_tx = %id, "a transaction was reverted; its payments are sent again");
-                    self.in_lane(lease, async |tx| rows::give_up(tx, open, true, "reverted", now, now).await)
-                        .await?;
+                    self.in_lane(lease, async |tx| {
+                        rows::give_up(tx, &[open], true, "reverted", now, now).await
+                    })
+                    .await?;
                 }
             }
             Action::Replaced(id) => {

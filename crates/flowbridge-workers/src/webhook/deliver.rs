@@ -6,7 +6,7 @@
 //! hears the event again, under the same id.
 
 use super::health::{Answer, Patience, learn};
-use super::message::{self, WEBHOOKS};
+use super::message;
 use super::resolver::GuardedResolver;
 use super::seal::OpenedKeys;
 use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
@@ -18,7 +18,7 @@ use flowbridge_security::sealing::{OpenError, SealingKeys};
 use flowbridge_security::webhook::{EndpointKeys, ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use flowbridge_store::StoreError;
 use flowbridge_store::event_data::EventData;
-use flowbridge_store::event_log::{self, NewEvent};
+use flowbridge_store::event_log::{self, NewEvent, topic};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook::{
     self as store, Attempt, ClaimRequest, ClaimedDelivery, DeliveryNext, DeliveryResult,
@@ -305,7 +305,7 @@ impl Deliverer {
 
         let tx = self.context.db.begin().await?;
         let ours = store::record(&tx, &results, now).await?;
-        let mut disabled = Vec::new();
+        let (mut disabled, mut reasons) = (Vec::new(), Vec::new());
         if !troubled.is_empty() {
             let mut healths = store::lock_health(&tx, &Vec::from_iter(troubled)).await?;
             for health in &mut healths {
@@ -322,6 +322,7 @@ impl Deliverer {
                     );
                     if let (true, Some(reason)) = (was_active, &health.disabled_reason) {
                         disabled.push(disabled_event(&sent.claimed, health.participant, reason, now));
+                        reasons.push((endpoint, reason.clone()));
                     }
                 }
             }
@@ -341,10 +342,9 @@ impl Deliverer {
                 DeliveryNext::Again(_) => {}
             }
         }
-        for event in disabled {
-            let endpoint = WebhookEndpointId::from_uuid(event.key.as_uuid());
+        for (endpoint, reason) in reasons {
             metrics::counter!("webhook_endpoints_disabled_total").increment(1);
-            tracing::warn!(endpoint.id = %endpoint, data = event.data.as_str(), "disabled a webhook endpoint");
+            tracing::warn!(endpoint.id = %endpoint, reason, "disabled a webhook endpoint");
             self.context.wake.ring(Work::PaymentEvents);
         }
         Ok(())
@@ -359,7 +359,7 @@ fn disabled_event(
     now: Timestamp,
 ) -> NewEvent {
     NewEvent {
-        topic: WEBHOOKS,
+        topic: topic::WEBHOOKS,
         // Keys of the log are UUIDs of payments everywhere else; here the endpoint's stands in the same place.
         key: PaymentId::from_uuid(last.endpoint.as_uuid()),
         kind: "webhook_endpoint.disabled".to_owned(),
@@ -406,7 +406,7 @@ impl Sender {
         let begun = tokio::time::Instant::now();
         let trace = claimed.event.as_ref().and_then(|event| TraceParent::parse(&event.traceparent));
         let span = trace.map(|trace| trace.child(rand::random()));
-        let is_about_payment = claimed.event.as_ref().is_none_or(|event| event.topic != WEBHOOKS);
+        let is_about_payment = claimed.event.as_ref().is_none_or(|event| event.topic != topic::WEBHOOKS);
         let (answer, status, error) = match self.post(&claimed, at, span).await {
             Ok((status, headers)) => {
                 let answer = judge(status, &headers, at);

@@ -4,12 +4,10 @@
 //! offsets move with it, so that each event is queued exactly once. Nothing of an event is interpreted here, so none can be
 //! poison: what cannot be delivered fails later, in its own delivery.
 
-use super::message::WEBHOOKS;
 use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
-use flowbridge_store::event_log::{Held, Reader};
-use flowbridge_store::lifecycle::PAYMENTS;
+use flowbridge_store::event_log::{Held, Reader, topic};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook as store;
 use std::time::Duration;
@@ -64,7 +62,7 @@ impl FanOut {
     pub fn new(context: Context, settings: FanOutSettings) -> Self {
         let reader = Reader {
             group: GROUP,
-            topics: &[PAYMENTS, WEBHOOKS],
+            topics: &[topic::PAYMENTS, topic::WEBHOOKS],
             owner: context.instance.clone(),
             lease: settings.lease,
         };

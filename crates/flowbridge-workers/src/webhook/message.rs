@@ -7,11 +7,9 @@
 use flowbridge_domain::id::{EventId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::event_data::EventData;
+use flowbridge_store::event_log::topic;
 use flowbridge_store::webhook::{ClaimedDelivery, DeliveredEvent};
 use serde::Serialize;
-
-/// The topic whose events are about webhook endpoints; those of the others are about payments.
-pub(crate) const WEBHOOKS: &str = "webhooks";
 
 #[derive(Debug, Serialize)]
 struct CloudEvent<'a> {
@@ -37,7 +35,7 @@ pub(crate) fn body(
     event: &DeliveredEvent,
     source: &str,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let subject = if event.topic == WEBHOOKS {
+    let subject = if event.topic == topic::WEBHOOKS {
         WebhookEndpointId::from_uuid(claimed.subject.as_uuid()).to_string()
     } else {
         claimed.subject.to_string()

@@ -6,26 +6,26 @@
 //! orchestrator and banks asks for the settlement of whatever has been initiated, and does nothing else. The proof: each payment
 //! was initiated and settled once, no log was missed, the creditors' wallets hold what was paid, and no nonce is left behind.
 
-use super::chain_stage::{AMOUNT_UNITS, CHAIN_ID, SLICE, Servers, Stage};
+use super::chain_stage::{self, AMOUNT_UNITS, CHAIN_ID, SLICE, Servers, Stage};
 use super::journal::{Latencies, Latency};
 use super::report::{PROVEN, Progress};
 use super::usage::{self, Processes};
 use super::{each, per_second, proof::Faults};
 use crate::clock::SystemClock;
-use crate::commands::{say, stop_signal};
-use anyhow::{Result, bail, ensure};
+use crate::commands::say;
+use anyhow::{Result, ensure};
 use clap::Args;
 use flowbridge_chain::deploy;
 use flowbridge_chain::plan::FeePolicy;
-use flowbridge_chain::watch::{Bell, Finality, WatchSettings};
+use flowbridge_chain::watch::Bell;
 use flowbridge_chain::{At, Signer};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::time::{Clock as _, Timestamp};
 use flowbridge_embedded::EmbeddedAnvil;
 use flowbridge_store::chain as rows;
-use flowbridge_store::event_log::{self, Offset};
+use flowbridge_store::event_log::{self, Offset, topic};
 use flowbridge_store::measure;
-use flowbridge_store::wake::{Wake, Work};
+use flowbridge_store::wake::Work;
 use flowbridge_store::{Db, DbSettings};
 use flowbridge_workers::chain::{ChainRole, ChainSettings};
 use flowbridge_workers::context::Context;
@@ -110,12 +110,8 @@ pub(super) async fn run(args: ChainArgs) -> Result<ExitCode> {
     let progress = Progress::start();
     progress.say("starting a private PostgreSQL and a chain node");
     let servers = Servers::start(Duration::from_millis(args.block_ms)).await?;
-    let measured = tokio::select! {
-        measured = Box::pin(measure_chain(&args, &servers, &progress)) => measured,
-        () = stop_signal() => bail!("stopped before there was a figure"),
-    };
+    let measured = servers.measured(async |servers| measure_chain(&args, servers, &progress).await).await;
     drop(progress);
-    servers.stop().await?;
     print(&measured?, args.json)
 }
 
@@ -129,7 +125,7 @@ async fn measure_chain(
     let stage = Stage::set(args.lanes, anvil, &db).await?;
     progress.say(format!("preparing {} payments", args.count()));
     let payments = stage.prepare(args.count(), args.seed, &db).await?;
-    let from = event_log::end(&db).await?;
+    let from = event_log::end(&db, &[topic::CHAIN]).await?;
     let began = SystemClock.now().plus(LEAD);
     let due: HashMap<PaymentId, Timestamp> =
         (0u32..).zip(&payments).map(|(n, payment)| (payment.id, began.plus(at(n, args.rate())))).collect();
@@ -139,12 +135,7 @@ async fn measure_chain(
         measure::ask_for(&db, "initiate", some).await?;
     }
 
-    let context = Context {
-        db: db.clone(),
-        clock: Arc::new(SystemClock),
-        wake: Wake::default(),
-        instance: "bench".into(),
-    };
+    let context = chain_stage::context(&db);
     let stop = CancellationToken::new();
     let role = role(&stage, args, anvil);
     let running = tokio::spawn(flowbridge_workers::chain::run(context.clone(), role, stop.clone()));
@@ -163,10 +154,6 @@ async fn measure_chain(
     running.await?;
 
     let (settled, latency) = reader.between(window);
-    let cpu = after.0.iter().map(|(name, used)| {
-        let used = used.saturating_sub(before.0.get(name).copied().unwrap_or_default());
-        (*name, each(used.as_secs_f64() * 1e6, settled))
-    });
     let wal = usize::try_from(after.1.wal_bytes - before.1.wal_bytes).unwrap_or(0);
     Ok(Figures {
         bench: "chain",
@@ -179,7 +166,7 @@ async fn measure_chain(
         block_ms: args.block_ms,
         duration_s: args.duration.as_secs_f64(),
         transactions: stage.nonces(At::Latest).await?.iter().sum(),
-        cpu_us_per_payment: cpu.collect(),
+        cpu_us_per_payment: usage::cpu_us_each(&before.0, &after.0, settled),
         wal_bytes_per_payment: each(per_second(wal, Duration::from_secs(1)), settled),
         settings: measure::settings(&db).await?.into_iter().collect(),
         machine: usage::machine()?,
@@ -212,12 +199,7 @@ fn role(stage: &Stage, args: &ChainArgs, anvil: &EmbeddedAnvil) -> ChainRole {
                 rebroadcast_after: Duration::from_secs(5),
                 fee_per_gas_max: 500_000_000_000,
             },
-            watch: WatchSettings {
-                finality: Finality::Confirmations(1),
-                reorg_depth_blocks_max: 64,
-                stretch_blocks_max: 1_000,
-                stretch_logs_max: 10_000,
-            },
+            watch: chain_stage::WATCH,
             start: stage.start,
             poll: Duration::from_millis(200),
             pace: Duration::from_millis(20),
@@ -306,7 +288,7 @@ impl StandIn {
 
     async fn read(&mut self, progress: &Progress) -> Result<()> {
         let db = &self.context.db;
-        let events = event_log::read_all(db, Some("chain"), self.from, Self::PAGE).await?;
+        let events = event_log::read_all(db, &[topic::CHAIN], self.from, Self::PAGE).await?;
         let Some(last) = events.last() else {
             progress.say(format!("{} of {} payments are settled", self.settled(), self.due.len()));
             self.context.wake.wait(Work::Observations, Self::POLL).await;

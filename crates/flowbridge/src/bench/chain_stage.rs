@@ -2,8 +2,10 @@
 //! were accepted.
 
 use crate::clock::SystemClock;
-use anyhow::{Context as _, Result};
+use crate::commands::stop_signal;
+use anyhow::{Context as _, Result, anyhow};
 use flowbridge_chain::deploy::{self, Admin, Plan, Roles};
+use flowbridge_chain::watch::{Finality, WatchSettings};
 use flowbridge_chain::{At, Chain, ContractSet, HttpChain, Key};
 use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
@@ -16,6 +18,8 @@ use flowbridge_store::Db;
 use flowbridge_store::chain::{self as rows, Duty, Lane};
 use flowbridge_store::measure::{self, StagedPayment};
 use flowbridge_store::party::{self, Account, Participant};
+use flowbridge_store::wake::Wake;
+use flowbridge_workers::context::Context;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::collections::BTreeMap;
@@ -44,7 +48,8 @@ pub(super) const SLICE: usize = 5_000;
 pub(super) struct Servers {
     pub(super) postgres: EmbeddedPostgres,
     pub(super) anvil: EmbeddedAnvil,
-    folder: TempDir,
+    /// Goes after what lies in it.
+    _folder: TempDir,
 }
 
 impl Servers {
@@ -59,17 +64,34 @@ impl Servers {
             let settings =
                 AnvilSettings { block_time, keeps_chain: false, ..AnvilSettings::in_folder(chain) };
             let anvil = EmbeddedAnvil::start(settings)?;
-            Ok(Self { postgres, anvil, folder })
+            Ok(Self { postgres, anvil, _folder: folder })
         })
         .await?
     }
 
-    /// Stops both, and takes their folder away.
-    pub(super) async fn stop(self) -> Result<()> {
-        let Self { postgres, anvil, folder } = self;
-        Ok(tokio::task::spawn_blocking(move || drop((postgres, anvil, folder))).await?)
+    /// Measures on both, unless somebody stops it first; then stops both, and takes their folder away.
+    pub(super) async fn measured<T>(self, measurement: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
+        let measured = tokio::select! {
+            measured = Box::pin(measurement(&self)) => measured,
+            () = stop_signal() => Err(anyhow!("stopped before there was a figure")),
+        };
+        tokio::task::spawn_blocking(move || drop(self)).await?;
+        measured
     }
 }
+
+/// What a role of the chain works in.
+pub(super) fn context(db: &Db) -> Context {
+    Context { db: db.clone(), clock: Arc::new(SystemClock), wake: Wake::default(), instance: "bench".into() }
+}
+
+/// How the chain is read.
+pub(super) const WATCH: WatchSettings = WatchSettings {
+    finality: Finality::Confirmations(1),
+    reorg_depth_blocks_max: 64,
+    stretch_blocks_max: 1_000,
+    stretch_logs_max: 10_000,
+};
 
 /// Contracts, keys and accounts.
 pub(super) struct Stage {

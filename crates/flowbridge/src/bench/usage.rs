@@ -3,6 +3,7 @@
 //! Processes are found by what they listen on, so that a stack that somebody else started is measured like our own. What runs
 //! on another machine is not seen, and is left out.
 
+use super::each;
 use crate::config::Config;
 use anyhow::{Context as _, Result};
 use flowbridge_store::{Db, measure};
@@ -78,6 +79,16 @@ impl Processes {
         let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         kibibytes.unwrap_or(0).saturating_mul(1_024)
     }
+}
+
+/// What each has used between two looks, shared out among so many, in microseconds.
+pub(super) fn cpu_us_each(
+    before: &BTreeMap<&'static str, Duration>,
+    after: &BTreeMap<&'static str, Duration>,
+    count: usize,
+) -> BTreeMap<&'static str, f64> {
+    let used = |name, used: &Duration| used.saturating_sub(before.get(name).copied().unwrap_or_default());
+    after.iter().map(|(name, total)| (*name, each(used(*name, total).as_secs_f64() * 1e6, count))).collect()
 }
 
 /// From now on the most memory that we have had in use counts anew.

@@ -6,13 +6,13 @@
 //! all that follows from a log follows. The proof: of each payment was told once that it was initiated, then once that it was
 //! settled; the contracts' sequence has no gap; every wallet has in the database what it has on chain.
 
-use super::chain_stage::{AMOUNT_UNITS, CHAIN_ID, SLICE, Servers, Stage};
+use super::chain_stage::{self, AMOUNT_UNITS, CHAIN_ID, SLICE, Servers, Stage};
 use super::proof::Faults;
 use super::report::{PROVEN, Progress, mega};
 use super::usage::{self, Processes};
 use super::{each, per_second};
 use crate::clock::SystemClock;
-use crate::commands::{say, stop_signal};
+use crate::commands::say;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use flowbridge_chain::call::{self, OnLeaves};
@@ -20,7 +20,6 @@ use flowbridge_chain::deploy;
 use flowbridge_chain::leaf::LeafTerms;
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::signer::Unsigned;
-use flowbridge_chain::watch::{Finality, WatchSettings};
 use flowbridge_chain::{At, Key, Leaf};
 use flowbridge_domain::id::AccountId;
 use flowbridge_domain::party::EvmAddress;
@@ -28,14 +27,11 @@ use flowbridge_domain::time::Clock as _;
 use flowbridge_embedded::EmbeddedAnvil;
 use flowbridge_store::chain::{self as rows, Duty, Lane};
 use flowbridge_store::measure::{self, StagedPayment};
-use flowbridge_store::wake::Wake;
 use flowbridge_store::{Db, DbSettings};
 use flowbridge_workers::chain::{ChainRole, ChainSettings};
-use flowbridge_workers::context::Context;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -90,12 +86,8 @@ pub(super) async fn run(args: WatcherArgs) -> Result<ExitCode> {
     let progress = Progress::start();
     progress.say("starting a private PostgreSQL and a chain node");
     let servers = Servers::start(Duration::from_millis(50)).await?;
-    let measured = tokio::select! {
-        measured = Box::pin(measure_watcher(&args, &servers, &progress)) => measured,
-        () = stop_signal() => bail!("stopped before there was a figure"),
-    };
+    let measured = servers.measured(async |servers| measure_watcher(&args, servers, &progress).await).await;
     drop(progress);
-    servers.stop().await?;
     print(&measured?, args.json)
 }
 
@@ -119,12 +111,7 @@ async fn measure_watcher(
     let newest = stage.chain.block(At::Latest).await?.context("the chain has no newest block")?.number;
 
     progress.say("catching up");
-    let context = Context {
-        db: db.clone(),
-        clock: Arc::new(SystemClock),
-        wake: Wake::default(),
-        instance: "bench".into(),
-    };
+    let context = chain_stage::context(&db);
     let stop = CancellationToken::new();
     let processes = Processes::of_chain(&anvil.rpc_url(), &db).await?;
     usage::forget_rss_max()?;
@@ -143,10 +130,6 @@ async fn measure_watcher(
     let watched = measure::watched(&db).await?;
     let faults = prove(&stage, &db, &watched, payments.len()).await?;
     let events = usize::try_from(watched.logs)?;
-    let cpu = after.0.iter().map(|(name, used)| {
-        let used = used.saturating_sub(before.0.get(name).copied().unwrap_or_default());
-        (*name, each(used.as_secs_f64() * 1e6, events))
-    });
     let wal = usize::try_from(after.1.wal_bytes - before.1.wal_bytes).unwrap_or(0);
     Ok(Figures {
         bench: "watcher",
@@ -157,7 +140,7 @@ async fn measure_watcher(
         blocks: newest - stage.start.0,
         duration_s: duration.as_secs_f64(),
         rss_bytes_max,
-        cpu_us_per_event: cpu.collect(),
+        cpu_us_per_event: usage::cpu_us_each(&before.0, &after.0, events),
         wal_bytes_per_event: each(per_second(wal, Duration::from_secs(1)), events),
         settings: measure::settings(&db).await?.into_iter().collect(),
         machine: usage::machine()?,
@@ -256,12 +239,7 @@ fn role(stage: &Stage) -> ChainRole {
                 rebroadcast_after: Duration::MAX,
                 fee_per_gas_max: 0,
             },
-            watch: WatchSettings {
-                finality: Finality::Confirmations(1),
-                reorg_depth_blocks_max: 64,
-                stretch_blocks_max: 1_000,
-                stretch_logs_max: 10_000,
-            },
+            watch: chain_stage::WATCH,
             start: stage.start,
             poll: Duration::from_millis(200),
             pace: Duration::ZERO,

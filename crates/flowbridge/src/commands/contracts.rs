@@ -143,9 +143,20 @@ pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<Ex
             let deployment = deployments
                 .iter()
                 .find(|deployment| deployment.currency == args.currency)
-                .with_context(|| format!("no contracts are deployed for {}", args.currency))?;
-            administrator(config, &*chain, &key).register_wallets(&deployment.contracts()?, &wallets).await?;
-            say(format_args!("{} wallets may hold {}", wallets.len(), args.currency));
+                .with_context(|| {
+                    let known: Vec<&str> = deployments.iter().map(|known| known.currency.as_str()).collect();
+                    format!("no contracts are deployed for {}, but for {}", args.currency, known.join(", "))
+                })?;
+            let administrator = administrator(config, &*chain, &key);
+            administrator.register_wallets(&deployment.contracts()?, &wallets).await.with_context(|| {
+                format!(
+                    "no wallet was registered with the key of {}: is it the key that deployed?",
+                    key.address()
+                )
+            })?;
+            for wallet in wallets {
+                say(format_args!("{wallet} may hold {}", args.currency));
+            }
         }
         ContractsCommand::Verify => return verify(config, &*chain).await,
     }

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::Db;
-use flowbridge_store::event_log::{self, Offset, ReplayFrom};
+use flowbridge_store::event_log::{self, Offset, ReplayFrom, topic};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub(crate) enum EventsCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct TailArgs {
-    /// Only this topic: payments, chain, bank, webhooks, reconciliation
-    #[arg(long)]
+    /// Only this topic
+    #[arg(long, value_parser = topic::ALL)]
     topic: Option<String>,
     /// Begin after this offset instead of at the end; 0-0 is the beginning
     #[arg(long, value_name = "OFFSET")]
@@ -66,13 +66,14 @@ pub(super) async fn run(command: EventsCommand, db: &Db) -> Result<ExitCode> {
 }
 
 async fn tail(args: TailArgs, db: &Db) -> Result<()> {
+    let topics = args.topic.as_deref().map_or_else(|| topic::ALL.to_vec(), |one| vec![one]);
     let mut after = match args.after.as_deref() {
         Some(text) => offset(text)?,
         None if args.no_follow => Offset::START,
-        None => event_log::end(db).await?,
+        None => event_log::end(db, &topics).await?,
     };
     loop {
-        let page = event_log::read_all(db, args.topic.as_deref(), after, PAGE).await?;
+        let page = event_log::read_all(db, &topics, after, PAGE).await?;
         for event in &page {
             after = event.offset;
             say(serde_json::json!({

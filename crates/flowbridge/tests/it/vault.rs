@@ -59,6 +59,17 @@ async fn an_exhausted_mint_allowance_stops_the_lane_until_the_owners_raise_it() 
     let verified = running.command(&["contracts", "verify"]);
     assert!(verified.contains("EUR: every address, code and role is as recorded and as built"), "{verified}");
 
+    let wallet = "0x00000000000000000000000000000000000000aa";
+    let register =
+        |currency, key| ["contracts", "register", "--currency", currency, "--registrar-key", key, wallet];
+    let admin = ".flowbridge/keys/admin.key";
+    assert!(running.command(&register("EUR", admin)).contains("may hold EUR"));
+    let unknown = running.refusal(&register("USD", admin));
+    assert!(unknown.contains("no contracts are deployed for USD, but for "), "{unknown}");
+    let stranger = running.refusal(&register("EUR", &owner(1)));
+    assert!(stranger.contains("is it the key that deployed?"), "{stranger}");
+    assert!(stranger.contains("the sender lacks the role"), "{stranger}");
+
     let nothing = propose(&running, &["propose", "mint-allowance", "--currency", "EUR", "--amount", "0"]);
     let too_early = running.refusal(&execute(&nothing));
     assert!(too_early.contains("0 of 3 owners have approved, 2 must"), "{too_early}");
@@ -103,7 +114,8 @@ async fn an_exhausted_mint_allowance_stops_the_lane_until_the_owners_raise_it() 
         }
     }
     let twice = json!({ "signature": signature(&running, &raise, 2) });
-    assert!(refused_post(&running, &approvals(raised), &twice).contains("already_exists"));
+    let refused = refused_post(&running, &approvals(raised), &twice);
+    assert!(refused.contains("already_exists"), "{refused}");
     let out_of_order = running.refusal(&execute(overtaking));
     assert!(out_of_order.contains("in the order of their nonces"), "{out_of_order}");
 
