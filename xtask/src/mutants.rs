@@ -43,6 +43,15 @@ struct Mutant {
     catcher: Catcher,
 }
 
+impl Mutant {
+    /// Fails unless what it breaks stands exactly once in the text of its file.
+    fn require_place(&self, text: &str) -> Result<()> {
+        let places = text.matches(self.was).count();
+        ensure!(places == 1, "what is to be broken stands {places} times in {}, not once", self.file);
+        Ok(())
+    }
+}
+
 const fn it(package: &'static str, tests: &'static [&'static str]) -> Catcher {
     Catcher { package, target: Target::It, tests }
 }
@@ -243,8 +252,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         without: "order: an event may overtake an earlier one of its payment",
         file: "crates/flowbridge-store/src/webhook.rs",
-        was: "                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq))",
-        becomes: "                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq) and false)",
+        was: "                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq)\n",
+        becomes: "                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq) and false\n",
         catcher: it(WORKERS, &["order_within_a_payment_is_kept_while_one_of_its_events_fails"]),
     },
 ];
@@ -314,8 +323,7 @@ impl Bench {
     fn try_one(&self, mutant: &Mutant) -> Result<Fate> {
         let file = self.folder.join(mutant.file);
         let text = fs::read_to_string(&file)?;
-        let places = text.matches(mutant.was).count();
-        ensure!(places == 1, "what is to be broken stands {places} times in {}, not once", mutant.file);
+        mutant.require_place(&text)?;
         fs::write(&file, text.replacen(mutant.was, mutant.becomes, 1))?;
         let failed = self.failing(&mutant.catcher);
         fs::write(&file, text)?;
@@ -443,4 +451,17 @@ fn write_table(fates: &[(&Mutant, Fate)]) -> Result<()> {
         writeln!(text, "| {} | `{}` | {by} |", mutant.without, mutant.file)?;
     }
     fs::write(shell::root().join(TABLE), text).context("write the result")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_mutant_breaks_is_there() {
+        for mutant in MUTANTS {
+            let text = fs::read_to_string(shell::root().join(mutant.file)).unwrap();
+            mutant.require_place(&text).unwrap();
+        }
+    }
 }

@@ -15,7 +15,7 @@ use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
 use flowbridge_domain::ledger::{JournalEntry, LedgerAccount, Side};
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::BankCode;
-use flowbridge_domain::payment::{ChainLeg, Funding, HoldLeg, Payment, step};
+use flowbridge_domain::payment::{ChainLeg, Funding, HoldLeg, Payment, State, step};
 use flowbridge_domain::time::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -23,16 +23,24 @@ use uuid::Uuid;
 statements! {
     LEDGER = "select kind, owner, currency, posted_debits, posted_credits from ledger_account";
 
-    ESCROWED = "select debtor_account, currency, sum(amount)::bigint as amount from payment
-        where is_open and chain_leg = 'open' and funding = 'token'
+    // A completed payment whose settlement a reorganisation took back counts until it is settled again.
+    ESCROWED = "select debtor_account, currency, sum(amount)::bigint as amount from (
+            select debtor_account, currency, amount from payment
+                where is_open and chain_leg = 'open' and funding = 'token'
+            union all
+            select debtor_account, currency, amount from payment
+                where is_taken_back and chain_leg = 'open' and funding = 'token') escrow
         group by debtor_account, currency";
 
-    RECEIVABLE = "select debtor_participant, currency,
-            sum(case when chain_leg = 'settled' then amount else -amount end)::bigint as amount
-        from payment
-        where is_open and funding = 'bank'
-            and (chain_leg = 'settled' and hold_leg in ('placed', 'capture_asked')
-                or chain_leg <> 'settled' and hold_leg in ('captured', 'return_asked'))
+    RECEIVABLE = "select debtor_participant, currency, sum(amount)::bigint as amount from (
+            select debtor_participant, currency, case when chain_leg = 'settled' then amount else -amount end as amount
+                from payment
+                where is_open and funding = 'bank'
+                    and (chain_leg = 'settled' and hold_leg in ('placed', 'capture_asked')
+                        or chain_leg <> 'settled' and hold_leg in ('captured', 'return_asked'))
+            union all
+            select debtor_participant, currency, -amount from payment
+                where is_taken_back and funding = 'bank' and hold_leg = 'captured') owed
         group by debtor_participant, currency";
 
     CHAIN_WALLETS = "select chain_wallet.currency, chain_wallet.wallet, chain_wallet.units, chain_contract.token_decimals,
@@ -269,7 +277,9 @@ impl UnderWay {
         if terms.funding == Funding::Token && progress.legs.chain == ChainLeg::Open {
             *self.escrowed.entry((terms.debtor.account, currency)).or_default() += amount;
         }
-        if terms.funding == Funding::Bank && !progress.state.is_terminal() {
+        let is_taken_back = progress.state == State::Completed
+            && matches!(progress.legs.chain, ChainLeg::Unused | ChainLeg::Open);
+        if terms.funding == Funding::Bank && (is_taken_back || !progress.state.is_terminal()) {
             let is_settled = progress.legs.chain == ChainLeg::Settled;
             let owed = match progress.legs.hold {
                 HoldLeg::Placed | HoldLeg::CaptureAsked if is_settled => amount,

@@ -12,7 +12,7 @@ use flowbridge_store::accept::{
     AcceptRefusal, Decision, Instruction, KeptAnswer, KeyedRequest, NewPayment, PaymentPolicy, accept, keep,
     take_key,
 };
-use flowbridge_store::{Db, DbSettings};
+use flowbridge_store::{Db, DbSettings, proof};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -302,6 +302,29 @@ async fn payments_are_listed_by_state_and_kind_to_those_whose_they_are() {
         let theirs: Vec<u64> =
             theirs.map(|payment| payment["instructed_amount"]["amount"].as_u64().unwrap()).collect();
         assert_eq!(theirs, wanted, "an operator sees them all: {query}");
+    }
+}
+
+#[tokio::test]
+async fn the_proof_counts_a_completed_payment_whose_settlement_a_reorganisation_took_back() {
+    let api = Api::start().await;
+    let made = api.create(&api.alpha, "taken-back", &api.payment(700).to_string()).await;
+    let id = made.body["id"].as_str().unwrap();
+    api.complete(id).await;
+    let removed = |log| Event::ChainRemoved(log);
+    for (event, owed) in [
+        (removed(ChainLog::Settled), -700),
+        (removed(ChainLog::Initiated), -700),
+        (Event::Chain(ChainLog::Initiated), -700),
+        (Event::Chain(ChainLog::Settled), 0),
+    ] {
+        api.observe(id, &[event]).await;
+        let (cut, _) = proof::cut(&api.db, &[], NOW).await.unwrap();
+        let what = format!("receivable from {}, by live holds", api.alpha.participant);
+        let line = cut.receivables.iter().find(|line| line.what == what).unwrap();
+        assert_eq!((line.ledger, line.other), (owed, owed), "{event:?}");
+        let shown = api.get(&api.alpha, &format!("/v1/payments/{id}")).await;
+        assert_eq!(shown.body["state"], "completed", "it is sent again by itself");
     }
 }
 

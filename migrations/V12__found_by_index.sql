@@ -44,3 +44,9 @@ end $$;
 drop trigger ledger_account_follows on ledger_account;
 create trigger ledger_account_follows before update of posted_debits, posted_credits, held on ledger_account
     for each row when (pg_trigger_depth() < 1) execute function balances_follow_entries();
+
+-- Completed, and a reorganisation has taken its settlement back: it is sent again, and until then the proof counts it. A column of its
+-- own, which no step of an ordinary payment changes, so that rows go on changing in place.
+alter table payment add column is_taken_back boolean not null
+    generated always as (state = 'completed' and chain_leg in ('unused', 'open')) stored;
+create index payment_taken_back on payment (id) where is_taken_back;
