@@ -138,7 +138,7 @@ impl Committer {
         for _ in 1..TRIES_MAX {
             match once().await {
                 Err(error @ StoreError::TryAgain(_)) if error.is_lock_timeout() => return Err(error),
-                Err(StoreError::Refused { .. } | StoreError::TryAgain(_)) => {}
+                Err(StoreError::TryAgain(_)) => {}
                 other => return other,
             }
         }

@@ -245,9 +245,30 @@ pub type Render<'a> = &'a (dyn Fn(&NewPayment, &Decision) -> KeptAnswer + Send +
 
 /// Accepts or refuses a slice. One outcome per request, in the same order.
 ///
-/// [`StoreError::Refused`] and [`StoreError::TryAgain`]: another slice was faster with a key or a reference; the same call
-/// again finds what it did. [`StoreError::UnderWay`]: a key of the slice is with another transaction that takes its time.
+/// [`StoreError::TryAgain`]: another slice was faster with a key, a reference or what is left to refund; the same call again finds
+/// what it did. [`StoreError::UnderWay`]: a key of the slice is with another transaction that takes its time.
 pub async fn accept(
+    db: &Db,
+    requests: &[NewPayment],
+    policy: &PaymentPolicy,
+    now: Timestamp,
+    render: Render<'_>,
+) -> Result<Vec<Accepted>, StoreError> {
+    accept_once(db, requests, policy, now, render).await.map_err(lost_race)
+}
+
+/// What two slices that read the same before they wrote run into: the later one hears it from here.
+const RACES: [&str; 3] = ["idempotency_key_pkey", "payment_reference", "payment_refunded_check"];
+
+fn lost_race(error: StoreError) -> StoreError {
+    let is_race = error.constraint().is_some_and(|constraint| RACES.contains(&constraint));
+    match (is_race, error) {
+        (true, StoreError::Refused { source, .. }) => StoreError::TryAgain(source),
+        (_, error) => error,
+    }
+}
+
+async fn accept_once(
     db: &Db,
     requests: &[NewPayment],
     policy: &PaymentPolicy,

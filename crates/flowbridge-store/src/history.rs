@@ -158,44 +158,93 @@ const TABLES: [Copied; 13] = [
 ];
 
 /// What the copies are made of: payments that are over in every respect, and the transactions that carried them.
-const ORIGINALS: &str = "
-    create temp table original as
-        select id, number, accepted_at from payment
-            where not is_open and id >= uuid_floor($since)
-                and not exists (select from effect where payment_id = payment.id and is_waiting)
-                and not exists (select from webhook_delivery where subject_id = payment.id and is_open);
-    create temp table original_tx as
-        select distinct chain_tx from chain_tx_item where payment_id in (select id from original);
-    analyze original, original_tx;";
+fn originals_since(since: Timestamp) -> String {
+    let micros = since.as_micros();
+    format!(
+        "create temp table original as
+            select id, number, accepted_at from payment
+                where not is_open and id >= uuid_floor(to_timestamp({micros} / 1000000.0))
+                    and not exists (select from effect where payment_id = payment.id and is_waiting)
+                    and not exists (select from webhook_delivery where subject_id = payment.id and is_open);
+        create temp table original_tx as
+            select distinct chain_tx from chain_tx_item where payment_id in (select id from original);
+        analyze original, original_tx;"
+    )
+}
 
-/// Whatever a copy has of its own; each is a single expression that is put in where it is called.
-const FUNCTIONS: &str = "
-    create function pg_temp.is_back(k bigint) returns boolean language sql immutable as 'select k % 2 = 0';
-    create function pg_temp.time_past(t timestamptz, k bigint) returns timestamptz language sql immutable as
-        $$ select t - k * interval '$step_ms milliseconds' $$;
-    create function pg_temp.at_past(id uuid, k bigint) returns uuid language sql immutable as
-        $$ select (lpad(to_hex(('x' || left(id::text, 8) || substr(id::text, 10, 4))::bit(48)::bigint - k * $step_ms), 12, '0')
-            || substr(id::text, 15))::uuid $$;
-    create function pg_temp.number_past(number bigint, k bigint) returns bigint language sql immutable as
-        'select $first_number + ($copies - k) * $numbers + number - $number';
-    create function pg_temp.seq_past(seq bigint, k bigint) returns bigint language sql immutable as
-        'select ($copies - k) * $seqs + seq - $seq';
-    create function pg_temp.hash_past(hash bytea, k bigint) returns bytea language sql immutable as
-        $$ select sha256(hash || k::text::bytea) $$;";
+/// How many copies there will be of how many originals, and how far from each other they lie: in time, and in the numbers of payments
+/// and events.
+struct Spread {
+    originals: i64,
+    copies: i64,
+    step_ms: i64,
+    /// The lowest number of an original, how many numbers they span, and the first that a copy may have.
+    numbers: (i64, i64, i64),
+    /// The lowest sequence number of their events, and how many they span.
+    seqs: (i64, i64),
+}
 
-/// Both sides of each account grow by what half of the copies, and the half that goes back, move.
-const BALANCES: &str = "
-    update ledger_account account
-        set posted_debits = account.posted_debits + grown.amount, posted_credits = account.posted_credits + grown.amount
-        from (
-            select leg.account, sum(leg.amount)::bigint * ($copies / 2) as amount from (
-                select debit_account as account, amount from journal_entry where source_id in (select id from original)
-                union all
-                select credit_account, amount from journal_entry where source_id in (select id from original)) leg
-            group by leg.account
-        ) grown
-        where account.id = grown.account;
-    select setval('payment_number', $first_number + $copies * $numbers);";
+const SPAN_OF_ORIGINALS: &str = "select count(*) as originals, coalesce(min(number), 0) as number,
+        coalesce(max(number) - min(number) + 1, 0) as numbers, (select last_value from payment_number) + 1 as first_number,
+        (select coalesce(min(seq), 0) from event where key in (select id from original)) as seq,
+        (select coalesce(max(seq) - min(seq) + 1, 0) from event where key in (select id from original)) as seqs
+    from original";
+
+impl Spread {
+    async fn of(client: &Client, wanted: u64) -> Result<Self, StoreError> {
+        let row = client.query_one(SPAN_OF_ORIGINALS, &[]).await?;
+        let originals: i64 = row.try_get("originals")?;
+        if originals == 0 {
+            return Err(StoreError::Corrupt("no payment has ended that could be copied".into()));
+        }
+        // An even number: there and back.
+        let copies = (i64::try_from(wanted).unwrap_or(i64::MAX) / originals / 2 + 1) * 2;
+        Ok(Self {
+            originals,
+            copies,
+            step_ms: (i64::try_from(SPAN.as_millis()).unwrap_or(i64::MAX) / copies).max(1),
+            numbers: (row.try_get("number")?, row.try_get("numbers")?, row.try_get("first_number")?),
+            seqs: (row.try_get("seq")?, row.try_get("seqs")?),
+        })
+    }
+
+    /// Whatever a copy has of its own; each is a single expression that is put in where it is called.
+    fn functions(&self) -> String {
+        let Self { copies, step_ms, numbers: (number, numbers, first_number), seqs: (seq, seqs), .. } = self;
+        format!(
+            "create function pg_temp.is_back(k bigint) returns boolean language sql immutable as 'select k % 2 = 0';
+            create function pg_temp.time_past(t timestamptz, k bigint) returns timestamptz language sql immutable as
+                $$ select t - k * interval '{step_ms} milliseconds' $$;
+            create function pg_temp.at_past(id uuid, k bigint) returns uuid language sql immutable as
+                $$ select (lpad(to_hex(('x' || left(id::text, 8) || substr(id::text, 10, 4))::bit(48)::bigint - k * {step_ms}), 12, '0')
+                    || substr(id::text, 15))::uuid $$;
+            create function pg_temp.number_past(number bigint, k bigint) returns bigint language sql immutable as
+                'select {first_number} + ({copies} - k) * {numbers} + number - {number}';
+            create function pg_temp.seq_past(seq bigint, k bigint) returns bigint language sql immutable as
+                'select ({copies} - k) * {seqs} + seq - {seq}';
+            create function pg_temp.hash_past(hash bytea, k bigint) returns bytea language sql immutable as
+                $$ select sha256(hash || k::text::bytea) $$;"
+        )
+    }
+
+    /// Both sides of each account grow by what half of the copies, and the half that goes back, move.
+    fn balances(&self) -> String {
+        let Self { copies, numbers: (_, numbers, first_number), .. } = self;
+        format!(
+            "update ledger_account account
+                set posted_debits = account.posted_debits + grown.amount, posted_credits = account.posted_credits + grown.amount
+                from (
+                    select leg.account, sum(leg.amount)::bigint * ({copies} / 2) as amount from (
+                        select debit_account as account, amount from journal_entry where source_id in (select id from original)
+                        union all
+                        select credit_account, amount from journal_entry where source_id in (select id from original)) leg
+                    group by leg.account
+                ) grown
+                where account.id = grown.account;
+            select setval('payment_number', {first_number} + {copies} * {numbers});"
+        )
+    }
+}
 
 /// The columns of a table that are written, with `true` beside those that hold a time.
 const COLUMNS: &str = "select attname::text, atttypid = 'timestamptz'::regtype
@@ -224,40 +273,10 @@ async fn write_over(
     wanted: u64,
     progress: &(dyn Fn(i64) + Sync),
 ) -> Result<i64, StoreError> {
-    let since = format!("to_timestamp({} / 1000000.0)", since.as_micros());
-    client.batch_execute(&ORIGINALS.replace("$since", &since)).await?;
-    let row = client
-        .query_one(
-            "select count(*), coalesce(min(number), 0), coalesce(max(number) - min(number) + 1, 0),
-                (select last_value from payment_number) + 1,
-                (select coalesce(min(seq), 0) from event where key in (select id from original)),
-                (select coalesce(max(seq) - min(seq) + 1, 0) from event where key in (select id from original))
-            from original",
-            &[],
-        )
-        .await?;
-    let [originals, number, numbers, first_number, seq, seqs] =
-        [0, 1, 2, 3, 4, 5].map(|place| row.get(place));
-    if originals == 0 {
-        return Err(StoreError::Corrupt("no payment has ended that could be copied".into()));
-    }
-    let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
-    // An even number: there and back.
-    let copies: i64 = (wanted / originals / 2 + 1) * 2;
-    let step_ms = (i64::try_from(SPAN.as_millis()).unwrap_or(i64::MAX) / copies).max(1);
-    let values: [(&str, i64); 7] = [
-        ("$step_ms", step_ms),
-        ("$first_number", first_number),
-        ("$copies", copies),
-        ("$numbers", numbers),
-        ("$number", number),
-        ("$seqs", seqs),
-        ("$seq", seq),
-    ];
-    let fill = |sql: &str| {
-        values.iter().fold(sql.to_owned(), |sql, (name, value)| sql.replace(name, &value.to_string()))
-    };
-    client.batch_execute(&fill(FUNCTIONS)).await?;
+    client.batch_execute(&originals_since(since)).await?;
+    let spread = Spread::of(client, wanted).await?;
+    let Spread { originals, copies, .. } = spread;
+    client.batch_execute(&spread.functions()).await?;
     client
         .batch_execute("set session_replication_role = replica; select ensure_daily_partitions((now() - interval '71 hours')::date, now()::date)")
         .await?;
@@ -269,15 +288,15 @@ async fn write_over(
     let mut left = copies;
     while left > 0 {
         let last = (left - each).max(0);
-        let slice: String = inserts
-            .iter()
-            .map(|insert| insert.replace("$from", &left.to_string()).replace("$to", &(last + 1).to_string()))
-            .collect();
-        client.batch_execute(&format!("begin; {slice} commit;")).await?;
+        let from_to = format!(
+            "create or replace view pg_temp.slice as select k from generate_series({}::bigint, {left}) k;",
+            last + 1
+        );
+        client.batch_execute(&format!("begin; {from_to} {} commit;", inserts.concat())).await?;
         left = last;
         progress((copies - left) * originals);
     }
-    client.batch_execute(&fill(BALANCES)).await?;
+    client.batch_execute(&spread.balances()).await?;
     for table in &TABLES {
         client.batch_execute(&format!("vacuum (analyze) {}", table.table)).await?;
     }
@@ -301,7 +320,7 @@ impl Copied {
         }
         let (table, of) = (self.table, self.of);
         Ok(format!(
-            "insert into {table} ({}) select {} from generate_series($to::bigint, $from) k, {table} t where {of} order by k desc;",
+            "insert into {table} ({}) select {} from pg_temp.slice, {table} t where {of} order by k desc;",
             columns.join(", "),
             values.join(", ")
         ))

@@ -116,7 +116,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// The id of an account of the slice. No account has the id 0, so one that is none of the slice's is refused.
+    /// The id of an account of the slice: all that its entries and holds name were taken in.
     fn id(&self, account: &LedgerAccount, currency: Currency) -> i64 {
         self.0.get(&(account.clone(), currency)).copied().unwrap_or_default()
     }

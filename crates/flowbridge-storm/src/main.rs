@@ -3,8 +3,8 @@
 //!
 //! A round lets one to three faults happen at the same time, makes them good, and measures how long it takes until a payment
 //! posted after that completes. Rounds follow each other until there were enough faults; load goes on all the time.
-//! Then everything comes to rest and the oracle judges; interrupted, it does so after the round that it is in. The seed repeats the faults and the payments; how the machine
-//! interleaves them is its own affair.
+//! Then everything comes to rest and the oracle judges; interrupted, it does so after the round that it is in. The seed
+//! repeats the faults and the payments; how the machine interleaves them is its own affair.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people and CI, on a terminal")]
 
 mod api;

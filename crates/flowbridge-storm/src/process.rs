@@ -48,6 +48,8 @@ impl Process {
         ensure!(self.child.is_none(), "{} runs already", self.recipe.name);
         let log = open_log(&self.log())?;
         let mut command = Command::new(&self.recipe.binary);
+        // Whoever interrupts the storm from a terminal means the storm.
+        command.process_group(0);
         command
             .args(["serve", "--roles", self.recipe.role, "--config"])
             .arg(&self.recipe.config)

@@ -44,28 +44,17 @@ statements! {
         update effect set state = 'revoked', outcome = 'too_late', state_since = $2
             from late where effect.payment_id = late.id and effect.kind = 'initiate' and effect.state = 'ready'";
 
-    // Everything else acts on a leaf that is already on chain; a payment whose leaf is not there yet is not due. What goes into
-    // one call is locked when all of its batch is there, or its first has waited long enough: until then it is only looked at.
-    CLAIM_ON_LEAVES = "with ready as materialized (
-            select effect.payment_id, effect.kind, effect.next_attempt_at, effect.state_since, chain_leaf.root, chain_leaf.place
-                from effect join chain_leaf on chain_leaf.payment_id = effect.payment_id
-                where effect.is_waiting and effect.lane = 'chain' and effect.bank_code is null and effect.kind = any($1)
-                    and effect.state = 'ready' and effect.next_attempt_at <= $2
-                order by effect.next_attempt_at limit $3
-        ), ripe as materialized (
-            select waiting.root, waiting.kind, chain_batch.currency
-                from (select root, kind, count(*) as items, min(state_since) as oldest from ready group by root, kind) waiting
-                    join chain_batch on chain_batch.root = waiting.root
-                where waiting.items >= chain_batch.size or waiting.oldest <= $4
-        )
-        select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, ready.root, ready.place, ripe.currency
-        from ripe join ready on ready.root = ripe.root and ready.kind = ripe.kind,
-            lateral (
-                select payment_id, kind, traceparent, state_since from effect
-                    where effect.payment_id = ready.payment_id and effect.kind = ready.kind and effect.state = 'ready'
-                    for update skip locked
-            ) effect
-        order by ready.next_attempt_at";
+    // Everything else acts on a leaf that is already on chain; a payment whose leaf is not there yet is not due.
+    CLAIM_ON_LEAVES = "select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, chain_leaf.root,
+            chain_leaf.place, chain_tx.currency
+        from effect
+            join chain_leaf on chain_leaf.payment_id = effect.payment_id
+            join chain_batch on chain_batch.root = chain_leaf.root
+            join chain_tx on chain_tx.id = chain_batch.chain_tx
+        where effect.is_waiting and effect.lane = 'chain' and effect.bank_code is null and effect.kind = any($1)
+            and effect.state = 'ready' and effect.next_attempt_at <= $2
+        order by effect.next_attempt_at limit $3
+        for update of effect skip locked";
 
     MARK_SENT = "update effect set state = 'sent', attempts = attempts + 1, sent_at = $3, state_since = $3
         from unnest($1::uuid[], $2::text[]) as item (payment_id, kind)
@@ -215,16 +204,15 @@ pub struct DueOnLeaf {
     pub waiting_since: Timestamp,
 }
 
-/// Locks effects on leaves that are due, as [`claim_initiations`] does: those of a batch together, once all of it is due, or since
-/// one of them waits from `ripe_since` or before.
+/// Locks effects on leaves that are due, as [`claim_initiations`] does.
 pub async fn claim_on_leaves(
     tx: &Tx,
     effects: &[Effect],
-    (now, ripe_since): (Timestamp, Timestamp),
+    now: Timestamp,
     limit: i64,
 ) -> Result<Vec<DueOnLeaf>, StoreError> {
     let kinds: Vec<&str> = effects.iter().map(|effect| effect.as_str()).collect();
-    let rows = tx.query(CLAIM_ON_LEAVES, &[&kinds, &At(now), &limit, &At(ripe_since)]).await?;
+    let rows = tx.query(CLAIM_ON_LEAVES, &[&kinds, &At(now), &limit]).await?;
     rows.iter()
         .map(|row| {
             let payment_id = PaymentId::from_uuid(row.try_get("payment_id")?);

@@ -373,8 +373,7 @@ impl Sender {
         limit: i64,
         now: Timestamp,
     ) -> Result<Vec<Intention>, StoreError> {
-        let ripe_since = now.minus(self.settings.batch_delay);
-        let due = rows::claim_on_leaves(tx, effects, (now, ripe_since), limit).await?;
+        let due = rows::claim_on_leaves(tx, effects, now, limit).await?;
         asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         if due.is_empty() {
             return Ok(vec![]);
@@ -393,6 +392,10 @@ impl Sender {
                 .iter()
                 .map(chain_leaf)
                 .collect::<Result<Vec<Leaf>, _>>()?;
+            let waiting = payments.iter().map(|payment| payment.waiting_since);
+            if !self.is_ripe(payments.len() == batch.len(), waiting, now) {
+                continue;
+            }
             // A release is one at a time; everything else is one call for all of a batch.
             let calls: Vec<&[DueOnLeaf]> = match on_leaves(effect)? {
                 OnLeaves::ReleaseRedemption => payments.chunks(1).collect(),

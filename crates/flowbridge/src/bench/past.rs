@@ -42,7 +42,7 @@ pub(super) fn require_room(stack: &Stack, wanted: u64) -> Result<()> {
     Ok(())
 }
 
-/// Lets some payments run through the stack and copies them into the days before. Returns how many there are then.
+/// Lets some payments run through the stack and copies them into the days before. Returns how many were written.
 pub(super) async fn write(stack: &mut Stack, wanted: u64, progress: &Progress) -> Result<i64> {
     progress.say("letting the payments run that the past is copied from");
     let since = SystemClock.now();

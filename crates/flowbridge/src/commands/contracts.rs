@@ -145,7 +145,16 @@ pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<Ex
                 .find(|deployment| deployment.currency == args.currency)
                 .with_context(|| {
                     let known: Vec<&str> = deployments.iter().map(|known| known.currency.as_str()).collect();
-                    format!("no contracts are deployed for {}, but for {}", args.currency, known.join(", "))
+                    match known.as_slice() {
+                        [] => {
+                            "no contracts are deployed: `flowbridge contracts deploy` comes first".to_owned()
+                        }
+                        known => format!(
+                            "no contracts are deployed for {}, but for {}",
+                            args.currency,
+                            known.join(", ")
+                        ),
+                    }
                 })?;
             let administrator = administrator(config, &*chain, &key);
             administrator.register_wallets(&deployment.contracts()?, &wallets).await.with_context(|| {
