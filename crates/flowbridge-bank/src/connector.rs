@@ -439,6 +439,15 @@ mod tests {
         assert_eq!(not_found(130), NextMove::Send(None));
         let idempotent = Capabilities { idempotent_ops: true, ..CAPABILITIES };
         assert_eq!(QueryOutcome::NotFound.next_move(&idempotent, sent, sent), NextMove::Send(None));
+        let later = Timestamp::from_secs(1_000);
+        for capabilities in [&CAPABILITIES, &idempotent] {
+            let unanswered = QueryOutcome::Unanswered { cause: String::new(), retry_at: Some(later) };
+            assert_eq!(
+                unanswered.next_move(capabilities, sent, later),
+                NextMove::Query(Some(later)),
+                "a question without an answer says nothing, however late it was asked"
+            );
+        }
     }
 
     #[test]
