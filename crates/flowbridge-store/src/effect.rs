@@ -105,19 +105,24 @@ impl NewEffect {
     }
 }
 
-/// Inserts effects; one that exists is left as it is, unless it was refused and is now asked for anew.
+/// Inserts effects; one that exists is left as it is, unless it was refused and is now asked for anew. What one slice asks
+/// for twice (its payment was initiated, taken back and initiated again) is asked for once, as it would be in two slices.
 pub(crate) async fn insert(tx: &Tx, effects: &[NewEffect], now: Timestamp) -> Result<(), StoreError> {
-    if effects.is_empty() {
+    let mut first: BTreeMap<(PaymentId, Effect), &NewEffect> = BTreeMap::new();
+    for new in effects {
+        first.entry((new.payment_id, new.effect)).or_insert(new);
+    }
+    if first.is_empty() {
         return Ok(());
     }
     let (ids, kinds, lanes, banks, due, traces) = columns!(
-        effects,
-        |effect| effect.payment_id.as_uuid(),
-        effect.effect.as_str(),
-        if effect.bank_code.is_some() { "bank" } else { "chain" },
-        effect.bank_code.as_deref(),
-        At(effect.not_before),
-        effect.traceparent.as_str()
+        first,
+        |((payment_id, effect), new)| payment_id.as_uuid(),
+        effect.as_str(),
+        if new.bank_code.is_some() { "bank" } else { "chain" },
+        new.bank_code.as_deref(),
+        At(new.not_before),
+        new.traceparent.as_str()
     );
     tx.execute(INSERT, &[&ids, &kinds, &lanes, &banks, &due, &traces, &At(now)]).await?;
     Ok(())
