@@ -5,7 +5,7 @@
 
 use crate::db::{Db, StoreError, Tx};
 use crate::sql::{At, columns, statements};
-use flowbridge_domain::ledger::{HoldMovement, JournalEntry, LedgerAccount, LedgerHold, Side};
+use flowbridge_domain::ledger::{JournalEntry, LedgerAccount, LedgerHold, Side};
 use flowbridge_domain::money::Currency;
 use flowbridge_domain::time::Timestamp;
 use std::collections::BTreeMap;
@@ -44,7 +44,8 @@ pub async fn post_slice(db: &Db, entries: &[(Uuid, JournalEntry)], now: Timestam
 
 /// Posts entries and hold movements, each under the payment (or other source) that they belong to.
 ///
-/// Holds that give back or take funds go before those that reserve anew, so that a slice may hold both.
+/// All holds move in one statement, so that what is held of an account changes by the sum: a slice may place, take, place and
+/// take again what was reserved once.
 pub(crate) async fn post(
     tx: &Tx,
     entries: &[(Uuid, JournalEntry)],
@@ -155,22 +156,18 @@ async fn move_holds(
     holds: &[(Uuid, LedgerHold)],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    for reserving in [false, true] {
-        let slice: Vec<_> =
-            holds.iter().filter(|(_, hold)| (hold.movement == HoldMovement::Place) == reserving).collect();
-        if slice.is_empty() {
-            continue;
-        }
-        let amounts = minor_units(slice.iter().map(|(_, hold)| hold.amount.minor_units()))?;
-        let (sources, rounds, movements, ids) = columns!(
-            slice,
-            |(source, hold)| *source,
-            i16::try_from(hold.round).unwrap_or(i16::MAX),
-            hold.movement.as_str(),
-            accounts.id(&LedgerAccount::Wallet(hold.account), hold.amount.currency())
-        );
-        tx.execute(MOVE_HOLDS, &[&sources, &rounds, &movements, &ids, &amounts, &At(now)]).await?;
+    if holds.is_empty() {
+        return Ok(());
     }
+    let amounts = minor_units(holds.iter().map(|(_, hold)| hold.amount.minor_units()))?;
+    let (sources, rounds, movements, ids) = columns!(
+        holds,
+        |(source, hold)| *source,
+        i16::try_from(hold.round).unwrap_or(i16::MAX),
+        hold.movement.as_str(),
+        accounts.id(&LedgerAccount::Wallet(hold.account), hold.amount.currency())
+    );
+    tx.execute(MOVE_HOLDS, &[&sources, &rounds, &movements, &ids, &amounts, &At(now)]).await?;
     Ok(())
 }
 

@@ -231,10 +231,7 @@ async fn what_one_slice_asks_for_twice_is_asked_for_once() {
     let stage = Stage::new(vec![slow_hold()]).await;
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "initiated").await;
-    // Nobody reads the log until the hold has been placed, and the payment taken back and initiated again.
-    let offsets = "update consumer_offset set epoch = epoch + 1, lease_until = '%', owner = 'the test'
-        where consumer_group = 'orchestrator'";
-    stage.sql.batch_execute(&offsets.replace('%', "infinity")).await.unwrap();
+    stage.keep_from_orchestrators(true).await;
     stage.until_found("select 1 from event where kind = 'bank.hold_placed'").await;
     let above = "select chain_cursor.block_number - chain_log.block_number from chain_cursor, chain_log
         where chain_log.kind = 'payment'";
@@ -242,9 +239,34 @@ async fn what_one_slice_asks_for_twice_is_asked_for_once() {
     stage.reorganise(u64::try_from(above).unwrap() + 3).await;
     stage.until_found("select 1 from event where kind = 'chain.initiated' having count(*) = 2").await;
     assert_eq!(stage.state(payment).await, "initiated");
-    stage.sql.batch_execute(&offsets.replace('%', "-infinity")).await.unwrap();
+    stage.keep_from_orchestrators(false).await;
     stage.reaches(payment, "completed").await;
     assert_eq!(stage.tokens_of_creditor().await, 10_000_000);
+    stage.holds_eventually().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_one_slice_escrows_twice_were_reserved_once() {
+    let stage = Stage::new(vec![]).await;
+    let funding = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(funding, "completed").await;
+    let holder = key(CREDITOR);
+    let admin = Admin { chain: &*stage.chain, chain_id: 31337, key: &holder, patience: PATIENCE };
+    let allowed = call::approve(&stage.contracts.manager, u64::MAX);
+    admin.send(Some(&stage.contracts.token), &allowed).await.unwrap();
+    // What is reorganised does not reach the allowance.
+    stage.blocks_pass(4).await;
+    // All that there is, so that nothing else's reservation hides a mistake.
+    let payment = stage.accept(Shape::TokenBack, 1_000).await;
+    stage.until_found("select 1 from effect where kind = 'settle' and state <> 'done'").await;
+    stage.keep_from_orchestrators(true).await;
+    stage.until_found("select 1 from event where kind = 'chain.settled' having count(*) = 2").await;
+    stage.reorganise(3).await;
+    stage.until_found("select 1 from event where kind = 'chain.settled' having count(*) = 3").await;
+    assert_eq!(stage.state(payment).await, "held");
+    stage.keep_from_orchestrators(false).await;
+    stage.reaches(payment, "completed").await;
+    assert_eq!(stage.tokens_of_creditor().await, 0);
     stage.holds_eventually().await;
 }
 
@@ -306,6 +328,16 @@ impl Stage {
         }
         self.sql.batch_execute("commit").await.unwrap();
         payments
+    }
+
+    /// Nobody reads the log, so that what comes meanwhile is one slice; or the orchestrator may again.
+    async fn keep_from_orchestrators(&self, kept: bool) {
+        let until = if kept { "infinity" } else { "-infinity" };
+        let seize = format!(
+            "update consumer_offset set epoch = epoch + 1, lease_until = '{until}', owner = 'the test'
+                where consumer_group = 'orchestrator'"
+        );
+        self.sql.batch_execute(&seize).await.unwrap();
     }
 
     async fn cancel(&self, payment: PaymentId) {

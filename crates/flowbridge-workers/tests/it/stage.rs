@@ -63,6 +63,8 @@ pub(crate) enum Shape {
     BankToBank,
     /// The creditor's bank to the debtor's wallet: leaves money of ours at the creditor's bank.
     Back,
+    /// The creditor's wallet to the debtor's: what it has is reserved, and escrowed by the chain.
+    TokenBack,
 }
 
 /// A fault that meets the next operation, and that one only.
@@ -365,20 +367,25 @@ impl Stage {
     pub(crate) async fn accept(&self, shape: Shape, minor_units: i64) -> PaymentId {
         let now = self.context.now();
         let id = PaymentId::generate(now, rand::random());
-        let (debtor, creditor, payout) = match shape {
-            Shape::BankToToken => (&self.debtor, &self.creditor, "token"),
-            Shape::BankToBank => (&self.debtor, &self.creditor, "bank"),
-            Shape::Back => (&self.creditor, &self.debtor, "token"),
+        let (debtor, creditor, funding, payout) = match shape {
+            Shape::BankToToken => (&self.debtor, &self.creditor, "bank", "token"),
+            Shape::BankToBank => (&self.debtor, &self.creditor, "bank", "bank"),
+            Shape::Back => (&self.creditor, &self.debtor, "bank", "token"),
+            Shape::TokenBack => (&self.creditor, &self.debtor, "token", "token"),
         };
         let inserted = "with accepted as (
                 insert into payment (id, number, participant_id, kind, funding, payout, currency, amount, fee, debtor_account,
                     debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode, uetr,
                     execute_at, initiate_before, settle_before, expires_at, hold_until, accepted_at, traceparent, state,
                     state_since, chain_leg, hold_leg, payout_leg)
-                values ($1, nextval('payment_number'), $2, 'transfer', 'bank', $3, 'EUR', $4, 0, $5, $2, $6, $7, $8, $9, 'native',
+                values ($1, nextval('payment_number'), $2, 'transfer', $10, $3, 'EUR', $4, 0, $5, $2, $6, $7, $8, $9, 'native',
                     gen_random_uuid(), now(), now() + interval '2 min', now() + interval '9 min', now() + interval '10 min',
                     now() + interval '1 hour', now(), '', 'accepted', now(), 'unused', 'not_asked', 'not_due')
-                returning id)
+                returning id),
+            reserved as (
+                insert into hold_movement (source_id, round, movement, account, amount, made_at)
+                    select accepted.id, 0, 'place', ledger_account.id, $4, now() from accepted, ledger_account
+                        where $10 = 'token' and ledger_account.kind = 'wallet' and ledger_account.owner = $11)
             insert into effect (payment_id, kind, lane, next_attempt_at, state_since, traceparent)
                 select id, 'initiate', 'chain', now(), now(), '' from accepted";
         self.sql
@@ -394,6 +401,8 @@ impl Stage {
                     &creditor.account.as_uuid(),
                     &creditor.participant.as_uuid(),
                     &creditor.bank,
+                    &funding,
+                    &debtor.account.to_string(),
                 ],
             )
             .await
