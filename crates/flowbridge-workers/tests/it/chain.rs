@@ -227,25 +227,6 @@ async fn a_reorganisation_in_mid_life_is_healed_by_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_slice_asks_for_twice_is_asked_for_once() {
-    let stage = Stage::new(vec![slow_hold()]).await;
-    let payment = stage.accept(Shape::BankToToken, 1_000).await;
-    stage.reaches(payment, "initiated").await;
-    stage.keep_from_orchestrators(true).await;
-    stage.until_found("select 1 from event where kind = 'bank.hold_placed'").await;
-    let above = "select chain_cursor.block_number - chain_log.block_number from chain_cursor, chain_log
-        where chain_log.kind = 'payment'";
-    let above: i64 = stage.sql.query_one(above, &[]).await.unwrap().get(0);
-    stage.reorganise(u64::try_from(above).unwrap() + 3).await;
-    stage.until_found("select 1 from event where kind = 'chain.initiated' having count(*) = 2").await;
-    assert_eq!(stage.state(payment).await, "initiated");
-    stage.keep_from_orchestrators(false).await;
-    stage.reaches(payment, "completed").await;
-    assert_eq!(stage.tokens_of_creditor().await, 10_000_000);
-    stage.holds_eventually().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_that_one_slice_escrows_twice_were_reserved_once() {
     let stage = Stage::new(vec![]).await;
     let funding = stage.accept(Shape::BankToToken, 1_000).await;

@@ -5,6 +5,7 @@
 mod chain;
 mod chain_faults;
 mod reconciliation;
+mod slices;
 mod spine;
 mod stage;
 mod webhook;

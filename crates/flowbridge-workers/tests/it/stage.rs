@@ -91,6 +91,8 @@ pub(crate) struct Tuning {
     pub(crate) rebroadcast_after: Duration,
     /// Without it nothing is sent or seen until the test starts a chain role of its own.
     pub(crate) chain: bool,
+    /// Without them nothing decides, and no bank is asked.
+    pub(crate) others: bool,
     /// The chain role reaches the node over two endpoints and a socket that the test can spoil.
     pub(crate) spoiled: bool,
     /// These endpoints are a ZKsync chain's, behind a proxy that wants a token.
@@ -177,6 +179,7 @@ impl Default for Tuning {
             lease: Duration::from_secs(10),
             rebroadcast_after: Duration::from_secs(2),
             chain: true,
+            others: true,
             spoiled: false,
             zks: None,
             finality: Finality::Confirmations(1),
@@ -291,18 +294,20 @@ impl Stage {
     }
 
     fn start_roles(&self, tuning: Tuning) {
-        let (context, stop) = (self.context.clone(), self.stop.clone());
-        tokio::spawn(orchestrator::run(context, Default::default(), stop));
-        let capabilities: BTreeMap<BankCode, Capabilities> =
-            self.banks.iter().map(|(code, bank)| (code.clone(), bank.capabilities())).collect();
-        let desk: Arc<dyn BankDesk> = self.banks.clone();
-        tokio::spawn(bank::run(
-            self.context.clone(),
-            desk,
-            capabilities,
-            Default::default(),
-            self.stop.clone(),
-        ));
+        if tuning.others {
+            let (context, stop) = (self.context.clone(), self.stop.clone());
+            tokio::spawn(orchestrator::run(context, Default::default(), stop));
+            let capabilities: BTreeMap<BankCode, Capabilities> =
+                self.banks.iter().map(|(code, bank)| (code.clone(), bank.capabilities())).collect();
+            let desk: Arc<dyn BankDesk> = self.banks.clone();
+            tokio::spawn(bank::run(
+                self.context.clone(),
+                desk,
+                capabilities,
+                Default::default(),
+                self.stop.clone(),
+            ));
+        }
         if tuning.chain {
             tokio::spawn(chain::run(self.context.clone(), self.chain_role(tuning), self.stop.clone()));
         }
@@ -409,6 +414,10 @@ impl Stage {
             .unwrap();
         self.context.wake.ring(Work::ChainEffects);
         id
+    }
+
+    pub(crate) fn creditor_account(&self) -> String {
+        self.creditor.account.to_string()
     }
 
     pub(crate) async fn state(&self, payment: PaymentId) -> String {
