@@ -125,6 +125,16 @@ pub fn unpause() -> Vec<u8> {
     Manager::unpauseCall {}.abi_encode()
 }
 
+/// To the manager: what waits there for a wallet goes where compliance says.
+pub fn release_quarantine(wallet: &EvmAddress, to: &EvmAddress) -> Vec<u8> {
+    Manager::releaseQuarantineCall { wallet: address(wallet), to: address(to) }.abi_encode()
+}
+
+/// To the manager: what came there for no payment goes where compliance says.
+pub fn release_surplus(to: &EvmAddress) -> Vec<u8> {
+    Manager::releaseSurplusCall { to: address(to) }.abi_encode()
+}
+
 /// To the token, from a debtor's wallet: the manager may take `units` for token-funded payments.
 pub fn approve(manager: &EvmAddress, units: u64) -> Vec<u8> {
     Token::approveCall { spender: address(manager), value: U256::from(units) }.abi_encode()

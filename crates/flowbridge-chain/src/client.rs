@@ -6,7 +6,7 @@
 use crate::bindings::{address, hash};
 use crate::error::ChainError;
 use crate::rpc::{Http, Transport};
-use alloy::primitives::{B256, Bytes, U64, U256};
+use alloy::primitives::{Address, B256, Bytes, U64, U256};
 use alloy::rpc::types::{Filter, Log};
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::time::Timestamp;
@@ -107,9 +107,10 @@ pub trait Chain: Send + Sync + Debug {
     async fn chain_id(&self) -> Result<u64, ChainError>;
     /// A block; `None` if the chain has none there.
     async fn block(&self, at: At) -> Result<Option<Block>, ChainError>;
-    /// The logs of `contracts` in blocks `from` to `to`, both included. [`ChainError::Refused`]: ask for fewer blocks.
+    /// The logs of `contracts` in blocks `from` to `to`, both included. [`ChainError::Refused`]: ask for fewer blocks. One block
+    /// alone is not refused for having many.
     async fn logs(&self, from: u64, to: u64, contracts: &[EvmAddress]) -> Result<Vec<Log>, ChainError>;
-    /// The logs of `contracts` in one block, of which a node that does not know it says so.
+    /// The logs of `contracts` in one block, however many, of which a node that does not know it says so.
     async fn logs_of_block(
         &self,
         block_hash: [u8; 32],
@@ -142,7 +143,7 @@ pub trait Chain: Send + Sync + Debug {
     async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError>;
     /// What a transaction costs at present.
     async fn fees(&self) -> Result<Fees, ChainError>;
-    /// Is it a ZKsync chain, which has batches?
+    /// Is it a ZKsync chain, which has batches? One that refuses to say so offers none.
     async fn has_l1_batches(&self) -> Result<bool, ChainError>;
     /// The batch of a block; `None` if it is in none yet, or the chain does not tell.
     async fn l1_batch(&self, block_number: u64) -> Result<Option<L1Batch>, ChainError>;
@@ -213,6 +214,25 @@ impl HttpChain {
         }
         Err(ChainError::Unavailable(refusal))
     }
+
+    /// The logs of a block whose logs the node refuses to list: its receipts have them all, and are not counted. What neither
+    /// gives is refused, as it was.
+    async fn logs_in_receipts(
+        &self,
+        block_hash: [u8; 32],
+        contracts: &[EvmAddress],
+        refusal: String,
+    ) -> Result<Vec<Log>, ChainError> {
+        let asked = self.ask::<Option<Vec<WireLogs>>>("eth_getBlockReceipts", json!([hash(&block_hash)]));
+        let receipts = match asked.await {
+            Ok(Some(receipts)) => receipts,
+            Ok(None) | Err(ChainError::Refused(_)) => return Err(ChainError::Refused(refusal)),
+            Err(error) => return Err(error),
+        };
+        let wanted: Vec<Address> = contracts.iter().map(address).collect();
+        let logs = receipts.into_iter().flat_map(|receipt| receipt.logs);
+        Ok(logs.filter(|log| wanted.contains(&log.address())).collect())
+    }
 }
 
 /// So often a question about the newest state is asked before the node counts as one that does not answer.
@@ -248,7 +268,14 @@ impl Chain for HttpChain {
     }
 
     async fn logs(&self, from: u64, to: u64, contracts: &[EvmAddress]) -> Result<Vec<Log>, ChainError> {
-        self.ask("eth_getLogs", json!([filter(contracts).from_block(from).to_block(to)])).await
+        let wanted = filter(contracts).from_block(from).to_block(to);
+        match self.ask::<Vec<Log>>("eth_getLogs", json!([wanted])).await {
+            Err(ChainError::Refused(refusal)) if from == to => match self.block(At::Number(from)).await? {
+                Some(block) => self.logs_in_receipts(block.hash, contracts, refusal).await,
+                None => Err(ChainError::Refused(refusal)),
+            },
+            answer => answer,
+        }
     }
 
     async fn logs_of_block(
@@ -256,7 +283,11 @@ impl Chain for HttpChain {
         block_hash: [u8; 32],
         contracts: &[EvmAddress],
     ) -> Result<Vec<Log>, ChainError> {
-        self.ask("eth_getLogs", json!([filter(contracts).at_block_hash(hash(&block_hash))])).await
+        let wanted = filter(contracts).at_block_hash(hash(&block_hash));
+        match self.ask::<Vec<Log>>("eth_getLogs", json!([wanted])).await {
+            Err(ChainError::Refused(refusal)) => self.logs_in_receipts(block_hash, contracts, refusal).await,
+            answer => answer,
+        }
     }
 
     async fn receipt(&self, tx_hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
@@ -396,6 +427,12 @@ impl WireDetails {
     }
 }
 
+/// A receipt, of which only the logs are wanted.
+#[derive(Deserialize)]
+struct WireLogs {
+    logs: Vec<Log>,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireReceipt {
@@ -403,7 +440,7 @@ struct WireReceipt {
     block_number: Option<U64>,
     block_hash: Option<B256>,
     gas_used: U64,
-    contract_address: Option<alloy::primitives::Address>,
+    contract_address: Option<Address>,
 }
 
 impl WireReceipt {

@@ -18,6 +18,7 @@ use flowbridge_domain::party::EvmAddress;
 use manager::SettlementManager as Manager;
 use router::PaymentRouter as Router;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 use token::TokenizedCash as Token;
 
@@ -304,6 +305,17 @@ pub async fn deploy(admin: &Admin<'_>, plan: &Plan) -> Result<Deployment, ChainE
 
 /// Compares a record with the chain. Returns what does not fit; nothing means that all does.
 pub async fn verify(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<String>, ChainError> {
+    let problems = verify_contracts(chain, deployment).await?;
+    if !problems.is_empty() {
+        // What is not the contract of the record is not asked who may do what.
+        return Ok(problems);
+    }
+    verify_powers(chain, deployment).await
+}
+
+/// The part of it that never changes: each contract at its address, with its code, knowing the others. Where that does not fit,
+/// nothing can be done with them.
+pub async fn verify_contracts(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<String>, ChainError> {
     let mut problems = Vec::new();
     let chain_id = chain.chain_id().await?;
     if chain_id != deployment.chain_id {
@@ -351,12 +363,15 @@ pub async fn verify(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<St
             problems.push(format!("{what} is {found}, not {expected}"));
         }
     }
-    for grant in grants(&deployment.roles)? {
-        let asked = Token::hasRoleCall { role: grant.role, account: address(&grant.holder) };
-        if !read::<Token::hasRoleCall>(chain, &grant.on.of(&contracts), &asked).await? {
-            problems.push(format!("{} has no {} on the {:?}", grant.holder, grant.name, grant.on));
-        }
-    }
+    Ok(problems)
+}
+
+/// The part of it that people change while payments go on: the holders of the roles, the right to mint, the standing of our own
+/// wallets. A record that lags behind them stops nobody; what is missing is found out by whoever needs it.
+pub async fn verify_powers(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<String>, ChainError> {
+    let contracts = deployment.contracts()?;
+    let lacking = lacking(chain, &contracts, grants(&deployment.roles)?).await?;
+    let mut problems: Vec<String> = lacking.iter().map(ToString::to_string).collect();
     let minter = Token::isMinterCall { minter: address(&contracts.manager) };
     if !read::<Token::isMinterCall>(chain, &contracts.token, &minter).await? {
         problems.push("the manager may not mint".to_owned());
@@ -367,14 +382,51 @@ pub async fn verify(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<St
             problems.push(format!("the {what}'s wallet is not registered, or frozen"));
         }
     }
-    let roles = &deployment.roles;
-    if roles.initiator == roles.settler
-        || roles.settler == roles.canceller
-        || roles.initiator == roles.canceller
-    {
-        problems.push("one key holds two of initiator, settler and canceller".to_owned());
-    }
+    problems.extend(one_for_two(&deployment.roles));
     Ok(problems)
+}
+
+/// What keeps the keys that are to sign for the lanes, those of `roles`, from doing so, each with its remedy.
+pub async fn verify_lanes(
+    chain: &dyn Chain,
+    contracts: &ContractSet,
+    roles: &Roles,
+) -> Result<Vec<String>, ChainError> {
+    let lacking = lacking(chain, contracts, lane_grants(roles)?).await?;
+    let with_remedy = lacking.iter().map(|grant| {
+        format!(
+            "{grant}: the owners grant it (flowbridge vault propose grant-role \
+             --contract {} --role {} --holder {}), or its lane gets a key that has it",
+            grant.on.of(contracts),
+            grant.name,
+            grant.holder
+        )
+    });
+    Ok(with_remedy.chain(one_for_two(roles)).collect())
+}
+
+/// No key may do the work of two duties.
+fn one_for_two(roles: &Roles) -> Option<String> {
+    let is_shared = roles.initiator == roles.settler
+        || roles.settler == roles.canceller
+        || roles.initiator == roles.canceller;
+    is_shared.then(|| "one key holds two of initiator, settler and canceller".to_owned())
+}
+
+/// Those that the chain does not know of.
+async fn lacking(
+    chain: &dyn Chain,
+    contracts: &ContractSet,
+    grants: Vec<Grant>,
+) -> Result<Vec<Grant>, ChainError> {
+    let mut lacking = Vec::new();
+    for grant in grants {
+        let asked = Token::hasRoleCall { role: grant.role, account: address(&grant.holder) };
+        if !read::<Token::hasRoleCall>(chain, &grant.on.of(contracts), &asked).await? {
+            lacking.push(grant);
+        }
+    }
+    Ok(lacking)
 }
 
 /// The tokens that a wallet has, in token units.
@@ -418,16 +470,14 @@ pub(crate) struct Grant {
     pub(crate) holder: EvmAddress,
 }
 
+/// A role that is missing.
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has no {} on the {:?}", self.holder, self.name, self.on)
+    }
+}
+
 pub(crate) fn grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
-    let grant = |on, name, holder: &str| Ok(Grant { on, name, role: role(name), holder: parse(holder)? });
-    let lanes = [
-        (On::Router, "INITIATOR_ROLE", &roles.initiator, &roles.further_initiators),
-        (On::Manager, "SETTLER_ROLE", &roles.settler, &roles.further_settlers),
-        (On::Manager, "CANCELLER_ROLE", &roles.canceller, &roles.further_cancellers),
-    ];
-    let of_lanes = lanes.into_iter().flat_map(|(on, name, first, further)| {
-        std::iter::once(first).chain(further).map(move |holder| (on, name, holder))
-    });
     let others = [
         (On::Router, "GUARDIAN_ROLE", &roles.guardian),
         (On::Manager, "GUARDIAN_ROLE", &roles.guardian),
@@ -437,7 +487,28 @@ pub(crate) fn grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
         (On::Token, "COMPLIANCE_ROLE", &roles.guardian),
         (On::Token, "REGISTRAR_ROLE", &roles.registrar),
     ];
-    of_lanes.chain(others).map(|(on, name, holder)| grant(on, name, holder)).collect()
+    let mut grants = lane_grants(roles)?;
+    for (on, name, holder) in others {
+        grants.push(grant(on, name, holder)?);
+    }
+    Ok(grants)
+}
+
+/// Of the keys that sign for the lanes.
+fn lane_grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
+    let lanes = [
+        (On::Router, "INITIATOR_ROLE", &roles.initiator, &roles.further_initiators),
+        (On::Manager, "SETTLER_ROLE", &roles.settler, &roles.further_settlers),
+        (On::Manager, "CANCELLER_ROLE", &roles.canceller, &roles.further_cancellers),
+    ];
+    let of_lanes = lanes.into_iter().flat_map(|(on, name, first, further)| {
+        std::iter::once(first).chain(further).map(move |holder| grant(on, name, holder))
+    });
+    of_lanes.collect()
+}
+
+fn grant(on: On, name: &'static str, holder: &str) -> Result<Grant, ChainError> {
+    Ok(Grant { on, name, role: role(name), holder: parse(holder)? })
 }
 
 /// A role's id. The admin's is zero.

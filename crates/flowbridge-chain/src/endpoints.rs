@@ -7,7 +7,11 @@
 //! at one height raise an alarm, and one that stands alone against a majority is set aside. An endpoint that limits us (HTTP 429)
 //! is not asked before it said so.
 //!
-//! Questions that belong together (a head, its blocks, their logs) have to go to one node: [`Transport::pinned`].
+//! A method that an endpoint's proxy does not allow us (HTTP 403) is nothing against the endpoint: the question goes to the next,
+//! and is refused when none allows it.
+//!
+//! Questions that belong together (a head, its blocks, their logs) have to go to one node: [`Transport::pinned`]. There is no
+//! next one for them, so an endpoint that does not allow them is left alone like one that fails.
 
 use crate::client::{At, Block, HttpChain};
 use crate::error::ChainError;
@@ -227,14 +231,17 @@ impl Endpoints {
 #[async_trait::async_trait]
 impl Transport for Endpoints {
     async fn ask(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
-        let mut last = None;
+        let (mut last, mut forbidden) = (None, None);
         for endpoint in self.in_order() {
-            match endpoint.ask(method, params.clone()).await {
+            match endpoint.put(method, params.clone()).await {
+                Err(error @ ChainError::Forbidden(_)) => {
+                    forbidden = Some(ChainError::Refused(error.to_string()));
+                }
                 Err(error) if is_the_endpoints(&error) => last = Some(error),
                 answer => return answer,
             }
         }
-        Err(last.unwrap_or_else(|| self.nobody()))
+        Err(last.or(forbidden).unwrap_or_else(|| self.nobody()))
     }
 
     fn pinned(&self) -> Option<Arc<dyn Transport>> {
@@ -245,14 +252,9 @@ impl Transport for Endpoints {
 #[async_trait::async_trait]
 impl Transport for Endpoint {
     async fn ask(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
-        let is_unseen = self.state().health == Health::Unseen;
-        if is_unseen {
-            self.identify().await?;
-        }
-        let answer = self.http.ask(method, params).await;
-        match &answer {
-            Err(error) if is_the_endpoints(error) => self.failed(error),
-            Ok(_) | Err(_) => self.answered(),
+        let answer = self.put(method, params).await;
+        if let Err(error @ ChainError::Forbidden(_)) = &answer {
+            self.failed(error);
         }
         answer
     }
@@ -272,6 +274,22 @@ const fn is_the_endpoints(error: &ChainError) -> bool {
 impl Endpoint {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks, once it is known which chain this is. What the answer says about the endpoint is remembered; that it does not allow
+    /// the question says nothing.
+    async fn put(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
+        let is_unseen = self.state().health == Health::Unseen;
+        if is_unseen {
+            self.identify().await?;
+        }
+        let answer = self.http.ask(method, params).await;
+        match &answer {
+            Err(ChainError::Forbidden(_)) => {}
+            Err(error) if is_the_endpoints(error) => self.failed(error),
+            Ok(_) | Err(_) => self.answered(),
+        }
+        answer
     }
 
     /// Lower is asked earlier; none is not asked.
@@ -355,7 +373,11 @@ impl Endpoint {
     /// Which chain is it?
     async fn identify(&self) -> Result<(), ChainError> {
         let chain_id = self.chain_id;
-        let found = HttpChain::chain_id_by(&self.http).await?;
+        let found = match HttpChain::chain_id_by(&self.http).await {
+            // One that does not even tell this allows us nothing.
+            Err(error @ ChainError::Forbidden(_)) => return Err(ChainError::Wrong(error.to_string())),
+            found => found?,
+        };
         let mut state = self.state();
         if found != chain_id {
             if state.health != Health::WrongChain(found) {

@@ -19,6 +19,9 @@ pub enum ChainError {
     /// The node will not answer this: a range too wide, a parameter it does not know.
     #[error("the chain node refuses: {0}")]
     Refused(String),
+    /// The endpoint's proxy takes our token, but does not let it ask this: have it allowed there, or ask another endpoint.
+    #[error("the chain's endpoint does not allow our token {0} (HTTP 403): have it allowed")]
+    Forbidden(&'static str),
     /// The contracts would refuse the transaction; nothing was sent.
     #[error("the contracts refuse: {0}")]
     Reverted(Refusal),

@@ -1,19 +1,20 @@
 //! What the contracts say, in the words of the domain.
 //!
-//! A `Transfer` is part of a payment when its transaction also carries a log of our router or manager and it moves tokens
-//! to, from or on behalf of the manager. Every other one is *outside*: custody moved without us and is posted as an entry of
-//! its own. Logs that change neither a payment nor a balance (roles, registrations) are passed over.
+//! A `Transfer` is part of a payment when the manager makes it: it pays, mints and burns where it says so itself, and takes
+//! escrow only in a transaction of the router, which nobody but an initiator can make. Every other one is *outside*, whatever
+//! stands beside it: custody moved without us and is posted as an entry of its own. So is what the manager gives back that came
+//! to it for no payment. Logs that change neither a payment nor a balance (roles, registrations) are passed over.
 
 use crate::bindings::{address, evm_address, manager, router, token, wallet};
 use crate::error::ChainError;
 use alloy::primitives::{Address, B256, FixedBytes, U256};
 use alloy::rpc::types::Log;
-use alloy::sol_types::SolEventInterface as _;
+use alloy::sol_types::{SolEvent as _, SolEventInterface as _};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::payment::{ChainLog, SetAside};
-use manager::SettlementManager::SettlementManagerEvents as ManagerEvent;
+use manager::SettlementManager::{SettlementManagerEvents as ManagerEvent, SurplusReleased};
 use router::PaymentRouter::PaymentRouterEvents as RouterEvent;
 use std::collections::HashSet;
 use token::TokenizedCash::TokenizedCashEvents as TokenEvent;
@@ -82,6 +83,22 @@ pub enum Said {
         /// Outside our payments.
         outside: bool,
     },
+    /// Tokens that a wallet cannot receive wait for it with the manager.
+    Quarantined {
+        /// Whose they are.
+        wallet: EvmAddress,
+        /// How many.
+        units: u64,
+    },
+    /// What waited for a wallet is sent; the transfer follows.
+    QuarantineReleased {
+        /// Whose they were.
+        wallet: EvmAddress,
+        /// Who gets them: the wallet, or whom compliance named.
+        to: EvmAddress,
+        /// How many.
+        units: u64,
+    },
     /// The manager's running totals, at the end of each call that moved money.
     Totals(Totals),
 }
@@ -108,18 +125,10 @@ pub fn addresses(contracts: &[ContractSet]) -> Vec<EvmAddress> {
 
 /// Reads logs, in the order of the chain.
 pub fn read(contracts: &[ContractSet], logs: &[Log]) -> Result<Vec<SeenLog>, ChainError> {
-    let payments: HashSet<(Option<B256>, Address)> = logs
-        .iter()
-        .filter_map(|log| {
-            let set = contracts.iter().find(|set| {
-                log.address() == address(&set.router) || log.address() == address(&set.manager)
-            })?;
-            Some((log.transaction_hash, address(&set.token)))
-        })
-        .collect();
+    let beside = Beside::of(contracts, logs);
     let mut seen = Vec::with_capacity(logs.len());
     for log in logs {
-        let Some((set, said)) = said(contracts, log, &payments)? else { continue };
+        let Some((set, said)) = said(contracts, log, &beside)? else { continue };
         let missing = || ChainError::Unreadable("a log without its block".into());
         seen.push(SeenLog {
             block_number: log.block_number.ok_or_else(missing)?,
@@ -134,12 +143,57 @@ pub fn read(contracts: &[ContractSet], logs: &[Log]) -> Result<Vec<SeenLog>, Cha
     Ok(seen)
 }
 
-type InPayments = HashSet<(Option<B256>, Address)>;
+/// What stands beside a transfer, and tells whether it is a payment's.
+#[derive(Debug, Default)]
+struct Beside {
+    /// Transactions, each with a router or manager that speaks in it.
+    speakers: HashSet<(Option<B256>, Address)>,
+    /// Transactions, each with the place of the transfer by which a manager gives surplus away.
+    surplus: HashSet<(Option<B256>, Option<u64>)>,
+}
+
+impl Beside {
+    fn of(contracts: &[ContractSet], logs: &[Log]) -> Self {
+        let mut beside = Self::default();
+        for log in logs {
+            let emitter = evm_address(log.address());
+            if !contracts.iter().any(|set| emitter == set.router || emitter == set.manager) {
+                continue;
+            }
+            beside.speakers.insert((log.transaction_hash, log.address()));
+            if log.topic0() == Some(&SurplusReleased::SIGNATURE_HASH) {
+                // The manager says so, and sends it in the next breath.
+                let transfer = log.log_index.map(|place| place.saturating_add(1));
+                beside.surplus.insert((log.transaction_hash, transfer));
+            }
+        }
+        beside
+    }
+
+    /// Does the manager make this transfer for a payment?
+    fn is_of_payment(
+        &self,
+        set: &ContractSet,
+        log: &Log,
+        from: Option<EvmAddress>,
+        to: Option<EvmAddress>,
+    ) -> bool {
+        let speaks =
+            |contract: &EvmAddress| self.speakers.contains(&(log.transaction_hash, address(contract)));
+        if from == Some(set.manager) {
+            speaks(&set.manager) && !self.surplus.contains(&(log.transaction_hash, log.log_index))
+        } else if from.is_none() {
+            speaks(&set.manager)
+        } else {
+            to == Some(set.manager) && speaks(&set.router)
+        }
+    }
+}
 
 fn said<'a>(
     contracts: &'a [ContractSet],
     log: &Log,
-    payments: &InPayments,
+    beside: &Beside,
 ) -> Result<Option<(&'a ContractSet, Said)>, ChainError> {
     let emitter = evm_address(log.address());
     for set in contracts {
@@ -148,10 +202,9 @@ fn said<'a>(
         } else if emitter == set.manager {
             ManagerEvent::decode_log(&log.inner).ok().map_or(Ok(None), |event| of_manager(event.data))
         } else if emitter == set.token {
-            let in_payment = payments.contains(&(log.transaction_hash, log.address()));
             TokenEvent::decode_log(&log.inner)
                 .ok()
-                .map_or(Ok(None), |event| of_token(set, event.data, in_payment))
+                .map_or(Ok(None), |event| of_token(set, event.data, log, beside))
         } else {
             continue;
         };
@@ -176,7 +229,7 @@ fn of_router(event: RouterEvent) -> Result<Option<Said>, ChainError> {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "roles, pauses and quarantine concern no payment; the enum is the contract's"
+    reason = "roles and pauses move nothing, surplus says so by its transfer; the enum is the contract's"
 )]
 fn of_manager(event: ManagerEvent) -> Result<Option<Said>, ChainError> {
     Ok(match event {
@@ -193,6 +246,14 @@ fn of_manager(event: ManagerEvent) -> Result<Option<Said>, ChainError> {
         ManagerEvent::PaymentSkipped(it) => {
             Some(Said::Skipped { payment_id: payment_id(it.paymentId), status: it.status })
         }
+        ManagerEvent::Quarantined(it) => {
+            Some(Said::Quarantined { wallet: evm_address(it.wallet), units: units(it.amount)? })
+        }
+        ManagerEvent::QuarantineReleased(it) => Some(Said::QuarantineReleased {
+            wallet: evm_address(it.wallet),
+            to: evm_address(it.to),
+            units: units(it.amount)?,
+        }),
         ManagerEvent::Totals(it) => Some(Said::Totals(Totals {
             sequence: it.sequence,
             minted: units(it.minted)?,
@@ -204,11 +265,16 @@ fn of_manager(event: ManagerEvent) -> Result<Option<Said>, ChainError> {
     })
 }
 
-fn of_token(set: &ContractSet, event: TokenEvent, in_payment: bool) -> Result<Option<Said>, ChainError> {
+fn of_token(
+    set: &ContractSet,
+    event: TokenEvent,
+    log: &Log,
+    beside: &Beside,
+) -> Result<Option<Said>, ChainError> {
     let TokenEvent::Transfer(it) = event else { return Ok(None) };
     let (from, to) = (wallet(it.from), wallet(it.to));
-    let by_manager = from.is_none() || to.is_none() || from == Some(set.manager) || to == Some(set.manager);
-    Ok(Some(Said::Transfer { from, to, units: units(it.value)?, outside: !(in_payment && by_manager) }))
+    let outside = !beside.is_of_payment(set, log, from, to);
+    Ok(Some(Said::Transfer { from, to, units: units(it.value)?, outside }))
 }
 
 fn payment(number: u64, id: FixedBytes<16>, log: ChainLog) -> Option<Said> {
@@ -236,4 +302,64 @@ fn units<T: TryInto<U256> + Copy>(amount: T) -> Result<u64, ChainError> {
         .ok()
         .and_then(|amount: U256| u64::try_from(amount).ok())
         .ok_or_else(|| ChainError::Unreadable("an amount beyond 2^64 token units".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bindings::manager::SettlementManager::PaymentCancelled;
+    use crate::bindings::router::PaymentRouter::BatchInitiated;
+    use crate::bindings::token::TokenizedCash::Transfer;
+    use alloy::sol_types::SolEvent;
+
+    const MANAGER: u8 = 3;
+    const CUSTOMER: u8 = 5;
+
+    fn contracts() -> ContractSet {
+        let at = |byte| EvmAddress::from_bytes([byte; 20]);
+        ContractSet {
+            currency: Currency::parse("EUR").unwrap(),
+            token: at(1),
+            token_decimals: 6,
+            router: at(2),
+            manager: at(MANAGER),
+            house: at(4),
+        }
+    }
+
+    /// A log of the one transaction that there is.
+    fn log(emitter: &EvmAddress, event: &impl SolEvent, place: u64) -> Log {
+        Log {
+            inner: alloy::primitives::Log { address: address(emitter), data: event.encode_log_data() },
+            block_hash: Some(B256::ZERO),
+            block_number: Some(1),
+            transaction_hash: Some(B256::ZERO),
+            log_index: Some(place),
+            ..Log::default()
+        }
+    }
+
+    /// A token unit moves, right after another log.
+    fn is_outside(beside: Log, from: u8, to: u8) -> bool {
+        let (from, to) = (Address::repeat_byte(from), Address::repeat_byte(to));
+        let moved = log(&contracts().token, &Transfer { from, to, value: U256::ONE }, 1);
+        let seen = read(&[contracts()], &[beside, moved]).unwrap();
+        matches!(seen.last().unwrap().said, Said::Transfer { outside: true, .. })
+    }
+
+    #[test]
+    fn a_transfer_is_a_payments_only_where_the_manager_makes_it() {
+        let ContractSet { router, manager, .. } = contracts();
+        let (number, payment_id) = (1, FixedBytes([1; 16]));
+        let initiated = BatchInitiated { sequence: 1, root: B256::ZERO, count: U256::ONE };
+        assert!(!is_outside(log(&router, &initiated, 0), CUSTOMER, MANAGER), "escrow");
+        let cancelled = PaymentCancelled { number, paymentId: payment_id, expired: true };
+        let cancelled = log(&manager, &cancelled, 0);
+        assert!(!is_outside(cancelled.clone(), MANAGER, CUSTOMER), "escrow given back");
+        // Anyone may expire a payment, and do something else besides.
+        assert!(is_outside(cancelled.clone(), CUSTOMER, MANAGER), "a gift");
+        assert!(is_outside(cancelled, CUSTOMER, CUSTOMER), "custody");
+        let surplus = SurplusReleased { to: Address::repeat_byte(CUSTOMER), amount: U256::ONE };
+        assert!(is_outside(log(&manager, &surplus, 0), MANAGER, CUSTOMER), "a gift given back");
+    }
 }

@@ -3,8 +3,9 @@
 //! A nonce is used once on chain whatever happens, so everything hangs on it. Below the chain's count of a sender it is used:
 //! by one of our versions (then a receipt says how it went) or by somebody else with our key (then none of our versions
 //! can ever be included). From the count on it waits: what a node does not know is broadcast again, what stands at the head
-//! of the line for too long is signed anew with a higher fee. A hole below something that waits is filled, because nothing above
-//! a hole is ever included. What ended badly counts only once it is final enough that no reorganisation brings it back.
+//! of the line for too long is signed anew with a higher fee, or broadcast again where it may offer no more. A hole below
+//! something that waits is filled, because nothing above a hole is ever included. What ended badly counts only once it is final
+//! enough that no reorganisation brings it back.
 
 use crate::client::{Fees, Receipt};
 use flowbridge_domain::time::Timestamp;
@@ -106,7 +107,7 @@ pub enum Action<Id> {
     Broadcast(Id),
     /// The node has dropped it: broadcast the newest version again.
     BroadcastAgain(Id),
-    /// Sign it anew with a higher fee, and broadcast that.
+    /// Sign it anew with a higher fee, and broadcast that; what cannot be offered more, as it is.
     Bump(Id),
     /// It is in this block.
     Included(Id, u64, [u8; 32]),
@@ -116,6 +117,8 @@ pub enum Action<Id> {
     Replaced(Id),
     /// Nothing of ours has this nonce, and something waits above it: send nothing to ourselves with it.
     FillHole(u64),
+    /// Nothing of ours has the nonce at the head of the line, and what some node has there waits: offer more for nothing.
+    RaiseFiller(u64),
     /// The next signature has to take this nonce: the chain has seen more of this key than we have.
     SkipTo(u64),
 }
@@ -173,17 +176,17 @@ fn wait<Id: Copy>(tx: &InFlight<Id>, view: &View, policy: &FeePolicy, now: Times
 }
 
 /// Nonces between the chain's count and what waits that nothing of ours has. A row may be on its way back from a
-/// reorganisation, so this waits as long as a bump does.
+/// reorganisation, so this waits as long as a bump does. What fills the first of them has no row that could be bumped.
 fn holes<Id>(waiting: &[&InFlight<Id>], view: &View, policy: &FeePolicy, now: Timestamp) -> Vec<Action<Id>> {
     let Some(highest) = waiting.last().map(|tx| tx.nonce) else { return vec![] };
     if !waiting.iter().any(|tx| now.since(tx.since) >= policy.bump_after) {
         return vec![];
     }
-    (view.used_below..highest)
-        .filter(|nonce| *nonce >= view.known_below && waiting.iter().all(|tx| tx.nonce != *nonce))
-        .take(HOLES_AT_ONCE_MAX)
-        .map(Action::FillHole)
-        .collect()
+    let is_hole = |nonce: &u64| waiting.iter().all(|tx| tx.nonce != *nonce);
+    let head = Some(view.used_below).filter(|nonce| *nonce < view.known_below.min(highest) && is_hole(nonce));
+    let unknown = view.used_below.max(view.known_below)..highest;
+    let fillings = unknown.filter(is_hole).take(HOLES_AT_ONCE_MAX).map(Action::FillHole);
+    head.map(Action::RaiseFiller).into_iter().chain(fillings).collect()
 }
 
 const HOLES_AT_ONCE_MAX: usize = 16;
@@ -286,6 +289,13 @@ mod tests {
         );
         let view = View { used_below: 9, known_below: 9, ..View::default() };
         assert_eq!(plan::<u64>(&[], 7, &view, &POLICY, NOW), [Action::SkipTo(9)]);
+    }
+
+    #[test]
+    fn a_hole_at_the_head_of_the_line_is_offered_more_for_while_what_fills_it_waits() {
+        let view = View { used_below: 3, known_below: 5, ..View::default() };
+        assert_eq!(planned(&[tx(4, 1)], &view), []);
+        assert_eq!(planned(&[tx(4, 10)], &view), [Action::RaiseFiller(3)]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! JSON-RPC over HTTP: one question, one answer, within a time and a size.
 //!
 //! Whoever carries questions to nodes stands behind [`Transport`]; [`Http`] carries them to one. What an endpoint says about
-//! itself (too many requests, a token it does not take) is an error by its remedy, what the node says about the question is the
-//! node's. The token never appears in debug output or errors.
+//! itself (too many requests, a token it does not take, a method it does not allow) is an error by its remedy, what the node says
+//! about the question is the node's. The token never appears in debug output or errors.
 
 use crate::error::{ChainError, Refusal};
 use alloy::rpc::json_rpc::ErrorPayload;
@@ -82,11 +82,12 @@ impl Http {
         let status = response.status();
         match status {
             StatusCode::TOO_MANY_REQUESTS => return Err(ChainError::Limited(pause_of(&response))),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            StatusCode::UNAUTHORIZED => {
                 return Err(ChainError::Wrong(format!(
-                    "the chain's endpoint does not take our token (HTTP {status}): renew it, or have it allowed {method}"
+                    "the chain's endpoint does not take our token for {method} (HTTP {status}): renew it"
                 )));
             }
+            StatusCode::FORBIDDEN => return Err(ChainError::Forbidden(method)),
             _ => {}
         }
         let body = read(response, method).await?;

@@ -304,7 +304,8 @@ pub enum Event {
     },
     /// A finalized block's time has reached `initiate_before`: what is not initiated never will be.
     InitiateWindowClosed,
-    /// `expires_at` is so near that no settlement is sent any more.
+    /// `expires_at` is so near that no settlement is sent any more. A completed payment whose settlement a reorganisation took back
+    /// is told when a finalized block's time has reached `expires_at`: what is not settled again never will be.
     SettleWindowClosing,
     /// A contract's log, at policy finality.
     Chain(ChainLog),

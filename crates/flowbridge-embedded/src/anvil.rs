@@ -32,7 +32,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// Fits any batch of ours; the contracts' own limits are far below.
 const BLOCK_GAS_MAX: u64 = 4_000_000_000;
 /// Blocks whose transactions and receipts the node remembers: half an hour of one-second blocks under constant load.
-const BLOCKS_WITH_TRANSACTIONS_MAX: u32 = 2048;
+const BLOCKS_WITH_TRANSACTIONS: u32 = 2048;
 
 /// How to run a node. Start from [`AnvilSettings::in_folder`] and change what differs.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct AnvilSettings {
     /// How many past states stay in memory. 0 keeps a long run small; `anvil_reorg` and `anvil_rollback` need as many as
     /// they go back.
     pub states_kept: u32,
+    /// How many past blocks keep their transactions and receipts. Whoever reads the chain must not be further behind.
+    pub blocks_kept: u32,
     /// Whether the chain is written down and continued at the next start. Costs a read of each block; leave it out where a
     /// run's chain is thrown away, such as a benchmark's.
     pub keeps_chain: bool,
@@ -68,6 +70,7 @@ impl AnvilSettings {
             block_time: Duration::from_secs(1),
             idle_block_time: Duration::from_secs(5),
             states_kept: 0,
+            blocks_kept: BLOCKS_WITH_TRANSACTIONS,
             keeps_chain: true,
         }
     }
@@ -160,6 +163,15 @@ impl EmbeddedAnvil {
     /// When the node is stopped or does not answer.
     pub fn mine(&self, count: u32) -> Result<()> {
         self.miner.as_ref().ok_or_else(|| anyhow!("the chain node is stopped"))?.mine(count)
+    }
+
+    /// Replaces the newest `depth` blocks by as many empty ones, and returns when the chain has been written down as it is then;
+    /// their transactions go back to the pool. The node has to keep as many past states.
+    ///
+    /// # Errors
+    /// When the node is stopped, does not answer, or has not so many blocks or states.
+    pub fn reorganise(&self, depth: u32) -> Result<()> {
+        self.miner.as_ref().ok_or_else(|| anyhow!("the chain node is stopped"))?.reorganise(depth)
     }
 
     /// Stops the node. Harmless when it is stopped already.
@@ -263,7 +275,7 @@ impl EmbeddedAnvil {
             ("--port", u64::from(port)),
             ("--chain-id", self.settings.chain_id),
             ("--gas-limit", BLOCK_GAS_MAX),
-            ("--transaction-block-keeper", u64::from(BLOCKS_WITH_TRANSACTIONS_MAX)),
+            ("--transaction-block-keeper", u64::from(self.settings.blocks_kept)),
         ] {
             command.arg(flag).arg(value.to_string());
         }

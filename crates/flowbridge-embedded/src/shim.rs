@@ -1,9 +1,9 @@
 //! A simulation: what stands between a chain's client and its nodes, and what a ZKsync chain answers that Anvil does not.
 //!
 //! Speaks JSON-RPC in front of a real node and passes everything on, except what it is told to spoil ([`Weather`]: stalls, cuts,
-//! limits, a stale head, a fork, another chain) and what it adds as a ZKsync chain would ([`Zks`]): `zks_*` methods, `safe` and
-//! `finalized` that lag by batches, gas for pubdata, a limit on what one call may take, a limit on logs per query, and blocks
-//! whose transactions cannot be read. It is no ZKsync node: nothing is committed or proven anywhere.
+//! limits, a method that is not allowed, a stale head, a fork, another chain) and what it adds as a ZKsync chain would ([`Zks`]):
+//! `zks_*` methods, `safe` and `finalized` that lag by batches, gas for pubdata, a limit on what one call may take, a limit on
+//! logs per query, and blocks whose transactions cannot be read. It is no ZKsync node: nothing is committed or proven anywhere.
 //!
 //! [`SocketLine`] does the same to a WebSocket, frame by frame.
 
@@ -35,6 +35,8 @@ pub enum Weather {
     Cut,
     /// They are refused with HTTP 429 and this `Retry-After`, in seconds.
     Limited(u64),
+    /// A proxy does not allow this method: it is refused with HTTP 403.
+    Forbids(&'static str),
     /// The node has stopped following the chain at this block, and knows nothing of what came after.
     Stale(u64),
     /// The node follows another fork: every block has another hash.
@@ -163,12 +165,15 @@ async fn answer(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes
         Weather::Limited(seconds) => {
             return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", seconds.to_string())]).into_response();
         }
+        Weather::Forbids(method) if question["method"] == method => {
+            return StatusCode::FORBIDDEN.into_response();
+        }
         Weather::Cut => {
             let _ = inner.reply(&question, weather).await;
             let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
             return Response::new(Body::from_stream(futures_once(broken)));
         }
-        Weather::Fair | Weather::Stale(_) | Weather::Fork | Weather::OtherChain(_) => {}
+        Weather::Fair | Weather::Forbids(_) | Weather::Stale(_) | Weather::Fork | Weather::OtherChain(_) => {}
     }
     match inner.reply(&question, weather).await {
         Ok(reply) => axum::Json(reply).into_response(),

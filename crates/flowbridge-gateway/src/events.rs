@@ -10,9 +10,10 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use flowbridge_api::payment::show_instant;
 use flowbridge_api::problem::ErrorCode;
+use flowbridge_domain::id::{ExceptionId, ReconciliationId};
 use flowbridge_security::scope::Scope;
 use flowbridge_store::event_data::EventData;
-use flowbridge_store::event_log::{self, Offset, topic};
+use flowbridge_store::event_log::{self, LoggedEvent, Offset, topic};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -27,6 +28,8 @@ pub(crate) fn router() -> Router<Gateway> {
 pub(crate) struct EventsQuery {
     /// `next` of the page before; without it, from the beginning
     after: Option<String>,
+    /// `payments` (default), or `reconciliation` for operators
+    topic: Option<String>,
     /// 1 to 100; 25 if it is not given
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
@@ -39,14 +42,14 @@ pub(crate) struct EventBody {
     id: String,
     /// Where it is in the log.
     offset: String,
-    /// Such as `payment.settled`.
+    /// Such as `payment.settled`, `reconciliation.completed` or `exception.proposed`.
     #[serde(rename = "type")]
     kind: String,
-    /// The payment.
+    /// The payment, the reconciliation or the exception.
     subject: String,
     /// When it was written.
     time: String,
-    /// The payment as it was at that moment.
+    /// The payment as it was at that moment, or what was said.
     #[schema(value_type = Object)]
     data: EventData,
 }
@@ -77,9 +80,22 @@ pub(crate) async fn list(
         })?,
     };
     let db = &gateway.parts.db;
-    let events = match caller.participant() {
-        Some(participant) => event_log::read_participant(db, participant, after, limit).await?,
-        None => event_log::read_all(db, &[topic::PAYMENTS], after, limit).await?,
+    let events = match (wanted.topic.as_deref().unwrap_or(topic::PAYMENTS), caller.participant()) {
+        (topic::PAYMENTS, Some(participant)) => {
+            event_log::read_participant(db, participant, after, limit).await?
+        }
+        (topic::RECONCILIATION, Some(_)) => {
+            return Err(Refusal::new(ErrorCode::Forbidden)
+                .detail("reconciliation covers every participant: only operators see its events"));
+        }
+        (topic @ (topic::PAYMENTS | topic::RECONCILIATION), None) => {
+            event_log::read_all(db, &[topic], after, limit).await?
+        }
+        _ => {
+            return Err(
+                Refusal::new(ErrorCode::InvalidParameter).detail("topic is payments or reconciliation")
+            );
+        }
     };
     let next = events.last().map_or(after, |event| event.offset).to_string();
     let data = events
@@ -87,13 +103,23 @@ pub(crate) async fn list(
         .map(|event| EventBody {
             id: event.id.to_string(),
             offset: event.offset.to_string(),
+            subject: subject_of(&event),
             kind: event.kind,
-            subject: event.key.to_string(),
             time: show_instant(event.recorded_at),
             data: event.data,
         })
         .collect();
     json(StatusCode::OK, &EventPage { data, next })
+}
+
+/// What an event is about, as people name it.
+fn subject_of(event: &LoggedEvent) -> String {
+    let id = event.key.as_uuid();
+    match event.kind.split_once('.') {
+        Some(("reconciliation", _)) => ReconciliationId::from_uuid(id).to_string(),
+        Some(("exception", _)) => ExceptionId::from_uuid(id).to_string(),
+        _ => event.key.to_string(),
+    }
 }
 
 /// Compare ledger, chain and banks, now

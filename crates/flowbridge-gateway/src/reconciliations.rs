@@ -101,7 +101,7 @@ pub(crate) struct UploadQuery {
     /// What the file is called
     #[param(max_length = 200)]
     name: Option<String>,
-    /// For CSV: how its columns are read, as JSON (docs/RECONCILIATION.md)
+    /// For CSV: how its columns are read, as JSON (docs/RECONCILIATION-OPERATIONS.md)
     #[param(max_length = 4000)]
     mapping: Option<String>,
 }
@@ -133,7 +133,9 @@ pub(crate) struct StatementBody {
     lines: i32,
     /// Lines that equal an earlier one: counted, and kept.
     repeated: i32,
-    /// What its opening differs by from the closing before: a statement is missing between them.
+    /// Lines that another statement of the day had told: counted, and kept.
+    already_held: i32,
+    /// What its opening differed by, when it came, from the closing before: a statement was missing between them.
     gap: Option<i64>,
     received_by: String,
     #[schema(format = DateTime)]
@@ -250,6 +252,7 @@ fn shown_statement(taken: &TakenStatement) -> StatementBody {
         as_of: taken.as_of.map(show_instant),
         lines: taken.lines,
         repeated: taken.repeated,
+        already_held: taken.already_held,
         gap: taken.gap,
         received_by: taken.received_by.clone(),
         received_at: show_instant(taken.received_at),

@@ -310,7 +310,7 @@ impl ShardWork<'_> {
     fn keep_reference(&mut self, candidate: Candidate) {
         let (entry, line) = self.positions(candidate);
         self.value_date(entry, line);
-        let decision = self.decision(Decision::Auto, entry);
+        let decision = self.decision(Decision::Auto, &[entry], &[line]);
         self.outcome.matches.push(Match {
             ledger: vec![entry],
             bank: vec![line],
@@ -328,7 +328,8 @@ impl ShardWork<'_> {
         let (entry, line) = self.positions(verdict.candidate);
         let difference = self.difference(verdict.candidate);
         let is_safe = verdict.score >= model.threshold && !is_twin;
-        let decision = self.decision(if is_safe { Decision::Auto } else { Decision::Suggest }, entry);
+        let wanted = if is_safe { Decision::Auto } else { Decision::Suggest };
+        let decision = self.decision(wanted, &[entry], &[line]);
         if difference != 0 {
             let kind = amount_kind(self.pair, verdict.candidate);
             self.open_break(
@@ -380,7 +381,8 @@ impl ShardWork<'_> {
             self.open_break(kind, subject, i128::from(group.difference), day);
         }
         let is_safe = group.difference == 0 && group.evidence != GroupEvidence::UniqueSum;
-        let decision = self.decision(if is_safe { Decision::Auto } else { Decision::Suggest }, ledger[0]);
+        let wanted = if is_safe { Decision::Auto } else { Decision::Suggest };
+        let decision = self.decision(wanted, &ledger, &bank);
         self.outcome.matches.push(Match {
             ledger,
             bank,
@@ -505,8 +507,13 @@ impl ShardWork<'_> {
         self.outcome.breaks.push(Break { kind, subject, minor_units, age_days });
     }
 
-    fn decision(&self, wanted: Decision, entry: u32) -> Decision {
-        let is_large = self.ledger[entry as usize].minor_units.unsigned_abs()
+    /// What is worth more than the cap, all its parts together and on either side, waits for a person.
+    fn decision(&self, wanted: Decision, entries: &[u32], lines: &[u32]) -> Decision {
+        let worth = |records: &[Record], places: &[u32]| {
+            let units = places.iter().map(|place| records[*place as usize].minor_units.unsigned_abs());
+            units.fold(0_u128, u128::saturating_add)
+        };
+        let is_large = worth(self.ledger, entries).max(worth(self.bank, lines))
             > self.settings.auto_minor_units_max.unsigned_abs();
         if is_large { Decision::Suggest } else { wanted }
     }

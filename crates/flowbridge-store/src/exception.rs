@@ -3,19 +3,22 @@
 //! An exception is one scope, kind and subject, so a run that finds the same difference again finds the same exception, and one
 //! that no longer finds it closes it as explained. What a person decided stays decided: a run neither opens it again nor
 //! undoes it. One operator proposes, another confirms, and only then is a correcting entry posted, in the transaction of the
-//! verdict. Decisions, verdicts and comments are never changed.
+//! verdict. Decisions, verdicts and comments are never changed, and the log tells of each (`reconciliation` topic).
 
 use crate::db::{Db, StoreError, Tx};
+use crate::event_data::EventData;
+use crate::event_log::{self, NewEvent, topic};
 use crate::ledger;
 use crate::reconciliation::{ClaimedRun, Findings, NewMatch, RecordKey, save_matches};
 use crate::review::{GivenVerdict, Verdict};
 use crate::sql::{At, columns, statements};
-use flowbridge_domain::id::{DecisionId, ExceptionId, ReconciliationId};
+use flowbridge_domain::id::{DecisionId, ExceptionId, PaymentId, ReconciliationId};
 use flowbridge_domain::ledger::{Contra, Moment};
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -57,6 +60,8 @@ statements! {
     REFUSED_PAIRS = "select subject from recon_exception found where scope = $1 and kind = $2 and state = 'decided'
         and exists (select from recon_decision decision join recon_verdict verdict on verdict.decision_id = decision.id
             where decision.exception_id = found.id and decision.decision = 'reject' and verdict.verdict = 'confirmed')";
+
+    DECIDED = "select subject from recon_exception where scope = $1 and kind = $2 and state = 'decided'";
 
     RULED = "select found.kind, found.subject, found.about, found.contra is not null and found.correction <> 0 as has_entry,
             decision.decision, decision.partner, decision.reason,
@@ -310,6 +315,24 @@ pub(crate) async fn record(
             None => 0,
         };
         changed.opened += found.len().saturating_sub(usize::try_from(known).unwrap_or(usize::MAX));
+    }
+    open(tx, (&run.scope, id), &findings.exceptions, now).await?;
+    if findings.is_whole {
+        let explained = tx.execute(EXPLAIN, &[&run.scope, &id, &At(now)]).await?;
+        changed.explained = usize::try_from(explained).unwrap_or(usize::MAX);
+    }
+    Ok(changed)
+}
+
+/// Opens exceptions of a run; what is open already is told anew.
+async fn open(
+    tx: &Tx,
+    (scope, run): (&str, Uuid),
+    exceptions: &[Found],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for found in exceptions.chunks(SLICE) {
+        let (kinds, subjects) = columns!(found, |found| found.kind.as_str(), found.subject.as_str());
         let (ids, currencies, amounts, owners, advice, about) = columns!(
             found,
             |found| ExceptionId::generate(now, rand::random()).as_uuid(),
@@ -329,8 +352,8 @@ pub(crate) async fn record(
         tx.execute(
             FIND,
             &[
-                &run.scope,
-                &id,
+                &scope,
+                &run,
                 &At(now),
                 &ids,
                 &kinds,
@@ -348,11 +371,7 @@ pub(crate) async fn record(
         )
         .await?;
     }
-    if findings.is_whole {
-        let explained = tx.execute(EXPLAIN, &[&run.scope, &id, &At(now)]).await?;
-        changed.explained = usize::try_from(explained).unwrap_or(usize::MAX);
-    }
-    Ok(changed)
+    Ok(())
 }
 
 fn with_records(found: &Found) -> Value {
@@ -364,6 +383,54 @@ fn with_records(found: &Found) -> Value {
         );
     }
     about
+}
+
+/// Writes into a question what is open when its answer is yes: what the records of the pair differ by.
+pub fn leave(question: &mut Value, left: &[Found]) {
+    let Some(object) = question.as_object_mut().filter(|_| !left.is_empty()) else { return };
+    let left: Vec<Value> = left
+        .iter()
+        .map(|found| {
+            json!({
+                "kind": found.kind, "subject": found.subject, "currency": found.currency, "amount": found.amount,
+                "owner": found.owner, "advice": found.advice, "about": found.about,
+                "contra": found.contra.map(Contra::as_str), "correction": found.correction,
+                "since_micros": found.since.as_micros(),
+            })
+        })
+        .collect();
+    object.insert("left".to_owned(), Value::from(left));
+}
+
+/// Reads [`leave`].
+fn left_by(question: &Value) -> Vec<Found> {
+    let left = question.get("left").and_then(Value::as_array).into_iter().flatten();
+    left.filter_map(|found| {
+        let text = |name: &str| found.get(name).and_then(Value::as_str).map(str::to_owned);
+        let number = |name: &str| found.get(name).and_then(Value::as_i64);
+        Some(Found {
+            kind: text("kind")?,
+            subject: text("subject")?,
+            currency: text("currency")?,
+            amount: number("amount")?,
+            owner: text("owner")?,
+            advice: text("advice")?,
+            about: found.get("about")?.clone(),
+            records: Vec::new(),
+            contra: text("contra").and_then(|name| Contra::parse(&name)),
+            correction: number("correction")?,
+            // Its records are matched, so only a decision closes it.
+            is_lasting: true,
+            since: Timestamp::from_micros(number("since_micros")?),
+        })
+    })
+    .collect()
+}
+
+/// What of a kind two people have decided about in a scope.
+pub async fn decided(db: &Db, scope: &str, kind: &str) -> Result<BTreeSet<String>, StoreError> {
+    let rows = db.query(DECIDED, &[&scope, &kind]).await?;
+    rows.iter().map(|row| Ok(row.try_get("subject")?)).collect()
 }
 
 /// Suggested matches that people have refused: a run does not suggest them again.
@@ -459,9 +526,31 @@ pub async fn get(
     Ok(Some((exception, comments, decisions)))
 }
 
+/// Writes into the log what people did with an exception.
+async fn tell(
+    tx: &Tx,
+    id: ExceptionId,
+    (kind, data): (&str, Value),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let event = NewEvent {
+        topic: topic::RECONCILIATION,
+        key: PaymentId::from_uuid(id.as_uuid()),
+        kind: format!("exception.{kind}"),
+        participants: None,
+        traceparent: String::new(),
+        data: EventData::of(&data),
+    };
+    event_log::append(tx, &[event], now).await
+}
+
 /// Says who works on it; nobody, if `to` is none. False if there is no such open one.
-pub async fn assign(tx: &Tx, id: ExceptionId, to: Option<&str>) -> Result<bool, StoreError> {
-    Ok(!tx.query(ASSIGN, &[&id.as_uuid(), &to]).await?.is_empty())
+pub async fn assign(tx: &Tx, id: ExceptionId, to: Option<&str>, now: Timestamp) -> Result<bool, StoreError> {
+    if tx.query(ASSIGN, &[&id.as_uuid(), &to]).await?.is_empty() {
+        return Ok(false);
+    }
+    tell(tx, id, ("assigned", json!({ "exception": id.to_string(), "to": to })), now).await?;
+    Ok(true)
 }
 
 /// Adds a comment. False if there is no such exception.
@@ -515,6 +604,11 @@ pub async fn propose(
         ],
     )
     .await?;
+    let said = json!({
+        "exception": id.to_string(), "scope": exception.scope, "kind": exception.kind, "subject": exception.subject,
+        "decision": decision.kind.as_str(), "by": decision.proposed_by,
+    });
+    tell(tx, id, ("proposed", said), decision.proposed_at).await?;
     Ok(Ok(()))
 }
 
@@ -554,6 +648,11 @@ pub async fn answer(
         &[&decision.id.as_uuid(), &decision.proposed_by, &verdict.as_str(), &by, &At(now)],
     )
     .await?;
+    let said = json!({
+        "exception": id.to_string(), "scope": exception.scope, "kind": exception.kind, "subject": exception.subject,
+        "decision": decision.kind.as_str(), "verdict": verdict.as_str(), "proposed_by": decision.proposed_by, "by": by,
+    });
+    tell(tx, id, ("answered", said), now).await?;
     decision.verdict = Some(GivenVerdict { verdict, by: by.to_owned(), at: now });
     Ok(Ok(decision))
 }
@@ -626,6 +725,7 @@ async fn carry_out(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let source = exception.id.as_uuid();
+    let is_confirmed_pair = decision.kind == DecisionKind::Accept && exception.kind == TO_CONFIRM;
     let records = match follows {
         Follows::Nothing => Vec::new(),
         Follows::Match(records) => records,
@@ -642,15 +742,17 @@ async fn carry_out(
             records
         }
     };
+    let left = if is_confirmed_pair { left_by(&exception.about) } else { Vec::new() };
     if !records.is_empty() {
         let found = NewMatch {
             how: "person".to_owned(),
-            difference: 0,
+            difference: left.iter().fold(0_i64, |sum, left| sum.saturating_add(left.correction)),
             explanation: format!("{}: {}", decision.kind.as_str(), decision.reason),
             records,
         };
         save_matches(tx, (None, &exception.scope), &[found], now).await?;
     }
+    open(tx, (&exception.scope, exception.seen_in.as_uuid()), &left, now).await?;
     tx.execute(DECIDE, &[&source, &At(now)]).await?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! (progress, journal entries, holds, events, effects) is written by a constant number of statements in the caller's
 //! transaction. Whether the occurrences came from the log, a timer or a client makes no difference here.
 
-use crate::db::{StoreError, Tx};
+use crate::db::{Db, StoreError, Tx};
 use crate::effect::NewEffect;
 use crate::event_data::EventData;
 use crate::event_log::{NewEvent, topic};
@@ -19,33 +19,59 @@ use flowbridge_domain::payment::{
 use flowbridge_domain::time::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
-    RETURN_REFUND_QUOTA = "update payment set refunded = payment.refunded - back.amount
-        from (select of, sum(amount)::bigint as amount from unnest($1::uuid[], $2::bigint[]) as failed (of, amount) group by of) back
-        where payment.id = back.of";
+    // Before its refunds are counted, so that no other transaction adds one or ends one meanwhile.
+    LOCK_REFUNDED = "select from payment where id = any($1) order by id for no key update";
+
+    // Counted anew instead of added and taken away: a refund may fail, turn out paid after all, and be closed as failed. Where another
+    // was accepted in between, together they are more than there is, and nothing is left.
+    COUNT_REFUNDS = "update payment set refunded = least(payment.amount, (
+            select coalesce(sum(refund.amount), 0)::bigint from payment refund
+                where refund.refund_of = payment.id and refund.state <> 'failed'))
+        where payment.id = any($1)";
 
     SUSPEND = "update participant set status = 'suspended', status_reason = $2 where id = any($1) and status = 'active'";
 
+    // Whatever lies unread: this only asks the chain, which decides.
     SETTLE_DUE = "select id from payment
         where is_open and settle_before <= $1
             and (state in ('accepted', 'initiated', 'held') or (state = 'under_review' and reason = 'creditor_blocked'))
         order by settle_before limit $2";
 
-    // Only when the orchestrator has read all that the chain had said by then: the initiation may lie unread in the log. The
-    // watcher writes both in one transaction, so whoever sees the head sees the log.
-    INITIATE_DUE = "select id from payment
+    INITIATE_DUE = concat!("select id from payment
         where is_open and initiate_before <= (select finalized_time from chain_head)
             and chain_leg = 'unused' and state in ('accepted', 'cancelling')
-            and hold_leg not in ('release_asked', 'return_asked')
-            and not exists (
+            and hold_leg not in ('release_asked', 'return_asked') and ", all_is_read!(), "
+        order by initiate_before limit $1");
+
+    // Completed in time, its settlement taken back by a reorganisation, and the chain has closed the window in which it could come
+    // again. What is completed only since then is so because people have dealt with it.
+    TAKEN_BACK_DUE = concat!("select id, chain_leg from (
+            select id, chain_leg, state_since, case chain_leg when 'unused' then initiate_before else expires_at end as deadline
+                from payment where is_taken_back) payment
+        where state_since < deadline and deadline <= (select finalized_time from chain_head) and ", all_is_read!(), "
+        order by id limit $1");
+}
+
+/// The orchestrator has read all that the chain had said by the time of its finalized block, and none of it waits for a person: what
+/// the payment has missed may lie there. The watcher writes head and log in one transaction, so whoever sees the head sees the log.
+macro_rules! all_is_read {
+    () => {
+        "not exists (
                 select from event
                     join consumer_offset o on o.consumer_group = 'orchestrator' and o.topic = 'chain'
                         and o.partition = event.partition
                     where event.key = payment.id and event.topic = 'chain' and (event.xid, event.seq) > (o.xid, o.seq))
-        order by initiate_before limit $1";
+            and not exists (
+                select from dead_letter
+                    where dead_letter.consumer_group = 'orchestrator' and dead_letter.key = payment.id
+                        and dead_letter.resolved_at is null)"
+    };
 }
+use all_is_read;
 
 /// One thing that happened to one payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +111,9 @@ pub async fn apply(tx: &Tx, occurrences: &[Occurrence], now: Timestamp) -> Resul
             Some(stored) => match step(&stored.payment, occurrence.event, now) {
                 Err(rejected) => Outcome::Rejected(rejected),
                 Ok(step) => {
-                    stored.payment.progress = step.next;
+                    let before = std::mem::replace(&mut stored.payment.progress, step.next);
                     let entered = step.entered.clone();
+                    slice.recount_refunds(stored, before.state);
                     slice.add(stored, step, now);
                     Outcome::Applied { entered }
                 }
@@ -114,17 +141,23 @@ pub async fn cancel(tx: &Tx, ids: &[PaymentId], now: Timestamp) -> Result<Vec<Ou
     apply(tx, &occurrences, now).await
 }
 
-/// Finds what time has overtaken: payments too near their expiry to be settled, and those whose initiation window the
-/// chain has closed for good, by the time of its newest finalized block.
-pub async fn due(tx: &Tx, now: Timestamp, limit: i64) -> Result<Vec<Occurrence>, StoreError> {
-    let settle = tx.query(SETTLE_DUE, &[&At(now), &limit]).await?;
-    let initiate = tx.query(INITIATE_DUE, &[&limit]).await?;
-    let overtaken = [(settle, Event::SettleWindowClosing), (initiate, Event::InitiateWindowClosed)];
+/// Finds what time has overtaken: payments too near their expiry to be settled, and those that the chain has closed a window to
+/// for good, by the time of its newest finalized block: they were not initiated in it, or not settled again.
+pub async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Occurrence>, StoreError> {
+    let of = |row: &Row| -> Result<PaymentId, StoreError> { Ok(PaymentId::from_uuid(row.try_get("id")?)) };
     let mut due = Vec::new();
-    for (rows, event) in overtaken {
-        for row in rows {
-            due.push(Occurrence { payment_id: PaymentId::from_uuid(row.try_get(0)?), event });
-        }
+    for row in db.query(SETTLE_DUE, &[&At(now), &limit]).await? {
+        due.push(Occurrence { payment_id: of(&row)?, event: Event::SettleWindowClosing });
+    }
+    for row in db.query(INITIATE_DUE, &[&limit]).await? {
+        due.push(Occurrence { payment_id: of(&row)?, event: Event::InitiateWindowClosed });
+    }
+    for row in db.query(TAKEN_BACK_DUE, &[&limit]).await? {
+        let event = match row.try_get::<_, &str>("chain_leg")? {
+            "unused" => Event::InitiateWindowClosed,
+            _ => Event::SettleWindowClosing,
+        };
+        due.push(Occurrence { payment_id: of(&row)?, event });
     }
     Ok(due)
 }
@@ -137,7 +170,7 @@ pub(crate) struct Slice {
     holds: Vec<(Uuid, flowbridge_domain::ledger::LedgerHold)>,
     events: Vec<NewEvent>,
     effects: Vec<NewEffect>,
-    quota_back: Vec<(Uuid, i64)>,
+    refunded: BTreeSet<Uuid>,
     suspended: BTreeSet<Uuid>,
 }
 
@@ -153,10 +186,6 @@ impl Slice {
             step.effects.into_iter().map(|effect| NewEffect::of(terms, effect, &stored.traceparent, now)),
         );
         for state in step.entered {
-            if let (State::Failed(_), Kind::Refund { of }) = (state, terms.kind) {
-                let amount = i64::try_from(terms.amount.minor_units()).unwrap_or(0);
-                self.quota_back.push((of.as_uuid(), amount));
-            }
             self.events.push(NewEvent {
                 topic: topic::PAYMENTS,
                 key: terms.id,
@@ -168,6 +197,16 @@ impl Slice {
         }
         if step.suspends_debtor {
             self.suspended.insert(terms.debtor.participant.as_uuid());
+        }
+    }
+
+    /// A refund that fails takes nothing of its payment any more, until it turns out not to have failed.
+    fn recount_refunds(&mut self, stored: &StoredPayment, before: State) {
+        let has_failed = |state: State| matches!(state, State::Failed(_));
+        if let Kind::Refund { of } = stored.payment.terms.kind
+            && has_failed(before) != has_failed(stored.payment.progress.state)
+        {
+            self.refunded.insert(of.as_uuid());
         }
     }
 
@@ -183,9 +222,10 @@ impl Slice {
         payment::save_progress(tx, &Vec::from_iter(self.progress), now).await?;
         effect::insert(tx, &self.effects, now).await?;
         event_log::append(tx, &self.events, now).await?;
-        if !self.quota_back.is_empty() {
-            let (of, amounts): (Vec<Uuid>, Vec<i64>) = self.quota_back.into_iter().unzip();
-            tx.execute(RETURN_REFUND_QUOTA, &[&of, &amounts]).await?;
+        if !self.refunded.is_empty() {
+            let ids = Vec::from_iter(self.refunded);
+            tx.query(LOCK_REFUNDED, &[&ids]).await?;
+            tx.execute(COUNT_REFUNDS, &[&ids]).await?;
         }
         if !self.suspended.is_empty() {
             let ids = Vec::from_iter(self.suspended);

@@ -17,6 +17,8 @@ statements! {
     SETTINGS = "select name, setting from pg_settings
         where name in ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'wal_level') order by name";
 
+    DATABASE_BYTES = "select pg_database_size(current_database()) as bytes";
+
     ENDS = "select count(*) as payments,
             count(*) filter (where payment.state = 'completed') as completed,
             count(*) filter (where payment.state = 'failed') as failed,
@@ -82,6 +84,12 @@ pub async fn counters(db: &Db) -> Result<Counters, StoreError> {
         commits: row.try_get("commits")?,
         backend: row.try_get("backend")?,
     })
+}
+
+/// How much room the database takes, in bytes.
+pub async fn database_bytes(db: &Db) -> Result<i64, StoreError> {
+    let rows = db.query(DATABASE_BYTES, &[]).await?;
+    Ok(rows.first().ok_or_else(|| StoreError::Corrupt("database size".into()))?.try_get("bytes")?)
 }
 
 /// The settings that decide what a commit promises, by name.

@@ -5,6 +5,7 @@
 //! decide it on copies, so the ledger is compared as it will be once it has read what the chain side already counts. No
 //! historical call to the chain is needed, and nothing has to stand still.
 
+use crate::chain::units_per_minor_unit;
 use crate::db::{Db, StoreError, Tx};
 use crate::event_log::LoggedEvent;
 use crate::observation;
@@ -23,13 +24,17 @@ use uuid::Uuid;
 statements! {
     LEDGER = "select kind, owner, currency, posted_debits, posted_credits from ledger_account";
 
-    // A completed payment whose settlement a reorganisation took back counts until it is settled again.
+    // A completed payment whose settlement a reorganisation took back counts until it is settled again; one that has failed and
+    // that a reorganisation opened again, until it is closed again.
     ESCROWED = "select debtor_account, currency, sum(amount)::bigint as amount from (
             select debtor_account, currency, amount from payment
                 where is_open and chain_leg = 'open' and funding = 'token'
             union all
             select debtor_account, currency, amount from payment
-                where is_taken_back and chain_leg = 'open' and funding = 'token') escrow
+                where is_taken_back and chain_leg = 'open' and funding = 'token'
+            union all
+            select debtor_account, currency, amount from payment
+                where is_open_again and funding = 'token') escrow
         group by debtor_account, currency";
 
     RECEIVABLE = "select debtor_participant, currency, sum(amount)::bigint as amount from (
@@ -43,12 +48,13 @@ statements! {
                 where is_taken_back and funding = 'bank' and hold_leg = 'captured') owed
         group by debtor_participant, currency";
 
-    CHAIN_WALLETS = "select chain_wallet.currency, chain_wallet.wallet, chain_wallet.units, chain_contract.token_decimals,
-            account.id as account_id, account.participant_id,
-            chain_wallet.wallet = chain_contract.manager as is_manager, chain_wallet.wallet = chain_contract.house as is_house
-        from chain_wallet
-            join chain_contract on chain_contract.currency = chain_wallet.currency
-            left join account on account.wallet = chain_wallet.wallet and account.currency = chain_wallet.currency";
+    // What waits for a wallet may be all that it has.
+    CHAIN_WALLETS = "select held.currency, held.units, held.quarantined, contract.token_decimals, account.participant_id,
+            held.wallet = contract.manager as is_manager, held.wallet = contract.house as is_house
+        from (select currency, wallet, coalesce(chain_wallet.units, 0) as units, coalesce(chain_quarantine.units, 0) as quarantined
+                from chain_wallet full join chain_quarantine using (currency, wallet)) held
+            join chain_contract contract on contract.currency = held.currency
+            left join account on account.wallet = held.wallet and account.currency = held.currency";
 
     CHAIN_TOTALS = "select chain_totals.currency, sequence, minted, burned, escrowed, redemption, gaps, token_decimals
         from chain_totals join chain_contract on chain_contract.currency = chain_totals.currency";
@@ -348,29 +354,51 @@ async fn read_payments(tx: &Tx, ids: &[Uuid]) -> Result<Vec<StoredPayment>, Stor
     tx.query(READ_PAYMENTS, &[&ids]).await?.iter().map(StoredPayment::from_row).collect()
 }
 
+/// Where the tokens of a currency are, in token units: what is moved past us need not be whole minor units.
+#[derive(Debug, Default)]
+struct Places {
+    /// Everywhere.
+    supply: i128,
+    /// With the settlement manager.
+    manager: i128,
+    /// There, because their wallets cannot receive them: each wallet's all the same.
+    quarantined: i128,
+    /// In the wallet that fees go to.
+    house: i128,
+    /// In wallets that no account stands for.
+    strangers: i128,
+    /// What the other wallets have beyond whole minor units.
+    fractions: i128,
+}
+
 async fn compare_with_chain(
     tx: &Tx,
     books: &Books,
     escrowed: &HashMap<(AccountId, Currency), i128>,
 ) -> Result<(Vec<Line>, i64), StoreError> {
     let mut lines = Vec::new();
-    let mut supply: BTreeMap<Currency, i128> = BTreeMap::new();
+    let mut by_currency: BTreeMap<Currency, Places> = BTreeMap::new();
     let mut by_participant: BTreeMap<(ParticipantId, Currency), (i128, i128)> = BTreeMap::new();
-    let mut strangers: BTreeMap<Currency, i128> = BTreeMap::new();
-    let mut house: BTreeMap<Currency, i128> = BTreeMap::new();
-    let mut manager: BTreeMap<Currency, i128> = BTreeMap::new();
     for row in tx.query(CHAIN_WALLETS, &[]).await? {
         let currency = currency(row.try_get("currency")?)?;
-        let units = minor_units(row.try_get("units")?, row.try_get("token_decimals")?, currency)?;
-        *supply.entry(currency).or_default() += units;
+        let per_minor_unit = units_per_minor_unit(currency, row.try_get("token_decimals")?)?;
+        let units = i128::from(row.try_get::<_, i64>("units")?);
+        let quarantined = i128::from(row.try_get::<_, i64>("quarantined")?);
+        let owned = units + quarantined;
+        let places = by_currency.entry(currency).or_default();
+        places.supply += units;
+        places.quarantined += quarantined;
         if row.try_get::<_, bool>("is_manager")? {
-            *manager.entry(currency).or_default() += units;
+            places.manager += units;
         } else if row.try_get::<_, bool>("is_house")? {
-            *house.entry(currency).or_default() += units;
+            places.house += owned;
+            places.fractions += owned.rem_euclid(per_minor_unit);
         } else if let Some(participant) = row.try_get::<_, Option<Uuid>>("participant_id")? {
-            by_participant.entry((ParticipantId::from_uuid(participant), currency)).or_default().1 += units;
+            let key = (ParticipantId::from_uuid(participant), currency);
+            by_participant.entry(key).or_default().1 += owned.div_euclid(per_minor_unit);
+            places.fractions += owned.rem_euclid(per_minor_unit);
         } else {
-            *strangers.entry(currency).or_default() += units;
+            places.strangers += owned;
         }
     }
     let participants: HashMap<AccountId, ParticipantId> = tx
@@ -398,34 +426,33 @@ async fn compare_with_chain(
     let mut sequence_gaps = 0;
     for row in tx.query(CHAIN_TOTALS, &[]).await? {
         let currency = currency(row.try_get("currency")?)?;
-        let decimals: i16 = row.try_get("token_decimals")?;
-        let units = |column: &str| minor_units(row.try_get(column)?, decimals, currency);
-        let line = |what: &str, ledger, other| Line { what: what.to_owned(), currency, ledger, other };
+        let per_minor_unit = units_per_minor_unit(currency, row.try_get("token_decimals")?)?;
+        let escrowed_units = i128::from(row.try_get::<_, i64>("escrowed")?);
+        let redemption_units = i128::from(row.try_get::<_, i64>("redemption")?);
+        let places = by_currency.remove(&currency).unwrap_or_default();
+        // What the manager holds for nobody came to it past us.
+        let stray = (places.manager - escrowed_units - redemption_units).max(0);
+        let line = |what: &str, ledger, units: i128| Line {
+            what: what.to_owned(),
+            currency,
+            ledger,
+            other: units.div_euclid(per_minor_unit),
+        };
         let in_escrow: i128 =
             escrowed.iter().filter(|((_, of), _)| *of == currency).map(|(_, amount)| *amount).sum();
+        let in_escrow = in_escrow + places.quarantined.div_euclid(per_minor_unit);
         let redemption = books.sum(currency, |account| matches!(account, LedgerAccount::Redemption(_)))
             + books.balance(&LedgerAccount::BurnPending, currency);
         let wallets = books.sum(currency, |account| {
             matches!(account, LedgerAccount::Wallet(_) | LedgerAccount::WalletHouse | LedgerAccount::Suspense)
         });
-        lines.push(line("escrow", in_escrow, units("escrowed")?));
-        lines.push(line("redemption", redemption, units("redemption")?));
-        lines.push(line(
-            "house",
-            books.balance(&LedgerAccount::WalletHouse, currency),
-            house.get(&currency).copied().unwrap_or(0),
-        ));
-        lines.push(line(
-            "suspense",
-            books.balance(&LedgerAccount::Suspense, currency),
-            strangers.get(&currency).copied().unwrap_or(0),
-        ));
-        lines.push(line(
-            "held by the settlement manager",
-            in_escrow + redemption,
-            manager.get(&currency).copied().unwrap_or(0),
-        ));
-        lines.push(line("supply", wallets + redemption, supply.get(&currency).copied().unwrap_or(0)));
+        let suspense = places.strangers + places.fractions + stray;
+        lines.push(line("escrow", in_escrow, escrowed_units));
+        lines.push(line("redemption", redemption, redemption_units));
+        lines.push(line("house", books.balance(&LedgerAccount::WalletHouse, currency), places.house));
+        lines.push(line("suspense", books.balance(&LedgerAccount::Suspense, currency), suspense));
+        lines.push(line("held by the settlement manager", in_escrow + redemption, places.manager - stray));
+        lines.push(line("supply", wallets + redemption, places.supply));
         sequence_gaps += row.try_get::<_, i64>("gaps")?;
     }
     Ok((lines, sequence_gaps))
@@ -493,13 +520,4 @@ async fn movements(tx: &Tx, rows: &[tokio_postgres::Row]) -> Result<Vec<BankMove
 
 fn currency(code: &str) -> Result<Currency, StoreError> {
     Currency::parse(code).map_err(|_| StoreError::Corrupt(format!("currency {code}")))
-}
-
-fn minor_units(units: i64, decimals: i16, currency: Currency) -> Result<i128, StoreError> {
-    let corrupt = || StoreError::Corrupt(format!("{units} token units of {currency}"));
-    let decimals = u8::try_from(decimals).map_err(|_| corrupt())?;
-    let magnitude = Money::from_token_units(u128::from(units.unsigned_abs()), decimals, currency)
-        .map_err(|_| corrupt())?
-        .minor_units();
-    Ok(if units < 0 { -magnitude } else { magnitude })
 }

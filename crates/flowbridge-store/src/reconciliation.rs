@@ -10,7 +10,7 @@ use crate::event_log::{self, NewEvent, topic};
 use crate::exception::{self, Found};
 use crate::segment::{self, Learned};
 use crate::sql::{At, columns, statements};
-use crate::statement::StatementLine;
+use crate::statement::{StatementLine, covers};
 use flowbridge_domain::id::{PaymentId, ReconciliationId, StatementEntryId};
 use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
@@ -103,14 +103,31 @@ statements! {
                     and item.round = entry.round and found.how in ('person', 'model')))
         order by entry.posted_at desc, entry.source_id limit $2");
 
-    HEADS = "select distinct on (account, currency) account, currency, sequence, opening, closing,
-            coalesce(as_of, (closes_on + 1)::timestamp at time zone 'UTC') as as_of, closes_on::text as closes_on, channel,
+    // What tells of the latest moment; of several that do, one with a balance.
+    HEADS = concat!("select distinct on (account, currency) account, currency, sequence, opening, closing,
+            ", covers!(), " as as_of, closes_on::text as closes_on, channel,
             (select coalesce(sum(amount), 0)::bigint from statement_entry line
                 where line.statement_id = statement.id and not is_pending) as moved
-        from statement where bank_code = $1 and closing is not null and exists (
+        from statement where bank_code = $1 and (closing is not null or as_of is not null or closes_on is not null)
+            and exists (
                 select from statement_source source where source.bank_code = statement.bank_code
                     and source.reserve_accounts ->> statement.currency = statement.account)
-        order by account, currency, coalesce(as_of, closes_on, received_at) desc, id desc";
+        order by account, currency, ", covers!(), " desc, closing is null, sequence desc nulls last, id desc");
+
+    // Statements that do not open with what the one before closes with; only the newest are looked at.
+    GAPS = concat!("select account, currency, name, opening, closing_before from (
+            select account, currency, covers, name, opening,
+                    lag(closing) over (partition by account, currency order by covers, sequence nulls last, id) as closing_before
+                from (
+                    select id, account, currency, sequence, opening, closing, ", covers!(), " as covers,
+                            coalesce(nullif(bank_statement_id, ''), name) || coalesce(' ' || sequence, '') as name
+                        from statement where bank_code = $1 and opening is not null and closing is not null and exists (
+                            select from statement_source source where source.bank_code = statement.bank_code
+                                and source.reserve_accounts ->> statement.currency = statement.account)
+                        order by covers desc limit $2
+                ) told
+            ) following
+        where closing_before <> opening order by account, currency, covers");
 
     // A line whose operation we have not finished reading about is on its way into our books: no difference yet.
     UNDER_WAY = "select payment_id, kind from effect
@@ -481,8 +498,8 @@ pub struct LastStatement {
     pub sequence: Option<i64>,
     /// Minor units.
     pub opening: Option<i64>,
-    /// Minor units.
-    pub closing: i64,
+    /// Minor units; none where the bank tells lines only.
+    pub closing: Option<i64>,
     /// The sum of its lines.
     pub moved: i64,
     /// Up to when it tells everything.
@@ -491,6 +508,28 @@ pub struct LastStatement {
     pub closes_on: Option<String>,
     /// Did a connector bring it?
     pub from_connector: bool,
+}
+
+/// A statement that does not follow from the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The account.
+    pub account: String,
+    /// Its currency.
+    pub currency: String,
+    /// The later statement.
+    pub name: String,
+    /// What it opens with, in minor units.
+    pub opening: i64,
+    /// What the one before closes with.
+    pub closing_before: i64,
+}
+
+impl Gap {
+    /// What is missing between them, in minor units.
+    pub const fn amount(&self) -> i64 {
+        self.opening.saturating_sub(self.closing_before)
+    }
 }
 
 /// What a bank and our books say, at one instant of the database.
@@ -502,6 +541,8 @@ pub struct Sides {
     pub theirs: Vec<TheirLine>,
     /// The newest statement of each account.
     pub statements: Vec<LastStatement>,
+    /// Where a statement is missing.
+    pub gaps: Vec<Gap>,
     /// The reserve per currency, as the ledger has it.
     pub reserves: Vec<(String, i64)>,
     /// Entries posted until then were looked at.
@@ -510,6 +551,8 @@ pub struct Sides {
     pub cut_off: bool,
 }
 
+/// Statements that are looked at for a missing one.
+const STATEMENTS_MAX: i64 = 1_000;
 /// How far back a run looks again, for entries whose transaction ended after a later one's.
 const OVERLAP: Duration = Duration::from_secs(3600);
 /// The journal is read in stretches of time, so that an index of blocks finds them.
@@ -548,6 +591,7 @@ async fn read_heads(tx: &Tx, bank: &str, now: Timestamp) -> Result<(Sides, Vec<i
         ours: Vec::new(),
         theirs: Vec::new(),
         statements: Vec::new(),
+        gaps: Vec::new(),
         reserves: Vec::new(),
         until: now,
         cut_off: false,
@@ -568,6 +612,15 @@ async fn read_heads(tx: &Tx, bank: &str, now: Timestamp) -> Result<(Sides, Vec<i
             as_of: row.try_get::<_, At>("as_of")?.0,
             closes_on: row.try_get("closes_on")?,
             from_connector: row.try_get::<_, &str>("channel")? == "connector",
+        });
+    }
+    for row in tx.query(GAPS, &[&bank, &STATEMENTS_MAX]).await? {
+        sides.gaps.push(Gap {
+            account: row.try_get("account")?,
+            currency: row.try_get("currency")?,
+            name: row.try_get("name")?,
+            opening: row.try_get("opening")?,
+            closing_before: row.try_get("closing_before")?,
         });
     }
     Ok((sides, accounts))

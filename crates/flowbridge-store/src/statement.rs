@@ -2,8 +2,10 @@
 //!
 //! One intake of a bank at a time, under the lock of its row in `statement_source`. The same file changes nothing; a
 //! statement that the bank names like one that is here, and that says something else, is refused. A gap to the statement
-//! before is accepted and told, because the missing one may come later. Lines that are alike are all kept, and counted. What
-//! is booked on the account of our reserve is open until a run has found its partner.
+//! before is accepted and told, because the missing one may come later. Lines that are alike are all kept, and counted. A bank
+//! that tells a day more than once (what is booked so far, and at the end everything) tells lines again: each such line names
+//! the one that it repeats, and stands for no booking of its own. What is booked on the account of our reserve is open until a
+//! run has found its partner.
 
 use crate::db::{Db, StoreError, Tx};
 use crate::sql::{At, columns, statements};
@@ -11,8 +13,9 @@ use flowbridge_domain::id::{StatementEntryId, StatementId};
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// Lines written with one statement.
@@ -38,27 +41,46 @@ statements! {
             and coalesce(sequence, -1) = coalesce($5::bigint, -1)
             and coalesce(closes_on, 'epoch') = coalesce($6::text::date, 'epoch')";
 
-    LAST_CLOSING = "select closing from statement where bank_code = $1 and account = $2 and currency = $3 and closing is not null
-        order by coalesce(as_of, closes_on, received_at) desc, id desc limit 1";
+    // Of the statement before the one that covers a day or tells everything up to an instant; of the newest without either.
+    LAST_CLOSING = concat!("select closing from statement, lateral (
+            select coalesce($4, ($5::text::date + 1)::timestamp at time zone 'UTC', 'infinity') as moment) later
+        where bank_code = $1 and account = $2 and currency = $3 and closing is not null
+            and (", covers!(), " < later.moment
+                or ", covers!(), " = later.moment and coalesce(sequence < $6::bigint, true))
+        order by ", covers!(), " desc, sequence desc nulls last, id desc limit 1");
+
+    // What other files have told of these days. A statement with balances tells each booking once: it repeats only what was told
+    // without any, and that only once. One without balances repeats whatever is there.
+    HELD = "select line.id, line.booked_on::text as booked_on, line.amount, line.reference, line.bank_reference,
+            line.counterparty_iban, line.text, line.is_return
+        from statement_entry line join statement told on told.id = line.statement_id
+        where line.bank_code = $1 and line.account = $2 and line.currency = $3 and line.booked_on = any($4::text[]::date[])
+            and line.same_as is null and not line.is_pending and told.file_sha256 <> $5
+            and ($6 or told.closing is null and not exists (
+                select from statement_entry later join statement whole on whole.id = later.statement_id
+                    where later.same_as = line.id and whole.closing is not null))
+        order by line.id";
 
     INSERT = "insert into statement (id, bank_code, channel, file_sha256, place, format, name, bank_statement_id, account,
-            currency, sequence, opening, closing, closes_on, as_of, entries, repeated, gap, received_by, received_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::text::date, $15, $16, $17, $18, $19, $20)";
+            currency, sequence, opening, closing, closes_on, as_of, entries, repeated, already_held, gap, received_by, received_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::text::date, $15, $16, $17, $18, $19, $20, $21)";
 
     INSERT_LINES = "insert into statement_entry (id, statement_id, place, bank_code, account, currency, amount, booked_on,
             value_on, booked_at, bank_sequence, operation_key, reference, bank_reference, batch, counterparty,
-            counterparty_iban, text, code, is_return, is_pending, occurrence)
+            counterparty_iban, text, code, is_return, is_pending, occurrence, same_as)
         select new.id, $1, new.place, $2, $3, $4, new.amount, new.booked_on::date, new.value_on::date, new.booked_at,
                 new.bank_sequence, new.operation_key, new.reference, new.bank_reference, new.batch, new.counterparty,
-                new.counterparty_iban, new.text, new.code, new.is_return, new.is_pending, new.occurrence
+                new.counterparty_iban, new.text, new.code, new.is_return, new.is_pending, new.occurrence, new.same_as
             from unnest($5::uuid[], $6::int[], $7::bigint[], $8::text[], $9::text[], $10::timestamptz[], $11::bigint[],
                     $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[],
-                    $20::bool[], $21::bool[], $22::int[])
+                    $20::bool[], $21::bool[], $22::int[], $23::uuid[])
                 as new (id, place, amount, booked_on, value_on, booked_at, bank_sequence, operation_key, reference,
-                    bank_reference, batch, counterparty, counterparty_iban, text, code, is_return, is_pending, occurrence)";
+                    bank_reference, batch, counterparty, counterparty_iban, text, code, is_return, is_pending, occurrence,
+                    same_as)";
 
     OPEN_LINES = "insert into recon_open (side, source_id, moment, round, scope, since)
-        select 'bank', id, '', 0, bank_code, $2 from statement_entry where statement_id = $1 and not is_pending";
+        select 'bank', id, '', 0, bank_code, $2 from statement_entry
+            where statement_id = $1 and not is_pending and same_as is null";
 
     LIST = concat!("select ", statement_columns!(), " from statement
         where ($1::text is null or bank_code = $1) and ($2::uuid is null or id < $2) order by id desc limit $3");
@@ -67,10 +89,18 @@ statements! {
 macro_rules! statement_columns {
     () => {
         "id, bank_code, channel, format, name, bank_statement_id, account, currency, sequence, opening, closing, \
-         closes_on::text as closes_on, as_of, entries, repeated, gap, received_by, received_at"
+         closes_on::text as closes_on, as_of, entries, repeated, already_held, gap, received_by, received_at"
     };
 }
 use statement_columns;
+
+/// Up to when a statement tells everything: the instant that the bank says, or the end of its day.
+macro_rules! covers {
+    () => {
+        "coalesce(as_of, (closes_on + 1)::timestamp at time zone 'UTC', received_at)"
+    };
+}
+pub(crate) use covers;
 
 /// A statement to take in.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +117,7 @@ pub struct NewStatement {
     pub opening: Option<i64>,
     /// Booked after the last line.
     pub closing: Option<i64>,
-    /// The day it closes on, as `2026-11-28`.
+    /// The last day that it tells of, as `2026-11-28`.
     pub closes_on: Option<String>,
     /// The instant, where the bank says it.
     pub as_of: Option<Timestamp>,
@@ -191,7 +221,9 @@ pub struct TakenStatement {
     pub lines: i32,
     /// How many of them equal an earlier one.
     pub repeated: i32,
-    /// What its opening differs by from the closing before.
+    /// How many of them another statement had told.
+    pub already_held: i32,
+    /// What its opening differed by, when it came, from the closing before.
     pub gap: Option<i64>,
     /// Who brought it.
     pub received_by: String,
@@ -286,11 +318,25 @@ async fn write(
     now: Timestamp,
 ) -> Result<TakenStatement, StoreError> {
     let bank = intake.bank.as_str();
-    let last = tx.query(LAST_CLOSING, &[&bank, &statement.account, &statement.currency]).await?;
+    let as_of = statement.as_of.map(At);
+    let last = tx
+        .query(
+            LAST_CLOSING,
+            &[
+                &bank,
+                &statement.account,
+                &statement.currency,
+                &as_of,
+                &statement.closes_on,
+                &statement.sequence,
+            ],
+        )
+        .await?;
     let last: Option<i64> = match last.first() {
         Some(row) => row.try_get("closing")?,
         None => None,
     };
+    let same_as = told_already(tx, intake, statement).await?;
     let gap = match (last, statement.opening) {
         (Some(last), Some(opening)) => Some(opening.saturating_sub(last)).filter(|gap| *gap != 0),
         (None, _) | (_, None) => None,
@@ -313,6 +359,7 @@ async fn write(
         as_of: statement.as_of,
         lines: count(statement.lines.len()),
         repeated: count(statement.lines.iter().filter(|line| line.occurrence > 0).count()),
+        already_held: count(same_as.iter().flatten().count()),
         gap,
         received_by: intake.by.clone(),
         received_at: now,
@@ -337,15 +384,17 @@ async fn write(
             &statement.as_of.map(At),
             &taken.lines,
             &taken.repeated,
+            &taken.already_held,
             &gap,
             &intake.by,
             &At(now),
         ],
     )
     .await?;
-    for (page, lines) in statement.lines.chunks(LINES_PER_STATEMENT).enumerate() {
+    let pages = statement.lines.chunks(LINES_PER_STATEMENT).zip(same_as.chunks(LINES_PER_STATEMENT));
+    for (page, (lines, same_as)) in pages.enumerate() {
         let first = page * LINES_PER_STATEMENT;
-        write_lines(tx, intake, (id, statement), (first, lines), now).await?;
+        write_lines(tx, intake, (id, statement), (first, lines, same_as), now).await?;
     }
     if is_reserve {
         tx.execute(OPEN_LINES, &[&id.as_uuid(), &At(now)]).await?;
@@ -353,11 +402,81 @@ async fn write(
     Ok(taken)
 }
 
+/// For each line the one of another statement that tells the same booking. Connectors number what they tell, and repeat
+/// nothing.
+async fn told_already(
+    tx: &Tx,
+    intake: &Intake,
+    statement: &NewStatement,
+) -> Result<Vec<Option<Uuid>>, StoreError> {
+    let mut same_as = vec![None; statement.lines.len()];
+    let days: BTreeSet<&str> =
+        statement.lines.iter().filter_map(|new| new.line.booked_on.as_deref()).collect();
+    if intake.cursor.is_some() || days.is_empty() {
+        return Ok(same_as);
+    }
+    let rows = tx
+        .query(
+            HELD,
+            &[
+                &intake.bank.as_str(),
+                &statement.account,
+                &statement.currency,
+                &Vec::from_iter(days),
+                &intake.sha256.to_vec(),
+                &statement.closing.is_none(),
+            ],
+        )
+        .await?;
+    let mut held: HashMap<Booking, VecDeque<Uuid>> = HashMap::new();
+    for row in rows {
+        let line = StatementLine {
+            amount: row.try_get("amount")?,
+            booked_on: row.try_get("booked_on")?,
+            reference: row.try_get("reference")?,
+            bank_reference: row.try_get("bank_reference")?,
+            counterparty_iban: row.try_get("counterparty_iban")?,
+            text: row.try_get("text")?,
+            is_return: row.try_get("is_return")?,
+            ..StatementLine::default()
+        };
+        held.entry(Booking::of(&line)).or_default().push_back(row.try_get("id")?);
+    }
+    for (new, same_as) in statement.lines.iter().zip(&mut same_as).filter(|(new, _)| !new.is_pending) {
+        *same_as = held.get_mut(&Booking::of(&new.line)).and_then(VecDeque::pop_front);
+    }
+    Ok(same_as)
+}
+
+/// What two statements of a bank say alike of one booking: the bank's own reference, or without one everything that names it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Booking {
+    day: Option<String>,
+    amount: i64,
+    is_return: bool,
+    named: Vec<String>,
+}
+
+impl Booking {
+    fn of(line: &StatementLine) -> Self {
+        Self {
+            day: line.booked_on.clone(),
+            amount: line.amount,
+            is_return: line.is_return,
+            named: if line.bank_reference.is_empty() {
+                vec![line.reference.clone(), line.counterparty_iban.clone(), line.text.clone()]
+            } else {
+                vec![line.bank_reference.clone()]
+            },
+        }
+    }
+}
+
 async fn write_lines(
     tx: &Tx,
     intake: &Intake,
     (id, statement): (StatementId, &NewStatement),
-    (first, lines): (usize, &[NewLine]),
+    (first, lines, same_as): (usize, &[NewLine], &[Option<Uuid>]),
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let placed: Vec<(i32, &NewLine)> = lines
@@ -415,6 +534,7 @@ async fn write_lines(
             &returns,
             &pending,
             &occurrences,
+            &same_as,
         ],
     )
     .await?;
@@ -442,7 +562,9 @@ pub async fn last_closing(
     bank: &BankCode,
     (account, currency): (&str, &str),
 ) -> Result<Option<i64>, StoreError> {
-    match db.query(LAST_CLOSING, &[&bank.as_str(), &account, &currency]).await?.first() {
+    let (as_of, closes_on, sequence) = (None::<At>, None::<String>, None::<i64>);
+    let of = [&bank.as_str() as &(dyn ToSql + Sync), &account, &currency, &as_of, &closes_on, &sequence];
+    match db.query(LAST_CLOSING, &of).await?.first() {
         Some(row) => Ok(row.try_get("closing")?),
         None => Ok(None),
     }
@@ -475,6 +597,7 @@ fn read(row: &Row) -> Result<TakenStatement, StoreError> {
         as_of: row.try_get::<_, Option<At>>("as_of")?.map(|at| at.0),
         lines: row.try_get("entries")?,
         repeated: row.try_get("repeated")?,
+        already_held: row.try_get("already_held")?,
         gap: row.try_get("gap")?,
         received_by: row.try_get("received_by")?,
         received_at: row.try_get::<_, At>("received_at")?.0,

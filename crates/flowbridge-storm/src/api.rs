@@ -1,14 +1,18 @@
 //! A client of the API as a partner writes it: signs in, repeats under the same key what had no answer, at either gateway.
+//!
+//! Whatever goes wrong around a gateway, it says so: with 409, 429 or 503. An HTTP 500 is a gateway that does not know what
+//! has happened to it, and is noted whoever asked and whatever was answered when they asked again.
 
 use anyhow::{Context as _, Result, bail};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_security::client_assertion;
 use flowbridge_security::keys::{SigningKey, load_pem};
 use flowbridge_security::oauth::token_form;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
@@ -19,6 +23,8 @@ const TOKEN_USE: Duration = Duration::from_secs(200);
 const TRY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a question is repeated.
 const ASK_PATIENCE: Duration = Duration::from_secs(60);
+/// Answers 500 are kept up to this many.
+const FAILURES_MAX: usize = 1_000;
 
 /// Somebody who may call.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub(crate) struct Api {
     callers: Vec<Caller>,
     /// Reads take turns at the gateways.
     turn: AtomicUsize,
+    /// What was answered with 500, and how.
+    failures: std::sync::Mutex<Vec<String>>,
 }
 
 /// An answer, byte for byte.
@@ -74,7 +82,23 @@ impl Api {
             .collect::<Result<_>>()?;
         // Connections are used again as a partner's client would; a cut one shows as a failed try.
         let http = reqwest::Client::builder().timeout(TRY_PATIENCE).build()?;
-        Ok(Self { http, gateways, issuer: issuer.to_owned(), callers, turn: AtomicUsize::new(0) })
+        let (issuer, turn) = (issuer.to_owned(), AtomicUsize::new(0));
+        Ok(Self { http, gateways, issuer, callers, turn, failures: std::sync::Mutex::default() })
+    }
+
+    /// What any gateway has answered with 500 so far.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_failure(&self, status: StatusCode, what: impl FnOnce() -> String) {
+        if status != StatusCode::INTERNAL_SERVER_ERROR {
+            return;
+        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() < FAILURES_MAX {
+            failures.push(format!("500: {}", what()));
+        }
     }
 
     /// One try at one gateway. An error is no answer: what was asked for may have happened.
@@ -89,7 +113,13 @@ impl Api {
             request = request.json(body);
         }
         let answer = request.send().await?;
-        Ok(Answer { status: answer.status().as_u16(), body: answer.text().await? })
+        let status = answer.status();
+        let body = answer.text().await;
+        self.note_failure(status, || {
+            let said = body.as_deref().unwrap_or("nothing that could be read");
+            format!("{} {} under the key {:?} was answered {said}", call.method, call.path, call.key)
+        });
+        Ok(Answer { status: status.as_u16(), body: body? })
     }
 
     /// Reads, at one gateway or the other, until there is an answer.
@@ -139,6 +169,7 @@ impl Api {
             .body(token_form(&assertion, None).expose_secret().to_owned())
             .send()
             .await?;
+        self.note_failure(answer.status(), || format!("{who} was given no token"));
         let body: Value = answer.error_for_status()?.json().await?;
         let token = body.get("access_token").and_then(Value::as_str).context("no token")?.to_owned();
         *held = Some((token.clone(), Instant::now()));

@@ -1,39 +1,42 @@
 //! What goes wrong, drawn from a seed, so that the same seed brings the same weather.
+//!
+//! A fault says whether it struck. One that found nothing to spoil, such as a dropped pool that was empty, counts as none, and
+//! one that became another counts as that.
 
-pub(crate) mod crowd;
+mod chain;
+mod crowd;
 pub(crate) mod database;
+mod deck;
+mod meanwhile;
+
+pub(crate) use chain::lose_tail;
+pub(crate) use deck::Deck;
 
 use crate::api::Api;
 use crate::load::Load;
-use crate::oracle::text;
+use crate::oracle::{list, text};
 use crate::process::Process;
 use crate::proxy::{Proxy, Weather};
 use crate::sink::{Manner, Sink};
 use crate::world::{PROCESSES, World};
 use anyhow::{Context as _, Result};
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
-use rand::{RngExt as _, SeedableRng as _};
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::fmt;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// Those that write to the database, and so can crash at a commit.
-const WRITERS: [usize; 7] = [1, 2, 3, 4, 5, 6, 7];
+/// The rows of the fault matrix that a storm knows. That of the full disk takes a file system of PostgreSQL's own.
+const ROWS: [u8; 23] = [1, 3, 4, 5, 6, 7, 10, 11, 13, 14, 15, 16, 17, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31];
+/// The row of the full disk.
+const ROW_DISK_FULL: u8 = 13;
 
-/// Those whose clock may be wrong: orchestrators, chain and bank.
-const SKEWED: [usize; 4] = [3, 4, 5, 6];
-/// How wrong.
-const SKEW_SECS: i64 = 300;
-/// The role with the longest lease.
-const BANK: usize = 6;
+/// How often, and how far apart, a process is looked at that is to crash at its nth commit.
+const CRASH_LOOKS: usize = 100;
+const CRASH_LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A line that is silent for as long as this is a partition: its connections are dead when it is over.
 const PARTITION_MIN: Duration = Duration::from_secs(5);
-/// A hundred gwei: what waits offers twice the old price at most.
-const UNDERPRICED_BASE_FEE: &str = "0x174876e800";
 
 /// One fault, with how long it lasts where it lasts.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,10 +87,12 @@ pub(crate) enum Fault {
     Underpriced,
     /// A line of the network has this weather for the time.
     Network(Line, Weather, Duration),
-    /// Every connection of a line is closed.
+    /// Every connection of a line is torn.
     Cut(Line),
     /// A bank follows this rule of the simulator's for the time.
     Bank(&'static str, BankFault, Duration),
+    /// The WebSocket is open and says nothing for the time; payments go through by polling.
+    SocketSilent(Duration),
     /// The first of two chain nodes cannot be used, in this way, for the time; payments go through by the second.
     NodeAway(Weather, Duration),
     /// A bank answers nothing for the time; payments between accounts of the other go through.
@@ -202,6 +207,7 @@ impl Fault {
                 };
                 format!("line to {line} {what}")
             }
+            Self::SocketSilent(_) => "WebSocket silent".to_owned(),
             Self::NodeAway(..) => "first of two nodes away".to_owned(),
             Self::Cut(line) => format!("line to {line} cut"),
             Self::Bank(_, fault, _) => format!("bank: {fault:?}"),
@@ -232,7 +238,7 @@ impl Fault {
             Self::ConnectionsTaken(_) | Self::Overload => (17, None),
             Self::Poison => (22, None),
             Self::Cut(Line::NewHeads) => (23, Some(2_000)),
-            Self::Network(Line::NewHeads, ..) => (24, Some(2_000)),
+            Self::Network(Line::NewHeads, ..) | Self::SocketSilent(_) => (24, Some(2_000)),
             Self::Reorganisation(_) | Self::NodeTail(_) => (25, None),
             Self::Network(Line::Rpc, ..)
             | Self::Cut(Line::Rpc)
@@ -262,132 +268,35 @@ impl Fault {
         (row, millis.map(Duration::from_millis))
     }
 
-    fn draw(sort: Sort, rng: &mut StdRng, is_long: bool) -> Self {
-        let mut short = |least: u64, most: u64| Duration::from_millis(rng.random_range(least..=most));
-        let (blink, moment, while_) = (short(0, 1_500), short(500, 4_000), short(3_000, 6_000));
-        let (beyond_lease, beyond_bank_lease) = (short(6_000, 9_000), short(11_000, 13_000));
-        let any = rng.random_range(0..PROCESSES.len());
-        let writer = WRITERS[rng.random_range(0..WRITERS.len())];
-        let bank = if rng.random() { "alpha" } else { "beta" };
-        let line = LINES[rng.random_range(0..LINES.len())];
-        let seldom = is_long && rng.random_ratio(1, 6);
-        match sort {
-            Sort::Kill => Self::Kill(any, blink),
-            Sort::Pause => Self::Pause(any, moment),
-            Sort::Zombie if writer == BANK => Self::Pause(writer, beyond_bank_lease),
-            Sort::Zombie => Self::Pause(writer, beyond_lease),
-            Sort::Restart => Self::Restart(any),
-            Sort::RollingRestart => Self::RollingRestart,
-            Sort::CrashAtCommit => {
-                Self::CrashAtCommit { process: writer, after: rng.random(), nth: rng.random_range(1..=40) }
-            }
-            Sort::Skew => Self::Skew {
-                process: SKEWED[rng.random_range(0..SKEWED.len())],
-                secs: if rng.random() { SKEW_SECS } else { -SKEW_SECS },
-                lasting: while_,
-            },
-            Sort::DatabaseBackend => Self::DatabaseBackend,
-            Sort::DatabaseCrash => Self::DatabaseCrash(blink),
-            Sort::DatabaseLock if seldom => Self::DatabaseLock(Duration::from_secs(30)),
-            Sort::DatabaseLock => Self::DatabaseLock(moment),
-            Sort::Deadlocks => Self::Deadlocks(moment),
-            Sort::ConnectionsTaken => Self::ConnectionsTaken(moment),
-            Sort::DiskFull => Self::DiskFull(while_),
-            Sort::Overload => Self::Overload,
-            Sort::IdleClients => Self::IdleClients(while_),
-            Sort::Poison => Self::Poison,
-            Sort::NodeKill => Self::NodeKill(blink),
-            Sort::NodeTail => Self::NodeTail(rng.random_range(1..=6)),
-            Sort::NodeStill => Self::NodeStill(moment),
-            Sort::Reorganisation => {
-                let deep = rng.random_ratio(1, 4);
-                Self::Reorganisation(if deep { rng.random_range(9..=20) } else { rng.random_range(1..=8) })
-            }
-            Sort::PoolDropped => Self::PoolDropped,
-            Sort::NonceGap => Self::NonceGap,
-            Sort::Underpriced => Self::Underpriced,
-            Sort::Network => {
-                let weather = match rng.random_range(0..4) {
-                    0 => Weather::Delay(Duration::from_millis(rng.random_range(10..=500))),
-                    1 => Weather::Stall,
-                    2 => Weather::Resets(10),
-                    _ => Weather::Refuse,
-                };
-                Self::Network(line, weather, moment)
-            }
-            Sort::Doubled => {
-                let line = [Line::Rpc, Line::Banks, Line::Gateway1][rng.random_range(0..3)];
-                Self::Network(line, Weather::Duplicate, moment)
-            }
-            Sort::Partition => {
-                let secs = match (seldom, rng.random_ratio(1, 5)) {
-                    (true, true) => 120,
-                    (true, false) => 30,
-                    (false, _) => 5,
-                };
-                let line = if rng.random() { Line::Database } else { Line::DatabaseOfTwo };
-                Self::Network(line, Weather::Stall, Duration::from_secs(secs))
-            }
-            Sort::TurnedAway => {
-                let line = [Line::Rpc, Line::Rpc, Line::Banks, Line::Receiver][rng.random_range(0..4)];
-                let status = [429, 500, 503][rng.random_range(0..3)];
-                Self::Network(line, Weather::Status(status), moment)
-            }
-            Sort::NodeAway => {
-                let weather = [Weather::Stall, Weather::Refuse, Weather::Status(429), Weather::Status(503)]
-                    [rng.random_range(0..4)];
-                Self::NodeAway(weather, Duration::from_secs(12))
-            }
-            Sort::Cut => Self::Cut(line),
-            Sort::Bank => Self::Bank(
-                bank,
-                [
-                    BankFault::Declines,
-                    BankFault::Latency,
-                    BankFault::LosesReplies,
-                    BankFault::Unavailable,
-                    BankFault::UnavailableAfterDoing,
-                    BankFault::RepeatsOutcomes,
-                    BankFault::OmitsOutcomes,
-                    BankFault::Slow,
-                ][rng.random_range(0..8)],
-                moment,
-            ),
-            Sort::BankDown => Self::BankDown(bank, Duration::from_secs(if seldom { 60 } else { 10 })),
-            Sort::Receiver => {
-                let manner = [
-                    Manner::Broken,
-                    Manner::Slow(Duration::from_secs(if seldom { 30 } else { 3 })),
-                    Manner::Liar,
-                    Manner::Redirects,
-                ][rng.random_range(0..4)];
-                Self::Receiver(bank, manner, while_)
-            }
-        }
-    }
-
-    /// Lets it happen, and makes it good again. Gives what should not have come of it, for a fault that was alone.
-    pub(crate) async fn strike(&self, field: &Field<'_>) -> Result<Vec<String>> {
+    /// Lets it happen, and makes it good again.
+    pub(crate) async fn strike(&self, field: &Field<'_>) -> Result<Struck> {
         let Field { world, sink, .. } = *field;
-        match self {
+        let mut found = vec![];
+        let has_struck = match self {
             Self::Kill(index, down) => {
                 let mut process = process_at(world, *index)?.lock().await;
                 process.kill().await?;
                 sleep(*down).await;
                 process.start()?;
+                true
             }
             Self::Pause(index, still) => {
                 let mut process = process_at(world, *index)?.lock().await;
                 process.pause();
                 sleep(*still).await;
                 process.resume();
+                true
             }
             Self::Restart(index) => {
                 let mut process = process_at(world, *index)?.lock().await;
                 process.terminate().await?;
                 process.start()?;
+                true
             }
-            Self::RollingRestart => return roll_gateways(field).await,
+            Self::RollingRestart => {
+                found = meanwhile::roll_gateways(field).await?;
+                true
+            }
             Self::Skew { process, secs, lasting } => {
                 let mut process = process_at(world, *process)?.lock().await;
                 process.terminate().await?;
@@ -395,21 +304,14 @@ impl Fault {
                 sleep(*lasting).await;
                 process.terminate().await?;
                 process.start()?;
+                true
             }
             Self::CrashAtCommit { process, after, nth } => {
-                let mut process = process_at(world, *process)?.lock().await;
-                let when = if *after { "after" } else { "before" };
-                process.terminate().await?;
-                process.start_with(&[("FLOWBRIDGE_CRASH", &format!("{when}:{nth}"))])?;
-                // A role that has little to do may never get there.
-                for _ in 0..100 {
-                    if process.has_ended() {
-                        break;
-                    }
-                    sleep(Duration::from_millis(50)).await;
+                if !crash_at_commit(world, *process, *after, *nth).await? {
+                    let killed = Self::Kill(*process, Duration::ZERO);
+                    return Ok(Struck { fault: Some(killed), found });
                 }
-                process.kill().await?;
-                process.start()?;
+                true
             }
             Self::DatabaseBackend => database::kill_backend(world).await,
             Self::DatabaseCrash(down) => {
@@ -417,70 +319,72 @@ impl Fault {
                 tokio::task::block_in_place(|| postgres.crash());
                 sleep(*down).await;
                 tokio::task::block_in_place(|| postgres.restart())?;
+                true
             }
             Self::DatabaseLock(held) => database::lock_payments(world, "exclusive", *held).await,
             Self::Deadlocks(lasting) => database::lock_out_of_order(world, *lasting).await,
             Self::ConnectionsTaken(lasting) => database::take_connections(world, *lasting).await,
             Self::DiskFull(lasting) => database::fill_disk(world, *lasting).await?,
-            Self::Overload => return crowd::overload(field).await,
-            Self::IdleClients(lasting) => crowd::idle(field, *lasting).await,
+            Self::Overload => {
+                let (has_locked, told) = crowd::overload(field).await?;
+                found = told;
+                has_locked
+            }
+            Self::IdleClients(lasting) => {
+                let (has_connected, told) = crowd::idle(field, *lasting).await?;
+                found = told;
+                has_connected
+            }
             Self::Poison => database::poison_log(world).await,
             Self::NodeKill(down) => {
                 let mut anvil = world.anvil.lock().await;
                 tokio::task::block_in_place(|| anvil.kill());
                 sleep(*down).await;
                 tokio::task::block_in_place(|| anvil.restart())?;
+                true
             }
             Self::NodeTail(blocks) => {
                 let mut anvil = world.anvil.lock().await;
                 tokio::task::block_in_place(|| anvil.kill());
                 lose_tail(world, *blocks)?;
                 tokio::task::block_in_place(|| anvil.restart())?;
+                true
             }
             Self::NodeStill(still) => {
                 world.anvil.lock().await.freeze();
                 sleep(*still).await;
                 world.anvil.lock().await.thaw();
+                true
             }
-            Self::Reorganisation(depth) => {
-                let _anvil = world.anvil.lock().await;
-                if let Err(error) = world.rpc("anvil_reorg", json!([depth, []])).await {
-                    // A node goes back no further than to its own start.
-                    println!("     no reorganisation by {depth} blocks so soon after a restart: {error:#}");
-                }
-            }
-            Self::PoolDropped => {
-                let _anvil = world.anvil.lock().await;
-                world.rpc("anvil_dropAllTransactions", json!([])).await?;
-            }
-            Self::NonceGap => drop_first_nonce(world).await?,
+            Self::Reorganisation(depth) => chain::reorganise(world, *depth).await,
+            Self::PoolDropped => chain::drop_pool(world).await?,
+            Self::NonceGap => chain::drop_first_nonce(world).await?,
             Self::Underpriced => {
-                let _anvil = world.anvil.lock().await;
-                world.rpc("anvil_setNextBlockBaseFeePerGas", json!([UNDERPRICED_BASE_FEE])).await?;
+                chain::raise_base_fee(world).await?;
+                true
             }
-            Self::Network(line, weather, lasting) => {
+            Self::Network(line, weather, lasting) => spoil(line_of(field, *line), *weather, *lasting).await,
+            Self::Cut(line) => {
                 let line = line_of(field, *line);
-                line.set(*weather);
-                if matches!(weather, Weather::Refuse | Weather::Status(_)) {
-                    line.cut();
-                }
-                sleep(*lasting).await;
-                line.set(Weather::Fair);
-                // What a partition has swallowed never comes.
-                if *weather == Weather::Stall && *lasting >= PARTITION_MIN {
-                    line.cut();
-                }
+                let is_used = line.connections() > 0;
+                line.cut();
+                is_used
             }
-            Self::Cut(line) => line_of(field, *line).cut(),
-            Self::Bank(bank, fault, lasting) => {
-                // The simulator itself may be down: then this bank is as wrong as it gets.
-                let path = format!("{bank}/faults");
-                let _ = world.simulator(reqwest::Method::POST, &path, Some(&fault.rule())).await;
-                sleep(*lasting).await;
-                let _ = world.simulator(reqwest::Method::DELETE, &path, None).await;
+            Self::Bank(bank, fault, lasting) => misbehave(world, bank, &fault.rule(), *lasting).await,
+            Self::SocketSilent(lasting) => {
+                let is_used = world.socket_line.connections() > 0;
+                found = meanwhile::socket_silent(field, *lasting).await?;
+                is_used
             }
-            Self::NodeAway(weather, lasting) => return node_away(field, *weather, *lasting).await,
-            Self::BankDown(bank, lasting) => return bank_down(field, bank, *lasting).await,
+            Self::NodeAway(weather, lasting) => {
+                found = meanwhile::node_away(field, *weather, *lasting).await?;
+                true
+            }
+            Self::BankDown(bank, lasting) => {
+                let (is_met, told) = meanwhile::bank_down(field, bank, *lasting).await?;
+                found = told;
+                is_met
+            }
             Self::Receiver(endpoint, manner, lasting) => {
                 sink.behave_at(endpoint, *manner);
                 let other = if *endpoint == "alpha" { "beta" } else { "alpha" };
@@ -489,14 +393,27 @@ impl Fault {
                 let told = sink.deliveries(Some(other)) > before;
                 sink.behave(Manner::Polite);
                 if !told {
-                    return Ok(vec![format!(
-                        "R31: {other} was told nothing while {endpoint} was {manner:?}"
-                    )]);
+                    found.push(format!("R31: {other} was told nothing while {endpoint} was {manner:?}"));
                 }
+                true
             }
-        }
-        Ok(vec![])
+        };
+        Ok(Struck { fault: has_struck.then(|| self.clone()), found })
     }
+}
+
+/// The rows of the fault matrix that a storm knows, with a file system of PostgreSQL's own or without.
+pub(crate) fn rows(can_fill_disk: bool) -> impl Iterator<Item = u8> {
+    ROWS.into_iter().filter(move |row| can_fill_disk || *row != ROW_DISK_FULL)
+}
+
+/// What came of a fault.
+#[derive(Debug)]
+pub(crate) struct Struck {
+    /// What it was in the end: a crash whose commit never came is a kill. None if there was nothing to spoil.
+    pub(crate) fault: Option<Fault>,
+    /// What should not have come of it, if it was alone.
+    pub(crate) found: Vec<String>,
 }
 
 /// All that faults strike, and those who notice.
@@ -506,6 +423,10 @@ pub(crate) struct Field<'a> {
     pub(crate) sink: &'a Sink,
     pub(crate) api: &'a Api,
     pub(crate) load: &'a Load,
+    /// How long a payment takes in fair weather, with nothing beside it.
+    pub(crate) usual: Duration,
+    /// The chain's pace.
+    pub(crate) block_time: Duration,
 }
 
 impl fmt::Display for Line {
@@ -518,143 +439,6 @@ impl fmt::Display for Line {
             Self::Gateway1 | Self::Gateway2 => "gateway",
             Self::Receiver => "receiver",
         })
-    }
-}
-
-/// A sort of fault, with how many of its kind are in the deck.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    Kill,
-    Pause,
-    Zombie,
-    Restart,
-    RollingRestart,
-    CrashAtCommit,
-    Skew,
-    DatabaseBackend,
-    DatabaseCrash,
-    DatabaseLock,
-    Deadlocks,
-    ConnectionsTaken,
-    DiskFull,
-    Overload,
-    IdleClients,
-    Poison,
-    NodeKill,
-    NodeTail,
-    NodeStill,
-    Reorganisation,
-    PoolDropped,
-    NonceGap,
-    Underpriced,
-    Network,
-    Doubled,
-    Partition,
-    TurnedAway,
-    NodeAway,
-    Cut,
-    Bank,
-    BankDown,
-    Receiver,
-}
-
-const SORTS: [(Sort, usize); 32] = [
-    (Sort::Kill, 40),
-    (Sort::Pause, 12),
-    (Sort::Zombie, 12),
-    (Sort::Restart, 8),
-    (Sort::RollingRestart, 4),
-    (Sort::CrashAtCommit, 26),
-    (Sort::Skew, 3),
-    (Sort::DatabaseBackend, 4),
-    (Sort::DatabaseCrash, 7),
-    (Sort::DatabaseLock, 4),
-    (Sort::Deadlocks, 4),
-    (Sort::ConnectionsTaken, 3),
-    (Sort::DiskFull, 3),
-    (Sort::Overload, 3),
-    (Sort::IdleClients, 3),
-    (Sort::Poison, 4),
-    (Sort::NodeKill, 7),
-    (Sort::NodeTail, 5),
-    (Sort::NodeStill, 4),
-    (Sort::Reorganisation, 12),
-    (Sort::PoolDropped, 3),
-    (Sort::NonceGap, 3),
-    (Sort::Underpriced, 3),
-    (Sort::Network, 20),
-    (Sort::Doubled, 4),
-    (Sort::Partition, 4),
-    (Sort::TurnedAway, 6),
-    (Sort::NodeAway, 3),
-    (Sort::Cut, 10),
-    (Sort::Bank, 14),
-    (Sort::BankDown, 2),
-    (Sort::Receiver, 8),
-];
-
-impl Sort {
-    /// What it is about shows only when nothing else goes wrong, or nothing else may.
-    const fn is_alone(self) -> bool {
-        matches!(
-            self,
-            Self::RollingRestart
-                | Self::DiskFull
-                | Self::Overload
-                | Self::NodeAway
-                | Self::BankDown
-                | Self::Receiver
-        )
-    }
-}
-
-/// The faults of a storm, in rounds: first one of each sort, then as often as it is in the deck.
-#[derive(Debug)]
-pub(crate) struct Deck {
-    rng: StdRng,
-    cards: Vec<Sort>,
-    is_long: bool,
-    can_fill_disk: bool,
-}
-
-impl Deck {
-    pub(crate) fn new(seed: u64, is_long: bool, can_fill_disk: bool) -> Self {
-        let mut deck = Self { rng: StdRng::seed_from_u64(seed), cards: Vec::new(), is_long, can_fill_disk };
-        deck.cards = SORTS.iter().map(|(sort, _)| *sort).collect();
-        deck.cards.shuffle(&mut deck.rng);
-        deck
-    }
-
-    /// One to three faults at the same time; every other round has one only, so that recovery can be told by class.
-    pub(crate) fn round(&mut self) -> Vec<Fault> {
-        let count = if self.rng.random() { 1 } else { self.rng.random_range(2..=3) };
-        let mut round = Vec::new();
-        while round.len() < count {
-            let sort = self.card();
-            if sort.is_alone() && !round.is_empty() {
-                self.cards.push(sort);
-                break;
-            }
-            round.push(Fault::draw(sort, &mut self.rng, self.is_long));
-            if sort.is_alone() {
-                break;
-            }
-        }
-        round
-    }
-
-    fn card(&mut self) -> Sort {
-        loop {
-            let Some(sort) = self.cards.pop() else {
-                let all = SORTS.iter().flat_map(|(sort, count)| std::iter::repeat_n(*sort, *count));
-                self.cards = all.collect();
-                self.cards.shuffle(&mut self.rng);
-                continue;
-            };
-            if sort != Sort::DiskFull || self.can_fill_disk {
-                return sort;
-            }
-        }
     }
 }
 
@@ -684,7 +468,7 @@ pub(crate) async fn heal(field: &Field<'_>) -> Result<()> {
     for bank in ["alpha", "beta"] {
         let path = format!("{bank}/faults");
         let mut tries = 0;
-        while let Err(error) = world.simulator(reqwest::Method::DELETE, &path, None).await {
+        while let Err(error) = world.simulator(Method::DELETE, &path, None).await {
             tries += 1;
             if tries > 100 {
                 return Err(error).context("the bank simulator does not answer");
@@ -695,65 +479,71 @@ pub(crate) async fn heal(field: &Field<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One gateway after the other is told to end, drains, and is started again.
-async fn roll_gateways(field: &Field<'_>) -> Result<Vec<String>> {
-    let began = Instant::now();
-    for (index, _) in PROCESSES.iter().enumerate().filter(|(index, _)| is_gateway(*index)) {
-        let mut process = process_at(field.world, index)?.lock().await;
-        process.terminate().await?;
-        process.start()?;
-        drop(process);
-        field.world.wait_ready().await?;
-    }
-    // Who asked last has had an answer by now, or never will.
-    sleep(Duration::from_secs(1)).await;
-    Ok(match field.load.look(|book| book.unlucky.iter().filter(|asked| **asked >= began).count()) {
-        0 => vec![],
-        failed => vec![format!("R3: {failed} requests failed at both gateways while these were rolled")],
-    })
-}
-
-/// The first of two nodes is out of reach, silent, or turns everybody away; payments go through by the second.
-async fn node_away(field: &Field<'_>, weather: Weather, lasting: Duration) -> Result<Vec<String>> {
-    let line = &field.world.first_node_line;
-    let began = Instant::now();
-    line.set(weather);
-    line.cut();
-    let through = tokio::time::timeout(lasting, field.get_through(None)).await;
-    sleep(lasting.saturating_sub(began.elapsed())).await;
-    line.set(Weather::Fair);
-    line.cut();
-    match through {
-        Ok(went) => went.map(|_| vec![]),
-        Err(_) => {
-            Ok(vec![format!("R26: nothing went through while the first of two nodes was away ({weather:?})")])
+/// Starts a process that aborts at its nth commit. False if it never came to that, and was killed instead.
+async fn crash_at_commit(world: &World, index: usize, after: bool, nth: u32) -> Result<bool> {
+    let mut process = process_at(world, index)?.lock().await;
+    let when = if after { "after" } else { "before" };
+    process.terminate().await?;
+    process.start_with(&[("FLOWBRIDGE_CRASH", &format!("{when}:{nth}"))])?;
+    let mut has_aborted = None;
+    // A role that has little to do may never get there.
+    for _ in 0..CRASH_LOOKS {
+        has_aborted = process.has_aborted();
+        if has_aborted.is_some() {
+            break;
         }
+        sleep(CRASH_LOOK_AGAIN).await;
     }
+    process.kill().await?;
+    process.start()?;
+    Ok(has_aborted == Some(true))
 }
 
-/// A bank answers nothing, and payments that it has no part in go through all the same.
-async fn bank_down(field: &Field<'_>, bank: &'static str, lasting: Duration) -> Result<Vec<String>> {
-    let path = format!("{bank}/faults");
-    let down = json!({ "fault": { "kind": "unavailable" } });
-    field.world.simulator(reqwest::Method::POST, &path, Some(&down)).await?;
-    let began = Instant::now();
-    let other = if bank == "alpha" { "beta" } else { "alpha" };
-    // The circuit opens first.
-    sleep(lasting / 4).await;
-    let through = tokio::time::timeout(lasting - lasting / 4, field.get_through(Some(other))).await;
-    sleep(lasting.saturating_sub(began.elapsed())).await;
-    field.world.simulator(reqwest::Method::DELETE, &path, None).await?;
-    match through {
-        Ok(went) => went.map(|_| vec![]),
-        Err(_) => Ok(vec![format!("R30: nothing went through at {other} while {bank} was down")]),
+/// A line has this weather for the time. False if nobody used it.
+async fn spoil(line: &Proxy, weather: Weather, lasting: Duration) -> bool {
+    let before = line.connections();
+    line.set(weather);
+    if matches!(weather, Weather::Refuse | Weather::Status(_)) {
+        line.cut();
     }
+    sleep(lasting).await;
+    let is_used = before > 0 || line.connections() > 0;
+    line.set(Weather::Fair);
+    // What a partition has swallowed never comes.
+    if weather == Weather::Stall && lasting >= PARTITION_MIN {
+        line.cut();
+    }
+    is_used
+}
+
+/// A bank follows a rule of the simulator's for the time. False if nobody met it: the simulator itself may be down.
+async fn misbehave(world: &World, bank: &str, rule: &Value, lasting: Duration) -> bool {
+    let path = format!("{bank}/faults");
+    let made = world.simulator(Method::POST, &path, Some(rule)).await;
+    sleep(lasting).await;
+    let is_met = match made {
+        Ok(made) => was_met(world, bank, &made).await.unwrap_or(false),
+        Err(_) => false,
+    };
+    let _ = world.simulator(Method::DELETE, &path, None).await;
+    is_met
+}
+
+/// Whether anybody has met a rule that was made at a bank.
+async fn was_met(world: &World, bank: &str, made: &Value) -> Result<bool> {
+    let rules = world.simulator(Method::GET, &format!("{bank}/faults"), None).await?;
+    let number = |rule: &Value, name: &str| rule.get(name).and_then(Value::as_u64);
+    let id = number(made, "id").context("the rule has no number")?;
+    let ours = list(&rules, "faults").iter().find(|rule| number(rule, "id") == Some(id));
+    Ok(ours.and_then(|rule| number(rule, "times")).is_some_and(|times| times > 0))
 }
 
 impl Field<'_> {
     /// A payment from its posting to its end: any, or one between accounts of an institution.
     pub(crate) async fn get_through(&self, within: Option<&str>) -> Result<Duration> {
         let began = Instant::now();
-        let id = self.load.probe(within).await?;
+        // On the heap: what a payment goes through is large, and would be part of every fault that it is measured in.
+        let id = Box::pin(self.load.probe(within)).await?;
         loop {
             let payment = self.api.read("operator", &format!("/v1/payments/{id}")).await?;
             if matches!(text(&payment, "state"), "completed" | "failed") {
@@ -762,28 +552,19 @@ impl Field<'_> {
             sleep(Duration::from_millis(50)).await;
         }
     }
-}
 
-/// The node forgets the transaction that is due next in one of its lanes; those behind it wait for its nonce.
-async fn drop_first_nonce(world: &World) -> Result<()> {
-    let anvil = world.anvil.lock().await;
-    anvil.freeze();
-    for _ in 0..60 {
-        let pool = world.rpc("txpool_content", json!([])).await?;
-        let lanes = pool.get("pending").and_then(Value::as_object);
-        let firsts = lanes.into_iter().flat_map(|lanes| lanes.values()).filter_map(|lane| {
-            let nonce = |text: &str| text.parse::<u64>().unwrap_or(u64::MAX);
-            let (_, first) = lane.as_object()?.iter().min_by_key(|(number, _)| nonce(number))?;
-            first.get("hash").cloned()
-        });
-        if let Some(hash) = firsts.into_iter().next() {
-            world.rpc("anvil_dropTransaction", json!([hash])).await?;
-            break;
+    /// The same, or none if it takes longer than `patience`.
+    async fn get_through_within(&self, within: Option<&str>, patience: Duration) -> Result<Option<Duration>> {
+        match tokio::time::timeout(patience, self.get_through(within)).await {
+            Ok(took) => took.map(Some),
+            Err(_) => Ok(None),
         }
-        sleep(Duration::from_millis(50)).await;
     }
-    anvil.thaw();
-    Ok(())
+
+    /// How long a payment takes in fair weather beside the load: just now, or before the storm, whichever was longer.
+    async fn usual_under_load(&self) -> Result<Duration> {
+        Ok(self.get_through(None).await?.max(self.usual))
+    }
 }
 
 fn is_gateway(index: usize) -> bool {
@@ -798,18 +579,4 @@ fn process_at(world: &World, index: usize) -> Result<&Mutex<Process>> {
 pub(crate) fn process_named<'a>(world: &'a World, name: &str) -> Result<&'a Mutex<Process>> {
     let place = PROCESSES.iter().position(|(known, _)| *known == name);
     place.and_then(|place| world.processes.get(place)).with_context(|| format!("no process {name}"))
-}
-
-/// Cuts blocks off the end of the node's journal, as if they had not reached the disk.
-pub(crate) fn lose_tail(world: &World, blocks: u32) -> Result<()> {
-    let path = world.home.join(".flowbridge/chain/journal.jsonl");
-    let text = std::fs::read_to_string(&path)?;
-    let lines: Vec<&str> = text.lines().collect();
-    // The first line is the genesis.
-    let kept = lines.len().saturating_sub(usize::try_from(blocks)?).max(1);
-    let mut file = std::fs::File::create(&path)?;
-    for line in lines.into_iter().take(kept) {
-        writeln!(file, "{line}")?;
-    }
-    Ok(file.sync_all()?)
 }

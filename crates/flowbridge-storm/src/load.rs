@@ -1,8 +1,9 @@
 //! Payments posted at a steady rate, whatever the system is doing, and the list of what it has acknowledged.
 //!
 //! The list is the first oracle: what the API has said yes to is written to a file and forced to disk before it counts
-//! here. A request without an answer is repeated under its key, the first time at once at the other gateway; one in ten is
-//! sent twice at the same time on purpose, and the client of one in forty goes away before the answer.
+//! here, and in the end it is read back from there and compared with what the clients know ([`read_back`]). A request without
+//! an answer is repeated under its key, the first time at once at the other gateway; one in ten is sent twice at the same time
+//! on purpose, and the client of one in forty goes away before the answer.
 //!
 //! What is kept of each request is small, so that an hour of them fits into some hundred megabytes.
 
@@ -13,9 +14,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,6 +152,8 @@ pub(crate) struct Answered {
 pub(crate) struct Book {
     pub(crate) orders: BTreeMap<Name, Order>,
     pub(crate) wrong: Vec<String>,
+    /// How often each HTTP status was the answer, to payments, to their cancelling, and to what was asked again.
+    pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) tries: u64,
     pub(crate) failed_tries: u64,
     /// Requests whose client went away before the answer.
@@ -258,7 +261,7 @@ impl Load {
         let rounds = self.ask(call, habits, &mut order, &mut first).await;
         if let Fate::Acknowledged(id) = order.fate {
             let (done, written) = oneshot::channel();
-            let line = format!("{}\n", json!({ "key": key, "id": id.to_string(), "body": body }));
+            let line = line_of(&key, id, &body);
             self.acknowledgements.send((line, done)).await.context("the acknowledgement log is gone")?;
             written.await.context("the acknowledgement log could not be written")?;
         }
@@ -270,7 +273,7 @@ impl Load {
                 let cancel = format!("{key}-cancel");
                 let cancel = Call { path: &path, key: Some(&cancel), body: None, ..call };
                 // Refused or lost, both are fine: what counts is how the payment ends.
-                let _ = self.api.call(gateway, cancel).await;
+                let _ = self.call(gateway, cancel).await;
             }
             if habits.asks_again {
                 self.ask_again(gateway + 1, call, &first).await;
@@ -288,15 +291,14 @@ impl Load {
             let answers = match habits.hangs_up {
                 Some(patience) if rounds == 0 => {
                     self.look(|book| book.hung_up += 1);
-                    let answer = tokio::time::timeout(patience, self.api.call(gateway, call)).await;
+                    let answer = tokio::time::timeout(patience, self.call(gateway, call)).await;
                     vec![answer.unwrap_or_else(|_| Err(anyhow::anyhow!("the client went away")))]
                 }
                 _ if habits.twice && rounds == 0 => {
-                    let (one, other) =
-                        tokio::join!(self.api.call(gateway, call), self.api.call(gateway + 1, call));
+                    let (one, other) = tokio::join!(self.call(gateway, call), self.call(gateway + 1, call));
                     vec![one, other]
                 }
-                _ => vec![self.api.call(gateway, call).await],
+                _ => vec![self.call(gateway, call).await],
             };
             for answer in answers {
                 self.look(|book| book.tries += 1);
@@ -324,9 +326,16 @@ impl Load {
         rounds
     }
 
+    /// One try at one gateway, whose status is counted.
+    async fn call(&self, gateway: usize, call: Call<'_>) -> Result<Answer> {
+        let answer = self.api.call(gateway, call).await?;
+        self.look(|book| *book.statuses.entry(answer.status).or_default() += 1);
+        Ok(answer)
+    }
+
     /// The same key once more, and with another body.
     async fn ask_again(&self, gateway: usize, call: Call<'_>, first: &str) {
-        if let Ok(again) = self.api.call(gateway, call).await
+        if let Ok(again) = self.call(gateway, call).await
             && again.status < 500
             && again.status != 409
             && (again.status != 201 || again.body != first)
@@ -338,7 +347,7 @@ impl Load {
             fields.insert("remittance_information".to_owned(), "something else".into());
         }
         let other = Call { body: Some(&other), ..call };
-        if let Ok(refused) = self.api.call(gateway, other).await
+        if let Ok(refused) = self.call(gateway, other).await
             && refused.status < 500
             && !matches!(refused.status, 409 | 422)
         {
@@ -382,6 +391,56 @@ impl Load {
     }
 }
 
+/// Compares the list that was forced to disk with what the clients know, and says where they differ. A probe may be dropped
+/// between the log and its own notes, when what it looks at has taken too long: it is acknowledged from here on.
+pub(crate) fn read_back(log: impl BufRead, book: &mut Book, seed: u64) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut written = BTreeSet::new();
+    for line in log.lines() {
+        let line = line.context("read the acknowledgement log")?;
+        let Some((name, id, body)) = acknowledgement(&line, seed) else {
+            wrong.push(format!("I1: a line of the acknowledgement log cannot be read: {line}"));
+            continue;
+        };
+        if !written.insert(name) {
+            wrong.push(format!("I1: {name:?} is in the acknowledgement log twice"));
+        }
+        let Some(order) = book.orders.get_mut(&name) else {
+            wrong.push(format!("I1: {name:?} was acknowledged as {id} by the log, and nobody asked for it"));
+            continue;
+        };
+        if order.body(&name.reference(seed)) != body {
+            wrong.push(format!("I1: by the log {name:?} was acknowledged for something else: {body}"));
+        }
+        match order.fate {
+            Fate::Acknowledged(known) if known == id => {}
+            Fate::Unknown if matches!(name, Name::Probe(_)) => order.fate = Fate::Acknowledged(id),
+            fate @ (Fate::Acknowledged(_) | Fate::Refused | Fate::Unknown) => {
+                wrong.push(format!("I1: {name:?} was acknowledged as {id} by the log, and is {fate:?}"));
+            }
+        }
+    }
+    for (name, order) in &book.orders {
+        if matches!(order.fate, Fate::Acknowledged(_)) && !written.contains(name) {
+            wrong.push(format!("I1: {name:?} is {:?}, and not in the acknowledgement log", order.fate));
+        }
+    }
+    Ok(wrong)
+}
+
+/// What a line of the log says: which order was acknowledged, as which payment, and what had been asked for.
+fn acknowledgement(line: &str, seed: u64) -> Option<(Name, PaymentId, Value)> {
+    let mut said: Value = serde_json::from_str(line).ok()?;
+    let name = Name::of_reference(seed, &said.get("key")?.as_str()?.to_uppercase())?;
+    let id = PaymentId::parse(said.get("id")?.as_str()?).ok()?;
+    Some((name, id, said.get_mut("body")?.take()))
+}
+
+/// What is written of an acknowledged order.
+fn line_of(key: &str, id: PaymentId, body: &Value) -> String {
+    format!("{}\n", json!({ "key": key, "id": id.to_string(), "body": body }))
+}
+
 /// What a partner does beside posting.
 #[derive(Debug, Clone, Copy, Default)]
 struct Habits {
@@ -391,4 +450,63 @@ struct Habits {
     asks_again: bool,
     /// Goes away so soon after its first try, without its answer.
     hangs_up: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Book, Fate, Name, Order, PARTIES, line_of, read_back};
+    use flowbridge_domain::id::PaymentId;
+    use flowbridge_domain::time::Timestamp;
+
+    const SEED: u64 = 7;
+
+    fn payment(number: u8) -> PaymentId {
+        PaymentId::generate(Timestamp::from_secs(1_000), [number; 10])
+    }
+
+    fn order(fate: Fate) -> Order {
+        let [debtor, creditor, ..] = PARTIES;
+        Order { debtor, creditor, amount: 100, fate }
+    }
+
+    fn line(name: Name, id: PaymentId) -> String {
+        line_of(&name.key(SEED), id, &order(Fate::Unknown).body(&name.reference(SEED)))
+    }
+
+    /// What is told of a log, where the book has this order only.
+    #[track_caller]
+    fn check(log: &str, (name, fate): (Name, Fate), expected: &[&str]) -> Book {
+        let mut book = Book::default();
+        book.orders.insert(name, order(fate));
+        let told = read_back(log.as_bytes(), &mut book, SEED).unwrap();
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with("I1: ") && told.contains(expected), "{told} does not say {expected}");
+        }
+        book
+    }
+
+    #[test]
+    fn what_lies_on_disk_and_what_clients_know_are_the_same() {
+        let (name, id) = (Name::Load(1), payment(1));
+        let (ours, known) = (line(name, id), (name, Fate::Acknowledged(id)));
+        check(&ours, known, &[]);
+        check("", (name, Fate::Unknown), &[]);
+        check("", known, &["not in the acknowledgement log"]);
+        check(&line(name, payment(2)), known, &["and is Acknowledged"]);
+        check(&ours, (name, Fate::Refused), &["and is Refused"]);
+        check(&ours, (name, Fate::Unknown), &["and is Unknown"]);
+        check(&ours.repeat(2), known, &["twice"]);
+        check(&format!("{ours}{}", line(Name::Load(2), payment(2))), known, &["nobody asked for it"]);
+        check(&format!("{ours}{{\"key\":"), known, &["cannot be read"]);
+        check(&ours.replace("\"amount\":100", "\"amount\":101"), known, &["something else"]);
+    }
+
+    #[test]
+    fn a_probe_is_acknowledged_that_was_dropped_before_it_knew() {
+        let (name, id) = (Name::Probe(1), payment(1));
+        let book = check(&line(name, id), (name, Fate::Unknown), &[]);
+        let fates: Vec<Fate> = book.orders.values().map(|order| order.fate).collect();
+        assert_eq!(fates, [Fate::Acknowledged(id)]);
+    }
 }

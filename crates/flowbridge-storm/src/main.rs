@@ -2,7 +2,8 @@
 //! afterwards the question whether any money was created or lost.
 //!
 //! A round lets one to three faults happen at the same time, makes them good, and measures how long it takes until a payment
-//! posted after that completes. Rounds follow each other until there were enough faults; load goes on all the time.
+//! posted after that completes. Rounds follow each other until there were enough faults; load goes on all the time. A long
+//! storm goes on at least until every row of the fault matrix was in it, and each fault that lasts minutes.
 //! Then everything comes to rest and the oracle judges; interrupted, it does so after the round that it is in. The seed
 //! repeats the faults and the payments; how the machine interleaves them is its own affair.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people and CI, on a terminal")]
@@ -21,7 +22,7 @@ mod stage;
 mod world;
 
 use crate::api::{Api, Call};
-use crate::faults::{Deck, Fault, Field};
+use crate::faults::{Deck, Fault, Field, Struck};
 use crate::load::Load;
 use crate::oracle::{Baseline, Evidence, Witness, text};
 use crate::report::Report;
@@ -181,14 +182,22 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
     let endpoints = open_endpoints(&api, &sink).await?;
     let baseline = Baseline::take(&world, &api).await?;
     let witness = Arc::new(Witness::new(&world).await?);
-    let load = Load::new(api.clone(), &home.join("acknowledged.jsonl"), seed)?;
-    let field = Field { world: &world, sink: &sink, api: &api, load: &load };
-    let mut report = Report::new(usual(&field).await?);
+    let acknowledgements = home.join("acknowledged.jsonl");
+    let load = Load::new(api.clone(), &acknowledgements, seed)?;
+    let block_time = conditions.block_time;
+    let field =
+        Field { world: &world, sink: &sink, api: &api, load: &load, usual: Duration::ZERO, block_time };
+    let field = Field { usual: usual(&field).await?, ..field };
+    let mut report = Report::new(field.usual, faults::rows(world.disk.is_some()));
     let (stop, stopped) = watch::channel(false);
     let posting = tokio::spawn(load.clone().run(args.rate, stopped));
     let keeper = tokio::spawn(keep(world.clone(), witness.clone()));
 
-    storm(args, seed, &field, &mut report).await?;
+    let is_whole = storm(args, seed, &field, &mut report).await?;
+    if is_whole && is_long(args) {
+        let missing = report.rows_not_struck();
+        report.findings.extend(missing.iter().map(|row| format!("R{row}: no fault of this row has struck")));
+    }
     println!(
         "the storm is over after {:.0} s; everything comes to rest",
         report.began.elapsed().as_secs_f64()
@@ -202,15 +211,19 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
     report.look(&world).await;
     let judging = Instant::now();
     let mut verdict = {
-        let book = load.look(std::mem::take);
+        let mut book = load.look(std::mem::take);
+        let on_disk = BufReader::new(File::open(&acknowledgements)?);
+        let mut differences = load::read_back(on_disk, &mut book, seed)?;
         let evidence = Evidence { baseline: &baseline, witness: &witness, sink: &sink, book: &book, seed };
-        let verdict = oracle::judge(&world, &api, &evidence).await?;
+        let mut verdict = oracle::judge(&world, &api, &evidence).await?;
+        verdict.violations.append(&mut differences);
         report.asked(&book, sink.deliveries(None));
         verdict
     };
     report.judged = judging.elapsed();
     report.stale_writes = stale_writes(&home)?;
     verdict.violations.append(&mut report.findings);
+    verdict.violations.extend(api.failures());
 
     report.print(&verdict);
     let is_kept = verdict.violations.is_empty();
@@ -260,26 +273,34 @@ async fn usual(field: &Field<'_>) -> Result<Duration> {
     Ok(times.get(2).copied().unwrap_or_default())
 }
 
-async fn storm(args: &Args, seed: u64, field: &Field<'_>, report: &mut Report) -> Result<()> {
+/// Whether a storm has time for faults that last minutes.
+fn is_long(args: &Args) -> bool {
+    args.duration >= LONG
+}
+
+/// Round after round until there were enough. False if it was interrupted.
+async fn storm(args: &Args, seed: u64, field: &Field<'_>, report: &mut Report) -> Result<bool> {
     let world = field.world;
-    let is_long = args.duration >= LONG;
-    let mut deck = Deck::new(seed, is_long, world.disk.is_some());
+    let mut deck = Deck::new(seed, is_long(args), world.disk.is_some());
     let posted = || field.load.look(|book| book.orders.len() as u64);
-    let is_enough = |report: &Report| {
-        report.faults >= args.faults && report.began.elapsed() >= args.duration && posted() >= args.payments
+    let is_enough = |report: &Report, deck: &Deck| {
+        report.faults >= args.faults
+            && report.began.elapsed() >= args.duration
+            && posted() >= args.payments
+            && (deck.is_through() || !is_long(args))
     };
     let interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let mut interrupted = interrupted.fuse();
-    while !is_enough(report) {
+    while !is_enough(report, &deck) {
         if let Some(outcome) = (&mut interrupted).now_or_never() {
             outcome?;
             println!("interrupted: what has been so far is judged");
-            break;
+            return Ok(false);
         }
         let round = deck.round();
         let names: Vec<String> = round.iter().map(Fault::class).collect();
         let struck = futures_util::future::try_join_all(round.iter().map(|fault| fault.strike(field)));
-        let found = struck.await.with_context(|| format!("in a round of {names:?}"))?;
+        let struck = struck.await.with_context(|| format!("in a round of {names:?}"))?;
         faults::heal(field).await?;
         let healed = Instant::now();
         let Ok(recovered) = tokio::time::timeout(RECOVERY_PATIENCE, field.get_through(None)).await else {
@@ -290,11 +311,22 @@ async fn storm(args: &Args, seed: u64, field: &Field<'_>, report: &mut Report) -
         };
         recovered?;
         let took = healed.elapsed();
-        report.add(&round, took, found);
-        println!("{:>4} {:>6.1} s  {}", report.rounds, took.as_secs_f64(), names.join(" + "));
+        let outcomes: Vec<String> =
+            names.iter().zip(&struck).map(|(name, struck)| outcome(name, struck)).collect();
+        report.add(&round, struck, took);
+        println!("{:>4} {:>6.1} s  {}", report.rounds, took.as_secs_f64(), outcomes.join(" + "));
         report.look(world).await;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// What became of a fault, for people.
+fn outcome(name: &str, struck: &Struck) -> String {
+    match struck.fault.as_ref().map(Fault::class) {
+        Some(class) if class == name => class,
+        Some(class) => format!("{name}, which became: {class}"),
+        None => format!("{name}, which found nothing to spoil"),
+    }
 }
 
 /// How often a process that came too late, after its lease, was refused.

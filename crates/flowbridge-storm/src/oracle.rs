@@ -6,13 +6,14 @@
 //! differs) are judged where audit log and reconciliation are.
 //!
 //! A storm of an hour leaves half a million payments and millions of events: everything is read page by page, once, and of
-//! each only a few bytes are kept.
+//! each only a few bytes are kept. Reading and judging are apart, so that each judgement can be tried on a small case in which one
+//! thing is wrong.
 
 use crate::api::Api;
 use crate::load::{Book, Fate, Name, PARTIES, Party};
-use crate::sink::Sink;
-use crate::stage::{Stage, Story};
-use crate::world::World;
+use crate::sink::{Ears, Sink};
+use crate::stage::{Move, Stage, Story};
+use crate::world::{Poison, World};
 use anyhow::{Context as _, Result, bail};
 use flowbridge_domain::id::PaymentId;
 use serde_json::{Value, json};
@@ -30,6 +31,8 @@ const PAGE: usize = 100;
 const SAFE_DEPTH: u64 = 64;
 /// Token units for one minor unit: six decimals against two.
 const UNITS: u128 = 10_000;
+/// Of payments that went back, so many are asked what was taken from them.
+const RETURNS_ASKED_MAX: usize = 500;
 /// How long the system may take, once all is well, to prove itself equal.
 pub(crate) const PROOF_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -101,8 +104,11 @@ async fn deposit_of(world: &World, party: Party) -> Result<(i128, i128)> {
 pub(crate) struct Witness {
     managers: Vec<String>,
     topic: String,
-    seen: Mutex<(u64, BTreeMap<[u8; 16], u32>)>,
+    seen: Mutex<(u64, Settled)>,
 }
+
+/// How often each payment is settled on the chain, by its id.
+type Settled = BTreeMap<[u8; 16], u32>;
 
 impl Witness {
     pub(crate) async fn new(world: &World) -> Result<Self> {
@@ -118,7 +124,7 @@ impl Witness {
         Ok(Self {
             managers,
             topic: settled_topic()?,
-            seen: Mutex::new((u64::try_from(head)?, BTreeMap::new())),
+            seen: Mutex::new((u64::try_from(head)?, Settled::new())),
         })
     }
 
@@ -145,6 +151,12 @@ impl Witness {
         }
         seen.0 = until;
         Ok(())
+    }
+
+    /// How often each payment was settled, by its id.
+    fn settled(&self) -> Result<Settled> {
+        let Ok(seen) = self.seen.lock() else { bail!("a reader of the chain has failed") };
+        Ok(seen.1.clone())
     }
 }
 
@@ -240,10 +252,12 @@ pub(crate) async fn judge(world: &World, api: &Api, evidence: &Evidence<'_>) -> 
     ended(&payments, &mut verdict);
     acknowledged(book, &payments, &mut verdict);
     proof(api, &mut verdict).await?;
-    money(world, api, baseline, &totals(book, &payments), &mut verdict).await?;
-    settlements(world, witness, &payments, &mut verdict).await?;
-    histories(&log.stories, &payments, &mut verdict);
-    webhooks(sink, &payments, &log.stories, &mut verdict);
+    money(&holdings(world, api, baseline).await?, &totals(book, &payments), &mut verdict);
+    witness.read_on(world, true).await?;
+    settlements(&witness.settled()?, &payments, &mut verdict);
+    let returned = histories(&log.stories, &payments, &mut verdict);
+    returns(api, &returned, &mut verdict).await?;
+    sink.with(|ears| webhooks(ears, &payments, &log.stories, &mut verdict));
     // I8: the log read again, in pages of another size, is the same.
     if log.hash != again.hash {
         verdict.violations.push("I8: the event log read twice is not the same".to_owned());
@@ -410,59 +424,73 @@ fn totals(book: &Book, payments: &[Seen]) -> Totals {
     totals
 }
 
-/// I4 and I5: each completed payment moved money once, at the bank, on the chain and in the ledger; no other did.
-async fn money(
-    world: &World,
-    api: &Api,
-    baseline: &Baseline,
-    totals: &Totals,
-    verdict: &mut Verdict,
-) -> Result<()> {
+/// What is found of a party's money, at its bank, on the chain and in the ledger.
+#[derive(Debug)]
+struct Holding {
+    party: Party,
+    /// What the bank has booked off its account since before the storm, minor units.
+    booked: i128,
+    /// What the bank still holds of it, minor units.
+    held: i128,
+    /// What is in its wallet, and what of it came since before the storm, token units.
+    tokens: u128,
+    grown: u128,
+    /// What the ledger has for its wallet, minor units.
+    in_ledger: i64,
+}
+
+async fn holdings(world: &World, api: &Api, baseline: &Baseline) -> Result<Vec<Holding>> {
+    let mut holdings = Vec::new();
     for party in PARTIES {
-        let paid = totals.paid.get(&party).copied().unwrap_or(0);
-        let received = totals.received.get(&party).copied().unwrap_or(0);
         let (posted, held) = deposit_of(world, party).await?;
         let before = baseline.deposits.get(&party).copied().unwrap_or(0);
-        if before - posted != paid || held != 0 {
+        let tokens = baseline.tokens_of(world, party).await?;
+        let id = baseline.ids.get(&party).context("an account")?;
+        let balances = api.read("operator", &format!("/v1/accounts/{id}/balances")).await?;
+        holdings.push(Holding {
+            party,
+            booked: before - posted,
+            held,
+            tokens,
+            grown: tokens.saturating_sub(baseline.tokens.get(&party).copied().unwrap_or(0)),
+            in_ledger: balances.get("posted").and_then(Value::as_i64).context("posted")?,
+        });
+    }
+    Ok(holdings)
+}
+
+/// I4 and I5: each completed payment moved money once, at the bank, on the chain and in the ledger; no other did.
+fn money(holdings: &[Holding], totals: &Totals, verdict: &mut Verdict) {
+    let units = |amount: i128| u128::try_from(amount).ok().and_then(|amount| amount.checked_mul(UNITS));
+    for Holding { party, booked, held, tokens, grown, in_ledger } in holdings {
+        let paid = totals.paid.get(party).copied().unwrap_or(0);
+        let received = totals.received.get(party).copied().unwrap_or(0);
+        if *booked != paid || *held != 0 {
             verdict.violations.push(format!(
-                "I4: {} paid {paid}, and its bank booked {} with {held} held",
-                party.iban,
-                before - posted
+                "I4: {} paid {paid}, and its bank booked {booked} with {held} held",
+                party.iban
             ));
         }
-        let tokens = baseline.tokens_of(world, party).await?;
-        let grown = tokens.saturating_sub(baseline.tokens.get(&party).copied().unwrap_or(0));
-        if grown != u128::try_from(received)? * UNITS {
+        if units(received) != Some(*grown) {
             verdict.violations.push(format!(
                 "I4: {} received {received}, and its wallet grew by {grown} token units",
                 party.iban
             ));
         }
-        let id = baseline.ids.get(&party).context("an account")?;
-        let balances = api.read("operator", &format!("/v1/accounts/{id}/balances")).await?;
-        let in_ledger = balances.get("posted").and_then(Value::as_i64).context("posted")?;
-        if u128::try_from(in_ledger)? * UNITS != tokens {
+        if units(i128::from(*in_ledger)) != Some(*tokens) {
             verdict.violations.push(format!(
                 "I5: the ledger has {in_ledger} for {}, its wallet {tokens} token units",
                 party.iban
             ));
         }
     }
-    Ok(())
 }
 
 /// I4: one settlement on the chain for each completed payment, none for any other.
-async fn settlements(
-    world: &World,
-    witness: &Witness,
-    payments: &[Seen],
-    verdict: &mut Verdict,
-) -> Result<()> {
-    witness.read_on(world, true).await?;
-    let Ok(seen) = witness.seen.lock() else { bail!("a reader of the chain has failed") };
+fn settlements(seen: &Settled, payments: &[Seen], verdict: &mut Verdict) {
     let mut known = 0;
     for payment in payments.iter().filter(|payment| payment.name.is_some()) {
-        let settled = seen.1.get(payment.id.as_uuid().as_bytes()).copied().unwrap_or(0);
+        let settled = seen.get(payment.id.as_uuid().as_bytes()).copied().unwrap_or(0);
         known += settled;
         let wanted = u32::from(payment.state == Stage::COMPLETED);
         if settled != wanted {
@@ -472,41 +500,56 @@ async fn settlements(
             ));
         }
     }
-    let all: u32 = seen.1.values().sum();
+    let all: u32 = seen.values().sum();
     if all != known {
         verdict.violations.push(format!("I4: {} settlements on chain belong to no payment", all - known));
+    }
+}
+
+/// I6: one beginning, one end, and from the one to the other only such steps as a payment takes. Gives those that went back on
+/// their way, which takes a reorganisation.
+fn histories(
+    stories: &BTreeMap<PaymentId, Story>,
+    payments: &[Seen],
+    verdict: &mut Verdict,
+) -> Vec<PaymentId> {
+    let mut returned = Vec::new();
+    for payment in payments {
+        let story = stories.get(&payment.id).map(Vec::as_slice).unwrap_or_default();
+        let is_whole = story.first() == Some(&Stage::ACCEPTED) && story.last() == Some(&payment.state);
+        let moves = || story.iter().zip(story.iter().skip(1)).map(|(from, next)| from.followed_by(*next));
+        if !is_whole || moves().any(|step| step == Move::Illegal) {
+            verdict.violations.push(format!("I6: {} is {:?} after {story:?}", payment.id, payment.state));
+        } else if moves().any(|step| step == Move::Back) {
+            returned.push(payment.id);
+        }
+    }
+    returned
+}
+
+/// I6: what went back on its way was sent there by the chain, which took back what it had said of this payment.
+async fn returns(api: &Api, returned: &[PaymentId], verdict: &mut Verdict) -> Result<()> {
+    for id in returned.iter().take(RETURNS_ASKED_MAX) {
+        let timeline = api.read("operator", &format!("/v1/payments/{id}/timeline")).await?;
+        let is_taken_back = |event: &Value| {
+            let kind = text(event, "event");
+            kind.starts_with("chain.") && kind.ends_with(".removed")
+        };
+        if !list(&timeline, "events").iter().any(is_taken_back) {
+            verdict.violations.push(format!("I6: {id} went back, and the chain took nothing back from it"));
+        }
     }
     Ok(())
 }
 
-/// I6: one beginning, one end, nothing after it.
-fn histories(stories: &BTreeMap<PaymentId, Story>, payments: &[Seen], verdict: &mut Verdict) {
-    for payment in payments {
-        let story = stories.get(&payment.id).map(Vec::as_slice).unwrap_or_default();
-        let ends = story.iter().filter(|stage| stage.is_end()).count();
-        if story.first() != Some(&Stage::ACCEPTED)
-            || story.last() != Some(&payment.state)
-            || (ends != 1 && !was_reorganised(story))
-        {
-            verdict.violations.push(format!("I6: {} is {:?} after {story:?}", payment.id, payment.state));
-        }
-    }
-}
-
-/// A reorganisation below a settled payment brings it back to where it was before, and it ends once more.
-fn was_reorganised(story: &[Stage]) -> bool {
-    let count = |wanted: Stage| story.iter().filter(|stage| **stage == wanted).count();
-    count(Stage::HELD) > 1 || count(Stage::ACCEPTED) > 1 || count(Stage::SETTLED) > 1
-}
-
 /// I7 and I10: each endpoint was told every event of its payments, signed, in the order in which they happened.
-fn webhooks(sink: &Sink, payments: &[Seen], stories: &BTreeMap<PaymentId, Story>, verdict: &mut Verdict) {
-    verdict.violations.extend(sink.wrong().into_iter().map(|what| format!("I10: {what}")));
+fn webhooks(ears: &Ears, payments: &[Seen], stories: &BTreeMap<PaymentId, Story>, verdict: &mut Verdict) {
+    verdict.violations.extend(ears.wrong().iter().map(|what| format!("I10: {what}")));
     for payment in payments.iter().filter(|payment| payment.name.is_some()) {
         let happened = stories.get(&payment.id).map(Vec::as_slice).unwrap_or_default();
         let parties = [payment.debtor, payment.creditor].into_iter().flatten();
         for endpoint in BTreeSet::from_iter(parties.map(|party| party.participant)) {
-            let told = sink.story(endpoint, payment.id);
+            let told = ears.story(endpoint, payment.id);
             if told != happened {
                 verdict.violations.push(format!(
                     "I10: {endpoint} was told {told:?} of {}, and it was {happened:?}",
@@ -538,18 +581,26 @@ async fn dead_letters(world: &World, verdict: &mut Verdict) -> Result<()> {
     let output =
         tokio::process::Command::new(binary).args(["dlq", "list"]).current_dir(&world.home).output().await?;
     let listed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() {
+        verdict.violations.push(format!("I9: the dead letters cannot be listed: {listed}"));
+    }
     let letters: BTreeSet<PaymentId> =
         listed.split_whitespace().filter_map(|word| PaymentId::parse(word).ok()).collect();
     let Ok(poison) = world.poison.lock() else { bail!("a writer of poison has failed") };
-    if !output.status.success() || !letters.is_superset(&poison.written) || !letters.is_subset(&poison.tried)
-    {
+    letters_are_poison(&letters, &poison, verdict);
+    Ok(())
+}
+
+/// I9, with what was set aside and what was written.
+fn letters_are_poison(letters: &BTreeSet<PaymentId>, poison: &Poison, verdict: &mut Verdict) {
+    let [missing, foreign] = [&poison.written - letters, letters - &poison.tried];
+    if !missing.is_empty() || !foreign.is_empty() {
         verdict.violations.push(format!(
-            "I9: {} dead letters where {} poisonous events were written: {listed}",
+            "I9: {} dead letters where {} poisonous events were written; missing {missing:?}, foreign {foreign:?}",
             letters.len(),
             poison.written.len()
         ));
     }
-    Ok(())
 }
 
 pub(crate) fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
@@ -566,4 +617,220 @@ fn hex_number(text: &str) -> Result<u128> {
         return Ok(0);
     }
     u128::from_str_radix(digits, 16).with_context(|| format!("{text:?} is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Order;
+    use crate::sink::{Heard, Place};
+    use flowbridge_domain::time::Timestamp;
+
+    const COMPLETED: [Stage; 5] =
+        [Stage::ACCEPTED, Stage::INITIATED, Stage::HELD, Stage::SETTLED, Stage::COMPLETED];
+    const FAILED: [Stage; 3] = [Stage::ACCEPTED, Stage::CANCELLING, Stage::FAILED];
+
+    /// A system at rest, and all that was seen of it from outside.
+    #[derive(Default)]
+    struct Case {
+        book: Book,
+        payments: Vec<Seen>,
+        stories: BTreeMap<PaymentId, Story>,
+        /// What the receiver was told, in this order.
+        told: Vec<(&'static str, PaymentId, Heard)>,
+        settled: Settled,
+        holdings: Vec<Holding>,
+        /// By institution.
+        visible: BTreeMap<&'static str, Vec<PaymentId>>,
+        letters: BTreeSet<PaymentId>,
+        poison: Poison,
+    }
+
+    fn id(number: u8) -> PaymentId {
+        PaymentId::generate(Timestamp::from_secs(1_000), [number; 10])
+    }
+
+    fn key(id: PaymentId) -> [u8; 16] {
+        *id.as_uuid().as_bytes()
+    }
+
+    fn order(number: u8, fate: Fate) -> Order {
+        let [alpha, beta, ..] = PARTIES;
+        Order { debtor: alpha, creditor: beta, amount: i64::from(number) * 100, fate }
+    }
+
+    impl Case {
+        /// One payment that completed, one that failed, one that nobody knows whether it was taken and one that was refused;
+        /// one event was poison.
+        fn sound() -> Self {
+            let mut case = Self {
+                holdings: PARTIES.map(Holding::of_nothing).into(),
+                visible: BTreeMap::from([("alpha", vec![]), ("beta", vec![])]),
+                ..Self::default()
+            };
+            case.ask(1, Fate::Acknowledged(id(1)));
+            case.ask(2, Fate::Acknowledged(id(2)));
+            case.ask(3, Fate::Unknown);
+            case.ask(4, Fate::Refused);
+            case.take_in(1, id(1), &COMPLETED);
+            case.take_in(2, id(2), &FAILED);
+            case.letters.insert(id(99));
+            case.poison.tried.insert(id(99));
+            case.poison.written.insert(id(99));
+            case
+        }
+
+        fn ask(&mut self, number: u8, fate: Fate) {
+            self.book.orders.insert(Name::Load(number.into()), order(number, fate));
+        }
+
+        /// A payment for an order comes to its end, with all that everybody notices of it.
+        fn take_in(&mut self, number: u8, id: PaymentId, story: &[Stage]) {
+            let Order { debtor, creditor, amount, .. } = order(number, Fate::Unknown);
+            let state = *story.last().unwrap();
+            self.payments.push(Seen {
+                id,
+                name: Some(Name::Load(number.into())),
+                amount,
+                debtor: Some(debtor),
+                creditor: Some(creditor),
+                state,
+            });
+            self.tell(id, story);
+            for seen in self.visible.values_mut() {
+                seen.push(id);
+                seen.sort_unstable();
+            }
+            if state == Stage::COMPLETED {
+                self.settled.insert(key(id), 1);
+                self.holding(debtor).booked += i128::from(amount);
+                let creditors = self.holding(creditor);
+                creditors.in_ledger += amount;
+                let units = u128::try_from(amount).unwrap() * UNITS;
+                creditors.tokens += units;
+                creditors.grown += units;
+            }
+        }
+
+        /// What happened to a payment, and what both institutions were told of it.
+        fn tell(&mut self, id: PaymentId, story: &[Stage]) {
+            self.stories.insert(id, story.to_vec());
+            self.told.retain(|(_, payment, _)| *payment != id);
+            for (nth, stage) in (1..).zip(story) {
+                let heard = Heard { event: nth, stage: *stage, place: Place::nth(nth) };
+                self.told.extend(["alpha", "beta"].map(|endpoint| (endpoint, id, heard)));
+            }
+        }
+
+        fn holding(&mut self, party: Party) -> &mut Holding {
+            self.holdings.iter_mut().find(|holding| holding.party == party).unwrap()
+        }
+
+        /// The invariants that are violated, and the payments that went back.
+        fn judge(&self) -> (Vec<String>, Vec<PaymentId>) {
+            let mut verdict = Verdict::default();
+            let mut ears = Ears::default();
+            for (endpoint, payment, heard) in &self.told {
+                ears.hear(endpoint, *payment, *heard);
+            }
+            acknowledged(&self.book, &self.payments, &mut verdict);
+            money(&self.holdings, &totals(&self.book, &self.payments), &mut verdict);
+            settlements(&self.settled, &self.payments, &mut verdict);
+            let returned = histories(&self.stories, &self.payments, &mut verdict);
+            webhooks(&ears, &self.payments, &self.stories, &mut verdict);
+            for (who, seen) in &self.visible {
+                visible(who, seen, &self.payments, &mut verdict);
+            }
+            letters_are_poison(&self.letters, &self.poison, &mut verdict);
+            (verdict.violations, returned)
+        }
+    }
+
+    impl Holding {
+        fn of_nothing(party: Party) -> Self {
+            Self { party, booked: 0, held: 0, tokens: 0, grown: 0, in_ledger: 0 }
+        }
+    }
+
+    #[test]
+    fn a_sound_system_is_found_sound() {
+        assert_eq!(Case::sound().judge(), (vec![], vec![]));
+    }
+
+    /// One thing is wrong, and it is told as what it is and nothing else.
+    #[test]
+    fn each_wrong_is_told_under_its_own_invariant() {
+        let wrongs: [(&str, &str, fn(&mut Case)); 25] = [
+            ("I1", "lost", |case| case.ask(9, Fate::Acknowledged(id(9)))),
+            ("I1", "doubled", |case| case.take_in(1, id(9), &FAILED)),
+            ("I1", "taken twice without an answer", |case| {
+                case.take_in(3, id(8), &FAILED);
+                case.take_in(3, id(9), &FAILED);
+            }),
+            ("I1", "refused and taken", |case| case.take_in(4, id(9), &FAILED)),
+            ("I1", "asked for by nobody", |case| case.take_in(9, id(9), &FAILED)),
+            ("I1", "of another amount", |case| case.payments[0].amount += 1),
+            ("I1", "to another creditor", |case| {
+                case.payments[0].creditor = case.payments[0].debtor;
+                case.visible.get_mut("beta").unwrap().retain(|seen| *seen != id(1));
+            }),
+            ("I1", "acknowledged as another", |case| case.ask(1, Fate::Acknowledged(id(9)))),
+            ("I4", "settled twice", |case| *case.settled.get_mut(&key(id(1))).unwrap() += 1),
+            ("I4", "failed and settled", |case| case.settled.extend([(key(id(2)), 1)])),
+            ("I4", "settled, and no payment", |case| case.settled.extend([(key(id(9)), 1)])),
+            ("I4", "booked twice by the bank", |case| case.holdings[0].booked *= 2),
+            ("I4", "still held by the bank", |case| case.holdings[0].held = 1),
+            ("I4", "minted twice", |case| case.holdings[1].grown *= 2),
+            ("I5", "more in the ledger than in the wallet", |case| case.holdings[1].in_ledger += 1),
+            ("I6", "completed at once", |case| case.tell(id(1), &[Stage::ACCEPTED, Stage::COMPLETED])),
+            ("I6", "without a beginning", |case| case.tell(id(1), &COMPLETED[1..])),
+            ("I6", "without an end", |case| case.tell(id(1), &COMPLETED[..4])),
+            ("I6", "an event twice", |case| {
+                let [accepted, initiated, held, settled, completed] = COMPLETED;
+                case.tell(id(1), &[accepted, initiated, held, held, settled, completed]);
+            }),
+            ("I6", "ended, and ended again", |case| {
+                case.tell(id(2), &[&FAILED[..], &[Stage::SETTLED, Stage::FAILED]].concat());
+            }),
+            ("I9", "set aside without being poison", |case| case.letters.extend([id(9)])),
+            ("I9", "poison that was taken in", |case| case.letters.clear()),
+            ("I10", "a webhook out of order", |case| case.told.swap(2, 4)),
+            ("I10", "a webhook lost", |case| case.told.truncate(case.told.len() - 1)),
+            ("I13", "seen by another", |case| case.visible.get_mut("beta").unwrap().push(id(9))),
+        ];
+        for (invariant, what, tamper) in wrongs {
+            let mut case = Case::sound();
+            tamper(&mut case);
+            let (violations, _) = case.judge();
+            let told: BTreeSet<&str> =
+                violations.iter().filter_map(|violation| Some(violation.split_once(": ")?.0)).collect();
+            assert_eq!(told, BTreeSet::from([invariant]), "{what}: {violations:?}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_webhook_is_no_news_and_one_that_comes_late_is() {
+        let mut case = Case::sound();
+        let again = case.told[0];
+        case.told.push(again);
+        assert_eq!(case.judge().0, Vec::<String>::new());
+        let (endpoint, payment, mut late) = again;
+        (late.event, late.stage) = (9, Stage::HELD);
+        case.told.push((endpoint, payment, late));
+        let (violations, _) = case.judge();
+        assert!(violations.iter().any(|violation| violation.contains("behind")), "{violations:?}");
+    }
+
+    #[test]
+    fn a_payment_that_went_back_is_looked_at_again() {
+        let [accepted, initiated, held, settled, completed] = COMPLETED;
+        let mut case = Case::sound();
+        case.tell(id(1), &[accepted, initiated, held, settled, held, settled, completed]);
+        assert_eq!(case.judge(), (vec![], vec![id(1)]));
+        case.tell(
+            id(1),
+            &[accepted, initiated, held, settled, held, accepted, initiated, held, settled, completed],
+        );
+        assert_eq!(case.judge(), (vec![], vec![id(1)]));
+    }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal};
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -101,11 +102,18 @@ impl Process {
 
     /// Whether it has ended by itself; then it can be started again.
     pub(crate) fn has_ended(&mut self) -> bool {
-        let ended = self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
-        if ended {
-            self.child = None;
-        }
-        ended
+        self.has_aborted().is_some()
+    }
+
+    /// If it has ended by itself, whether that was an abort; then it can be started again.
+    pub(crate) fn has_aborted(&mut self) -> Option<bool> {
+        let signal = match self.child.as_mut()?.try_wait() {
+            Ok(None) => return None,
+            Ok(Some(status)) => status.signal(),
+            Err(_) => None,
+        };
+        self.child = None;
+        Some(signal == Some(Signal::ABORT.as_raw()))
     }
 
     /// Its largest memory so far, bytes.

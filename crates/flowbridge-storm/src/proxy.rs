@@ -3,6 +3,10 @@
 //!
 //! It forwards bytes and knows no protocol. In [`Weather::Duplicate`] whatever a client sends goes to the server a second
 //! time over a connection of its own, whose answers nobody reads: a request that the network delivered twice.
+//!
+//! What it tears, it tears towards both sides: over TCP with a reset, so that what was under way is lost and the next read or
+//! write fails, where an orderly end would look like a server that had said all. Sockets of one machine have no reset: they
+//! just end.
 
 use anyhow::{Context as _, Result};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,11 +31,11 @@ pub(crate) enum Weather {
     Delay(Duration),
     /// Connections stay open, and nothing passes.
     Stall,
-    /// Connections are closed as soon as they are made.
+    /// Connections are torn as soon as they are made.
     Refuse,
     /// Requests arrive twice.
     Duplicate,
-    /// Of a thousand pieces of data, so many end their connection instead of arriving.
+    /// Of a thousand pieces of data, so many tear their connection instead of arriving.
     Resets(u32),
     /// Whoever asks over HTTP is answered with this status, by somebody in front of the server.
     Status(u16),
@@ -50,7 +54,7 @@ pub(crate) enum Upstream {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     weather: watch::Sender<Weather>,
-    /// Counts cuts: each closes the connections that were open before it.
+    /// Counts cuts: each tears the connections that were open before it.
     cuts: watch::Sender<u64>,
     port: Option<u16>,
     acceptor: tokio::task::JoinHandle<()>,
@@ -132,7 +136,7 @@ impl Proxy {
         self.cuts.receiver_count() - 1
     }
 
-    /// Closes every open connection.
+    /// Tears every open connection.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|count| *count += 1);
     }
@@ -144,8 +148,25 @@ fn controls(upstream: Upstream) -> (watch::Sender<Weather>, watch::Sender<u64>, 
     (weather, cuts, Line { upstream, weather: seen, cuts: cut })
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// From now on its end is a reset, where there is such a thing.
+    fn end_with_reset(&self);
+}
+
+impl Stream for TcpStream {
+    fn end_with_reset(&self) {
+        // One that is gone already needs no reset.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Stream for UnixStream {
+    fn end_with_reset(&self) {}
+}
+
+/// A connection was torn.
+#[derive(Debug)]
+struct Torn;
 
 async fn dial(upstream: &Upstream) -> std::io::Result<Box<dyn Stream>> {
     Ok(match upstream {
@@ -158,28 +179,32 @@ async fn dial(upstream: &Upstream) -> std::io::Result<Box<dyn Stream>> {
     })
 }
 
-/// Carries one connection until either side ends it or it is cut. How it ended is the network's secret.
-async fn carry(client: impl Stream + 'static, mut line: Line) {
+/// Carries one connection until both sides have ended it or it is torn. How it ended is the network's secret.
+async fn carry(mut client: impl Stream + 'static, mut line: Line) {
     let weather = *line.weather.borrow();
     match weather {
-        Weather::Refuse => return,
+        Weather::Refuse => return client.end_with_reset(),
         Weather::Status(status) => return turn_away(client, status).await,
         Weather::Fair | Weather::Delay(_) | Weather::Stall | Weather::Duplicate | Weather::Resets(_) => {}
     }
     line.cuts.mark_unchanged();
-    let Ok(server) = dial(&line.upstream).await else { return };
-    let (from_client, to_client) = tokio::io::split(client);
-    let (from_server, to_server) = tokio::io::split(server);
+    let Ok(mut server) = dial(&line.upstream).await else { return };
     let shadow = line.upstream.clone();
     let (there, back) = (line.weather.clone(), line.weather.clone());
-    tokio::select! {
-        _ = line.cuts.changed() => {}
-        () = async {
-            tokio::join!(
+    let (from_client, to_client) = tokio::io::split(&mut client);
+    let (from_server, to_server) = tokio::io::split(&mut server);
+    let end = tokio::select! {
+        _ = line.cuts.changed() => Err(Torn),
+        end = async {
+            tokio::try_join!(
                 pump(from_client, to_server, there, Some(shadow)),
                 pump(from_server, to_client, back, None),
-            );
-        } => {}
+            )
+        } => end.map(drop),
+    };
+    if let Err(Torn) = end {
+        client.end_with_reset();
+        server.end_with_reset();
     }
 }
 
@@ -197,12 +222,13 @@ async fn turn_away(mut client: impl Stream, status: u16) {
     let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
 }
 
+/// Carries one direction, until its sender ends it or it is torn.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut weather: watch::Receiver<Weather>,
     shadow: Option<Upstream>,
-) {
+) -> Result<(), Torn> {
     let mut buffer = vec![0; 64 << 10];
     let mut second: Option<Box<dyn Stream>> = None;
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
@@ -213,8 +239,10 @@ async fn pump(
         let now = *weather.borrow();
         match now {
             Weather::Delay(late) => sleep(late).await,
-            Weather::Refuse | Weather::Status(_) => break,
-            Weather::Resets(per_thousand) if rand::random_range(0..1_000) < per_thousand => break,
+            Weather::Refuse | Weather::Status(_) => return Err(Torn),
+            Weather::Resets(per_thousand) if rand::random_range(0..1_000) < per_thousand => {
+                return Err(Torn);
+            }
             Weather::Resets(_) | Weather::Fair | Weather::Stall | Weather::Duplicate => {}
         }
         if let (Weather::Duplicate, Some(upstream)) = (now, &shadow) {
@@ -231,4 +259,5 @@ async fn pump(
         }
     }
     let _ = to.shutdown().await;
+    Ok(())
 }

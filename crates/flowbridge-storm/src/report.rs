@@ -1,13 +1,13 @@
 //! What a storm was like, for people and as JSON: how often each class of fault struck, how soon everything was as usual again,
 //! and how many requests were answered well meanwhile.
 
-use crate::faults::Fault;
-use crate::load::{Answered, Book};
+use crate::faults::{Fault, Struck};
+use crate::load::{Answered, Book, Fate};
 use crate::oracle::Verdict;
 use crate::process::memory_of;
 use crate::world::World;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Violations of one invariant that are printed.
@@ -44,11 +44,17 @@ pub(crate) struct Report {
     usual: Duration,
     pub(crate) faults: usize,
     pub(crate) rounds: u64,
+    /// The rows of the fault matrix that this storm knows.
+    rows: BTreeSet<u8>,
     classes: BTreeMap<String, Seen>,
+    /// How often a class of faults found nothing to spoil.
+    idle: BTreeMap<String, usize>,
     /// What should not have come of faults that were alone.
     pub(crate) findings: Vec<String>,
     memory_max: BTreeMap<String, u64>,
     answered: Answered,
+    acknowledged: usize,
+    statuses: BTreeMap<u16, u64>,
     requests: [u64; 3],
     deliveries: u64,
     pub(crate) stale_writes: usize,
@@ -57,16 +63,20 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(usual: Duration) -> Self {
+    pub(crate) fn new(usual: Duration, rows: impl IntoIterator<Item = u8>) -> Self {
         Self {
             began: Instant::now(),
             usual,
             faults: 0,
             rounds: 0,
+            rows: rows.into_iter().collect(),
             classes: BTreeMap::new(),
+            idle: BTreeMap::new(),
             findings: Vec::new(),
             memory_max: BTreeMap::new(),
             answered: Answered::default(),
+            acknowledged: 0,
+            statuses: BTreeMap::new(),
             requests: [0; 3],
             deliveries: 0,
             stale_writes: 0,
@@ -75,22 +85,33 @@ impl Report {
         }
     }
 
-    /// Adds a round that took so long to recover from.
-    pub(crate) fn add(&mut self, round: &[Fault], took: Duration, found: Vec<Vec<String>>) {
+    /// Adds a round that took so long to recover from. Only what struck is a fault.
+    pub(crate) fn add(&mut self, round: &[Fault], struck: Vec<Struck>, took: Duration) {
         self.rounds += 1;
-        self.faults += round.len();
-        for fault in round {
+        let is_alone = round.len() == 1;
+        for (drawn, Struck { fault, found }) in round.iter().zip(struck) {
+            if is_alone {
+                self.findings.extend(found);
+            }
+            let Some(fault) = fault else {
+                *self.idle.entry(drawn.class()).or_default() += 1;
+                continue;
+            };
+            self.faults += 1;
             let seen = self.classes.entry(fault.class()).or_default();
             seen.times += 1;
             (seen.row, seen.target) = fault.target();
-            if round.len() == 1 {
+            if is_alone {
                 let place = seen.alone.partition_point(|known| *known <= took);
                 seen.alone.insert(place, took);
             }
         }
-        if round.len() == 1 {
-            self.findings.extend(found.into_iter().flatten());
-        }
+    }
+
+    /// The rows of the fault matrix of which no fault has struck.
+    pub(crate) fn rows_not_struck(&self) -> Vec<u8> {
+        let struck: BTreeSet<u8> = self.classes.values().map(|seen| seen.row).collect();
+        self.rows.difference(&struck).copied().collect()
     }
 
     /// Notes the memory that everybody has needed.
@@ -109,6 +130,9 @@ impl Report {
     /// Notes what was asked, and what was told.
     pub(crate) fn asked(&mut self, book: &Book, deliveries: u64) {
         self.answered = book.answered;
+        let is_acknowledged = |fate: Fate| matches!(fate, Fate::Acknowledged(_));
+        self.acknowledged = book.orders.values().filter(|order| is_acknowledged(order.fate)).count();
+        self.statuses.clone_from(&book.statuses);
         self.requests = [book.tries, book.failed_tries, book.hung_up];
         self.deliveries = deliveries;
     }
@@ -163,15 +187,21 @@ impl Report {
             share(self.answered.in_the_end)
         );
         println!(
+            "{} acknowledged, and on disk; answers by their status: {}",
+            self.acknowledged,
+            listed(self.statuses.iter().map(|(status, times)| format!("{times} x {status}")))
+        );
+        println!(
+            "faults that found nothing to spoil, and do not count: {}; rows of the fault matrix not struck: {}",
+            listed(self.idle.iter().map(|(class, times)| format!("{times} x {class}"))),
+            listed(self.rows_not_struck().iter().map(u8::to_string))
+        );
+        println!(
             "stale writes refused: {}; at rest after {:.1} s; judged in {:.1} s; most memory: {}",
             self.stale_writes,
             self.rest.as_secs_f64(),
             self.judged.as_secs_f64(),
-            self.memory_max
-                .iter()
-                .map(|(name, bytes)| format!("{name} {} MB", bytes >> 20))
-                .collect::<Vec<_>>()
-                .join(", ")
+            listed(self.memory_max.iter().map(|(name, bytes)| format!("{name} {} MB", bytes >> 20)))
         );
         let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
         for violation in &verdict.violations {
@@ -209,6 +239,8 @@ impl Report {
             "payments": verdict.payments, "completed": verdict.completed, "failed": verdict.failed,
             "events": verdict.events, "deliveries": self.deliveries,
             "requests": { "tries": tries, "failed": failed, "hung_up": hung_up },
+            "acknowledged": self.acknowledged, "statuses": self.statuses,
+            "faults_without_effect": self.idle, "rows_not_struck": self.rows_not_struck(),
             "answered": {
                 "asked": self.answered.asked, "at_once": self.answered.at_once,
                 "with_edge": self.answered.with_edge, "in_the_end": self.answered.in_the_end,
@@ -218,6 +250,12 @@ impl Report {
             "classes": classes, "violations": verdict.violations,
         })
     }
+}
+
+/// One after the other, or that there are none.
+fn listed(parts: impl Iterator<Item = String>) -> String {
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share for people")]

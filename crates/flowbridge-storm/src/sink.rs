@@ -1,5 +1,8 @@
 //! The receiver of webhooks: checks each signature with an independent library and remembers what it was told first when.
 //! It stands behind a line of the network that can go wrong like any other, and each endpoint has manners of its own.
+//!
+//! Each delivery says its place among those of its payment. What is told for the first time has to have a later one than all
+//! that was told before, whatever was repeated meanwhile.
 
 use crate::proxy::{Proxy, Upstream};
 use crate::stage::{Stage, Story};
@@ -42,16 +45,89 @@ pub(crate) enum Manner {
 struct Endpoint {
     manner: Manner,
     secret: String,
-    /// By payment: the states that were told, in the order in which each event was told first; events by the hash of
-    /// their id.
-    told: BTreeMap<PaymentId, Vec<(u64, Stage)>>,
+    told: BTreeMap<PaymentId, Told>,
     deliveries: u64,
 }
 
+/// What one endpoint was told of one payment.
 #[derive(Debug, Default)]
-struct Ears {
+struct Told {
+    /// The states, in the order in which each event was told first; events by the hash of their id.
+    events: Vec<(u64, Stage)>,
+    /// The place of the latest of them.
+    latest: Place,
+}
+
+/// The place of an event among those of its payment, as a delivery says it: a later one is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Place(u64, u64);
+
+impl Place {
+    /// Two numbers of twenty digits, so that texts compare as the numbers do.
+    fn parse(text: &str) -> Option<Self> {
+        let number = |digits: &str| {
+            let is_whole = digits.len() == PLACE_DIGITS;
+            digits.parse::<u64>().ok().filter(|_| is_whole)
+        };
+        let (transaction, within) = text.split_once('-')?;
+        Some(Self(number(transaction)?, number(within)?))
+    }
+}
+
+/// The digits of each of the two numbers of a place.
+const PLACE_DIGITS: usize = 20;
+
+/// A delivery: of which event, by the hash of its id, which state it tells, and its place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    pub(crate) event: u64,
+    pub(crate) stage: Stage,
+    pub(crate) place: Place,
+}
+
+/// All that was heard.
+#[derive(Debug, Default)]
+pub(crate) struct Ears {
     endpoints: BTreeMap<String, Endpoint>,
     wrong: Vec<String>,
+}
+
+impl Ears {
+    /// Takes in what an endpoint was told of a payment. Nothing new is learnt from a repeat.
+    pub(crate) fn hear(&mut self, endpoint: &str, payment: PaymentId, heard: Heard) {
+        let known = self.endpoints.entry(endpoint.to_owned()).or_default();
+        known.deliveries += 1;
+        let told = known.told.entry(payment).or_default();
+        if told.events.iter().any(|(event, _)| *event == heard.event) {
+            return;
+        }
+        told.events.push((heard.event, heard.stage));
+        let latest = told.latest;
+        told.latest = latest.max(heard.place);
+        if heard.place <= latest {
+            let Heard { stage, place, .. } = heard;
+            self.complain(format!(
+                "{endpoint} was told {stage:?} of {payment} at {place:?}, behind {latest:?} that it had heard"
+            ));
+        }
+    }
+
+    /// What an endpoint was told of a payment.
+    pub(crate) fn story(&self, endpoint: &str, payment: PaymentId) -> Story {
+        let told = self.endpoints.get(endpoint).and_then(|endpoint| endpoint.told.get(&payment));
+        told.into_iter().flat_map(|told| &told.events).map(|(_, stage)| *stage).collect()
+    }
+
+    /// What was wrong about what was told.
+    pub(crate) fn wrong(&self) -> &[String] {
+        &self.wrong
+    }
+
+    fn complain(&mut self, what: String) {
+        if self.wrong.len() < WRONG_MAX {
+            self.wrong.push(what);
+        }
+    }
 }
 
 /// The receiver; it serves until the process ends.
@@ -97,15 +173,12 @@ impl Sink {
 
     /// What an endpoint was told of a payment.
     pub(crate) fn story(&self, endpoint: &str, payment: PaymentId) -> Story {
-        self.with(|ears| {
-            let told = ears.endpoints.get(endpoint).and_then(|endpoint| endpoint.told.get(&payment));
-            told.into_iter().flatten().map(|(_, stage)| *stage).collect()
-        })
+        self.with(|ears| ears.story(endpoint, payment))
     }
 
     /// What was wrong about what was told.
     pub(crate) fn wrong(&self) -> Vec<String> {
-        self.with(|ears| ears.wrong.clone())
+        self.with(|ears| ears.wrong().to_vec())
     }
 
     /// Deliveries taken in, repeats included: of one endpoint, or of all.
@@ -116,7 +189,8 @@ impl Sink {
         })
     }
 
-    fn with<T>(&self, look: impl FnOnce(&mut Ears) -> T) -> T {
+    /// Looks at all that was heard; nothing is heard meanwhile.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut Ears) -> T) -> T {
         look(&mut self.ears.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -132,14 +206,9 @@ impl Sink {
         let event = hasher.finish();
         let payment = PaymentId::parse(text("subject"))?;
         let stage = Stage::parse(text("type")).with_context(|| format!("a kind {:?}", text("type")))?;
-        self.with(|ears| {
-            let endpoint = ears.endpoints.entry(endpoint.to_owned()).or_default();
-            endpoint.deliveries += 1;
-            let told = endpoint.told.entry(payment).or_default();
-            if !told.iter().any(|(known, _)| *known == event) {
-                told.push((event, stage));
-            }
-        });
+        let place = Place::parse(text("sequence"))
+            .with_context(|| format!("a sequence {:?} that is no place", text("sequence")))?;
+        self.with(|ears| ears.hear(endpoint, payment, Heard { event, stage, place }));
         Ok(())
     }
 }
@@ -160,11 +229,7 @@ async fn receive(
         Manner::Polite | Manner::Slow(_) | Manner::Liar => {}
     }
     if let Err(error) = sink.take_in(&endpoint, &headers, &body) {
-        sink.with(|ears| {
-            if ears.wrong.len() < WRONG_MAX {
-                ears.wrong.push(format!("a delivery to {endpoint}: {error:#}"));
-            }
-        });
+        sink.with(|ears| ears.complain(format!("a delivery to {endpoint}: {error:#}")));
         return StatusCode::BAD_REQUEST.into_response();
     }
     match manner {
@@ -173,4 +238,30 @@ async fn receive(
         Manner::Polite | Manner::Broken | Manner::Redirects => {}
     }
     StatusCode::NO_CONTENT.into_response()
+}
+
+#[cfg(test)]
+impl Place {
+    /// The nth place of a payment.
+    pub(crate) const fn nth(nth: u64) -> Self {
+        Self(nth, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Place;
+
+    #[test]
+    fn a_place_is_read_as_a_delivery_writes_it_and_compares_as_its_text() {
+        let write = |transaction: u64, within: u64| format!("{transaction:020}-{within:020}");
+        let places = [(1, 7), (1, 8), (9, 1), (10, 0)];
+        let texts = places.map(|(transaction, within)| write(transaction, within));
+        let read = places.map(|(transaction, within)| Place::parse(&write(transaction, within)));
+        assert_eq!(read, places.map(|(transaction, within)| Some(Place(transaction, within))));
+        assert!(texts.is_sorted() && read.is_sorted());
+        for wrong in ["", "1-7", "00000000000000000001", "0000000000000000000x-00000000000000000007"] {
+            assert_eq!(Place::parse(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -17,6 +17,9 @@ use tokio::sync::Mutex;
 
 /// How deep reorganisations can go.
 const STATES_KEPT: u32 = 64;
+/// Blocks that keep their transactions: what a reorganisation has to write down anew, while the chain stands still. Nobody who
+/// reads it is away for so long.
+const BLOCKS_KEPT: u32 = 1_024;
 /// How long a start may take.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -110,6 +113,7 @@ impl World {
                 block_time,
                 idle_block_time: block_time,
                 states_kept: STATES_KEPT,
+                blocks_kept: BLOCKS_KEPT,
                 ..AnvilSettings::in_folder(chain_folder)
             })?;
             Ok::<_, anyhow::Error>((postgres, anvil))

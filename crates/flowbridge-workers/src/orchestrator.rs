@@ -141,14 +141,15 @@ async fn take_slice(
     }
     match take_in(context, reader, &moved, &slice, &[]).await {
         Ok(()) => {}
-        Err(error) if error.is_retryable() || matches!(error, StoreError::Lost) => return Err(error),
+        Err(error) if is_of_all(&error) => return Err(error),
         Err(error) => {
             tracing::error!(
                 events = slice.len(),
                 error = chain(&error),
                 "the database refused a slice; looking for the item at fault"
             );
-            let at_fault = find_at_fault(context, &slice).await?;
+            let occurrences: Vec<Occurrence> = slice.iter().filter_map(occurrence).collect();
+            let at_fault = find_at_fault(context, &occurrences).await?;
             take_in(context, reader, &moved, &slice, &at_fault).await?;
         }
     }
@@ -176,9 +177,9 @@ async fn take_in(
         } else if let Some((_, cause)) = at_fault.iter().find(|(key, _)| *key == event.key) {
             Some(cause.clone())
         } else {
-            match observation::decode(&event.kind, &event.data) {
+            match occurrence(event) {
                 Some(decoded) => {
-                    occurrences.push(Occurrence { payment_id: event.key, event: decoded });
+                    occurrences.push(decoded);
                     sources.push(event);
                     None
                 }
@@ -230,27 +231,35 @@ fn tell(sources: &[&LoggedEvent], outcomes: &[Outcome], now: Timestamp) {
     }
 }
 
+/// What an event says; none where it cannot be read as an observation.
+fn occurrence(event: &LoggedEvent) -> Option<Occurrence> {
+    let decoded = observation::decode(&event.kind, &event.data)?;
+    Some(Occurrence { payment_id: event.key, event: decoded })
+}
+
+/// An error that no single payment is at fault for: what was tried is to be tried again.
+fn is_of_all(error: &StoreError) -> bool {
+    error.is_retryable() || matches!(error, StoreError::Lost)
+}
+
 /// Tries halves in transactions that are rolled back, until the payments at fault stand alone.
 async fn find_at_fault(
     context: &Context,
-    slice: &[LoggedEvent],
+    occurrences: &[Occurrence],
 ) -> Result<Vec<(PaymentId, String)>, StoreError> {
-    let mut by_payment: Vec<PaymentId> = slice.iter().map(|event| event.key).collect();
+    let mut by_payment: Vec<PaymentId> = occurrences.iter().map(|occurrence| occurrence.payment_id).collect();
     by_payment.sort_unstable();
     by_payment.dedup();
     let mut at_fault = Vec::new();
     let mut suspects = vec![by_payment];
     while let Some(mut payments) = suspects.pop() {
-        let occurrences: Vec<Occurrence> = slice
+        let suspected: Vec<Occurrence> = occurrences
             .iter()
-            .filter(|event| payments.contains(&event.key))
-            .filter_map(|event| {
-                let decoded = observation::decode(&event.kind, &event.data)?;
-                Some(Occurrence { payment_id: event.key, event: decoded })
-            })
+            .filter(|occurrence| payments.contains(&occurrence.payment_id))
+            .copied()
             .collect();
         let tx = context.db.begin().await?;
-        match lifecycle::apply(&tx, &occurrences, context.now()).await {
+        match lifecycle::apply(&tx, &suspected, context.now()).await {
             Ok(_) => tx.rollback().await?,
             Err(error) if error.is_retryable() => return Err(error),
             Err(error) => match payments.as_slice() {
@@ -279,22 +288,41 @@ async fn watch_the_time(context: &Context, settings: &OrchestratorSettings, stop
     }
 }
 
-/// Tells payments what time has overtaken them.
+/// Tells payments what time has overtaken them. One that the database refuses stays due, and stops nobody else's.
 async fn timers(context: &Context, slice_max: i64) -> Result<Turn, StoreError> {
     let now = context.now();
-    let tx = context.db.begin().await?;
-    let due = lifecycle::due(&tx, now, slice_max).await?;
+    let mut due = lifecycle::due(&context.db, now, slice_max).await?;
     if due.is_empty() {
-        tx.rollback().await?;
         return Ok(Turn::Idle);
     }
-    let outcomes = lifecycle::apply(&tx, &due, now).await?;
-    tx.commit().await?;
+    let told = tell_the_time(context, &due, now).await;
+    let outcomes = match told {
+        Err(error) if !is_of_all(&error) => {
+            let at_fault = find_at_fault(context, &due).await?;
+            for (payment, cause) in &at_fault {
+                tracing::error!(payment.id = %payment, cause, "the database refuses what time makes of a payment");
+            }
+            due.retain(|due| at_fault.iter().all(|(payment, _)| *payment != due.payment_id));
+            tell_the_time(context, &due, now).await?
+        }
+        told => told?,
+    };
     let overdue = due.iter().map(|due| Cause { payment: due.payment_id, kind: "timer", traceparent: "" });
     announce(context, overdue, &outcomes);
     // Rejections leave a payment due; going on at once would only find it again.
     let applied = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied { .. }));
     Ok(if applied { Turn::Busy } else { Turn::Idle })
+}
+
+async fn tell_the_time(
+    context: &Context,
+    due: &[Occurrence],
+    now: Timestamp,
+) -> Result<Vec<Outcome>, StoreError> {
+    let tx = context.db.begin().await?;
+    let outcomes = lifecycle::apply(&tx, due, now).await?;
+    tx.commit().await?;
+    Ok(outcomes)
 }
 
 /// What made a payment decide.

@@ -4,6 +4,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, EndpointSection, SignerKind};
 use crate::roles::{Parts, Role, Running};
 use anyhow::{Context as _, Result, ensure};
+use flowbridge_chain::deploy::Roles;
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::signer::{HardwareKey, KmsConfig, KmsKey, Pkcs11Config};
 use flowbridge_chain::watch::{Bell, Finality, Socket, WatchSettings};
@@ -29,22 +30,15 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     let endpoints = connect_all(config).await?;
     let chain: Arc<dyn Chain> = Arc::new(HttpChain::over(endpoints.clone()));
     let deployments = read_deployments(config)?;
+    let signers = open_signers(config).await?;
     let mut contracts = Vec::new();
     for deployment in &deployments {
-        let problems = deploy::verify(&*chain, deployment).await?;
-        ensure!(
-            problems.is_empty(),
-            "the contracts in {} are not what is on the chain: {}",
-            config.chain.deployment.display(),
-            problems.join("; ")
-        );
-        let set = deployment.contracts()?;
+        let set = recognise(&*chain, deployment, &lane_roles(&signers)).await?;
         save_contracts(&parts.context.db, &stored(&set)).await?;
         contracts.push(set);
     }
     let starts = deployments.iter().map(deploy::Deployment::start).collect::<Result<Vec<_>, _>>()?;
     let start = starts.into_iter().min().context("the deployment record names no contracts")?;
-    let signers = open_signers(config).await?;
     let sockets = sockets(config)?;
     let bell = (!sockets.is_empty()).then_some(Bell { sockets, silence_max: SILENCE_MAX });
     let role = ChainRole { chain, contracts, signers, bell, settings: settings(config, start)? };
@@ -57,6 +51,46 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
         Ok(())
     });
     Ok(())
+}
+
+/// Our contracts of one currency, if they are what the record says and the keys of the lanes may use them. Who else may do what
+/// changes while the record does not: that is told, and stops nothing.
+async fn recognise(chain: &dyn Chain, deployment: &Deployment, lanes: &Roles) -> Result<ContractSet> {
+    let currency = deployment.currency.as_str();
+    let problems = deploy::verify_contracts(chain, deployment).await?;
+    ensure!(
+        problems.is_empty(),
+        "the contracts of {currency} in the deployment record are not what is on the chain: {}",
+        problems.join("; ")
+    );
+    let set = deployment.contracts()?;
+    let problems = deploy::verify_lanes(chain, &set, lanes).await?;
+    ensure!(problems.is_empty(), "the lanes cannot send payments in {currency}: {}", problems.join("; "));
+    for problem in deploy::verify_powers(chain, deployment).await? {
+        tracing::warn!(currency, problem, "the chain has moved on from the deployment record");
+    }
+    Ok(set)
+}
+
+/// The keys of the lanes, as the holders of the lanes' roles.
+pub(crate) fn lane_roles(signers: &BTreeMap<Lane, Arc<dyn Signer>>) -> Roles {
+    let of = |duty: Duty| -> (String, Vec<String>) {
+        let of_duty = signers.iter().filter(|(lane, _)| lane.duty() == duty);
+        let mut addresses = of_duty.map(|(_, signer)| signer.address().to_string());
+        (addresses.next().unwrap_or_default(), addresses.collect())
+    };
+    let (initiator, further_initiators) = of(Duty::Initiator);
+    let (settler, further_settlers) = of(Duty::Settler);
+    let (canceller, further_cancellers) = of(Duty::Canceller);
+    Roles {
+        initiator,
+        settler,
+        canceller,
+        further_initiators,
+        further_settlers,
+        further_cancellers,
+        ..Roles::default()
+    }
 }
 
 /// Who signs for each lane: what `[chain] signers` names, else a key file. The first lane of each duty has to have one, further

@@ -147,6 +147,29 @@ async fn an_endpoint_of_another_chain_is_refused_at_the_start_and_never_asked_la
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_a_proxy_does_not_allow_is_asked_elsewhere_or_refused_and_the_endpoint_is_well() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 2).await;
+    let token = node.contracts.token;
+    ways.shims[0].set(Weather::Forbids("eth_getCode"));
+    assert!(!ways.chain.code(&token).await.unwrap().is_empty(), "the other one allows it");
+    ways.shims[1].set(Weather::Forbids("eth_getCode"));
+    let refused = ways.chain.code(&token).await;
+    assert!(matches!(&refused, Err(ChainError::Refused(why)) if why.contains("eth_getCode")), "{refused:?}");
+    for shim in &ways.shims {
+        shim.set(Weather::Forbids("zks_getBridgehubContract"));
+    }
+    assert_eq!(ways.chain.has_l1_batches().await, Ok(false), "it is not offered");
+    assert_eq!([ways.health(0), ways.health(1)], [Health::Well, Health::Well]);
+
+    // A watcher stays with one endpoint, and can do nothing without logs.
+    ways.shims[0].set(Weather::Forbids("eth_getLogs"));
+    let watched = async || ways.chain.pinned().unwrap().logs(1, 2, &[token]).await;
+    assert_eq!(watched().await.unwrap_err(), ChainError::Forbidden("eth_getLogs"));
+    assert!(watched().await.is_ok(), "the next time it takes another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_wants_a_token_gets_it_and_nobody_else_sees_it() {
     let node = Node::start().await;
     let shim = Shim::start_with(&node.anvil.rpc_url(), None, Some("s3cret")).await.unwrap();

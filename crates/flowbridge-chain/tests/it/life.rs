@@ -2,8 +2,9 @@
 
 use crate::node::{Node, Notebook, Who, key, wallet};
 use flowbridge_chain::call::{self, OnLeaves};
+use flowbridge_chain::deploy::{self, Roles};
 use flowbridge_chain::leaf::LeafTerms;
-use flowbridge_chain::{ChainError, Leaf, Refusal, Said, deploy};
+use flowbridge_chain::{ChainError, Leaf, Refusal, Said, vault};
 use flowbridge_domain::payment::{ChainLog, SetAside};
 
 fn of(notebook: &Notebook, leaf: &Leaf) -> Vec<ChainLog> {
@@ -12,7 +13,12 @@ fn of(notebook: &Notebook, leaf: &Leaf) -> Vec<ChainLog> {
         .iter()
         .filter_map(|log| match log.said {
             Said::Payment { payment_id, log, .. } if payment_id == leaf.payment_id => Some(log),
-            Said::Payment { .. } | Said::Skipped { .. } | Said::Transfer { .. } | Said::Totals(_) => None,
+            Said::Payment { .. }
+            | Said::Skipped { .. }
+            | Said::Transfer { .. }
+            | Said::Quarantined { .. }
+            | Said::QuarantineReleased { .. }
+            | Said::Totals(_) => None,
         })
         .collect()
 }
@@ -141,4 +147,31 @@ async fn a_deployment_that_is_not_what_its_record_says_is_found_out() {
     let mut elsewhere = node.deployment.clone();
     elsewhere.manager.address = wallet(0x77).to_string();
     assert!(deploy::verify(&node.chain, &elsewhere).await.unwrap()[0].contains("no code"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_changed_and_a_frozen_house_are_told_and_keep_nobody_from_signing() {
+    let node = Node::start().await;
+    let router = node.contracts.router;
+    let (old, new) = (key(Who::Initiator).address(), key(Who::Debtor).address());
+    let rotation = [
+        vault::grant_role(&router, "INITIATOR_ROLE", &new),
+        vault::revoke_role(&router, "INITIATOR_ROLE", &old),
+    ];
+    for step in rotation {
+        node.send(Who::Deployer, step.to, &step.data).await.unwrap();
+    }
+    let freeze = call::freeze(&node.contracts.house);
+    node.send(Who::Guardian, node.contracts.token, &freeze).await.unwrap();
+
+    let recorded = &node.deployment.roles;
+    let rotated = Roles { initiator: new.to_string(), ..recorded.clone() };
+    let nothing = Vec::<String>::new();
+    assert_eq!(deploy::verify_contracts(&node.chain, &node.deployment).await.unwrap(), nothing);
+    assert_eq!(deploy::verify_lanes(&node.chain, &node.contracts, &rotated).await.unwrap(), nothing);
+    let unchanged = deploy::verify_lanes(&node.chain, &node.contracts, recorded).await.unwrap();
+    let lost = format!("{old} has no INITIATOR_ROLE on the Router");
+    assert!(unchanged.len() == 1 && unchanged[0].starts_with(&lost), "{unchanged:?}");
+    let told = [lost, "the house's wallet is not registered, or frozen".to_owned()];
+    assert_eq!(deploy::verify(&node.chain, &node.deployment).await.unwrap(), told);
 }

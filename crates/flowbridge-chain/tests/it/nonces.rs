@@ -95,6 +95,8 @@ enum Flaw {
     GivesUpBeforeFinality,
     /// Only the newest version is looked for on chain.
     ForgetsVersions,
+    /// What cannot be offered more is not offered again.
+    SilentAtTheCap,
 }
 
 struct Lane {
@@ -168,7 +170,7 @@ impl World {
             .collect();
         let next = open.iter().map(|tx| tx.nonce + 1).fold(self.next_nonce, u64::max);
         for action in plan(&open, next, &view, &POLICY, now) {
-            self.carry_out(action);
+            self.carry_out(flaw, action);
         }
         // REOPEN_TXS: what is in no block any more is open again.
         for payment in 0..PAYMENTS {
@@ -182,7 +184,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, action: Action<u8>) {
+    fn carry_out(&mut self, flaw: Flaw, action: Action<u8>) {
         let row = |rows: &mut Vec<Row>, id: u8| rows.get_mut(usize::from(id)).cloned().unwrap();
         match action {
             Action::Broadcast(id) | Action::BroadcastAgain(id) => {
@@ -195,6 +197,8 @@ impl World {
                 // The cap.
                 if row.versions < VERSIONS_MAX {
                     row.versions += 1;
+                } else if flaw == Flaw::SilentAtTheCap {
+                    return;
                 }
                 row.state = State::Broadcast;
                 let (nonce, versions) = (row.nonce, row.versions);
@@ -203,7 +207,7 @@ impl World {
             Action::Included(id, ..) => self.rows[usize::from(id)].state = State::Included,
             Action::Reverted(_) => unreachable!("nothing reverts here"),
             Action::Replaced(id) => self.rows[usize::from(id)].state = State::Intended,
-            Action::FillHole(nonce) => self.send(nonce, What::Filler),
+            Action::FillHole(nonce) | Action::RaiseFiller(nonce) => self.send(nonce, What::Filler),
             Action::SkipTo(nonce) => self.next_nonce = nonce,
         }
     }
@@ -333,7 +337,9 @@ impl Model for Lane {
                 BTreeSet::from_iter(&nonces).len() == nonces.len()
             }),
             Property::always(ENDS, |lane: &Self, world: &World| {
-                lane.flaw != Flaw::None || world.blocks.len() < BLOCKS_MAX || world.ends_well(lane.flaw)
+                matches!(lane.flaw, Flaw::GivesUpBeforeFinality | Flaw::ForgetsVersions)
+                    || world.blocks.len() < BLOCKS_MAX
+                    || world.ends_well(lane.flaw)
             }),
             Property::sometimes("both are included", |_, world: &World| {
                 (0..PAYMENTS).all(|payment| world.carried(payment) == 1)
@@ -354,16 +360,21 @@ fn nonces_keep_their_promises() {
 
 #[test]
 fn a_nonce_given_up_before_finality_pays_twice() {
-    refute(Flaw::GivesUpBeforeFinality);
+    refute(Flaw::GivesUpBeforeFinality, ONCE);
 }
 
 #[test]
 fn a_version_that_is_forgotten_pays_twice() {
-    refute(Flaw::ForgetsVersions);
+    refute(Flaw::ForgetsVersions, ONCE);
 }
 
-fn refute(flaw: Flaw) {
-    let enough = HasDiscoveries::AnyOf([ONCE].into());
+#[test]
+fn a_transaction_at_the_cap_that_every_node_forgot_waits_for_ever_unless_it_is_offered_again() {
+    refute(Flaw::SilentAtTheCap, ENDS);
+}
+
+fn refute(flaw: Flaw, promise: &'static str) {
+    let enough = HasDiscoveries::AnyOf([promise].into());
     let checked = Lane { flaw }.checker().finish_when(enough).spawn_bfs().join();
-    assert!(checked.discovery(ONCE).is_some(), "{flaw:?} was not found out");
+    assert!(checked.discovery(promise).is_some(), "{flaw:?} was not found out");
 }

@@ -6,7 +6,7 @@ use flowbridge_chain::{Chain as _, HttpChain, call};
 use flowbridge_embedded::shim::{Shim, Zks};
 use std::time::Duration;
 
-/// More logs than the fullest block has, in which ten wallets are registered: a block is not halved.
+/// More logs than the fullest block has, in which ten wallets are registered.
 const LOGS_MAX: usize = 12;
 const ZKS: Zks = Zks {
     batch_blocks: 5,
@@ -17,8 +17,8 @@ const ZKS: Zks = Zks {
     logs_max: LOGS_MAX,
 };
 
-async fn before(node: &Node) -> (Shim, HttpChain) {
-    let shim = Shim::start(&node.anvil.rpc_url(), Some(ZKS)).await.unwrap();
+async fn before(node: &Node, logs_max: usize) -> (Shim, HttpChain) {
+    let shim = Shim::start(&node.anvil.rpc_url(), Some(Zks { logs_max, ..ZKS })).await.unwrap();
     let chain = HttpChain::connect(&shim.url(), 31337, Duration::from_secs(10)).await.unwrap();
     (shim, chain)
 }
@@ -28,7 +28,7 @@ async fn finality_comes_by_batches_and_a_block_can_say_which_is_its_own() {
     let node = Node::start().await;
     node.anvil.freeze();
     node.anvil.mine(40).unwrap();
-    let (_shim, chain) = before(&node).await;
+    let (_shim, chain) = before(&node, LOGS_MAX).await;
     assert!(chain.has_l1_batches().await.unwrap());
     assert!(!node.chain.has_l1_batches().await.unwrap(), "Anvil alone has none");
     let head = Head::read(&chain).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_query_with_too_many_results_is_halved_and_nothing_is_missed() {
     node.anvil.mine(100).unwrap();
     let mut direct = Notebook::at_the_deployment(&node);
     direct.catch_up(&node).await.unwrap();
-    let (shim, chain) = before(&node).await;
+    let (shim, chain) = before(&node, LOGS_MAX).await;
     node.chain = chain;
     let mut notebook = Notebook::at_the_deployment(&node);
     notebook.catch_up(&node).await.unwrap();
@@ -66,9 +66,31 @@ async fn a_query_with_too_many_results_is_halved_and_nothing_is_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_block_with_more_logs_than_a_query_may_have_is_read_from_its_receipts() {
+    let mut node = Node::start().await;
+    let batch = [node.leaf(0, 2).await, node.leaf(1, 3).await];
+    let initiate = call::initiate_batch(&batch, node.in_an_hour().await);
+    node.send(Who::Initiator, node.contracts.router, &initiate).await.unwrap();
+    node.anvil.freeze();
+    node.anvil.mine(100).unwrap();
+    let mut direct = Notebook::at_the_deployment(&node);
+    direct.catch_up(&node).await.unwrap();
+    let (shim, chain) = before(&node, 1).await;
+    node.chain = chain;
+    // Deep below the head, where logs are asked for by ranges, and near it, by the hash of each block.
+    for depth in [8, 1_000] {
+        let mut notebook = Notebook::at_the_deployment(&node);
+        notebook.settings.reorg_depth_blocks_max = depth;
+        notebook.catch_up(&node).await.unwrap();
+        assert_eq!(notebook.announced, direct.announced);
+    }
+    assert!(shim.too_many_results() > 0, "the limit was met");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn gas_for_pubdata_is_in_the_estimate() {
     let node = Node::start().await;
-    let (_shim, chain) = before(&node).await;
+    let (_shim, chain) = before(&node, LOGS_MAX).await;
     let initiate = call::initiate_batch(&[node.leaf(0, 2).await], node.in_an_hour().await);
     let from = crate::node::key(Who::Initiator).address();
     let plain = node.chain.estimate(&from, Some(&node.contracts.router), &initiate).await.unwrap();

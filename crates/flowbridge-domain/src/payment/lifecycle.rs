@@ -100,6 +100,8 @@ fn after_fact(before: &Payment, legs: &Legs, event: Event, now: Timestamp) -> Di
             // The chain decides races.
             Event::Chain(ChainLog::Settled) => Direction::Forward,
             Event::Chain(ChainLog::Initiated) => Direction::Cancel(reason),
+            // Open again, whoever had closed it.
+            Event::ChainRemoved(ChainLog::Cancelled | ChainLog::Reclaimed) => Direction::Cancel(reason),
             // A release is only asked for once the chain is done with the payment.
             Event::Released => Direction::WindDown(reason),
             Event::Chain(_)
@@ -123,7 +125,8 @@ fn after_fact(before: &Payment, legs: &Legs, event: Event, now: Timestamp) -> Di
                 }
             }
         },
-        // A reorganisation below a completed payment is sent again by itself; only its loss is for a person.
+        // A reorganisation below a completed payment is sent again by itself; only its loss is for a person: here if it is seen
+        // at once, else a timer tells.
         State::Completed => match event {
             Event::Chain(
                 ChainLog::Cancelled
@@ -248,6 +251,15 @@ fn on_request(
         ) => Ok(Direction::Cancel(EndReason::Expired)),
         (Event::CancelRequested { .. } | Event::SettleWindowClosing, State::Cancelling(_)) => {
             Err(Rejected::Repeat)
+        }
+        // A reorganisation took the settlement back, and the chain has closed the window in which it could come again.
+        (Event::InitiateWindowClosed, State::Completed) if waits_for_chain => {
+            Ok(Direction::Stay(FUNDS_MOVED))
+        }
+        (Event::SettleWindowClosing, State::Completed)
+            if legs.chain == ChainLeg::Open && now >= terms.expires_at =>
+        {
+            Ok(Direction::Stay(FUNDS_MOVED))
         }
         (Event::InitiateWindowClosed, State::Accepted) if waits_for_chain => {
             Ok(Direction::WindDown(EndReason::NotInitiated))

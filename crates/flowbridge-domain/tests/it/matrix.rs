@@ -140,6 +140,15 @@ fn states() -> [(&'static str, Vec<Position>); 8] {
                     "settlement reorganised away",
                     held_at_bank().after([SETTLED, Event::Captured, removed(ChainLog::Settled)]),
                 ),
+                at(
+                    "settlement and initiation reorganised away",
+                    held_at_bank().after([
+                        SETTLED,
+                        Event::Captured,
+                        removed(ChainLog::Settled),
+                        removed(ChainLog::Initiated),
+                    ]),
+                ),
             ],
         ),
         (

@@ -456,6 +456,26 @@ fn a_completed_payment_that_the_chain_will_not_take_again_is_for_a_person() {
 }
 
 #[test]
+fn a_completed_payment_that_the_chain_does_not_settle_again_in_time_is_for_a_person() {
+    let undone = || held_at_bank().after([SETTLED, Event::Captured, removed(ChainLog::Settled)]);
+    undone()
+        .at(SETTLE_BEFORE)
+        .rejects(Event::SettleWindowClosing, Rejected::TooLate)
+        .at(EXPIRES_AT)
+        .after([Event::SettleWindowClosing])
+        .stands_at(FUNDS_MOVED);
+    undone().after([removed(ChainLog::Initiated), Event::InitiateWindowClosed]).stands_at(FUNDS_MOVED);
+    undone().after([SETTLED]).at(EXPIRES_AT).rejects(Event::SettleWindowClosing, Rejected::TooLate);
+}
+
+#[test]
+fn a_cancellation_that_a_reorganisation_took_back_is_asked_for_again() {
+    let reopened = held_at_bank().after([REVOKED, CANCELLED, removed(ChainLog::Cancelled)]);
+    assert_eq!(reopened.asked.last(), Some(&Effect::CancelOnChain), "whoever had cancelled");
+    reopened.after([CANCELLED, Event::Released]).stands_at(State::Failed(EndReason::Revoked));
+}
+
+#[test]
 fn a_capture_declined_before_the_resettlement_is_a_loss_of_the_second_round() {
     let story = held_at_bank()
         .after([SETTLED, removed(ChainLog::Settled), CAPTURE_DECLINED])

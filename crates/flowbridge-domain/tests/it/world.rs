@@ -258,7 +258,7 @@ impl World {
         if self.watched < self.logs.len() {
             due.push(Action::Watch);
         }
-        if self.settle_timer_is_due() && self.hears(setting, Event::SettleWindowClosing) {
+        if self.settle_timer_is_due(setting) && self.hears(setting, Event::SettleWindowClosing) {
             due.push(Action::SettleTimer);
         }
         if self.initiate_timer_is_due(setting) && self.hears(setting, Event::InitiateWindowClosed) {
@@ -331,16 +331,10 @@ impl World {
         if left.reviews > 0 && matches!(self.progress.state, State::UnderReview(_)) {
             may.extend([Decision::Resume, Decision::Cancel].map(Action::Review));
         }
-        if self.deadlines_passed < 3 && !self.has_to_send_again(setting) {
+        if self.deadlines_passed < 3 {
             may.push(Action::TimePasses);
         }
         may
-    }
-
-    /// What a reorganisation took from a completed payment is initiated again before its window closes: that is the transaction
-    /// manager's to keep, as the payment rests. (Where it fails, the receivable stays, and the proof at a cut finds it.)
-    fn has_to_send_again(&self, setting: &Setting) -> bool {
-        self.progress.state == State::Completed && self.minable(setting).contains(&ChainLog::Initiated)
     }
 
     /// A timer rings on; only its first ring is news.
@@ -349,24 +343,33 @@ impl World {
         step(&payment, event, self.now()).is_ok()
     }
 
-    fn settle_timer_is_due(&self) -> bool {
-        self.deadlines_passed >= 2
-            && matches!(
-                self.progress.state,
-                State::Accepted
-                    | State::Initiated
-                    | State::Held
-                    | State::UnderReview(ReviewReason::CreditorBlocked)
-            )
+    fn settle_timer_is_due(&self, setting: &Setting) -> bool {
+        match self.progress.state {
+            State::Accepted
+            | State::Initiated
+            | State::Held
+            | State::UnderReview(ReviewReason::CreditorBlocked) => self.deadlines_passed >= 2,
+            // What a reorganisation took back can be settled until it expires.
+            State::Completed => {
+                self.deadlines_passed >= 3
+                    && self.progress.legs.chain == ChainLeg::Open
+                    && self.log_is_read(setting)
+            }
+            State::Settled | State::Cancelling(_) | State::Failed(_) | State::UnderReview(_) => false,
+        }
+    }
+
+    fn initiate_timer_is_due(&self, setting: &Setting) -> bool {
+        self.deadlines_passed >= 1
+            && self.progress.legs.chain == ChainLeg::Unused
+            && matches!(self.progress.state, State::Accepted | State::Cancelling(_) | State::Completed)
+            && self.log_is_read(setting)
     }
 
     /// "A finalized block's time has reached the deadline" is only known of blocks whose logs have been taken in.
-    fn initiate_timer_is_due(&self, setting: &Setting) -> bool {
-        let log_is_read = self.topics[&Topic::Chain].is_empty() && self.watched == self.logs.len();
-        self.deadlines_passed >= 1
-            && self.progress.legs.chain == ChainLeg::Unused
-            && matches!(self.progress.state, State::Accepted | State::Cancelling(_))
-            && (log_is_read || setting.flaw == Flaw::TimerAheadOfTheLog)
+    fn log_is_read(&self, setting: &Setting) -> bool {
+        let is_read = self.topics[&Topic::Chain].is_empty() && self.watched == self.logs.len();
+        is_read || setting.flaw == Flaw::TimerAheadOfTheLog
     }
 
     /// What the contract would do now with what has been sent to it.

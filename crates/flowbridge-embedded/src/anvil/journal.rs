@@ -11,7 +11,9 @@
 //! age of the chain. Of blocks before the checkpoint, those that are old and empty are dropped.
 //!
 //! What is not in a block cannot be replayed: after `anvil_setBalance` and the like the replayed hashes differ, which is
-//! noticed and logged. Reorganisations made by `anvil_reorg` are followed by a checkpoint at once, for the same reason.
+//! noticed and logged. The blocks that `anvil_reorg` makes are no others' either, so a reorganisation asked of the supervisor ends
+//! with a checkpoint. One that somebody asks the node for is seen by the hashes it changes, but not where it only replaced
+//! blocks that had not been written down yet: after a crash the chain then differs from there on.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -224,6 +226,11 @@ impl Journal {
         self.tail_bytes += lines.len();
         self.tail.append(&mut hashes);
         Ok(())
+    }
+
+    /// The chain was changed by something that no journal can repeat.
+    pub(crate) fn start_over(&mut self, rpc: &Rpc) -> Result<()> {
+        self.checkpoint(rpc)
     }
 
     /// Puts the node's whole state in place of the journal so far. A crash between the two renames leaves entries that

@@ -30,6 +30,7 @@ pub(crate) struct Miner {
 #[derive(Debug)]
 enum Order {
     Mine(u32, mpsc::Sender<Result<()>>),
+    Reorganise(u32, mpsc::Sender<Result<()>>),
     End,
 }
 
@@ -67,9 +68,17 @@ impl Miner {
     }
 
     pub(crate) fn mine(&self, count: u32) -> Result<()> {
+        self.order(|answer| Order::Mine(count, answer))
+    }
+
+    pub(crate) fn reorganise(&self, depth: u32) -> Result<()> {
+        self.order(|answer| Order::Reorganise(depth, answer))
+    }
+
+    fn order(&self, order: impl FnOnce(mpsc::Sender<Result<()>>) -> Order) -> Result<()> {
         let (answer, outcome) = mpsc::channel();
         // When the thread has ended, the order is dropped together with the sender of its answer.
-        let _ = self.orders.send(Order::Mine(count, answer));
+        let _ = self.orders.send(order(answer));
         outcome.recv().map_err(|_| anyhow!("the chain node has stopped"))?
     }
 }
@@ -103,6 +112,10 @@ impl Mining {
                     let outcome = (0..count).try_for_each(|_| self.mine()).and_then(|()| self.follow());
                     // The asker may have given up waiting.
                     let _ = answer.send(outcome);
+                    continue;
+                }
+                Ok(Order::Reorganise(depth, answer)) => {
+                    let _ = answer.send(self.reorganise(depth));
                     continue;
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -144,6 +157,12 @@ impl Mining {
         self.rpc.call::<Value>("evm_mine", json!([]))?;
         self.last = Instant::now();
         Ok(())
+    }
+
+    /// Nothing is mined or written down in between, so the journal begins with what the reorganisation left.
+    fn reorganise(&mut self, depth: u32) -> Result<()> {
+        self.rpc.call::<Value>("anvil_reorg", json!([depth, []]))?;
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.start_over(&self.rpc))
     }
 
     fn pending(&self) -> Result<u64> {

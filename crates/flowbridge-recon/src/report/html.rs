@@ -22,6 +22,7 @@ pub(super) fn page(report: &Report<'_>, extras: &Extras<'_>) -> String {
     let accounts = report.accounts();
     let mut page = String::from(HEAD);
     opening(&mut page, report, &accounts);
+    balance(&mut page, extras);
     proof(&mut page, &accounts);
     lines(&mut page, report, &accounts, extras);
     breaks(&mut page, report);
@@ -77,6 +78,39 @@ fn opening(page: &mut String, report: &Report<'_>, accounts: &[AccountFigures]) 
         let _ = write!(page, "<div class=tile><b>{value}</b><span>{name}</span><i>{note}</i></div>");
     }
     page.push_str("</div>");
+}
+
+fn balance(page: &mut String, extras: &Extras<'_>) {
+    if extras.balance.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<section><h2>Our reserve and the bank’s balance</h2><p class=m>The closing balance must be exactly: our reserve, minus \
+         what the bank books later, plus lines without an entry, minus entries without a line, plus what matched lines differ \
+         by.</p><div class=wide><table class=proof><tr><th>account<th>closing balance<th>reserve<th>booked later<th>lines \
+         alone<th>entries alone<th>matched<th>unexplained</tr>",
+    );
+    for line in extras.balance {
+        let currency = &line.currency;
+        let of = |amount: i64| units(amount.into(), currency);
+        let _ = write!(
+            page,
+            "<tr><td>{} <span class=m>{currency}</span><td><b>{}</b><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            escape(&line.account),
+            line.statement.map_or_else(|| "not told".to_owned(), of),
+            of(line.ledger),
+            of(line.in_transit),
+            of(line.at_bank_only),
+            of(line.in_ledger_only),
+            of(line.differences),
+            match (line.statement, line.unexplained) {
+                (None, _) => "<span class=m>no balance to compare with</span>".to_owned(),
+                (Some(_), 0) => "<span class=ok>✓ nothing</span>".to_owned(),
+                (Some(_), amount) => format!("<span class=off>✗ {}</span>", of(amount)),
+            },
+        );
+    }
+    page.push_str("</table></div></section>");
 }
 
 fn proof(page: &mut String, accounts: &[AccountFigures]) {

@@ -88,6 +88,35 @@ pub struct Extras<'a> {
     pub history: &'a [RunSummary],
     /// Sentences that explain matches in other words, by the position of the match.
     pub sentences: BTreeMap<usize, String>,
+    /// Our reserve against the bank's closing balance, where both are known.
+    pub balance: &'a [Balance],
+    /// The figures of the run, as other programs read them.
+    pub summary: Option<&'a serde_json::Value>,
+}
+
+/// Our reserve on an account against what the bank says is on it, in minor units: `statement` = `ledger` − `in_transit` +
+/// `at_bank_only` − `in_ledger_only` + `differences` + `unexplained`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Balance {
+    /// The account.
+    pub account: String,
+    /// Its currency.
+    pub currency: String,
+    /// The closing balance of the newest statement; none where it tells none.
+    pub statement: Option<i64>,
+    /// Our reserve.
+    pub ledger: i64,
+    /// Entries that the bank books later.
+    pub in_transit: i64,
+    /// Lines without an entry.
+    pub at_bank_only: i64,
+    /// Entries without a line.
+    pub in_ledger_only: i64,
+    /// What matched lines have more than their entries, and no entry has put right yet.
+    pub differences: i64,
+    /// What nothing explains. Zero where it cannot be told: without a closing balance, with a statement missing, or when a
+    /// run has not looked at everything.
+    pub unexplained: i64,
 }
 
 /// One account, as the report proves it: what the bank has more than the ledger is the sum of three things, to the unit.
@@ -170,9 +199,9 @@ impl Report<'_> {
         self.json_with(&Extras::default())
     }
 
-    /// The report as JSON, with what is unusual.
+    /// The report as JSON, with what is unusual and the figures of the run.
     pub fn json_with(&self, extras: &Extras<'_>) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(&serde_json::json!({
+        let mut json = serde_json::json!({
             "schema_version": SCHEMA_VERSION,
             "manifest": self.manifest,
             "manifest_sha256": self.manifest.sha256(),
@@ -181,7 +210,11 @@ impl Report<'_> {
             "matches": self.matches(),
             "breaks": self.breaks(),
             "anomalies": extras.anomalies,
-        }))
+        });
+        if let (Some(object), Some(summary)) = (json.as_object_mut(), extras.summary) {
+            object.insert("summary".to_owned(), summary.clone());
+        }
+        serde_json::to_string_pretty(&json)
     }
 
     /// Matches as CSV.
@@ -238,7 +271,12 @@ impl Report<'_> {
 
     /// The figures and the largest breaks on paper.
     pub fn pdf(&self) -> Vec<u8> {
-        pdf::document(self)
+        self.pdf_with(&Extras::default())
+    }
+
+    /// The same, with our reserve against the bank's balance.
+    pub fn pdf_with(&self, extras: &Extras<'_>) -> Vec<u8> {
+        pdf::document(self, extras)
     }
 
     /// Each account with its proof, in the order of account and currency.

@@ -4,7 +4,7 @@
 //! that these lack are shown without their accents or as a question mark, and names are left to the other forms. No time of
 //! day goes in: the same run gives the same bytes. Every page carries the manifest's hash.
 
-use super::{AccountFigures, Report, units};
+use super::{AccountFigures, Extras, Report, units};
 use crate::break_kind::BreakKind;
 use crate::text;
 use pdf_writer::{Content, Finish as _, Name, Pdf, Rect, Ref, Str, TextStr};
@@ -17,14 +17,14 @@ const LARGEST_MAX: usize = 60;
 const PLAIN: Name<'static> = Name(b"F1");
 const BOLD: Name<'static> = Name(b"F2");
 
-pub(super) fn document(report: &Report<'_>) -> Vec<u8> {
+pub(super) fn document(report: &Report<'_>, extras: &Extras<'_>) -> Vec<u8> {
     let mut paper = Paper { pages: Vec::new(), content: Content::new(), y: 0.0 };
     paper.new_page();
-    write(report, &mut paper);
+    write(report, extras, &mut paper);
     paper.finish(&report.manifest.sha256(), &report.manifest.as_of.to_string())
 }
 
-fn write(report: &Report<'_>, paper: &mut Paper) {
+fn write(report: &Report<'_>, extras: &Extras<'_>, paper: &mut Paper) {
     let accounts = report.accounts();
     let sum = |of: fn(&AccountFigures) -> usize| accounts.iter().map(of).sum::<usize>();
     let (lines, auto) = (sum(|account| account.lines), sum(|account| account.lines_auto));
@@ -45,6 +45,7 @@ fn write(report: &Report<'_>, paper: &mut Paper) {
         ),
     );
     paper.down(26.0);
+    balance(extras, paper);
     paper.heading("Proof of balance");
     paper.row(
         true,
@@ -74,6 +75,43 @@ fn write(report: &Report<'_>, paper: &mut Paper) {
     paper.down(14.0);
     breaks(report, paper);
     largest(report, paper);
+}
+
+fn balance(extras: &Extras<'_>, paper: &mut Paper) {
+    if extras.balance.is_empty() {
+        return;
+    }
+    paper.heading("Our reserve and the bank's balance");
+    paper.row(
+        true,
+        &[("account", 0.0)],
+        &[("closing balance", 270.0), ("reserve", 360.0), ("in between", 440.0), ("unexplained", 499.0)],
+    );
+    for line in extras.balance {
+        let code = &line.currency;
+        let between = i128::from(line.at_bank_only) + i128::from(line.differences)
+            - i128::from(line.in_transit)
+            - i128::from(line.in_ledger_only);
+        let unexplained = match (line.statement, line.unexplained) {
+            (None, _) => "not told".to_owned(),
+            (Some(_), 0) => "nothing".to_owned(),
+            (Some(_), amount) => units(amount.into(), code),
+        };
+        paper.row(
+            false,
+            &[(&format!("{} {code}", line.account), 0.0)],
+            &[
+                (
+                    &line.statement.map_or_else(|| "not told".to_owned(), |told| units(told.into(), code)),
+                    270.0,
+                ),
+                (&units(line.ledger.into(), code), 360.0),
+                (&units(between, code), 440.0),
+                (&unexplained, 499.0),
+            ],
+        );
+    }
+    paper.down(14.0);
 }
 
 fn breaks(report: &Report<'_>, paper: &mut Paper) {

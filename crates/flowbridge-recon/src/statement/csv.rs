@@ -32,9 +32,27 @@ pub struct CsvMapping {
     #[serde(default)]
     pub currency: String,
     /// Meaning to column: `booked_on`, `value_on`, `amount` or `credit` and `debit`, `account`, `currency`,
-    /// `reference`, `batch`, `counterparty`, `counterparty_iban`, `text`, `code`.
+    /// `reference`, `bank_reference`, `batch`, `counterparty`, `counterparty_iban`, `text`, `code`.
     pub columns: BTreeMap<String, String>,
 }
+
+/// What a column can mean.
+const MEANINGS: [&str; 14] = [
+    "account",
+    "amount",
+    "bank_reference",
+    "batch",
+    "booked_on",
+    "code",
+    "counterparty",
+    "counterparty_iban",
+    "credit",
+    "currency",
+    "debit",
+    "reference",
+    "text",
+    "value_on",
+];
 
 fn comma() -> char {
     ','
@@ -50,6 +68,12 @@ fn year_first() -> String {
 
 pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, ReadStatementError> {
     let refuse = |line: usize, problem: String| ReadStatementError::Malformed { line, problem };
+    if let Some(unknown) = mapping.columns.keys().find(|meaning| !MEANINGS.contains(&meaning.as_str())) {
+        return Err(refuse(
+            0,
+            format!("the mapping has {unknown:?}; a column can mean {}", MEANINGS.join(", ")),
+        ));
+    }
     let text = super::decode(file);
     let delimiter =
         u8::try_from(mapping.delimiter).map_err(|_| refuse(0, "the delimiter must be one byte".into()))?;
@@ -106,6 +130,7 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
             booked_on: Some(booked_on),
             value_on: day("value_on"),
             reference: tidy(field("reference")),
+            bank_reference: tidy(field("bank_reference")),
             batch: tidy(field("batch")),
             counterparty: tidy(field("counterparty")),
             counterparty_iban: tidy(field("counterparty_iban")),

@@ -3,7 +3,7 @@
 use crate::shared;
 use flowbridge_recon::engine::{self, Outcome, Settings};
 use flowbridge_recon::generate::{self, Books, Recipe};
-use flowbridge_recon::report::{Manifest, Report};
+use flowbridge_recon::report::{Extras, Manifest, Report};
 use flowbridge_recon::{Model, statement};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -110,6 +110,11 @@ fn the_json_is_what_its_schema_says() {
     with_report(&books(), |report, _| {
         let written: Value = serde_json::from_str(&report.json().unwrap()).unwrap();
         check(&schema, &written, "report");
+        let summary = serde_json::json!({ "scope": "alpha" });
+        let extras = Extras { summary: Some(&summary), ..Extras::default() };
+        let told: Value = serde_json::from_str(&report.json_with(&extras).unwrap()).unwrap();
+        check(&schema, &told, "report of the running system");
+        assert_eq!(told["summary"], summary);
         let mut wrong = written.clone();
         wrong["accounts"][0]["surprise"] = Value::from(1);
         assert!(
@@ -148,6 +153,7 @@ fn check(schema: &Value, value: &Value, place: &str) {
         let known = schema["properties"].get(name);
         match (known, schema["additionalProperties"].is_object()) {
             (Some(known), _) => check(known, field, &format!("{place}.{name}")),
+            (None, false) if schema["additionalProperties"].is_null() => {}
             (None, true) => check(&schema["additionalProperties"], field, &format!("{place}.{name}")),
             (None, false) => panic!("{place}.{name} is not in the schema"),
         }

@@ -15,11 +15,11 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
-    DUE_ON_CHAIN = "select count(*) as due, min(state_since) as oldest from (
+    DUE_ON_CHAIN = concat!("select count(*) as due, min(state_since) as oldest from (
             select state_since from effect
                 where is_waiting and lane = 'chain' and bank_code is null and kind = any($1) and state = 'ready'
-                    and next_attempt_at <= $2
-                order by next_attempt_at limit $3) first";
+                    and next_attempt_at <= $2 and ", is_possible!(), "
+                order by next_attempt_at limit $3) first");
 
     // Initiations that are due, with their leaves' content. Locked against a client's cancellation.
     CLAIM_INITIATIONS = "select effect.payment_id, payment.number, payment.currency, payment.funding, payment.payout,
@@ -44,17 +44,22 @@ statements! {
         update effect set state = 'revoked', outcome = 'too_late', state_since = $2
             from late where effect.payment_id = late.id and effect.kind = 'initiate' and effect.state = 'ready'";
 
+    // And what is claimed and late all the same: of a payment that has ended or that a person has, or whose initiation a
+    // reorganisation took back. It would be sent with others, and none of them would be in time.
+    REVOKE_CLAIMED = "update effect set state = 'revoked', outcome = 'too_late', state_since = $2
+        where payment_id = any($1) and kind = 'initiate' and state = 'ready'";
+
     // Everything else acts on a leaf that is already on chain; a payment whose leaf is not there yet is not due.
-    CLAIM_ON_LEAVES = "select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, chain_leaf.root,
+    CLAIM_ON_LEAVES = concat!("select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, chain_leaf.root,
             chain_leaf.place, chain_tx.currency
         from effect
             join chain_leaf on chain_leaf.payment_id = effect.payment_id
             join chain_batch on chain_batch.root = chain_leaf.root
             join chain_tx on chain_tx.id = chain_batch.chain_tx
         where effect.is_waiting and effect.lane = 'chain' and effect.bank_code is null and effect.kind = any($1)
-            and effect.state = 'ready' and effect.next_attempt_at <= $2
+            and effect.state = 'ready' and effect.next_attempt_at <= $2 and ", is_possible!(), "
         order by effect.next_attempt_at limit $3
-        for update of effect skip locked";
+        for update of effect skip locked");
 
     MARK_SENT = "update effect set state = 'sent', attempts = attempts + 1, sent_at = $3, state_since = $3
         from unnest($1::uuid[], $2::text[]) as item (payment_id, kind)
@@ -90,6 +95,16 @@ statements! {
     READ_LEAVES = "select payment_id, number, root, debtor, creditor, amount, fee, expires_at, terms from chain_leaf
         where root = any($1) order by root, place";
 }
+
+/// A burn or a release acts on what is settled: one that a reorganisation has brought before its settlement waits for it. The payment
+/// is looked at for no other effect, and for these by its key.
+macro_rules! is_possible {
+    () => {
+        "(effect.kind not in ('burn', 'release_redemption')
+            or (select payment.chain_leg from payment where payment.id = effect.payment_id) = 'settled')"
+    };
+}
+use is_possible;
 
 /// What is due of some effects, before a transaction is begun for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +173,8 @@ pub async fn claim_initiations(
     tx.execute(REVOKE_LATE, &[&At(now.plus(margin)), &At(now)]).await?;
     let codes: Vec<&str> = currencies.iter().map(Currency::code).collect();
     let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit, &codes]).await?;
-    rows.iter()
+    let claimed: Vec<DueInitiation> = rows
+        .iter()
         .map(|row| {
             let payment_id = PaymentId::from_uuid(row.try_get("payment_id")?);
             let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of payment {payment_id}"));
@@ -182,7 +198,14 @@ pub async fn claim_initiations(
                 waiting_since: row.try_get::<_, At>("state_since")?.0,
             })
         })
-        .collect()
+        .collect::<Result<_, StoreError>>()?;
+    let (late, due): (Vec<DueInitiation>, Vec<DueInitiation>) =
+        claimed.into_iter().partition(|claimed| claimed.initiate_before <= now.plus(margin));
+    if !late.is_empty() {
+        let ids: Vec<Uuid> = late.iter().map(|late| late.payment_id.as_uuid()).collect();
+        tx.execute(REVOKE_CLAIMED, &[&ids, &At(now)]).await?;
+    }
+    Ok(due)
 }
 
 /// An effect on a payment whose leaf is on chain.

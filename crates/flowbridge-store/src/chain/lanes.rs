@@ -18,10 +18,15 @@ statements! {
         where lane = $1 and (owner = $2 or lease_until <= $3)
         returning epoch, next_nonce, sender";
 
-    // Another key has other nonces: the old one's have to have come to their end first.
+    // Another key has other nonces: what the old one has signed has to have come to its end first.
     REKEY_LANE = "update chain_lane set sender = $3, next_nonce = $4
         where lane = $1 and epoch = $2 and not exists (
-            select from chain_tx where chain_tx.lane = $1 and state in ('numbered', 'signed', 'broadcast', 'dropped', 'included'))";
+            select from chain_tx where chain_tx.lane = $1 and state in ('signed', 'broadcast', 'dropped', 'included'))";
+
+    // What has a nonce of the old key and no signature waits for one of the new key. A signature that comes late is under a lease
+    // that is over: nobody writes it down, so nobody sees it.
+    UNNUMBER_TXS = "update chain_tx set state = 'intended', nonce = null, sender = null, state_since = $2
+        where lane = $1 and state = 'numbered'";
 
     // A lane from before keys were written down: it keeps its nonce.
     NAME_SENDER = "update chain_lane set sender = $3 where lane = $1 and epoch = $2 and sender is null";
@@ -77,13 +82,14 @@ pub async fn lease_lane(
         .transpose()
 }
 
-/// Gives the lane to another key, whose next nonce is `chain_nonce`. False while transactions of the old key are under way: no
-/// nonce of theirs may be left behind.
+/// Gives the lane to another key, whose next nonce is `chain_nonce`, and to it what the old key never signed. False while
+/// transactions that the old key signed are under way: no nonce of theirs may be left behind.
 pub async fn rekey_lane(
     db: &Db,
     lease: &LaneLease,
     sender: &EvmAddress,
     chain_nonce: u64,
+    now: Timestamp,
 ) -> Result<bool, StoreError> {
     let (lane, key) = (lease.lane.as_str(), sender.as_bytes().to_vec());
     let tx = db.begin().await?;
@@ -91,6 +97,9 @@ pub async fn rekey_lane(
         None => tx.execute(NAME_SENDER, &[&lane, &lease.epoch, &key]).await?,
         Some(_) => tx.execute(REKEY_LANE, &[&lane, &lease.epoch, &key, &number(chain_nonce)?]).await?,
     };
+    if moved == 1 && lease.sender.is_some() {
+        tx.execute(UNNUMBER_TXS, &[&lane, &At(now)]).await?;
+    }
     tx.commit().await?;
     Ok(moved == 1)
 }

@@ -2,11 +2,11 @@
 //! resolved, wallets' balances, entries for transfers past us, the contracts' totals.
 
 use super::watch::Head;
-use super::{address, hash, hex, number, unsigned};
+use super::{address, hash, hex, number, units_per_minor_unit, unsigned};
 use crate::db::{StoreError, Tx};
 use crate::event_data::EventData;
 use crate::event_log::{self, NewEvent, topic};
-use crate::sql::{At, columns, statements};
+use crate::sql::{At, Statement, columns, statements};
 use crate::{ledger, observation};
 use flowbridge_domain::id::{AccountId, PaymentId};
 use flowbridge_domain::ledger::{JournalEntry, LedgerAccount, Moment};
@@ -16,7 +16,7 @@ use flowbridge_domain::payment::{ChainLog, Effect, Event};
 use flowbridge_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -26,7 +26,14 @@ statements! {
 
     TRACES = "select id, traceparent from payment where id = any($1)";
 
-    WALLET_ACCOUNTS = "select id, wallet, currency from account where wallet = any($1)";
+    // Of these wallets those that an account stands for, with what they hold. The manager's stands for none, whoever names it.
+    READ_WALLETS = "select named.currency, named.wallet, coalesce(held.units, 0) as units, contract.token_decimals,
+            named.wallet = contract.house as is_house, account.id as account_id
+        from unnest($1::text[], $2::bytea[]) as named (currency, wallet)
+            join chain_contract contract on contract.currency = named.currency
+            left join chain_wallet held on held.currency = named.currency and held.wallet = named.wallet
+            left join account on account.wallet = named.wallet and account.currency = named.currency
+        where named.wallet <> contract.manager and (named.wallet = contract.house or account.id is not null)";
 
     // A log that is announced settles the effect that asked for it; one that is taken back opens it again.
     RESOLVE_EFFECTS = "update effect set state = new.state, outcome = new.outcome, reference = new.reference, state_since = $6
@@ -34,11 +41,31 @@ statements! {
         where effect.payment_id = new.payment_id and effect.kind = new.kind and effect.lane = 'chain'
             and effect.state <> 'revoked'";
 
+    // What is open again goes on with the transaction that carries it. Where none does (a stranger was faster, or the other outcome
+    // was), whoever still wants it asks for it: it is not for us to say that a payment which is held again is to be cancelled.
+    REFUSE_UNCARRIED = "update effect set state = 'refused', state_since = $3
+        from unnest($1::uuid[], $2::text[]) as opened (payment_id, kind)
+        where effect.payment_id = opened.payment_id and effect.kind = opened.kind and effect.lane = 'chain'
+            and effect.state = 'sent' and not exists (
+                select from chain_tx_item item join chain_tx on chain_tx.id = item.chain_tx
+                    where item.payment_id = effect.payment_id and chain_tx.purpose = effect.kind
+                        and chain_tx.state not in ('reverted', 'abandoned'))";
+
+    // A burn or a release that a reorganisation brought before its settlement has done nothing, and has to be sent once more.
+    SEND_SKIPPED_AGAIN = "update effect set state = 'ready', outcome = 'skipped', next_attempt_at = $2, state_since = $2
+        where payment_id = any($1) and kind in ('burn', 'release_redemption') and state = 'sent'";
+
     MOVE_WALLETS = "insert into chain_wallet (currency, wallet, units)
         select currency, wallet, sum(units)::bigint
             from unnest($1::text[], $2::bytea[], $3::bigint[]) as moved (currency, wallet, units)
             group by currency, wallet order by currency, wallet
         on conflict (currency, wallet) do update set units = chain_wallet.units + excluded.units";
+
+    MOVE_QUARANTINE = "insert into chain_quarantine (currency, wallet, units)
+        select currency, wallet, sum(units)::bigint
+            from unnest($1::text[], $2::bytea[], $3::bigint[]) as moved (currency, wallet, units)
+            group by currency, wallet order by currency, wallet
+        on conflict (currency, wallet) do update set units = chain_quarantine.units + excluded.units";
 
     SAVE_TOTALS = "insert into chain_totals (currency, sequence, minted, burned, escrowed, redemption, gaps)
         values ($1, $2, $3, $4, $5, $6, $7)
@@ -49,8 +76,6 @@ statements! {
 
     LAST_TOTALS = "select data from chain_log where currency = $1 and kind = 'totals' and block_number <= $2
         order by block_number desc, log_index desc limit 1";
-
-    CONTRACT_DECIMALS = "select currency, token_decimals from chain_contract";
 }
 
 /// A log of our contracts.
@@ -87,6 +112,22 @@ pub enum Said {
         units: u64,
         /// Outside our payments: to be posted as an entry of its own.
         outside: bool,
+    },
+    /// Tokens that a wallet cannot receive wait for it with the manager.
+    Quarantined {
+        /// Whose they are.
+        wallet: EvmAddress,
+        /// Token units.
+        units: u64,
+    },
+    /// What waited for a wallet is sent; the transfer follows.
+    QuarantineReleased {
+        /// Whose they were.
+        wallet: EvmAddress,
+        /// Who gets them.
+        to: EvmAddress,
+        /// Token units.
+        units: u64,
     },
     /// The manager's running totals, token units.
     Totals {
@@ -153,6 +194,9 @@ pub(super) async fn spread(
     let removed = back_to.is_some();
     let observations = observe(tx, logs, head, now).await?;
     resolve_effects(tx, logs, removed, now).await?;
+    if !removed {
+        send_skipped_again(tx, logs, now).await?;
+    }
     move_wallets(tx, logs, removed, now).await?;
     save_totals(tx, logs, back_to).await?;
     Ok(observations)
@@ -179,7 +223,11 @@ async fn observe(
         .iter()
         .filter_map(|log| match &log.said {
             Said::Payment(payment, _) => Some(payment.as_uuid()),
-            Said::Skipped(..) | Said::Transfer { .. } | Said::Totals { .. } => None,
+            Said::Skipped(..)
+            | Said::Transfer { .. }
+            | Said::Quarantined { .. }
+            | Said::QuarantineReleased { .. }
+            | Said::Totals { .. } => None,
         })
         .collect();
     if keys.is_empty() {
@@ -217,7 +265,11 @@ async fn resolve_effects(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestam
     for log in logs {
         let (payment, resolved): (_, &[(Effect, &str, &str)]) = match &log.said {
             Said::Payment(payment, chain_log) => (*payment, resolved_by(*chain_log)),
-            Said::Skipped(..) | Said::Transfer { .. } | Said::Totals { .. } => continue,
+            Said::Skipped(..)
+            | Said::Transfer { .. }
+            | Said::Quarantined { .. }
+            | Said::QuarantineReleased { .. }
+            | Said::Totals { .. } => continue,
         };
         for (effect, state, outcome) in resolved {
             let entry = if removed { ("sent", "removed") } else { (*state, *outcome) };
@@ -236,6 +288,31 @@ async fn resolve_effects(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestam
         reference.as_str()
     );
     tx.execute(RESOLVE_EFFECTS, &[&ids, &kinds, &states, &outcomes, &references, &At(now)]).await?;
+    if removed {
+        tx.execute(REFUSE_UNCARRIED, &[&ids, &kinds, &At(now)]).await?;
+    }
+    Ok(())
+}
+
+/// The status bits of a payment that is open.
+const OPEN: u8 = 1;
+
+async fn send_skipped_again(tx: &Tx, logs: &[SeenLog], now: Timestamp) -> Result<(), StoreError> {
+    let skipped: Vec<Uuid> = logs
+        .iter()
+        .filter_map(|log| match log.said {
+            Said::Skipped(payment, OPEN) => Some(payment.as_uuid()),
+            Said::Skipped(..)
+            | Said::Payment(..)
+            | Said::Transfer { .. }
+            | Said::Quarantined { .. }
+            | Said::QuarantineReleased { .. }
+            | Said::Totals { .. } => None,
+        })
+        .collect();
+    if !skipped.is_empty() {
+        tx.execute(SEND_SKIPPED_AGAIN, &[&skipped, &At(now)]).await?;
+    }
     Ok(())
 }
 
@@ -257,82 +334,183 @@ const fn resolved_by(log: ChainLog) -> &'static [(Effect, &'static str, &'static
 }
 
 async fn move_wallets(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<(), StoreError> {
-    let mut moves = Vec::new();
-    let mut outside = Vec::new();
+    let signed = |units: u64| number(units).map(|units| if removed { -units } else { units });
+    let (mut moved, mut quarantined) = (Vec::new(), Vec::new());
     for log in logs {
-        let Said::Transfer { from, to, units, outside: is_outside } = &log.said else { continue };
-        let units = number(*units)?;
-        let signed = if removed { -units } else { units };
-        moves.extend(from.map(|wallet| (log.currency, wallet, -signed)));
-        moves.extend(to.map(|wallet| (log.currency, wallet, signed)));
-        if *is_outside {
-            outside.push(log);
+        match log.said {
+            Said::Transfer { from, to, units, .. } => {
+                let units = signed(units)?;
+                moved.extend(from.map(|wallet| (log.currency, wallet, -units)));
+                moved.extend(to.map(|wallet| (log.currency, wallet, units)));
+            }
+            Said::Quarantined { wallet, units } => quarantined.push((log.currency, wallet, signed(units)?)),
+            Said::QuarantineReleased { wallet, units, .. } => {
+                quarantined.push((log.currency, wallet, -signed(units)?));
+            }
+            Said::Payment(..) | Said::Skipped(..) | Said::Totals { .. } => {}
         }
     }
-    if moves.is_empty() {
+    // First, while what the wallets held before these logs can be read.
+    post_outside(tx, logs, removed, now).await?;
+    add_units(tx, MOVE_WALLETS, &moved).await?;
+    add_units(tx, MOVE_QUARANTINE, &quarantined).await
+}
+
+async fn add_units(
+    tx: &Tx,
+    to: Statement,
+    changes: &[(Currency, EvmAddress, i64)],
+) -> Result<(), StoreError> {
+    if changes.is_empty() {
         return Ok(());
     }
-    let (currencies, wallets, units) = columns!(
-        moves,
-        |(currency, wallet, units)| currency.code().to_owned(),
-        wallet.as_bytes().to_vec(),
-        *units
-    );
-    tx.execute(MOVE_WALLETS, &[&currencies, &wallets, &units]).await?;
-    post_outside(tx, &outside, removed, now).await
+    let (currencies, wallets, units) =
+        columns!(changes, |(currency, wallet, units)| currency.code(), wallet.as_bytes().to_vec(), *units);
+    tx.execute(to, &[&currencies, &wallets, &units]).await?;
+    Ok(())
 }
 
 /// Tokens that moved outside our payments are entries of their own, so that each wallet's account equals the chain's.
-async fn post_outside(tx: &Tx, logs: &[&SeenLog], removed: bool, now: Timestamp) -> Result<(), StoreError> {
-    if logs.is_empty() {
+///
+/// Whoever holds tokens can move less than a minor unit of them. An account has the whole minor units of what its wallet holds,
+/// and suspense the rest. So what an entry says follows from what the wallets held before and after its log, and not from the
+/// log alone; taken back newest first, each log leaves the wallets as it found them, and its entry is undone to the unit.
+async fn post_outside(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<(), StoreError> {
+    let mut wallets = Wallets::read(tx, logs).await?;
+    if wallets.0.is_empty() {
         return Ok(());
     }
-    let decimals: HashMap<String, u8> = tx
-        .query(CONTRACT_DECIMALS, &[])
-        .await?
-        .iter()
-        .map(|row| {
-            let decimals = u8::try_from(row.try_get::<_, i16>("token_decimals")?).unwrap_or(0);
-            Ok((row.try_get("currency")?, decimals))
-        })
-        .collect::<Result<_, StoreError>>()?;
-    let wallets: Vec<Vec<u8>> = logs
-        .iter()
-        .flat_map(|log| match &log.said {
-            Said::Transfer { from, to, .. } => [*from, *to],
-            Said::Payment(..) | Said::Skipped(..) | Said::Totals { .. } => [None, None],
-        })
-        .flatten()
-        .map(|wallet| wallet.as_bytes().to_vec())
-        .collect();
-    let mut accounts: HashMap<(EvmAddress, String), AccountId> = HashMap::new();
-    for row in tx.query(WALLET_ACCOUNTS, &[&wallets]).await? {
-        let key = (address(&row, "wallet")?, row.try_get("currency")?);
-        accounts.insert(key, AccountId::from_uuid(row.try_get("id")?));
-    }
+    let moment = if removed { Moment::CustodyTransferRemoved } else { Moment::CustodyTransfer };
     let mut entries = Vec::new();
     for log in logs {
-        let Said::Transfer { from, to, units, .. } = &log.said else { continue };
-        let account = |wallet: &Option<EvmAddress>| {
-            wallet
-                .and_then(|wallet| accounts.get(&(wallet, log.currency.code().to_owned())))
-                .map_or(LedgerAccount::Suspense, |account| LedgerAccount::Wallet(*account))
-        };
-        let (debit, credit) = (account(from), account(to));
-        if debit == credit {
-            continue;
+        // Two at most, told apart by their round: what both wallets changed by, and the minor unit by which they did not change alike.
+        for (round, (debit, credit, minor_units)) in (0..).zip(wallets.follow(log, removed)) {
+            let amount = Money::new(minor_units, log.currency);
+            entries.push((source_of(log, now), JournalEntry { moment, round, debit, credit, amount }));
         }
-        let token_decimals = decimals.get(log.currency.code()).copied().unwrap_or(0);
-        let amount = Money::from_token_units(u128::from(*units), token_decimals, log.currency)
-            .map_err(|error| StoreError::Corrupt(format!("a transfer of {units} token units: {error}")))?;
-        if amount.is_zero() {
-            continue;
-        }
-        let entry = JournalEntry { moment: Moment::CustodyTransfer, round: 0, debit, credit, amount };
-        let entry = if removed { entry.corrected_by(Moment::CustodyTransferRemoved) } else { entry };
-        entries.push((source_of(log, now), entry));
     }
     ledger::post(tx, &entries, &[], now).await
+}
+
+/// The wallets between which something moved past our payments and that an account stands for, as each log leaves them.
+#[derive(Debug, Default)]
+struct Wallets(HashMap<(Currency, EvmAddress), Wallet>);
+
+/// A wallet, and the account that stands for it.
+#[derive(Debug)]
+struct Wallet {
+    account: LedgerAccount,
+    units: i128,
+    units_per_minor_unit: i128,
+}
+
+/// An account of a wallet, and the whole minor units that it changes by.
+type Change = Option<(LedgerAccount, i128)>;
+
+/// The account debited, the account credited, minor units.
+type Leg = (LedgerAccount, LedgerAccount, i128);
+
+impl Wallets {
+    async fn read(tx: &Tx, logs: &[SeenLog]) -> Result<Self, StoreError> {
+        let named: BTreeSet<(Currency, EvmAddress)> = logs
+            .iter()
+            .flat_map(|log| {
+                past_us(&log.said).into_iter().flatten().map(move |wallet| (log.currency, wallet))
+            })
+            .collect();
+        let mut wallets = Self::default();
+        if named.is_empty() {
+            return Ok(wallets);
+        }
+        let (currencies, addresses) =
+            columns!(named, |(currency, wallet)| currency.code(), wallet.as_bytes().to_vec());
+        for row in tx.query(READ_WALLETS, &[&currencies, &addresses]).await? {
+            let code: &str = row.try_get("currency")?;
+            let currency =
+                Currency::parse(code).map_err(|_| StoreError::Corrupt(format!("currency {code}")))?;
+            let (is_house, id): (bool, Option<Uuid>) = (row.try_get("is_house")?, row.try_get("account_id")?);
+            let account = match id {
+                Some(id) if !is_house => LedgerAccount::Wallet(AccountId::from_uuid(id)),
+                Some(_) | None => LedgerAccount::WalletHouse,
+            };
+            let wallet = Wallet {
+                account,
+                units: row.try_get::<_, i64>("units")?.into(),
+                units_per_minor_unit: units_per_minor_unit(currency, row.try_get("token_decimals")?)?,
+            };
+            wallets.0.insert((currency, address(&row, "wallet")?), wallet);
+        }
+        Ok(wallets)
+    }
+
+    /// Moves what a log moves, and says what the accounts have to follow.
+    fn follow(&mut self, log: &SeenLog, removed: bool) -> Vec<Leg> {
+        // Taken back, it goes the other way.
+        let directed = |from, to| if removed { (to, from) } else { (from, to) };
+        match log.said {
+            Said::Transfer { from, to, units, outside } => {
+                let (from, to) = directed(from, to);
+                let sent = self.change(log.currency, from, -i128::from(units));
+                let received = self.change(log.currency, to, units.into());
+                if outside { legs(sent, received) } else { Vec::new() }
+            }
+            // What waited for a wallet was in its account: whole minor units, as they came of payments. The transfer is a log of its own.
+            Said::QuarantineReleased { wallet, to, units } => {
+                let (from, to) = directed(Some(wallet), Some(to));
+                legs(self.whole(log.currency, from, units), self.whole(log.currency, to, units))
+            }
+            Said::Payment(..) | Said::Skipped(..) | Said::Quarantined { .. } | Said::Totals { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// Adds to what a wallet holds.
+    fn change(&mut self, currency: Currency, wallet: Option<EvmAddress>, units: i128) -> Change {
+        let wallet = self.0.get_mut(&(currency, wallet?))?;
+        let before = wallet.units.div_euclid(wallet.units_per_minor_unit);
+        wallet.units += units;
+        let after = wallet.units.div_euclid(wallet.units_per_minor_unit);
+        Some((wallet.account.clone(), (after - before).abs()))
+    }
+
+    fn whole(&self, currency: Currency, wallet: Option<EvmAddress>, units: u64) -> Change {
+        let wallet = self.0.get(&(currency, wallet?))?;
+        Some((wallet.account.clone(), i128::from(units).div_euclid(wallet.units_per_minor_unit)))
+    }
+}
+
+/// The wallets between which something moves past our payments.
+fn past_us(said: &Said) -> [Option<EvmAddress>; 2] {
+    match said {
+        Said::Transfer { from, to, outside: true, .. } => [*from, *to],
+        Said::QuarantineReleased { wallet, to, .. } => [Some(*wallet), Some(*to)],
+        Said::Transfer { outside: false, .. }
+        | Said::Payment(..)
+        | Said::Skipped(..)
+        | Said::Quarantined { .. }
+        | Said::Totals { .. } => [None, None],
+    }
+}
+
+/// Two wallets' changes differ by a minor unit where their fractions break one or make one up: that goes to suspense, or comes from
+/// it. So does all that has only one side of ours.
+fn legs(sent: Change, received: Change) -> Vec<Leg> {
+    let suspense = LedgerAccount::Suspense;
+    let legs = match (sent, received) {
+        (None, None) => vec![],
+        (Some((from, sent)), None) => vec![(from, suspense, sent)],
+        (None, Some((to, received))) => vec![(suspense, to, received)],
+        (Some((from, sent)), Some((to, received))) => {
+            let both = sent.min(received);
+            vec![
+                (from.clone(), to.clone(), both),
+                (from, suspense.clone(), sent - both),
+                (suspense, to, received - both),
+            ]
+        }
+    };
+    legs.into_iter().filter(|(debit, credit, amount)| *amount > 0 && debit != credit).collect()
 }
 
 /// The source of an entry that belongs to no payment: named after its log, and lying with the day's entries.
@@ -422,6 +600,14 @@ fn encode(said: &Said) -> (&'static str, Option<Uuid>, EventData) {
             let said = json!({ "from": text(from), "to": text(to), "units": units, "outside": outside });
             ("transfer", None, EventData::of(&said))
         }
+        Said::Quarantined { wallet, units } => {
+            let said = json!({ "wallet": wallet.to_string(), "units": units });
+            ("quarantined", None, EventData::of(&said))
+        }
+        Said::QuarantineReleased { wallet, to, units } => {
+            let said = json!({ "wallet": wallet.to_string(), "to": to.to_string(), "units": units });
+            ("quarantine_released", None, EventData::of(&said))
+        }
         Said::Totals { sequence, minted, burned, escrowed, redemption } => (
             "totals",
             None,
@@ -440,20 +626,24 @@ fn decode(kind: &str, payment: Option<Uuid>, data: &EventData) -> Option<Said> {
     }
     let data: Value = data.read()?;
     let unsigned = |name: &str| data.get(name).and_then(Value::as_u64);
+    let wallet = |name: &str| match data.get(name)?.as_str() {
+        Some(text) => EvmAddress::parse(text).ok().map(Some),
+        None => Some(None),
+    };
     Some(match kind {
         "skipped" => Said::Skipped(PaymentId::from_uuid(payment?), u8::try_from(unsigned("status")?).ok()?),
-        "transfer" => {
-            let wallet = |name: &str| match data.get(name)?.as_str() {
-                Some(text) => EvmAddress::parse(text).ok().map(Some),
-                None => Some(None),
-            };
-            Said::Transfer {
-                from: wallet("from")?,
-                to: wallet("to")?,
-                units: unsigned("units")?,
-                outside: data.get("outside")?.as_bool()?,
-            }
-        }
+        "transfer" => Said::Transfer {
+            from: wallet("from")?,
+            to: wallet("to")?,
+            units: unsigned("units")?,
+            outside: data.get("outside")?.as_bool()?,
+        },
+        "quarantined" => Said::Quarantined { wallet: wallet("wallet")??, units: unsigned("units")? },
+        "quarantine_released" => Said::QuarantineReleased {
+            wallet: wallet("wallet")??,
+            to: wallet("to")??,
+            units: unsigned("units")?,
+        },
         "totals" => Said::Totals {
             sequence: unsigned("sequence")?,
             minted: unsigned("minted")?,
@@ -480,4 +670,68 @@ pub(super) fn stored_logs(rows: &[Row]) -> Result<Vec<SeenLog>, StoreError> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CENT: i128 = 10_000;
+
+    fn wallet(byte: u8) -> EvmAddress {
+        EvmAddress::from_bytes([byte; 20])
+    }
+
+    fn transfer(from: u8, to: u8, units: u64, outside: bool) -> Said {
+        Said::Transfer { from: Some(wallet(from)), to: Some(wallet(to)), units, outside }
+    }
+
+    #[test]
+    fn an_account_has_the_whole_cents_of_its_wallet_and_logs_that_are_taken_back_leave_no_trace() {
+        let euro = Currency::parse("EUR").unwrap();
+        let [first, second] =
+            [1, 2].map(|byte| LedgerAccount::Wallet(AccountId::generate(Timestamp::EPOCH, [byte; 10])));
+        let ours = [(wallet(1), &first), (wallet(2), &second)];
+        let mut wallets = Wallets::default();
+        let mut books: BTreeMap<LedgerAccount, i128> = BTreeMap::new();
+        for (wallet, account) in ours {
+            let held = Wallet { account: account.clone(), units: 10 * CENT, units_per_minor_unit: CENT };
+            wallets.0.insert((euro, wallet), held);
+            books.insert(account.clone(), 10);
+        }
+        // Between the two and a stranger; one is a payment of two cents, which posts its own entry.
+        let said = [
+            transfer(1, 2, 1, true),
+            transfer(2, 1, 20_000, false),
+            transfer(2, 3, 9_999, true),
+            transfer(1, 1, 7, true),
+            transfer(3, 1, 5_001, true),
+            transfer(1, 2, 34_567, true),
+        ];
+        let announced = said.iter().map(|said| (said, false));
+        for (said, removed) in announced.chain(said.iter().rev().map(|said| (said, true))) {
+            let log = SeenLog {
+                block_number: 1,
+                block_hash: [1; 32],
+                tx_hash: [1; 32],
+                log_index: 0,
+                currency: euro,
+                said: said.clone(),
+            };
+            let mut legs = wallets.follow(&log, removed);
+            if matches!(said, Said::Transfer { outside: false, .. }) {
+                let (debit, credit) = if removed { (&first, &second) } else { (&second, &first) };
+                legs.push((debit.clone(), credit.clone(), 2));
+            }
+            for (debit, credit, amount) in legs {
+                *books.entry(debit).or_insert(0) -= amount;
+                *books.entry(credit).or_insert(0) += amount;
+            }
+            for (wallet, account) in ours {
+                let units = wallets.0[&(euro, wallet)].units;
+                assert_eq!(books[account], units.div_euclid(CENT), "{said:?}, removed: {removed}");
+            }
+        }
+        assert_eq!(books[&LedgerAccount::Suspense], 0);
+    }
 }

@@ -31,7 +31,7 @@ pub use watch::{
 
 use crate::db::{Db, StoreError};
 use crate::sql::statements;
-use flowbridge_domain::money::Currency;
+use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::EvmAddress;
 use tokio_postgres::Row;
 
@@ -167,6 +167,15 @@ pub async fn save_contracts(db: &Db, contracts: &Contracts) -> Result<(), StoreE
     )
     .await?;
     Ok(())
+}
+
+/// How many token units are one minor unit.
+pub(crate) fn units_per_minor_unit(currency: Currency, token_decimals: i16) -> Result<i128, StoreError> {
+    u8::try_from(token_decimals)
+        .ok()
+        .and_then(|decimals| Money::new(1, currency).to_token_units(decimals).ok())
+        .and_then(|units| i128::try_from(units).ok())
+        .ok_or_else(|| StoreError::Corrupt(format!("a token of {currency} with {token_decimals} decimals")))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -53,8 +53,20 @@ statements! {
     CONFIRM_TXS = "update chain_tx set state = 'confirmed', state_since = $3
         where lane = $1 and state = 'included' and included_number <= $2";
 
-    FINALIZE_TXS = "update chain_tx set state = 'finalized', state_since = $3
-        where lane = $1 and state in ('included', 'confirmed') and included_number <= $2";
+    // Where neither the chain nor the watcher goes back to any more, and the watcher has seen the very block.
+    FINALIZE_TXS = "update chain_tx set state = 'finalized', state_since = $4
+        from chain_block
+        where chain_tx.lane = $1 and chain_tx.state in ('included', 'confirmed') and chain_tx.included_number <= $2
+            and chain_tx.included_number <= (select block_number from chain_cursor) - $3
+            and chain_block.number = chain_tx.included_number and chain_block.hash = chain_tx.included_hash";
+
+    // What is left there is in a block that nobody remembers: the node is asked anew what became of it. Not of another key's, which
+    // nobody asks for in this lane any more.
+    DOUBT_TXS = "update chain_tx set state = 'signed', included_number = null, included_hash = null, state_since = $4,
+            signed_at = $4
+        where lane = $1 and state in ('included', 'confirmed') and included_number <= $2
+            and included_number <= (select block_number from chain_cursor) - $3
+            and sender = (select chain_lane.sender from chain_lane where chain_lane.lane = $1)";
 
     TX_ITEMS = "select payment_id from chain_tx_item where chain_tx = $1 order by place";
 
@@ -278,6 +290,8 @@ pub enum TxFate {
     Dropped,
     /// It is in this block.
     Included(u64, [u8; 32]),
+    /// It is in this block, and no reorganisation reaches that.
+    Finalized(u64, [u8; 32]),
 }
 
 /// Writes down where transactions are now.
@@ -287,7 +301,7 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
     }
     let place = |fate: &TxFate| match *fate {
         TxFate::Broadcast | TxFate::Dropped => None,
-        TxFate::Included(number, hash) => Some((number, hash)),
+        TxFate::Included(number, hash) | TxFate::Finalized(number, hash) => Some((number, hash)),
     };
     let (ids, states, numbers, hashes, outcomes) = columns!(
         fates,
@@ -296,6 +310,7 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
             TxFate::Broadcast => "broadcast",
             TxFate::Dropped => "dropped",
             TxFate::Included(..) => "included",
+            TxFate::Finalized(..) => "finalized",
         },
         place(fate).map(|(number, _)| i64::try_from(number).unwrap_or(i64::MAX)),
         place(fate).map(|(_, hash)| hash.to_vec()),
@@ -305,19 +320,22 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
     Ok(())
 }
 
-/// Follows transactions that are in a block, by the blocks that the watcher has taken in: those whose block a
-/// reorganisation took are to be broadcast again; those up to `confirmed_number` count by policy; those up to `settled_number`,
-/// where no reorganisation reaches, are done.
+/// Follows transactions that are in a block, by the blocks that the watcher has taken in: those whose block a reorganisation took
+/// are to be broadcast again; those up to `confirmed_number` count by policy; those up to `settled_number`, and so deep below the
+/// watcher's place that it does not go back behind them, are done if the watcher has seen their block, and looked for anew if not.
 pub async fn follow_included(
     db: &Db,
     lane: Lane,
     confirmed_number: u64,
     settled_number: u64,
+    reorg_depth_blocks_max: u64,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    db.query(REOPEN_TXS, &[&lane.as_str(), &At(now)]).await?;
-    db.query(CONFIRM_TXS, &[&lane.as_str(), &number(confirmed_number)?, &At(now)]).await?;
-    db.query(FINALIZE_TXS, &[&lane.as_str(), &number(settled_number)?, &At(now)]).await?;
+    let (lane, settled, depth) = (lane.as_str(), number(settled_number)?, number(reorg_depth_blocks_max)?);
+    db.query(REOPEN_TXS, &[&lane, &At(now)]).await?;
+    db.query(CONFIRM_TXS, &[&lane, &number(confirmed_number)?, &At(now)]).await?;
+    db.query(FINALIZE_TXS, &[&lane, &settled, &depth, &At(now)]).await?;
+    db.query(DOUBT_TXS, &[&lane, &settled, &depth, &At(now)]).await?;
     Ok(())
 }
 

@@ -31,6 +31,12 @@ statements! {
             safe_number = excluded.safe_number, safe_time = excluded.safe_time,
             finalized_number = excluded.finalized_number, finalized_time = excluded.finalized_time, seen_at = excluded.seen_at";
 
+    // The newest block that is announced, as far as blocks are remembered.
+    ANNOUNCED_BLOCK = "select number, block_time from chain_block where number <= $1 order by number desc limit 1";
+
+    // What a reorganisation took is not final any more, whatever the node had called it.
+    TURN_BACK = "update chain_head set finalized_number = $1, finalized_time = $2 where finalized_number > $1";
+
     READ_HEAD = "select chain_id, latest_number, latest_time, safe_number, safe_time, finalized_number, finalized_time, seen_at
         from chain_head";
 
@@ -38,9 +44,16 @@ statements! {
         select * from unnest($1::bigint[], $2::bytea[], $3::timestamptz[])
         on conflict (number) do update set hash = excluded.hash, block_time = excluded.block_time";
 
-    FORGET_BLOCKS = "delete from chain_block where number < $1 or number > $2";
+    FORGET_BLOCKS = "delete from chain_block where number > $1";
 
-    KNOWN_BLOCKS = "select number, hash from chain_block order by number desc limit $1";
+    // A block is remembered for as long as a transaction of ours is followed in it.
+    FORGET_OLD_BLOCKS = "delete from chain_block
+        where number < $1 and not exists (
+            select from chain_tx
+                where chain_tx.state in ('included', 'confirmed') and chain_tx.included_number = chain_block.number)";
+
+    KNOWN_BLOCKS = "select number, hash from chain_block where number >= (select block_number from chain_cursor) - $1
+        order by number desc limit $1";
 
     // What is announced is what lies up to the cursor's place.
     TO_ANNOUNCE = "select block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data from chain_log
@@ -133,9 +146,10 @@ pub async fn release_watcher(db: &Db, owner: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The newest blocks that we know, newest first: where a reorganisation is measured against.
-pub async fn known_blocks(db: &Db, limit: i64) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
-    let rows = db.query(KNOWN_BLOCKS, &[&limit]).await?;
+/// The newest blocks that we know, newest first, and none further back than the chain may go: where a reorganisation is measured
+/// against.
+pub async fn known_blocks(db: &Db, depth_max: i64) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+    let rows = db.query(KNOWN_BLOCKS, &[&depth_max]).await?;
     rows.iter().map(|row| Ok((unsigned(row.try_get("number")?)?, hash(row, "hash")?))).collect()
 }
 
@@ -169,14 +183,14 @@ pub async fn take_in(
     let tx = db.begin().await?;
     // First of all: whoever lost the place waits here, and writes nothing.
     move_cursor(&tx, lease, &stretch.last, announce_to).await?;
-    save_blocks(&tx, stretch, reorg_depth_blocks_max).await?;
+    save_blocks(&tx, stretch, announce_to, reorg_depth_blocks_max).await?;
     let waited = tx.query(TO_ANNOUNCE, &[&number(lease.announced_number)?, &number(announce_to)?]).await?;
     let mut logs = stored_logs(&waited)?;
     save_logs(&tx, &stretch.logs).await?;
     logs.extend(stretch.logs.iter().filter(|log| log.block_number <= announce_to).cloned());
     logs.sort_by_key(|log| (log.block_number, log.log_index));
     let announced = spread(&tx, &logs, How::Announced(&stretch.head), now).await?;
-    save_head(&tx, stretch.chain_id, &stretch.head, now).await?;
+    save_head(&tx, stretch, announce_to, now).await?;
     tx.commit().await?;
     Ok(announced)
 }
@@ -196,13 +210,14 @@ pub async fn rewind(
     logs.sort_by_key(|log| std::cmp::Reverse((log.block_number, log.log_index)));
     let announced_to = lease.announced_number.min(ancestor.number);
     let removed = spread(&tx, &logs, How::TakenBack { announced_to }, now).await?;
-    tx.execute(FORGET_BLOCKS, &[&0i64, &number(ancestor.number)?]).await?;
+    tx.execute(FORGET_BLOCKS, &[&number(ancestor.number)?]).await?;
+    tx.execute(TURN_BACK, &[&number(ancestor.number)?, &At(ancestor.time)]).await?;
     move_cursor(&tx, lease, ancestor, announced_to).await?;
     tx.commit().await?;
     Ok(removed)
 }
 
-/// How far the chain is, as the watcher last saw it.
+/// How far the chain is, as the watcher last saw it; what is final of it, as far as it is announced.
 pub async fn head(db: &Db) -> Result<Option<(u64, Head, Timestamp)>, StoreError> {
     let rows = db.query(READ_HEAD, &[]).await?;
     rows.first()
@@ -234,17 +249,28 @@ async fn move_cursor(tx: &Tx, lease: &WatcherLease, to: &Block, announced: u64) 
     if moved == 1 { Ok(()) } else { Err(StoreError::Lost) }
 }
 
-async fn save_head(tx: &Tx, chain_id: u64, head: &Head, now: Timestamp) -> Result<(), StoreError> {
+/// Says how far the chain is. Its finalized block is told up to what is announced and no further: it is the clock of what the
+/// contracts time, and whoever reads it finds in the log all that they had said by then.
+async fn save_head(tx: &Tx, stretch: &Stretch, announced: u64, now: Timestamp) -> Result<(), StoreError> {
+    let Head { latest, safe, finalized } = stretch.head;
+    let (final_number, final_time) = if finalized.number <= announced {
+        (number(finalized.number)?, At(finalized.time))
+    } else {
+        let rows = tx.query(ANNOUNCED_BLOCK, &[&number(announced)?]).await?;
+        // Nothing is announced of which we know when it was.
+        let Some(row) = rows.first() else { return Ok(()) };
+        (row.try_get("number")?, row.try_get("block_time")?)
+    };
     tx.execute(
         SAVE_HEAD,
         &[
-            &number(chain_id)?,
-            &number(head.latest.number)?,
-            &At(head.latest.time),
-            &number(head.safe.number)?,
-            &At(head.safe.time),
-            &number(head.finalized.number)?,
-            &At(head.finalized.time),
+            &number(stretch.chain_id)?,
+            &number(latest.number)?,
+            &At(latest.time),
+            &number(safe.number)?,
+            &At(safe.time),
+            &final_number,
+            &final_time,
             &At(now),
         ],
     )
@@ -252,7 +278,12 @@ async fn save_head(tx: &Tx, chain_id: u64, head: &Head, now: Timestamp) -> Resul
     Ok(())
 }
 
-async fn save_blocks(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) -> Result<(), StoreError> {
+async fn save_blocks(
+    tx: &Tx,
+    stretch: &Stretch,
+    announced: u64,
+    reorg_depth_blocks_max: u64,
+) -> Result<(), StoreError> {
     let (numbers, hashes, times) = columns!(
         stretch.blocks,
         |block| i64::try_from(block.number).unwrap_or(i64::MAX),
@@ -260,7 +291,9 @@ async fn save_blocks(tx: &Tx, stretch: &Stretch, reorg_depth_blocks_max: u64) ->
         At(block.time)
     );
     tx.execute(SAVE_BLOCKS, &[&numbers, &hashes, &times]).await?;
-    let oldest = number(stretch.last.number.saturating_sub(reorg_depth_blocks_max))?;
-    tx.execute(FORGET_BLOCKS, &[&oldest, &i64::MAX]).await?;
+    let deepest = stretch.last.number.saturating_sub(reorg_depth_blocks_max);
+    // Policy may ask for more confirmations than the chain goes back: what is final and not announced will be the clock.
+    let oldest = if announced < stretch.head.finalized.number { deepest.min(announced) } else { deepest };
+    tx.execute(FORGET_OLD_BLOCKS, &[&number(oldest)?]).await?;
     Ok(())
 }

@@ -38,7 +38,7 @@ struct Follower {
     context: Context,
     chain: Arc<dyn Chain>,
     reorg_depth_blocks_max: u64,
-    /// Not known before the chain has answered once.
+    /// Not known before the chain has answered once, or refused to.
     has_batches: Option<bool>,
 }
 

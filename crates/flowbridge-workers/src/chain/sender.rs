@@ -49,6 +49,10 @@ pub(super) struct Sender {
     tracked: Option<(Timestamp, Head)>,
     /// When the chain was last looked at.
     looked_at: Option<Timestamp>,
+    /// Since when the oldest transaction is under way, by the rows as they were last read.
+    oldest: Option<Timestamp>,
+    /// What holds up the lane and has no row.
+    filler: Option<Filler>,
     breaker: BreakerView,
     /// Gas that calls of a function have taken by the byte of their calldata, the most that was seen.
     gas_per_byte: HashMap<Selector, u64>,
@@ -65,6 +69,18 @@ struct Sight {
     head: Head,
     /// The lane's next nonce on chain.
     nonce: u64,
+}
+
+/// What fills a hole at the head of the line. Only in memory: who does not know what it offers begins with what a first version
+/// would, and raises that.
+#[derive(Debug, Clone, Copy)]
+struct Filler {
+    nonce: u64,
+    fees: Option<TxFees>,
+    /// Since when it waits for that much.
+    since: Timestamp,
+    /// When it was last seen to wait.
+    seen: Timestamp,
 }
 
 /// Where each payment is in its trace, and since when it has waited.
@@ -97,6 +113,7 @@ const GAS_BASE: u64 = 100_000;
 impl Worker for Sender {
     /// One turn. Idle while somebody else holds the lane.
     async fn turn(&mut self) -> Result<Turn, StoreError> {
+        self.show_age();
         // The chain before the rows: what it has seen of our nonces is then never more than the rows say.
         let sight = match self.look().await {
             Ok(sight) => sight,
@@ -106,7 +123,10 @@ impl Worker for Sender {
         let (sender, chain_nonce) = (self.signer.address(), sight.map(|sight| sight.nonce));
         let (db, term) = (&self.context.db, self.settings.lease);
         let lease = rows::lease_lane(db, self.lane, owner, (&sender, chain_nonce), now, term).await?;
-        let Some(lease) = lease else { return Ok(Turn::Idle) };
+        let Some(lease) = lease else {
+            self.oldest = None;
+            return Ok(Turn::Idle);
+        };
         if lease.sender != Some(sender) {
             return self.take_over(&lease, &sender, chain_nonce).await;
         }
@@ -149,13 +169,15 @@ impl Sender {
             settings,
             tracked: None,
             looked_at: None,
+            oldest: None,
+            filler: None,
             breaker,
             gas_per_byte,
             further_margin: 0,
         }
     }
 
-    /// The lane was another key's. Ours takes it once nothing of the old one's is under way.
+    /// The lane was another key's. Ours takes it once nothing that the old one signed is under way.
     async fn take_over(
         &mut self,
         lease: &LaneLease,
@@ -164,7 +186,7 @@ impl Sender {
     ) -> Result<Turn, StoreError> {
         let Some(chain_nonce) = chain_nonce else { return Ok(Turn::Idle) };
         let lane = self.lane.as_str();
-        if rows::rekey_lane(&self.context.db, lease, sender, chain_nonce).await? {
+        if rows::rekey_lane(&self.context.db, lease, sender, chain_nonce, self.context.now()).await? {
             tracing::info!(lane, %sender, "the lane has this key now");
             return Ok(Turn::Busy);
         }
@@ -174,7 +196,7 @@ impl Sender {
         Ok(Turn::Idle)
     }
 
-    /// Follows what the lane's old key has under way. Nobody can sign for it here: what waits goes on only if the node has it.
+    /// Follows what the lane's old key has under way. Nobody can sign for it here: what waits goes on as it was signed.
     async fn see_off(&mut self, lease: &LaneLease, old: &EvmAddress) -> Result<(), StoreError> {
         let open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
         let sight = async {
@@ -185,7 +207,7 @@ impl Sender {
             Ok(sight) => self.track(lease, &open, &sight, old).await?,
             Err(error) => drop(chain_error(self.lane.as_str(), &error)),
         }
-        if count_of(&open, &[TxState::Numbered, TxState::Signed, TxState::Broadcast, TxState::Dropped]) > 0 {
+        if count_of(&open, &[TxState::Signed, TxState::Broadcast, TxState::Dropped]) > 0 {
             metrics::counter!("chain_lane_stopped_total", "lane" => self.lane.as_str()).increment(1);
             tracing::error!(
                 lane = self.lane.as_str(),
@@ -785,10 +807,11 @@ impl Sender {
     ) -> Result<(), StoreError> {
         let now = self.context.now();
         let Sight { head, nonce: chain_nonce } = *sight;
+        let signed: Vec<&OpenTx> = open.iter().filter(|tx| tx.nonce.is_some()).collect();
+        self.oldest = signed.iter().map(|tx| tx.created_at).min();
         if self.tracked.is_some_and(|(at, seen)| seen == head && now.since(at) < TRACK_INTERVAL) {
             return Ok(());
         }
-        let signed: Vec<&OpenTx> = open.iter().filter(|tx| tx.nonce.is_some()).collect();
         let view = match self.view(sender, &signed, chain_nonce, &head).await {
             Ok(view) => view,
             Err(error) => {
@@ -800,31 +823,42 @@ impl Sender {
         let next_nonce = lease.next_nonce.max(in_flight.iter().map(|tx| tx.nonce + 1).max().unwrap_or(0));
         self.learn_from_shortage(&signed, &view);
         let is_ours = *sender == self.signer.address();
+        // Policy says when a log counts; a transaction is followed for as long as the watcher could go back behind it, also
+        // on a chain that takes back what it has called final.
+        let depth = self.settings.watch.reorg_depth_blocks_max;
+        let settled = head.latest.number.saturating_sub(depth).min(head.finalized.number);
         let mut included = Vec::new();
         for action in plan(&in_flight, next_nonce, &view, &self.settings.fees, now) {
             match action {
+                Action::Included(id, number, hash) if number <= settled => {
+                    included.push((id, TxFate::Finalized(number, hash)));
+                }
                 Action::Included(id, number, hash) => included.push((id, TxFate::Included(number, hash))),
-                Action::Bump(_) | Action::FillHole(_) | Action::SkipTo(_) if !is_ours => {}
+                // Nobody signs for it here.
+                Action::Bump(id) if !is_ours => self.broadcast_newest(id).await?,
+                Action::FillHole(_) | Action::RaiseFiller(_) | Action::SkipTo(_) if !is_ours => {}
                 Action::Broadcast(_)
                 | Action::BroadcastAgain(_)
                 | Action::Bump(_)
                 | Action::Reverted(_)
                 | Action::Replaced(_)
                 | Action::FillHole(_)
+                | Action::RaiseFiller(_)
                 | Action::SkipTo(_) => self.carry_out(lease, &signed, action).await?,
             }
         }
+        self.filler = self.filler.filter(|filler| filler.seen >= now);
         rows::save_fates(&self.context.db, &included, now).await?;
-        // Policy says when a log counts; a transaction is followed for as long as the watcher could go back behind it, also
-        // on a chain that takes back what it has called final.
-        let depth = self.settings.watch.reorg_depth_blocks_max;
-        let settled = head.latest.number.saturating_sub(depth).min(head.finalized.number);
-        rows::follow_included(&self.context.db, self.lane, view.final_number, settled, now).await?;
+        rows::follow_included(&self.context.db, self.lane, view.final_number, settled, depth, now).await?;
         self.tracked = Some((now, head));
-        let oldest = signed.iter().map(|tx| now.since(tx.created_at)).max().unwrap_or_default();
-        metrics::gauge!("chain_oldest_unconfirmed_seconds", "lane" => self.lane.as_str())
-            .set(oldest.as_secs_f64());
         Ok(())
+    }
+
+    /// Shows how old the oldest transaction is that is under way; it grows on while no node answers.
+    fn show_age(&self) {
+        let age = self.oldest.map_or(Duration::ZERO, |since| self.context.now().since(since));
+        metrics::gauge!("chain_oldest_unconfirmed_seconds", "lane" => self.lane.as_str())
+            .set(age.as_secs_f64());
     }
 
     /// What was reverted with all its gas used ran out of it, or of what the chain counts beside it: what comes next gets more.
@@ -890,7 +924,7 @@ impl Sender {
     }
 
     async fn carry_out(
-        &self,
+        &mut self,
         lease: &LaneLease,
         signed: &[&OpenTx],
         action: Action<Uuid>,
@@ -933,7 +967,14 @@ impl Sender {
                     self.in_lane(lease, async |tx| rows::unsign(tx, open, now).await).await?;
                 }
             }
-            Action::FillHole(nonce) => self.fill_hole(nonce).await,
+            Action::FillHole(nonce) => {
+                metrics::counter!("chain_nonce_gaps_total", "lane" => self.lane.as_str()).increment(1);
+                tracing::warn!(lane = self.lane.as_str(), nonce, "filling a hole in the nonces");
+                if let Err(error) = self.fill(nonce, None).await {
+                    chain_error(self.lane.as_str(), &error);
+                }
+            }
+            Action::RaiseFiller(nonce) => self.raise_filler(nonce).await,
             Action::SkipTo(nonce) => {
                 tracing::warn!(
                     lane = self.lane.as_str(),
@@ -965,6 +1006,8 @@ impl Sender {
         tx.commit().await
     }
 
+    /// Offers more for what stands at the head of the line. What cannot be offered more, at the cap or while its signer is away, is
+    /// broadcast as it is: perhaps no node has it any more, and nothing above it is included before.
     async fn bump(&self, lease: &LaneLease, open: &OpenTx) -> Result<(), StoreError> {
         let (Some(nonce), Some(gas_limit), Some(last)) = (open.nonce, open.gas_limit, fees_of(open)) else {
             return Ok(());
@@ -982,7 +1025,7 @@ impl Sender {
                 nonce,
                 "a transaction waits although it offers all that fee_per_gas_gwei_max allows"
             );
-            return Ok(());
+            return self.broadcast_newest(open.id).await;
         };
         let bodies = rows::tx_bodies(&self.context.db, &[open.id]).await?;
         let Some(body) = bodies.get(&open.id) else { return Ok(()) };
@@ -990,7 +1033,7 @@ impl Sender {
             Ok(signature) => [signature],
             Err(error) => {
                 chain_error(self.lane.as_str(), &error);
-                return Ok(());
+                return self.broadcast_newest(open.id).await;
             }
         };
         metrics::counter!("chain_fee_bumps_total", "lane" => self.lane.as_str()).increment(1);
@@ -1000,28 +1043,44 @@ impl Sender {
         self.broadcast(&[(signature.id, &signature.raw)]).await
     }
 
-    /// Sends nothing to ourselves, so that what waits above this nonce can be included.
-    async fn fill_hole(&self, nonce: u64) {
-        let filled = async {
-            let fees = self.settings.fees.first(self.chain.fees().await?);
-            let own = self.signer.address();
-            let nothing = Unsigned {
-                chain_id: self.settings.chain_id,
-                nonce,
-                to: Some(&own),
-                calldata: &[],
-                value: 0,
-                gas_limit: 21_000,
-                fee_per_gas: fees.fee_per_gas,
-                priority_fee: fees.priority_fee,
-            };
-            self.chain.send(&signer::sign(&*self.signer, &nothing).await?.raw).await
+    /// Sends nothing to ourselves, so that what waits above this nonce can be included; for more than was offered `last`, up to
+    /// the cap. Returns what it offers.
+    async fn fill(&self, nonce: u64, last: Option<TxFees>) -> Result<TxFees, ChainError> {
+        let (policy, market) = (&self.settings.fees, self.chain.fees().await?);
+        let fees =
+            last.map_or_else(|| policy.first(market), |last| policy.bumped(last, market).unwrap_or(last));
+        let own = self.signer.address();
+        let nothing = Unsigned {
+            chain_id: self.settings.chain_id,
+            nonce,
+            to: Some(&own),
+            calldata: &[],
+            value: 0,
+            gas_limit: 21_000,
+            fee_per_gas: fees.fee_per_gas,
+            priority_fee: fees.priority_fee,
         };
-        metrics::counter!("chain_nonce_gaps_total", "lane" => self.lane.as_str()).increment(1);
-        tracing::warn!(lane = self.lane.as_str(), nonce, "filling a hole in the nonces");
-        if let Err(error) = filled.await {
-            chain_error(self.lane.as_str(), &error);
+        match self.chain.send(&signer::sign(&*self.signer, &nothing).await?.raw).await {
+            // What waits there offers as much: the next one offers more.
+            Ok(()) | Err(ChainError::Underpriced) => Ok(fees),
+            Err(error) => Err(error),
         }
+    }
+
+    /// What fills the hole at the head of the line waits. A reorganisation may have put it there, and a row of ours come back, so
+    /// it is given as much time as whatever else waits there; then more is offered.
+    async fn raise_filler(&mut self, nonce: u64) {
+        let now = self.context.now();
+        let known = self.filler.filter(|filler| filler.nonce == nonce);
+        let mut filler = known.unwrap_or(Filler { nonce, fees: None, since: now, seen: now });
+        filler.seen = now;
+        if now.since(filler.since) >= self.settings.fees.bump_after {
+            match self.fill(nonce, filler.fees).await {
+                Ok(fees) => (filler.fees, filler.since) = (Some(fees), now),
+                Err(error) => drop(chain_error(self.lane.as_str(), &error)),
+            }
+        }
+        self.filler = Some(filler);
     }
 }
 

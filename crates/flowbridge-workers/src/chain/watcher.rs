@@ -174,6 +174,10 @@ fn seen(log: SeenLog) -> rows::SeenLog {
             Said::Payment { payment_id, log, .. } => rows::Said::Payment(payment_id, log),
             Said::Skipped { payment_id, status } => rows::Said::Skipped(payment_id, status),
             Said::Transfer { from, to, units, outside } => rows::Said::Transfer { from, to, units, outside },
+            Said::Quarantined { wallet, units } => rows::Said::Quarantined { wallet, units },
+            Said::QuarantineReleased { wallet, to, units } => {
+                rows::Said::QuarantineReleased { wallet, to, units }
+            }
             Said::Totals(totals) => rows::Said::Totals {
                 sequence: totals.sequence,
                 minted: totals.minted,

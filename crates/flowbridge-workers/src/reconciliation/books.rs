@@ -46,7 +46,12 @@ pub(super) fn operations_of_lines(ours: &[OurEntry], theirs: &[TheirLine]) -> Ve
         .iter()
         .map(|TheirLine { line, .. }| match line.operation_key.as_deref() {
             Some(key) => OperationKey::parse(key),
-            None => confirmed.get(line.bank_reference.as_str()).copied().flatten(),
+            None => {
+                // Some banks have one column for references, and their own stands in it.
+                let own =
+                    [&line.bank_reference, &line.reference].into_iter().find(|named| !named.is_empty())?;
+                confirmed.get(own.as_str()).copied().flatten()
+            }
         })
         .collect()
 }

@@ -7,16 +7,16 @@ use super::Settings;
 use super::run::{MadeOf, RunError, break_found, reports, units};
 use crate::context::Context;
 use flowbridge_domain::money::{Currency, Money};
-use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::chain::ChainEvent;
 use flowbridge_recon::date::Date;
-use flowbridge_recon::engine::{self, Outcome, Subject};
+use flowbridge_recon::engine::{self, Decision, How, Match, Outcome, Subject};
 use flowbridge_recon::record::Record;
+use flowbridge_recon::report;
 use flowbridge_store::exception;
 use flowbridge_store::reconciliation::{self as rows, ChainSettlement, ClaimedRun, Findings};
 use flowbridge_store::segment::Learned;
 use serde_json::json;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -46,7 +46,11 @@ pub(super) async fn compare(
         .ledger
         .iter()
         .filter(|(payment, ..)| !unread.contains(&payment.as_uuid()))
-        .filter_map(|(payment, amount, at)| record(&account, currency, payment.to_string(), *amount, *at))
+        .filter_map(|(payment, amount, at)| {
+            let day = Date::parse_iso(&super::intake::day(*at))?;
+            let id = payment.to_string();
+            Some(record(&account, currency, (id.clone(), id), (*amount).into(), day))
+        })
         .collect();
     let events: Vec<ChainEvent> = settled
         .chain
@@ -57,7 +61,8 @@ pub(super) async fn compare(
     let today = Date::parse_iso(&super::intake::day(now)).unwrap_or_default();
     let engine_settings = engine::Settings::on(today, settings.threads);
     let breaks = engine::run_chain(&ledger, &events, &engine_settings);
-    let outcome = Outcome { breaks, ..Outcome::default() };
+    let seen = of_events(&account, currency, &events, today);
+    let outcome = Outcome { breaks, matches: by_payment(&ledger, &seen), ..Outcome::default() };
     let exceptions = outcome
         .breaks
         .iter()
@@ -83,21 +88,22 @@ pub(super) async fn compare(
     let on_ledger = sum(&mut ledger.iter().map(|record| record.minor_units));
     let on_chain = sum(&mut events.iter().filter(|event| event.is_final).map(|event| event.minor_units));
     let summary = json!({
-        "scope": run.scope, "day": run.day, "from_micros": from.as_micros(), "is_whole": is_whole,
+        "scope": run.scope, "day": run.day, "is_whole": is_whole,
         "entries": ledger.len(), "events": events.len(), "under_way": unread.len(),
         "matched": ledger.len().saturating_sub(outcome.breaks.len()), "breaks": kinds,
         "settled": { "currency": code, "ledger": on_ledger, "chain": on_chain },
     });
     let made_of = MadeOf {
         scope: &run.scope,
-        inputs: BTreeMap::new(),
+        inputs: BTreeMap::from([(format!("events of {}", run.scope), hash_of(&events))]),
         // Payments are compared by their ids: no model is asked.
         model_sha256: String::new(),
         settings: &engine_settings,
         summary: &summary,
         anomalies: &[],
+        balance: &[],
     };
-    let (manifest_sha256, reports) = reports((&ledger, &[]), &outcome, &[], made_of)?;
+    let (manifest_sha256, reports) = reports((&ledger, &seen), &outcome, &[], made_of)?;
     Ok(Findings {
         as_of: Some(now),
         ledger_until: now,
@@ -112,14 +118,68 @@ pub(super) async fn compare(
     })
 }
 
-fn record(account: &Arc<str>, currency: Currency, id: String, amount: i64, at: Timestamp) -> Option<Record> {
-    let day = Date::parse_iso(&super::intake::day(at))?;
-    Some(Record {
-        reference: id.as_str().into(),
+/// What the chain has settled for good, as the other side of the report.
+fn of_events(account: &Arc<str>, currency: Currency, events: &[ChainEvent], day: Date) -> Vec<Record> {
+    events
+        .iter()
+        .filter(|event| event.is_final)
+        .map(|event| {
+            let id = format!("{}/{}", event.tx_hash, event.log_index);
+            record(account, currency, (id, event.payment_id.to_string()), event.minor_units, day)
+        })
+        .collect()
+}
+
+/// Payments that both sides have settled. A second settlement of one, if there ever were one, stays alone.
+fn by_payment(ledger: &[Record], seen: &[Record]) -> Vec<Match> {
+    let mut places: HashMap<&str, u32> =
+        ledger.iter().zip(0_u32..).map(|(record, place)| (&*record.reference, place)).collect();
+    let mut matches = Vec::new();
+    for (event, place) in seen.iter().zip(0_u32..) {
+        let Some(entry) = places.remove(&*event.reference) else { continue };
+        let ours = ledger.get(entry as usize).map_or(0, |record| record.minor_units);
+        matches.push(Match {
+            ledger: vec![entry],
+            bank: vec![place],
+            how: How::Reference,
+            decision: Decision::Auto,
+            probability: 1.0,
+            score: 0.0,
+            difference: units(event.minor_units.saturating_sub(ours)),
+            runner_up: None,
+            reasons: Vec::new(),
+        });
+    }
+    matches
+}
+
+/// Of what the chain said, final or not.
+fn hash_of(events: &[ChainEvent]) -> String {
+    let lines: Vec<String> = events
+        .iter()
+        .map(|event| {
+            format!(
+                "{} {} {} {} {}",
+                event.tx_hash, event.log_index, event.payment_id, event.minor_units, event.is_final
+            )
+        })
+        .collect();
+    report::sha256(lines.join("\n").as_bytes())
+}
+
+fn record(
+    account: &Arc<str>,
+    currency: Currency,
+    (id, reference): (String, String),
+    minor_units: i128,
+    day: Date,
+) -> Record {
+    Record {
+        reference: reference.into(),
         id: id.into(),
         account: Arc::clone(account),
         currency,
-        minor_units: amount.into(),
+        minor_units,
         booked_on: day,
         value_on: None,
         batch: "".into(),
@@ -128,7 +188,7 @@ fn record(account: &Arc<str>, currency: Currency, id: String, amount: i64, at: T
         text: "".into(),
         rail: "".into(),
         is_return: false,
-    })
+    }
 }
 
 fn event(seen: &ChainSettlement, currency: Currency) -> ChainEvent {

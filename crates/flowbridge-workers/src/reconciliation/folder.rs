@@ -2,12 +2,14 @@
 //!
 //! `alpha/statement.xml` goes to `alpha/processed/` or, with a file beside it that says why, to `alpha/refused/`. A file that is
 //! still being written has changed since the last look, or is called `.something` or `something.part`, and is left for the
-//! next. What the database cannot take now stays where it is. `alpha/mapping.json` says how CSV files are read.
+//! next. What the database cannot take now, or what cannot be read or moved, stays where it is, and the other files go on.
+//! `alpha/mapping.json` says how CSV files are read.
 
 use super::Settings;
 use super::intake::{Upload, UploadError, file};
 use crate::context::{Context, chain as causes};
 use flowbridge_domain::party::BankCode;
+use flowbridge_recon::statement::{FILE_BYTES_MAX, ReadStatementError};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,6 +44,7 @@ pub(super) async fn watch(context: &Context, settings: &Settings, stop: &Cancell
 
 async fn look(context: &Context, folder: &Path, seen: &mut Seen) -> io::Result<()> {
     let mut now = Seen::new();
+    let mut taken = 0;
     let mut banks = fs::read_dir(folder).await?;
     while let Some(entry) = banks.next_entry().await? {
         let Ok(bank) = BankCode::parse(&entry.file_name().to_string_lossy()) else { continue };
@@ -57,9 +60,18 @@ async fn look(context: &Context, folder: &Path, seen: &mut Seen) -> io::Result<(
             }
             let path = entry.path();
             let is = (meta.len(), meta.modified().ok());
-            if seen.get(&path) == Some(&is) && now.len() < FILES_MAX {
-                take_in(context, &bank, &path, name).await?;
-            } else {
+            if seen.get(&path) != Some(&is) || taken == FILES_MAX {
+                now.insert(path, is);
+                continue;
+            }
+            taken += 1;
+            if let Err(error) = take_in(context, &bank, &path, (&name, meta.len())).await {
+                tracing::error!(
+                    bank = bank.as_str(),
+                    file = name,
+                    error = causes(&error),
+                    "cannot read a dropped file, or put it away; the next look tries again"
+                );
                 now.insert(path, is);
             }
         }
@@ -68,20 +80,28 @@ async fn look(context: &Context, folder: &Path, seen: &mut Seen) -> io::Result<(
     Ok(())
 }
 
-async fn take_in(context: &Context, bank: &BankCode, path: &Path, name: String) -> io::Result<()> {
+async fn take_in(
+    context: &Context,
+    bank: &BankCode,
+    path: &Path,
+    (name, bytes): (&str, u64),
+) -> io::Result<()> {
     let folder = path.parent().unwrap_or(path);
+    if bytes > FILE_BYTES_MAX as u64 {
+        return refuse((bank, path, name), &ReadStatementError::TooLarge).await;
+    }
     let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let mapping = if is_csv { fs::read_to_string(folder.join(MAPPING)).await.ok() } else { None };
     let upload = Upload {
         bank: bank.clone(),
         channel: "folder",
-        name: name.clone(),
+        name: name.to_owned(),
         by: context.instance.clone(),
         mapping,
         file: fs::read(path).await?,
     };
     match file(context, upload).await {
-        Ok(_) => put_away(path, &folder.join("processed"), &name).await.map(|_| ()),
+        Ok(_) => put_away(path, &folder.join("processed"), name).await.map(|_| ()),
         Err(UploadError::Store(error)) => {
             tracing::warn!(
                 bank = bank.as_str(),
@@ -90,15 +110,21 @@ async fn take_in(context: &Context, bank: &BankCode, path: &Path, name: String) 
             );
             Ok(())
         }
-        Err(refused) => {
-            let why = causes(&refused);
-            tracing::warn!(bank = bank.as_str(), file = name, why, "a dropped statement is refused");
-            let put = put_away(path, &folder.join("refused"), &name).await?;
-            let mut reason = put.into_os_string();
-            reason.push(".reason.txt");
-            fs::write(reason, format!("{why}\n")).await
-        }
+        Err(refused) => refuse((bank, path, name), &refused).await,
     }
+}
+
+/// Puts a file aside, with the reason beside it.
+async fn refuse(
+    (bank, path, name): (&BankCode, &Path, &str),
+    refused: &(dyn std::error::Error + Sync),
+) -> io::Result<()> {
+    let why = causes(refused);
+    tracing::warn!(bank = bank.as_str(), file = name, why, "a dropped statement is refused");
+    let put = put_away(path, &path.parent().unwrap_or(path).join("refused"), name).await?;
+    let mut reason = put.into_os_string();
+    reason.push(".reason.txt");
+    fs::write(reason, format!("{why}\n")).await
 }
 
 /// Moves a file, under another name if its own is taken.

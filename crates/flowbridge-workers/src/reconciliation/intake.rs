@@ -132,6 +132,7 @@ fn count_in(channel: &'static str, statements: &[TakenStatement]) {
             statement.id = %taken.id,
             lines = taken.lines,
             repeated = taken.repeated,
+            already_held = taken.already_held,
             gap = taken.gap,
             channel,
             "took a statement in"
@@ -175,6 +176,12 @@ fn new_statement(place: usize, read: Statement) -> Result<NewStatement, UploadEr
     } else {
         read.currency.clone()
     };
+    let last_booked = read
+        .entries
+        .iter()
+        .filter(|entry| !entry.is_pending)
+        .filter_map(|entry| entry.booked_on.or(entry.value_on))
+        .max();
     Ok(NewStatement {
         bank_statement_id: read.id,
         account: read.account.clone(),
@@ -182,7 +189,8 @@ fn new_statement(place: usize, read: Statement) -> Result<NewStatement, UploadEr
         sequence: read.sequence.and_then(|number| i64::try_from(number).ok()),
         opening: read.opening.map(|balance| units(balance.minor_units)).transpose()?,
         closing: read.closing.map(|balance| units(balance.minor_units)).transpose()?,
-        closes_on: read.closing.and_then(|balance| balance.on).map(|day| day.to_string()),
+        // Without a balance it covers the days that it tells of.
+        closes_on: read.closing.and_then(|balance| balance.on).or(last_booked).map(|day| day.to_string()),
         as_of: None,
         lines: read
             .entries

@@ -11,6 +11,7 @@ use super::{Settings, books, models};
 use crate::context::Context;
 use flowbridge_bank::registry::GuardedBank;
 use flowbridge_domain::bank::OperationKey;
+use flowbridge_domain::ledger::Contra;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::anomaly::{self, Anomaly, Memory, Severity};
@@ -22,11 +23,11 @@ use flowbridge_recon::files;
 use flowbridge_recon::gate::StatementHead;
 use flowbridge_recon::policy::Route;
 use flowbridge_recon::record::Record;
-use flowbridge_recon::report::{self, Extras, Manifest, Report};
+use flowbridge_recon::report::{self, Balance, Extras, Manifest, Report};
 use flowbridge_store::StoreError;
 use flowbridge_store::exception::{self, Found, TO_AUDIT, TO_CONFIRM};
 use flowbridge_store::reconciliation::{
-    self as rows, ClaimedRun, Findings, LastStatement, NewMatch, OurEntry, RecordKey, Sides, TheirLine,
+    self as rows, ClaimedRun, Findings, Gap, LastStatement, NewMatch, OurEntry, RecordKey, Sides, TheirLine,
 };
 use flowbridge_store::segment::{self, Evidence, Judged, Learned, SegmentKey};
 use serde_json::{Value, json};
@@ -80,6 +81,8 @@ pub(super) async fn reconcile(
     let mut work = Work::new(run, sides, operations, settings, now);
     work.leave_out_what_is_under_way(context).await?;
     work.refused = exception::refused_pairs(&context.db, &run.scope).await?.into_iter().collect();
+    let settled = exception::decided(&context.db, &run.scope, BreakKind::StatementGap.code()).await?;
+    work.sides.gaps.retain(|gap| !settled.contains(&subject_of_gap(gap)));
     work.booked_before = booked_before(context, &work).await?;
     let evidence = segment::evidence(&context.db, &run.scope).await?;
     let left_over = exception::left_over(&context.db, &run.scope).await?;
@@ -228,33 +231,39 @@ impl Work {
         outcome.breaks.sort();
         self.name_exceptions(&ledger, &bank, &outcome, &mut verdicts);
         let balance = self.balance(left_over, &verdicts);
-        for line in &balance {
-            if line.unexplained != 0 {
-                let found = Break {
-                    kind: BreakKind::SupplyNotReserve,
-                    subject: Subject::Account(format!("{} {}", line.account, line.currency)),
-                    minor_units: line.unexplained.into(),
-                    age_days: 0,
-                };
-                let subject =
-                    (format!("balance of {} {}", line.account, line.currency), line.currency.clone());
-                let why = "the closing balance differs from our reserve, and no line says why";
-                verdicts.exceptions.push(break_found(
-                    &found,
-                    subject,
-                    json!({ "explanation": why }),
-                    (self.now, &[], false),
-                ));
-                outcome.breaks.push(found);
-            }
+        for line in balance.iter().filter(|line| line.unexplained != 0) {
+            let found = account_break(BreakKind::SupplyNotReserve, &line.account, line.unexplained.into());
+            // Another amount is another difference: what people decided about this one says nothing about it.
+            let subject = format!("balance of {} {}: {}", line.account, line.currency, line.unexplained);
+            let why = "the closing balance differs from our reserve, and no line says why";
+            let evidence = json!({ "explanation": why });
+            let about = (subject, line.currency.clone());
+            verdicts.exceptions.push(Found {
+                advice: "ask the bank what it is; money that was there before our first entry is booked against suspense: \
+                         accept"
+                    .to_owned(),
+                contra: Some(Contra::Suspense),
+                correction: line.unexplained,
+                ..break_found(&found, about, evidence, (self.now, &[], false))
+            });
+            outcome.breaks.push(found);
+        }
+        for missing in &self.sides.gaps {
+            let found = account_break(BreakKind::StatementGap, &missing.account, missing.amount().into());
+            let evidence = json!({
+                "explanation": format!(
+                    "a statement is missing before {}, or came with another balance: it opens with {}, the one before closes \
+                     with {}, in minor units",
+                    missing.name, missing.opening, missing.closing_before
+                ),
+                "statement": missing.name,
+            });
+            let about = (subject_of_gap(missing), missing.currency.clone());
+            verdicts.exceptions.push(break_found(&found, about, evidence, (self.now, &[], false)));
+            outcome.breaks.push(found);
         }
         if let Some(what) = gap {
-            let found = Break {
-                kind: BreakKind::StatementGap,
-                subject: Subject::Account(format!("statement of {}", run.scope)),
-                minor_units: 0,
-                age_days: 0,
-            };
+            let found = account_break(BreakKind::StatementGap, &format!("statement of {}", run.scope), 0);
             let currency =
                 self.sides.reserves.first().map_or_else(|| "EUR".to_owned(), |(code, _)| code.clone());
             let evidence = json!({ "explanation": what });
@@ -284,7 +293,13 @@ impl Work {
                 })
                 .collect::<Vec<_>>()
         );
-        let mut inputs = BTreeMap::from([(format!("stages of {}", run.scope), policy.sha256())]);
+        let refused: Vec<&str> = self.refused.iter().map(String::as_str).collect();
+        let balances = serde_json::to_vec(&balance).map_err(|error| RunError::Engine(error.to_string()))?;
+        let mut inputs = BTreeMap::from([
+            (format!("stages of {}", run.scope), policy.sha256()),
+            (format!("balances of {}", run.scope), report::sha256(&balances)),
+            (format!("pairs refused in {}", run.scope), report::sha256(refused.join("\n").as_bytes())),
+        ]);
         if let Some(nights) = evidence.memory.as_ref().filter(|_| run.is_nightly) {
             inputs.insert(format!("nights of {}", run.scope), report::sha256(nights));
         }
@@ -295,6 +310,7 @@ impl Work {
             settings: &engine_settings,
             summary: &summary,
             anomalies: &anomalies,
+            balance: &balance,
         };
         let (manifest_sha256, reports) = reports((&ledger, &bank), &outcome, &heads, made_of)?;
         let matched: HashSet<&RecordKey> = verdicts.matches.iter().flat_map(|found| &found.records).collect();
@@ -332,6 +348,8 @@ impl Work {
         for entry in std::mem::take(&mut self.sides.ours) {
             let account = accounts.get(entry.currency.as_str());
             let Some(record) = account.and_then(|account| books::our_record(&entry, account)) else {
+                // Nothing to compare it with yet: it stays open.
+                self.in_transit.push(entry);
                 continue;
             };
             ledger.push(record);
@@ -364,7 +382,7 @@ impl Work {
     ) {
         let matches = std::mem::take(&mut outcome.matches);
         let mut kept = Vec::with_capacity(matches.len());
-        for found in matches {
+        for mut found in matches {
             let operations = (self.our_operations(&found), self.their_operations(&found));
             let is_proven = !operations.0.is_empty() && operations.0 == operations.1;
             let is_contradicted = !is_proven && !operations.1.is_empty() && !operations.0.is_empty();
@@ -383,6 +401,11 @@ impl Work {
                 let (route, judged) = self.route(policy, bank, &found, &pair);
                 verdicts.judged.extend(judged);
                 route
+            };
+            // What the report says of it is what became of it.
+            found.decision = match route {
+                Route::Posted | Route::PostedAndAudited => Decision::Auto,
+                Route::Shadow | Route::Person | Route::FourEyes => Decision::Suggest,
             };
             match route {
                 Route::Shadow => {
@@ -544,6 +567,7 @@ impl Work {
                 verdicts.matched.extend(keys);
             }
         }
+        let mut within: HashMap<String, Vec<Found>> = HashMap::new();
         for found in &outcome.breaks {
             if matches!(found.kind, BreakKind::InTransit | BreakKind::AmbiguousTwin) {
                 continue;
@@ -563,16 +587,20 @@ impl Work {
             let subject = (key.text(), currency.code().to_owned());
             let records: &[RecordKey] =
                 if verdicts.matched.contains(&key) { &[] } else { std::slice::from_ref(&key) };
-            // A difference within a question is part of the question.
+            // A difference within a question is part of the question, and what is left if the answer is yes.
             let asked =
-                verdicts.questions.iter().any(|(pair, _)| pair.split('+').any(|part| part == key.text()));
-            if !asked {
-                verdicts.exceptions.push(break_found(
+                verdicts.questions.iter().find(|(pair, _)| pair.split('+').any(|part| part == key.text()));
+            match asked {
+                Some((pair, _)) => {
+                    let left = break_found(found, subject, evidence, (self.now, &[], true));
+                    within.entry(pair.clone()).or_default().push(left);
+                }
+                None => verdicts.exceptions.push(break_found(
                     found,
                     subject,
                     evidence,
                     (self.now, records, records.is_empty()),
-                ));
+                )),
             }
         }
         for (pair, place) in std::mem::take(&mut verdicts.questions) {
@@ -581,14 +609,25 @@ impl Work {
             let line = found.bank.first().and_then(|place| self.sides.theirs.get(*place as usize));
             let (Some(entry), Some(line)) = (entry, line) else { continue };
             let records = self.keys_of(found).collect();
+            let mut about = self.pair_evidence(found);
+            let mut left = within.remove(&pair).unwrap_or_default();
+            // What is left of a pair in the books is what it differs by, whatever the engine calls it.
+            if left.iter().map(|left| left.correction).fold(0_i64, i64::saturating_add) != found.difference {
+                left = vec![self.differing(found, line)];
+            }
+            exception::leave(&mut about, &left);
             verdicts.exceptions.push(Found {
                 kind: TO_CONFIRM.to_owned(),
                 subject: pair,
                 currency: entry.currency.clone(),
                 amount: line.line.amount,
                 owner: "accounting".to_owned(),
-                advice: "confirm that they belong together, or reject it".to_owned(),
-                about: self.pair_evidence(found),
+                advice: if found.difference == 0 {
+                    "confirm that they belong together, or reject it".to_owned()
+                } else {
+                    "confirm that they belong together, and what they differ by is the next question; or reject it".to_owned()
+                },
+                about,
                 records,
                 contra: None,
                 correction: 0,
@@ -596,6 +635,18 @@ impl Work {
                 since: self.now,
             });
         }
+    }
+
+    /// What a pair differs by, as an exception of its own.
+    fn differing(&self, found: &Match, line: &TheirLine) -> Found {
+        let differs = Break {
+            kind: BreakKind::OtherAmount,
+            subject: Subject::Bank(found.bank.first().copied().unwrap_or_default()),
+            minor_units: found.difference.into(),
+            age_days: 0,
+        };
+        let subject = (line.key.text(), line.currency.clone());
+        break_found(&differs, subject, self.pair_evidence(found), (self.now, &[], true))
     }
 
     fn our_key(&self, place: u32) -> Option<RecordKey> {
@@ -683,7 +734,7 @@ impl Work {
                 currency: flowbridge_domain::money::Currency::parse(&statement.currency).ok()?,
                 sequence: statement.sequence.and_then(|number| u64::try_from(number).ok()),
                 opening_minor_units: statement.opening.unwrap_or(0).into(),
-                closing_minor_units: statement.closing.into(),
+                closing_minor_units: statement.closing?.into(),
                 entries_minor_units: statement.moved.into(),
             })
         });
@@ -691,7 +742,7 @@ impl Work {
     }
 
     /// Our reserve against the closing balance, and what lies between them.
-    fn balance(&self, left_over: &[(String, i64)], verdicts: &Verdicts) -> Vec<BalanceLine> {
+    fn balance(&self, left_over: &[(String, i64)], verdicts: &Verdicts) -> Vec<Balance> {
         let sum_ours = |entries: &[OurEntry], currency: &str, is_open: bool| -> i128 {
             let open = entries.iter().filter(|entry| {
                 entry.currency == currency && (!is_open || !verdicts.matched.contains(&entry.key))
@@ -704,7 +755,7 @@ impl Work {
                 .filter(|line| line.currency == currency && !verdicts.matched.contains(&line.key));
             open.map(|line| i128::from(line.line.amount)).sum()
         };
-        let mut lines: Vec<BalanceLine> = self
+        let mut lines: Vec<Balance> = self
             .statements
             .values()
             .map(|statement| {
@@ -729,7 +780,10 @@ impl Work {
                     .sum();
                 let differences = of(left_over) + now;
                 let explained = ledger - in_transit + at_bank_only - in_ledger_only + differences;
-                BalanceLine {
+                // What a cut-off run has not looked at explains nothing yet, nor does a statement that has not come.
+                let is_missing = self.sides.gaps.iter().any(|gap| gap.currency == currency);
+                let told = statement.closing.filter(|_| !self.sides.cut_off && !is_missing);
+                Balance {
                     account: statement.account.clone(),
                     currency: currency.to_owned(),
                     statement: statement.closing,
@@ -738,12 +792,7 @@ impl Work {
                     at_bank_only: units(at_bank_only),
                     in_ledger_only: units(in_ledger_only),
                     differences: units(differences),
-                    // What a cut-off run has not looked at explains nothing yet.
-                    unexplained: if self.sides.cut_off {
-                        0
-                    } else {
-                        units(i128::from(statement.closing) - explained)
-                    },
+                    unexplained: told.map_or(0, |closing| units(i128::from(closing) - explained)),
                 }
             })
             .collect();
@@ -756,24 +805,13 @@ impl Work {
         run: &ClaimedRun,
         (ledger, bank): (&[Record], &[Record]),
         outcome: &Outcome,
-        (verdicts, balance): (&Verdicts, &[BalanceLine]),
+        (verdicts, balance): (&Verdicts, &[Balance]),
     ) -> Value {
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
         for found in &verdicts.exceptions {
             *kinds.entry(found.kind.as_str()).or_default() += 1;
         }
         let in_transit = outcome.breaks.iter().filter(|found| found.kind == BreakKind::InTransit).count();
-        let balance: Vec<Value> = balance
-            .iter()
-            .map(|line| {
-                json!({
-                    "account": line.account, "currency": line.currency, "statement": line.statement,
-                    "ledger": line.ledger, "in_transit": line.in_transit, "at_bank_only": line.at_bank_only,
-                    "in_ledger_only": line.in_ledger_only, "differences": line.differences,
-                    "unexplained": line.unexplained,
-                })
-            })
-            .collect();
         json!({
             "scope": run.scope,
             "day": run.day,
@@ -802,17 +840,14 @@ struct Verdicts {
     exceptions: Vec<Found>,
 }
 
-/// Our reserve at a bank in a currency against its statement, in minor units.
-struct BalanceLine {
-    account: String,
-    currency: String,
-    statement: i64,
-    ledger: i64,
-    in_transit: i64,
-    at_bank_only: i64,
-    in_ledger_only: i64,
-    differences: i64,
-    unexplained: i64,
+/// What an exception about a gap is known by.
+fn subject_of_gap(gap: &Gap) -> String {
+    format!("statement {} of {} {}: {}", gap.name, gap.account, gap.currency, gap.amount())
+}
+
+/// A break of an account as a whole.
+fn account_break(kind: BreakKind, account: &str, minor_units: i128) -> Break {
+    Break { kind, subject: Subject::Account(account.to_owned()), minor_units, age_days: 0 }
 }
 
 /// Minor units that fit a column; what does not is a difference beyond every account.
@@ -951,6 +986,7 @@ pub(super) struct MadeOf<'a> {
     pub(super) settings: &'a engine::Settings,
     pub(super) summary: &'a Value,
     pub(super) anomalies: &'a [Anomaly],
+    pub(super) balance: &'a [Balance],
 }
 
 /// The hash of all that went in, and the report in its formats.
@@ -972,18 +1008,18 @@ pub(super) fn reports(
     inputs.insert(format!("statement of {scope}"), hash(bank)?);
     let manifest = Manifest::new(inputs, of.model_sha256, of.settings);
     let report = Report { ledger, bank, outcome, heads, manifest: &manifest };
-    let extras = Extras { anomalies: of.anomalies, ..Extras::default() };
-    let json = report.json_with(&extras).map_err(|error| failed(&error))?;
-    let mut json: Value = serde_json::from_str(&json).map_err(|error| failed(&error))?;
-    if let Some(object) = json.as_object_mut() {
-        object.insert("summary".to_owned(), of.summary.clone());
-    }
+    let extras = Extras {
+        anomalies: of.anomalies,
+        balance: of.balance,
+        summary: Some(of.summary),
+        ..Extras::default()
+    };
     let reports = vec![
         ("html", report.html_with(&extras).into_bytes()),
-        ("json", serde_json::to_vec_pretty(&json).map_err(|error| failed(&error))?),
+        ("json", report.json_with(&extras).map_err(|error| failed(&error))?.into_bytes()),
         ("matches_csv", report.matches_csv().map_err(|error| failed(&error))?.into_bytes()),
         ("breaks_csv", report.breaks_csv().map_err(|error| failed(&error))?.into_bytes()),
-        ("pdf", report.pdf()),
+        ("pdf", report.pdf_with(&extras)),
         ("camt", report.camt().map_err(|error| failed(&error))?.into_bytes()),
     ];
     Ok((manifest.sha256(), reports))

@@ -3,28 +3,34 @@
 
 use crate::stage::{Shape, Stage, Tuning, key, next};
 use flowbridge_bank::simulator::{Fault, FaultRule, Target};
-use flowbridge_chain::call;
 use flowbridge_chain::deploy::Admin;
 use flowbridge_chain::leaf::LeafTerms;
 use flowbridge_chain::signer::Unsigned;
 use flowbridge_chain::watch::Bell;
-use flowbridge_chain::{At, Leaf};
+use flowbridge_chain::{At, Leaf, call, vault};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::party::EvmAddress;
+use flowbridge_store::chain::{Duty, Lane};
 use flowbridge_store::{breaker, lifecycle};
-use flowbridge_workers::chain;
+use flowbridge_workers::chain::{self, ChainRole};
 use flowbridge_workers::context::Context;
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Places in the list of funded accounts.
+const DEPLOYER: usize = 0;
 const INITIATOR: usize = 1;
 const GUARDIAN: usize = 4;
+const HOUSE: usize = 5;
 const DEBTOR: usize = 6;
 const CREDITOR: usize = 7;
 
 const PATIENCE: Duration = Duration::from_secs(40);
+const GWEI: u64 = 1_000_000_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_complete_around_one_that_the_router_refuses() {
@@ -121,6 +127,29 @@ async fn a_transaction_that_offers_too_little_is_replaced_by_one_that_offers_mor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_at_the_cap_that_the_node_forgot_goes_on_when_the_market_falls() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, ..Tuning::default() }).await;
+    let mut role = stage.chain_role(Tuning::quick());
+    // The first version offers all that it may.
+    role.settings.fees.fee_per_gas_max = GWEI;
+    stage.run_chain_role("capped", role);
+    stage.anvil.freeze();
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until_found("select 1 from chain_tx where state = 'broadcast'").await;
+    stage.node("anvil_setNextBlockBaseFeePerGas", json!([format!("{:#x}", 2 * GWEI)])).await;
+    stage.node("anvil_dropAllTransactions", json!([])).await;
+    // Longer than it would wait for a higher fee.
+    stage.until_found("select 1 from chain_tx where signed_at < now() - interval '3 seconds'").await;
+    // Each empty block takes an eighth off the market.
+    stage.anvil.thaw();
+    stage.reaches(payment, "completed").await;
+    let initiations =
+        "select 1 from chain_tx where purpose = 'initiate' having count(*) = 1 and max(versions) = 1";
+    stage.until_found(initiations).await;
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nonce_that_somebody_else_used_is_noticed_and_the_payment_signed_anew() {
     let stage = Stage::new(vec![]).await;
     stage.anvil.freeze();
@@ -144,6 +173,42 @@ async fn a_nonce_that_somebody_else_used_is_noticed_and_the_payment_signed_anew(
     stage.reaches(payment, "completed").await;
     let nonces = stage.chain.nonce(&own, At::Latest).await.unwrap();
     assert_eq!(nonces, nonce + 2, "the stolen one and one of ours, and no hole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lanes_new_key_waits_for_what_the_old_one_signed_and_takes_what_it_did_not() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, ..Tuning::default() }).await;
+    let (old, new) = (key(INITIATOR).address(), key(HOUSE).address());
+    let deployer = key(DEPLOYER);
+    let admin = Admin { chain: &*stage.chain, chain_id: 31337, key: &deployer, patience: PATIENCE };
+    let grant = vault::grant_role(&stage.contracts.router, "INITIATOR_ROLE", &new);
+    admin.send(Some(&grant.to), &grant.data).await.unwrap();
+
+    let (stop, running) = stage.run_chain_role("with the old key", stage.chain_role(Tuning::quick()));
+    stage.anvil.freeze();
+    let signed = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until_found("select 1 from chain_tx where state = 'broadcast'").await;
+    stage.signer_down.store(true, Ordering::Relaxed);
+    let unsigned = stage.accept(Shape::BankToToken, 2_000).await;
+    stage.until_found("select 1 from chain_tx where state = 'numbered'").await;
+    stop.cancel();
+    running.await.unwrap();
+    stage.signer_down.store(false, Ordering::Relaxed);
+
+    // The node forgets what would be offered more by now, if anybody could sign for it.
+    stage.until_found("select 1 from chain_tx where signed_at < now() - interval '1 second'").await;
+    stage.node("anvil_dropAllTransactions", json!([])).await;
+    let used = stage.chain.nonce(&old, At::Latest).await.unwrap();
+    let mut role = stage.chain_role(Tuning::quick());
+    role.signers.insert(Lane::first(Duty::Initiator), Arc::new(key(HOUSE)));
+    stage.run_chain_role("with the new key", role);
+    stage.until(async || stage.chain.nonce(&old, At::Pending).await.unwrap() > used).await;
+    stage.anvil.thaw();
+    stage.reaches(signed, "completed").await;
+    stage.reaches(unsigned, "completed").await;
+    assert_eq!(stage.chain.nonce(&old, At::Latest).await.unwrap(), used + 1);
+    assert_eq!(stage.chain.nonce(&new, At::Latest).await.unwrap(), 1);
+    stage.requires_proof().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -328,10 +393,16 @@ impl Stage {
     }
 
     /// Another process with a chain role. Leases of one that died are short.
-    fn start_chain_role(&self, name: u64) -> tokio::task::JoinHandle<()> {
-        let context = Context { instance: format!("life {name}"), ..self.context.clone() };
+    fn start_chain_role(&self, name: u64) -> JoinHandle<()> {
         let role = self.chain_role(Tuning { lease: Duration::from_millis(100), ..Tuning::default() });
-        tokio::spawn(chain::run(context, role, CancellationToken::new()))
+        self.run_chain_role(&format!("life {name}"), role).1
+    }
+
+    /// Another process with this chain role, until it is told to stop.
+    fn run_chain_role(&self, process: &str, role: ChainRole) -> (CancellationToken, JoinHandle<()>) {
+        let context = Context { instance: process.to_owned(), ..self.context.clone() };
+        let stop = CancellationToken::new();
+        (stop.clone(), tokio::spawn(chain::run(context, role, stop)))
     }
 
     async fn guardian(&self, to: EvmAddress, calldata: Vec<u8>) {

@@ -1,7 +1,8 @@
 //! The fault suite of the chain's client: faults drawn by seed, on a real node, while payments are under way.
 //!
 //! After each fault everything is well again, and then: every payment has completed, no transaction is under way, no nonce is
-//! left behind, and what the creditor holds is what was paid, once. The seed is printed; `FLOWBRIDGE_SEED=n` repeats a run.
+//! left behind, what the creditor holds is what was paid, once, and ledger, chain and banks agree. The seed is printed;
+//! `FLOWBRIDGE_SEED=n` repeats a run.
 
 use crate::stage::{Shape, Stage, Tuning, key};
 use flowbridge_chain::At;
@@ -15,7 +16,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 const LANE_KEYS: [usize; 3] = [1, 2, 3];
@@ -90,7 +91,6 @@ async fn run(rounds: u32, seed: u64) {
             is_whole(&stage, fault, paid).await;
         }
     }
-    stage.holds_eventually().await;
 }
 
 /// Payments before, while and after something goes wrong. Returns how many.
@@ -135,7 +135,7 @@ async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng) -> u64 {
             let fee = json!([format!("{:#x}", gwei * 1_000_000_000)]);
             stage.node("anvil_setNextBlockBaseFeePerGas", fee).await;
         }
-        Fault::PoolDropped => stage.node("anvil_dropAllTransactions", json!([])).await,
+        Fault::PoolDropped => payments.extend(drop_pool(stage, random).await),
         Fault::SignerDown => {
             stage.signer_down.store(true, Ordering::Relaxed);
             payments.extend(some(stage, random).await);
@@ -182,6 +182,27 @@ async fn endpoint(stage: &Stage, weather: Weather, time: Duration, random: &mut 
     payments
 }
 
+/// Payments whose transaction waits at the node when that forgets all that waits: it is told again, or offered more.
+async fn drop_pool(stage: &Stage, random: &mut StdRng) -> Vec<PaymentId> {
+    stage.anvil.freeze();
+    // A block may have been under way; from here on none is.
+    stage.anvil.mine(1).unwrap();
+    let payments = some(stage, random).await;
+    let broadcast = "select state_since from chain_tx join chain_tx_item item on item.chain_tx = chain_tx.id
+        where payment_id = $1 and state = 'broadcast'";
+    let broadcast_at = async || -> Option<SystemTime> {
+        let rows = stage.sql.query(broadcast, &[&payments[0].as_uuid()]).await.unwrap();
+        rows.first().map(|row| row.get(0))
+    };
+    stage.until(async || broadcast_at().await.is_some()).await;
+    let before = broadcast_at().await;
+    stage.node("anvil_dropAllTransactions", json!([])).await;
+    // It is broadcast again after it was dropped, or replaced: either is a state of its own in between.
+    stage.until(async || broadcast_at().await > before).await;
+    stage.anvil.thaw();
+    payments
+}
+
 async fn some(stage: &Stage, random: &mut StdRng) -> Vec<PaymentId> {
     let mut payments = Vec::new();
     for _ in 0..random.random_range(1..=4) {
@@ -208,7 +229,7 @@ async fn steal(stage: &Stage, lane: usize) {
     let _ = stage.chain.send(&thief.sign(&stolen).unwrap().raw).await;
 }
 
-/// Nothing is under way, no nonce is left behind, and everything was paid once.
+/// Nothing is under way, no nonce is left behind, everything was paid once, and the books agree.
 async fn is_whole(stage: &Stage, fault: Fault, paid: u64) {
     let whole = tokio::time::timeout(PATIENCE, async {
         loop {
@@ -243,4 +264,5 @@ async fn is_whole(stage: &Stage, fault: Fault, paid: u64) {
         stage.sql.query(twice, &[]).await.unwrap().is_empty(),
         "a payment completed twice after {fault:?}"
     );
+    stage.holds_eventually().await;
 }

@@ -4,9 +4,11 @@
 
 mod chain;
 mod chain_faults;
+mod outside;
 mod reconciliation;
 mod slices;
 mod spine;
 mod stage;
 mod webhook;
+mod windows;
 mod zksync;

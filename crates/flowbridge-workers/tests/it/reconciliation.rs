@@ -10,15 +10,17 @@ use flowbridge_recon::feedback::Verdict as Ruled;
 use flowbridge_recon::record::Record;
 use flowbridge_store::breaker::{self, Breaker, BreakerRefusal};
 use flowbridge_store::exception::{
-    self, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter,
+    self, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter, Found,
 };
-use flowbridge_store::reconciliation::{self as rows, Run};
+use flowbridge_store::reconciliation::{self as rows, RecordKey, Run};
 use flowbridge_store::review::Verdict;
 use flowbridge_store::{segment, statement};
 use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError};
 use flowbridge_workers::reconciliation::learning;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_bank_keeps_is_named_and_two_people_put_it_right() {
@@ -156,15 +158,159 @@ async fn a_statement_file_counts_once_and_is_refused_when_it_does_not_add_up() {
     assert!(matches!(&wrong, Err(UploadError::DoesNotAddUp { place: 1, .. })), "{wrong:?}");
     let named = take(1, "150,00", "250,00").await;
     assert!(matches!(&named, Err(UploadError::NamedAlready { .. })), "{named:?}");
-    let gap = take(3, "250,00", "350,00").await.unwrap();
-    assert_eq!(gap.statements[0].gap, Some(5_000), "a gap is accepted, and told");
+    let gap = take(3, "300,00", "400,00").await.unwrap();
+    assert_eq!(gap.statements[0].gap, Some(10_000), "a gap is accepted, and told");
 
-    stage.reconcile_files("alpha").await;
-    let kinds: Vec<String> = open(&stage).await.into_iter().map(|found| found.kind).collect();
+    let kinds = async || -> Vec<String> {
+        stage.reconcile_files("alpha").await;
+        open(&stage).await.into_iter().map(|found| found.kind).collect()
+    };
+    let without = kinds().await;
     let receipts =
-        kinds.iter().filter(|kind| *kind == "unexpected_receipt" || *kind == "duplicate_bank_line");
-    assert_eq!(receipts.count(), 4, "nobody expected these: {kinds:?}");
-    assert!(kinds.contains(&"supply_not_reserve".to_owned()), "nor what was there before: {kinds:?}");
+        without.iter().filter(|kind| *kind == "unexpected_receipt" || *kind == "duplicate_bank_line");
+    assert_eq!(receipts.count(), 4, "nobody expected these: {without:?}");
+    assert!(without.contains(&"statement_gap".to_owned()), "a statement is missing: {without:?}");
+    assert!(!without.contains(&"supply_not_reserve".to_owned()), "nothing is proven without it: {without:?}");
+
+    let missing = take(2, "200,00", "300,00").await.unwrap();
+    assert_eq!(missing.statements[0].gap, None, "files may arrive in any order");
+    let whole = kinds().await;
+    assert!(!whole.contains(&"statement_gap".to_owned()), "none is missing any more: {whole:?}");
+    assert!(whole.contains(&"supply_not_reserve".to_owned()), "there was money before: {whole:?}");
+    let all = open(&stage).await;
+    let before = all.iter().find(|found| found.kind == "supply_not_reserve").unwrap();
+    assert_eq!((before.contra, before.correction), (Some(Contra::Suspense), 10_000));
+    let decision = propose(&stage, before.id, DecisionKind::Accept).await.unwrap();
+    answer(&stage, (before.id, decision), "checker").await.unwrap();
+    let summary = stage.reconcile_files("alpha").await.summary.unwrap();
+    assert_eq!(summary["balance"][0]["unexplained"], 0, "what was there before is booked: {summary}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_without_a_balance_are_compared_and_told_again_at_the_end_of_the_day_they_are_the_same() {
+    let stage = Stage::new(vec![]).await;
+    let bank = BankCode::parse("alpha").unwrap();
+    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    for minor_units in [10_000, 15_907] {
+        let payment = stage.accept(Shape::BankToToken, minor_units).await;
+        stage.reaches(payment, "completed").await;
+    }
+    let captured = "select reference, amount from effect join payment on payment.id = effect.payment_id
+        where effect.kind = 'capture' order by amount";
+    let captured: Vec<(String, i64)> =
+        stage.sql.query(captured, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+    let today = intake::day(stage.context.now());
+    let mut so_far = "day,amount,bank reference\n".to_owned();
+    let mut day_end = String::new();
+    let (short, month_day) = (&today.replace('-', "")[2..], &today.replace('-', "")[4..]);
+    for (reference, amount) in &captured {
+        so_far.push_str(&format!("{today},{}.{:02},{reference}\n", amount / 100, amount % 100));
+        day_end.push_str(&format!(
+            ":61:{short}{month_day}C{},{:02}NTRFNONREF//{reference}\r\n",
+            amount / 100,
+            amount % 100
+        ));
+    }
+    let mapping = r#"{"account": "DE02120300000000202051", "currency": "EUR",
+        "columns": {"booked_on": "day", "amount": "amount", "bank_reference": "bank reference"}}"#;
+    let take = async |name: &str, text: String, mapping: Option<&str>| {
+        let upload = Upload {
+            bank: bank.clone(),
+            channel: "api",
+            name: name.into(),
+            by: "maker".to_owned(),
+            mapping: mapping.map(str::to_owned),
+            file: text.into_bytes(),
+        };
+        intake::file(&stage.context, upload).await.unwrap().statements
+    };
+    let first = take("so-far.csv", so_far, Some(mapping)).await;
+    assert_eq!((first[0].lines, first[0].closing), (2, None));
+    let summary = stage.reconcile_files("alpha").await.summary.unwrap();
+    assert_eq!(
+        (&summary["matched"], &summary["balance"][0]["statement"]),
+        (&2.into(), &Value::Null),
+        "{summary}"
+    );
+    assert!(open(&stage).await.is_empty());
+
+    let whole = format!(
+        ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:1/1\r\n:60F:C{short}EUR0,00\r\n{day_end}:62F:C{short}EUR259,07\r\n-\r\n"
+    );
+    let second = take("day.sta", whole, None).await;
+    assert_eq!((second[0].lines, second[0].already_held), (2, 2), "they were told before");
+    let summary = stage.reconcile_files("alpha").await.summary.unwrap();
+    assert_eq!(summary["balance"][0]["unexplained"], 0, "{summary}");
+    assert!(open(&stage).await.is_empty(), "and are no second booking");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_confirmed_pair_differs_by_is_the_next_question() {
+    let stage = Stage::new(vec![]).await;
+    let bank = BankCode::parse("alpha").unwrap();
+    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    let payment = stage.accept(Shape::BankToToken, 10_000).await;
+    stage.reaches(payment, "completed").await;
+    let today = intake::day(stage.context.now()).replace('-', "");
+    let (today, month_day) = (&today[2..], &today[4..]);
+    let file = format!(
+        ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:1/1\r\n:60F:C{today}EUR0,00\r\n\
+         :61:{today}{month_day}C99,00NTRFNONREF//A1\r\n:86:SOMETHING ELSE\r\n:62F:C{today}EUR99,00\r\n-\r\n"
+    );
+    let upload = Upload {
+        bank,
+        channel: "api",
+        name: "a.sta".into(),
+        by: "maker".to_owned(),
+        mapping: None,
+        file: file.into_bytes(),
+    };
+    intake::file(&stage.context, upload).await.unwrap();
+    let run = stage.reconcile_files("alpha").await;
+    // A likely pair, as a model would ask it.
+    let line: Uuid = stage.sql.query_one("select id from statement_entry", &[]).await.unwrap().get(0);
+    let line = RecordKey::line(line).text();
+    let entry = RecordKey::entry(payment.as_uuid(), "captured".to_owned(), 0).text();
+    let mut question = json!({ "records": [&entry, &line], "difference": -100 });
+    let left = Found {
+        kind: "other_amount".to_owned(),
+        subject: line,
+        currency: "EUR".to_owned(),
+        amount: -100,
+        owner: "accounting".to_owned(),
+        advice: "ask the bank".to_owned(),
+        about: json!({}),
+        records: vec![],
+        contra: Some(Contra::Suspense),
+        correction: -100,
+        is_lasting: true,
+        since: stage.context.now(),
+    };
+    exception::leave(&mut question, &[left]);
+    let id = ExceptionId::generate(stage.context.now(), rand::random());
+    let ask = "insert into recon_exception (id, scope, kind, subject, currency, amount, owner, advice, about, since, opened_in,
+            opened_at, seen_in)
+        values ($1, 'alpha', 'to_confirm', 'a pair', 'EUR', 9900, 'accounting', '', $2, now(), $3, now(), $3)";
+    stage.sql.execute(ask, &[&id.as_uuid(), &question, &run.id.as_uuid()]).await.unwrap();
+
+    let decision = propose(&stage, id, DecisionKind::Accept).await.unwrap();
+    answer(&stage, (id, decision), "checker").await.unwrap();
+    let summary = stage.reconcile_files("alpha").await.summary.unwrap();
+    assert_eq!(
+        (&summary["balance"][0]["unexplained"], &summary["balance"][0]["differences"]),
+        (&0.into(), &(-100).into())
+    );
+    let open = open(&stage).await;
+    let [next] = open.as_slice() else { panic!("one question is left: {open:#?}") };
+    assert_eq!((next.kind.as_str(), next.correction), ("other_amount", -100));
+    let decision = propose(&stage, next.id, DecisionKind::Accept).await.unwrap();
+    answer(&stage, (next.id, decision), "checker").await.unwrap();
+    let after = stage.reconcile_files("alpha").await.summary.unwrap();
+    assert_eq!(
+        after["balance"][0]["ledger"], after["balance"][0]["statement"],
+        "the books follow the bank: {after}"
+    );
+    assert!(self::open(&stage).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

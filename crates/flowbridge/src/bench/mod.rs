@@ -9,6 +9,7 @@ mod api;
 mod cast;
 mod chain;
 mod chain_stage;
+mod idle;
 mod journal;
 mod ledger;
 mod load;
@@ -43,6 +44,8 @@ pub(crate) enum BenchCommand {
     Watcher(watcher::WatcherArgs),
     /// Requests to pay, up to the answer
     Api(api::ApiArgs),
+    /// What a stack costs while nothing happens
+    Idle(idle::IdleArgs),
     /// A day with everything a bank can do wrong, and whether the reconciliation finds it
     Reconciliation(reconciliation::ReconciliationArgs),
 }
@@ -55,6 +58,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<ExitCode> {
         BenchCommand::Chain(args) => chain::run(args).await,
         BenchCommand::Watcher(args) => watcher::run(args).await,
         BenchCommand::Api(args) => api::run(args).await,
+        BenchCommand::Idle(args) => idle::run(args).await,
         BenchCommand::Reconciliation(args) => reconciliation::run(args).await,
     }
 }

@@ -35,9 +35,17 @@ pub(crate) struct StackArgs {
     /// A setting of the embedded stack that differs from the default, such as chain.batch_size_max=200
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", requires = "embedded")]
     settings: Vec<String>,
+    /// Whether the chain is written down even where it goes with its folder.
+    #[arg(skip)]
+    keeps_chain: bool,
 }
 
 impl StackArgs {
+    /// Has the chain written down, as in a stack that stays.
+    pub(super) fn keep_chain(&mut self) {
+        self.keeps_chain = true;
+    }
+
     /// Gives the embedded stack a setting, unless the caller has given it.
     pub(super) fn set(&mut self, setting: &str) {
         self.settings.insert(0, setting.to_owned());
@@ -100,7 +108,7 @@ impl Stack {
         let port = free_port()?;
         let block_time = Duration::from_millis(args.block_ms);
         // A chain that goes with its folder need not be written down.
-        let keeps_chain = temporary.is_none();
+        let keeps_chain = args.keeps_chain || temporary.is_none();
         let servers = start_servers(folder.clone(), port, block_time, keeps_chain).await?;
         let mut config = stage::make_config(&folder, &servers.0.url(), port)?;
         for setting in &args.settings {

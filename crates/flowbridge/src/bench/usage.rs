@@ -18,7 +18,7 @@ pub(super) struct Processes(BTreeMap<&'static str, u32>);
 
 /// The name of our own program among the processes.
 pub(super) const FLOWBRIDGE: &str = "flowbridge";
-const CLIENT: &str = "client";
+pub(super) const CLIENT: &str = "client";
 const POSTGRES: &str = "postgresql";
 
 impl Processes {

@@ -1,7 +1,7 @@
 //! `flowbridge contracts`: putting our contracts on a chain, and checking that they are what the record says.
 
 use super::say;
-use crate::chain::{connect, read_deployments};
+use crate::chain::{connect, lane_roles, open_signers, read_deployments};
 use crate::config::Config;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
@@ -10,7 +10,6 @@ use flowbridge_chain::governance::{self, Governance, GovernancePlan};
 use flowbridge_chain::{Chain, Deployment, Key};
 use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::EvmAddress;
-use flowbridge_store::chain::Duty;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -221,25 +220,8 @@ impl VaultArgs {
 
 /// Who may do what, by the signers of the lanes.
 pub(crate) async fn roles(config: &Config, admin: &Key, guardian: &Key) -> Result<Roles> {
-    let signers = crate::chain::open_signers(config).await?;
-    let of = |duty: Duty| -> (String, Vec<String>) {
-        let of_duty = signers.iter().filter(|(lane, _)| lane.duty() == duty);
-        let mut addresses = of_duty.map(|(_, signer)| signer.address().to_string());
-        (addresses.next().unwrap_or_default(), addresses.collect())
-    };
-    let (initiator, further_initiators) = of(Duty::Initiator);
-    let (settler, further_settlers) = of(Duty::Settler);
-    let (canceller, further_cancellers) = of(Duty::Canceller);
-    Ok(Roles {
-        initiator,
-        settler,
-        canceller,
-        further_initiators,
-        further_settlers,
-        further_cancellers,
-        guardian: guardian.address().to_string(),
-        registrar: admin.address().to_string(),
-    })
+    let lanes = lane_roles(&open_signers(config).await?);
+    Ok(Roles { guardian: guardian.address().to_string(), registrar: admin.address().to_string(), ..lanes })
 }
 
 /// Deploys for one currency and adds it to the record, which is written whole or not at all.

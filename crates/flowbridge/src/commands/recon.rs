@@ -223,7 +223,7 @@ async fn match_files(args: &RunArgs, config: impl Fn() -> Result<Config>) -> Res
         Report { ledger: &ledger, bank: &bank, outcome: &outcome, heads: &heads, manifest: &manifest };
     let sentences = args.reword.sentences(&written, config).await?;
     let history = if args.memory.is_some() { memory.runs.as_slice() } else { &[] };
-    let extras = Extras { anomalies: &anomalies, history, sentences };
+    let extras = Extras { anomalies: &anomalies, history, sentences, ..Extras::default() };
     fs::create_dir_all(&args.out)?;
     fs::write(args.out.join("report.html"), written.html_with(&extras))?;
     fs::write(args.out.join("report.pdf"), written.pdf())?;

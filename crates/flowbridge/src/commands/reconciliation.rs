@@ -225,6 +225,9 @@ fn statement_line(statement: &Value) -> String {
     if number("repeated") > 0 {
         line.push_str(&format!("  {} equal an earlier one", number("repeated")));
     }
+    if number("already_held") > 0 {
+        line.push_str(&format!("  {} were told before", number("already_held")));
+    }
     if number("gap") != 0 {
         line.push_str(&format!("  GAP of {} to the statement before", number("gap")));
     }
@@ -298,7 +301,10 @@ fn run_line(run: &Value) -> String {
         line.push_str(&format!(", {count} {kind}"));
     }
     for balance in summary.get("balance").and_then(Value::as_array).into_iter().flatten() {
-        let units = |name: &str| balance.get(name).and_then(Value::as_i64).unwrap_or(0);
+        let units = |name: &str| {
+            let told = balance.get(name).and_then(Value::as_i64);
+            told.map_or_else(|| "not told".to_owned(), |units| units.to_string())
+        };
         line.push_str(&format!(
             "\n    {}: ledger {}, statement {}, unexplained {}",
             text(balance, "currency"),

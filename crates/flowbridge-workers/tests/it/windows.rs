@@ -1,0 +1,349 @@
+//! Windows that the chain closes, what a reorganisation takes back, and what may be told, sent or counted then: the store's own
+//! functions on rows as they may lie in the database, while nothing runs.
+
+use crate::stage::{Shape, Stage, Tuning};
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::money::Currency;
+use flowbridge_domain::payment::{ChainLog, Decision, Effect, Event};
+use flowbridge_domain::time::Timestamp;
+use flowbridge_store::chain::{self, Block, Duty, Head, Lane, Said, SeenLog, Stretch, WatcherLease};
+use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
+use flowbridge_workers::orchestrator::{self, OrchestratorSettings};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const REORG_DEPTH_BLOCKS_MAX: u64 = 64;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+const TOO_LATE_TO_INITIATE: &str =
+    "update payment set initiate_before = now() - interval '1 min' where id = $1";
+
+/// The contracts' status bits of a payment that is open.
+const OPEN: u8 = 1;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_is_behind_closes_no_window_ahead_of_its_place() {
+    let stage = quiet().await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    change(&stage, TOO_LATE_TO_INITIATE, payment).await;
+    let now = stage.context.now();
+    let (old, newest) = (block(100, now.minus(2 * MINUTE)), block(200, now));
+    take_in(&stage, old, newest, vec![]).await;
+    assert_eq!(due(&stage).await, [], "its initiation may lie in the blocks between");
+    take_in(&stage, newest, newest, vec![]).await;
+    assert_eq!(due(&stage).await, [Occurrence { payment_id: payment, event: Event::InitiateWindowClosed }]);
+    go_back(&stage, old).await;
+    assert_eq!(due(&stage).await, [], "what was final is read once more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_no_longer_be_initiated_in_time_holds_up_nobody_else() {
+    let stage = quiet().await;
+    let late = stage.accept(Shape::BankToToken, 1_000).await;
+    let timely = stage.accept(Shape::BankToToken, 1_000).await;
+    let taken_back = "update payment set state = 'completed', initiate_before = now() where id = $1";
+    change(&stage, taken_back, late).await;
+    let tx = stage.context.db.begin().await.unwrap();
+    let (now, margin) = (stage.context.now(), Duration::from_secs(3));
+    let claimed = chain::claim_initiations(&tx, &[euro()], now, margin, 100).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(claimed.iter().map(|due| due.payment_id).collect::<Vec<_>>(), [timely]);
+    assert_eq!(effect(&stage, late, "initiate").await, "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_window_closes_on_a_payment_while_what_the_chain_said_of_it_waits_for_a_person() {
+    let stage = quiet().await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    change(&stage, TOO_LATE_TO_INITIATE, payment).await;
+    let parked = "insert into dead_letter (id, consumer_group, topic, partition, key, event_id, xid, seq, cause, attempts, parked_at)
+        values (gen_random_uuid(), 'orchestrator', 'chain', 0, $1, gen_random_uuid(), 1, 1, 'refused', 1, now())";
+    change(&stage, parked, payment).await;
+    let newest = block(9, stage.context.now());
+    take_in(&stage, newest, newest, vec![]).await;
+    assert_eq!(due(&stage).await, []);
+    let dropped = "update dead_letter set resolved_at = now(), resolution = 'dropped' where key = $1";
+    change(&stage, dropped, payment).await;
+    assert_eq!(due(&stage).await, [Occurrence { payment_id: payment, event: Event::InitiateWindowClosed }]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_that_nobody_sent_is_asked_for_anew_when_its_settlement_is_taken_back() {
+    let stage = quiet().await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    let now = stage.context.now();
+    let (before, with_settlement) = (block(100, now), block(101, now));
+    ask(&stage, payment, "settle", "sent").await;
+    ask(&stage, payment, "cancel", "ready").await;
+    carry(&stage, payment, "settle", with_settlement).await;
+    take_in(&stage, before, before, vec![]).await;
+    let settled = says(with_settlement, Said::Payment(payment, ChainLog::Settled));
+    take_in(&stage, with_settlement, with_settlement, vec![settled]).await;
+    assert_eq!(effect(&stage, payment, "cancel").await, "done", "too late");
+    go_back(&stage, before).await;
+    assert_eq!(effect(&stage, payment, "settle").await, "sent", "its transaction goes on");
+    assert_eq!(
+        effect(&stage, payment, "cancel").await,
+        "refused",
+        "nothing carries it, and nobody wants it now"
+    );
+    let held = "update payment set state = 'held', chain_leg = 'open', hold_leg = 'placed',
+            settle_before = now() - interval '1 s' where id = $1";
+    change(&stage, held, payment).await;
+    tell(&stage, &due(&stage).await).await;
+    assert_eq!(stage.state(payment).await, "cancelling");
+    assert_eq!(effect(&stage, payment, "cancel").await, "ready");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_is_done_only_in_a_block_that_the_watcher_has_seen() {
+    let stage = quiet().await;
+    let seen = stage.accept(Shape::BankToToken, 1_000).await;
+    let unseen = stage.accept(Shape::BankToToken, 1_000).await;
+    let now = stage.context.now();
+    let (old, newest) = (block(10, now), block(200, now));
+    take_in(&stage, old, old, vec![]).await;
+    carry(&stage, seen, "settle", old).await;
+    carry(&stage, unseen, "settle", block(20, now)).await;
+    take_in(&stage, newest, newest, vec![]).await;
+    let (db, lane) = (&stage.context.db, Lane::first(Duty::Settler));
+    let settled = newest.number - REORG_DEPTH_BLOCKS_MAX;
+    chain::follow_included(db, lane, newest.number, settled, REORG_DEPTH_BLOCKS_MAX, now).await.unwrap();
+    assert_eq!(carrier(&stage, seen).await, "finalized", "its block is remembered for its sake");
+    assert_eq!(carrier(&stage, unseen).await, "signed", "the node is asked anew what became of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burn_that_came_before_its_settlement_is_sent_once_more_when_that_is_there() {
+    let stage = quiet().await;
+    let payment = stage.accept(Shape::BankToBank, 1_000).await;
+    let newest = block(9, stage.context.now());
+    change(&stage, "update payment set state = 'held', chain_leg = 'open' where id = $1", payment).await;
+    ask(&stage, payment, "burn", "sent").await;
+    open(&stage, payment).await;
+    take_in(&stage, newest, newest, vec![says(newest, Said::Skipped(payment, OPEN))]).await;
+    assert_eq!(effect(&stage, payment, "burn").await, "ready");
+    assert_eq!(burns(&stage).await, []);
+    change(&stage, "update payment set state = 'settled', chain_leg = 'settled' where id = $1", payment)
+        .await;
+    assert_eq!(burns(&stage).await, [payment]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_completed_payment_that_was_not_settled_again_in_time_waits_for_a_person() {
+    let stage = quiet().await;
+    let unsettled = stage.accept(Shape::BankToToken, 1_000).await;
+    let unopened = stage.accept(Shape::BankToToken, 1_000).await;
+    let settlement_is_gone = "update payment set state = 'completed', state_since = now() - interval '3 min', hold_leg = 'captured',
+            chain_leg = 'open', settle_before = now() - interval '2 min', expires_at = now() - interval '1 min'
+        where id = $1";
+    let initiation_too = "update payment set state = 'completed', state_since = now() - interval '3 min', hold_leg = 'captured',
+            chain_leg = 'unused', initiate_before = now() - interval '1 min'
+        where id = $1";
+    change(&stage, settlement_is_gone, unsettled).await;
+    change(&stage, initiation_too, unopened).await;
+    let now = stage.context.now();
+    let (old, newest) = (block(8, now.minus(2 * MINUTE)), block(9, now));
+    take_in(&stage, old, old, vec![]).await;
+    assert_eq!(due(&stage).await, []);
+    take_in(&stage, newest, newest, vec![]).await;
+    tell(&stage, &due(&stage).await).await;
+    for payment in [unsettled, unopened] {
+        assert_eq!(stage.state(payment).await, "under_review");
+        assert_eq!(stage.reason(payment).await, "funds_moved_without_settlement");
+        happen(&stage, payment, Event::Reviewed(Decision::CloseCompleted)).await;
+    }
+    assert_eq!(due(&stage).await, [], "people have dealt with them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_failed_and_was_paid_after_all_takes_its_part_again_and_gives_it_back_once() {
+    let stage = quiet().await;
+    let original = stage.accept(Shape::BankToToken, 1_000).await;
+    let first = refund(&stage, original).await;
+    let cancelling = "update payment set state = 'cancelling', reason = 'revoked', chain_leg = 'open', hold_leg = 'declined'
+        where id = $1";
+    change(&stage, cancelling, first).await;
+    happen(&stage, first, Event::Chain(ChainLog::Cancelled)).await;
+    assert_eq!(refunded(&stage, original).await, 0, "it failed");
+    let second = refund(&stage, original).await;
+    happen(&stage, first, Event::ChainRemoved(ChainLog::Cancelled)).await;
+    happen(&stage, first, Event::Chain(ChainLog::Settled)).await;
+    assert_eq!(stage.state(first).await, "under_review");
+    assert_eq!(refunded(&stage, original).await, 1_000, "both together are more than there is");
+    happen(&stage, first, Event::Reviewed(Decision::CloseFailed)).await;
+    assert_eq!(refunded(&stage, original).await, 1_000, "the second one's part is its own");
+    happen(&stage, second, Event::InitiateWindowClosed).await;
+    assert_eq!(refunded(&stage, original).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_the_database_refuses_keeps_no_other_payment_from_its_timer() {
+    let stage = quiet().await;
+    let wallet = "insert into ledger_account (kind, owner, currency, normal_side) values ('wallet', $1, 'EUR', 'credit')";
+    stage.sql.execute(wallet, &[&stage.creditor_account()]).await.unwrap();
+    let refused = stage.accept(Shape::TokenBack, 1_000).await;
+    // Its tokens were freed already, and are freed once.
+    let freed = "insert into hold_movement (source_id, round, movement, account, amount, made_at)
+        select source_id, round, 'release', account, amount, now() from hold_movement where source_id = $1";
+    change(&stage, freed, refused).await;
+    let other = stage.accept(Shape::BankToToken, 1_000).await;
+    for payment in [refused, other] {
+        change(&stage, TOO_LATE_TO_INITIATE, payment).await;
+    }
+    let newest = block(9, stage.context.now());
+    take_in(&stage, newest, newest, vec![]).await;
+    let stop = CancellationToken::new();
+    let settings =
+        OrchestratorSettings { timer_interval: Duration::from_millis(20), ..OrchestratorSettings::default() };
+    let working = tokio::spawn(orchestrator::run(stage.context.clone(), settings, stop.clone()));
+    stage.reaches(other, "failed").await;
+    stop.cancel();
+    working.await.unwrap();
+    assert_eq!(stage.state(refused).await, "accepted");
+}
+
+/// Nothing runs.
+async fn quiet() -> Stage {
+    Stage::tuned(vec![], Tuning { chain: false, others: false, ..Tuning::default() }).await
+}
+
+fn euro() -> Currency {
+    Currency::parse("EUR").unwrap()
+}
+
+fn block(number: u64, time: Timestamp) -> Block {
+    Block { number, hash: [u8::try_from(number).unwrap(); 32], time }
+}
+
+fn says(block: Block, said: Said) -> SeenLog {
+    SeenLog {
+        block_number: block.number,
+        block_hash: block.hash,
+        tx_hash: [7; 32],
+        log_index: 0,
+        currency: euro(),
+        said,
+    }
+}
+
+async fn lease(stage: &Stage) -> WatcherLease {
+    let start = (0, [0; 32]);
+    let leased =
+        chain::lease_watcher(&stage.context.db, "the test", start, stage.context.now(), MINUTE).await;
+    leased.unwrap().unwrap()
+}
+
+/// The watcher takes in what is new up to `last`, all of it announced, of a chain that has come to `newest` and calls it final.
+async fn take_in(stage: &Stage, last: Block, newest: Block, logs: Vec<SeenLog>) {
+    let head = Head { latest: newest, safe: newest, finalized: newest };
+    let stretch =
+        Stretch { last, blocks: vec![last], logs, announce_to: last.number, head, chain_id: 31_337 };
+    let (db, lease) = (&stage.context.db, lease(stage).await);
+    chain::take_in(db, &lease, &stretch, REORG_DEPTH_BLOCKS_MAX, stage.context.now()).await.unwrap();
+}
+
+async fn go_back(stage: &Stage, ancestor: Block) {
+    let (db, lease) = (&stage.context.db, lease(stage).await);
+    chain::rewind(db, &lease, &ancestor, stage.context.now()).await.unwrap();
+}
+
+async fn due(stage: &Stage) -> Vec<Occurrence> {
+    lifecycle::due(&stage.context.db, stage.context.now(), 100).await.unwrap()
+}
+
+/// Each of them changes its payment.
+async fn tell(stage: &Stage, occurrences: &[Occurrence]) {
+    let tx = stage.context.db.begin().await.unwrap();
+    let outcomes = lifecycle::apply(&tx, occurrences, stage.context.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let is_applied = |outcome: &Outcome| matches!(outcome, Outcome::Applied { .. });
+    assert!(outcomes.iter().all(is_applied), "{occurrences:?}: {outcomes:?}");
+}
+
+async fn happen(stage: &Stage, payment_id: PaymentId, event: Event) {
+    tell(stage, &[Occurrence { payment_id, event }]).await;
+}
+
+/// One row of the payment's.
+async fn change(stage: &Stage, statement: &str, payment: PaymentId) {
+    let changed = stage.sql.execute(statement, &[&payment.as_uuid()]).await.unwrap();
+    assert_eq!(changed, 1, "{statement}");
+}
+
+async fn ask(stage: &Stage, payment: PaymentId, kind: &str, state: &str) {
+    let asked =
+        "insert into effect (payment_id, kind, lane, state, next_attempt_at, state_since, traceparent)
+        values ($1, $2, 'chain', $3, now(), now(), '')";
+    stage.sql.execute(asked, &[&payment.as_uuid(), &kind, &state]).await.unwrap();
+}
+
+async fn effect(stage: &Stage, payment: PaymentId, kind: &str) -> String {
+    let state = "select state from effect where payment_id = $1 and kind = $2";
+    stage.sql.query_one(state, &[&payment.as_uuid(), &kind]).await.unwrap().get(0)
+}
+
+/// A transaction of the settler's carries an effect of the payment, and is in this block.
+async fn carry(stage: &Stage, payment: PaymentId, kind: &str, included: Block) {
+    let lane = "insert into chain_lane (lane, next_nonce, sender) values ('settler', 0, decode(repeat('05', 20), 'hex'))
+        on conflict do nothing";
+    stage.sql.execute(lane, &[]).await.unwrap();
+    let carried = "with sent as (
+            insert into chain_tx (id, lane, purpose, currency, state, calldata, contract, sender, included_number, included_hash,
+                    traceparent, created_at, state_since)
+                values (gen_random_uuid(), 'settler', $2, 'EUR', 'included', '', '', decode(repeat('05', 20), 'hex'), $3, $4,
+                    '', now(), now())
+                returning id)
+        insert into chain_tx_item (payment_id, chain_tx, place) select $1::uuid, id, 0 from sent";
+    let (number, hash) = (i64::try_from(included.number).unwrap(), included.hash.to_vec());
+    stage.sql.execute(carried, &[&payment.as_uuid(), &kind, &number, &hash]).await.unwrap();
+}
+
+/// The state of the transaction that carries the payment.
+async fn carrier(stage: &Stage, payment: PaymentId) -> String {
+    let state = "select chain_tx.state from chain_tx join chain_tx_item item on item.chain_tx = chain_tx.id
+        where item.payment_id = $1";
+    stage.sql.query_one(state, &[&payment.as_uuid()]).await.unwrap().get(0)
+}
+
+/// The payment stands alone in a batch on chain.
+async fn open(stage: &Stage, payment: PaymentId) {
+    let opened = "with sent as (
+            insert into chain_tx (id, lane, purpose, currency, state, calldata, contract, traceparent, created_at, state_since)
+                values (gen_random_uuid(), 'initiator', 'initiate', 'EUR', 'included', '', '', '', now(), now())
+                returning id),
+        batch as (
+            insert into chain_batch (root, currency, chain_tx, size, created_at)
+                select decode(repeat('ab', 32), 'hex'), 'EUR', id, 1, now() from sent)
+        insert into chain_leaf (payment_id, number, root, place, debtor, creditor, amount, fee, expires_at, terms)
+            values ($1, 1, decode(repeat('ab', 32), 'hex'), 0, '', '', 10000000, 0, 0, 2)";
+    stage.sql.execute(opened, &[&payment.as_uuid()]).await.unwrap();
+}
+
+/// The payments whose burn may be sent now.
+async fn burns(stage: &Stage) -> Vec<PaymentId> {
+    let (db, now, effects) = (&stage.context.db, stage.context.now(), [Effect::BurnRedeemed]);
+    let tx = db.begin().await.unwrap();
+    let claimed = chain::claim_on_leaves(&tx, &effects, now, 100).await.unwrap();
+    tx.rollback().await.unwrap();
+    let counted = chain::due(db, &effects, now, 100).await.unwrap().map_or(0, |due| due.count);
+    assert_eq!(counted, claimed.len(), "what is due is what can be claimed");
+    claimed.into_iter().map(|due| due.payment_id).collect()
+}
+
+/// A refund of all of a completed payment, as the gateway leaves it.
+async fn refund(stage: &Stage, original: PaymentId) -> PaymentId {
+    let refund = stage.accept(Shape::BankToToken, 1_000).await;
+    let of = "update payment set kind = 'refund', refund_of = $2 where id = $1";
+    stage.sql.execute(of, &[&refund.as_uuid(), &original.as_uuid()]).await.unwrap();
+    let reserved = "update payment set state = 'completed', chain_leg = 'settled', hold_leg = 'captured', refunded = amount
+        where id = $1";
+    change(stage, reserved, original).await;
+    refund
+}
+
+async fn refunded(stage: &Stage, original: PaymentId) -> i64 {
+    let refunded = "select refunded from payment where id = $1";
+    stage.sql.query_one(refunded, &[&original.as_uuid()]).await.unwrap().get(0)
+}
