@@ -5,10 +5,11 @@ use crate::answer::{Answer, Refusal, kept};
 use crate::caller::Caller;
 use axum::http::{HeaderMap, StatusCode};
 use flowbridge_api::problem::ErrorCode;
+use flowbridge_domain::id::PaymentId;
 use flowbridge_security::sealing::{Sealed, SealingKeys};
 use flowbridge_store::accept::{KeptAnswer, Keyed, KeyedRequest, keep, take_key};
 use flowbridge_store::review::Verdict;
-use flowbridge_store::{StoreError, Tx};
+use flowbridge_store::{StoreError, Tx, lifecycle};
 use serde::Serialize;
 
 /// What is answered when all went well.
@@ -28,7 +29,21 @@ pub(crate) async fn once<T: Serialize>(
     made: Made<'_>,
     work: impl AsyncFnOnce(&Tx) -> Result<T, Refusal>,
 ) -> Answer {
+    once_on(gateway, &[], (key, made), work).await
+}
+
+/// The same for what moves these payments.
+pub(crate) async fn once_on<T: Serialize>(
+    gateway: &Gateway,
+    payments: &[PaymentId],
+    (key, made): (&KeyedRequest, Made<'_>),
+    work: impl AsyncFnOnce(&Tx) -> Result<T, Refusal>,
+) -> Answer {
     let tx = gateway.parts.db.begin().await?;
+    // Before the key, whose row is a write.
+    if !payments.is_empty() {
+        lifecycle::hold_still(&tx, payments).await?;
+    }
     match take_key(&tx, key, gateway.now()).await? {
         Keyed::Replay(answer) => {
             return Ok(kept(opened(&gateway.parts.sealing, key, answer)?, true, made.collection));

@@ -511,7 +511,7 @@ pub(crate) async fn cancel(
     let payment = stored.payment.terms.id;
     let key = caller.keyed(&headers, ("POST", CANCEL), &[&id], &[])?;
     let made = keyed::Made { status: StatusCode::ACCEPTED, collection: LIST, is_secret: false };
-    let answer = keyed::once(&gateway, &key, made, async |tx| {
+    let answer = keyed::once_on(&gateway, &[payment], (&key, made), async |tx| {
         let outcomes = lifecycle::cancel(tx, &[payment], gateway.now()).await?;
         match outcomes.first() {
             Some(Outcome::Applied { .. } | Outcome::Rejected(Rejected::Repeat)) => {}

@@ -271,6 +271,9 @@ pub enum StoreError {
     /// Another worker was faster, or a lock was not to be had in time: run the same work again.
     #[error("the database asks to try again")]
     TryAgain(#[source] tokio_postgres::Error),
+    /// A later transaction moved a payment while this one waited for it: run the same work in a new one.
+    #[error("a later transaction was faster")]
+    Overtaken,
     /// The same request is being worked on under its idempotency key: ask again for its answer.
     #[error("the same request is under way")]
     UnderWay(#[source] tokio_postgres::Error),
@@ -303,7 +306,10 @@ pub enum StoreError {
 impl StoreError {
     /// May the same work simply be tried again?
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Busy | Self::TryAgain(_) | Self::UnderWay(_))
+        matches!(
+            self,
+            Self::Unavailable(_) | Self::Busy | Self::TryAgain(_) | Self::Overtaken | Self::UnderWay(_)
+        )
     }
 
     /// What a statement that waited in vain for a key means: whoever has it is at work.

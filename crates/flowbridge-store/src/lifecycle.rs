@@ -124,6 +124,12 @@ pub async fn apply(tx: &Tx, occurrences: &[Occurrence], now: Timestamp) -> Resul
     Ok(outcomes)
 }
 
+/// Locks payments before anything else is written, so that a transaction that goes on to move them is a later one than whoever
+/// moved them before.
+pub async fn hold_still(tx: &Tx, ids: &[PaymentId]) -> Result<(), StoreError> {
+    payment::lock(tx, ids).await.map(drop)
+}
+
 /// Asks for payments to be undone, on behalf of their clients. What no worker has begun to initiate is taken back for good
 /// in the same transaction; the rest is for the chain to decide.
 pub async fn cancel(tx: &Tx, ids: &[PaymentId], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {

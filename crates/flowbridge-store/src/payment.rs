@@ -16,11 +16,12 @@ use uuid::Uuid;
 
 statements! {
     /// Locks payments against any other decision, in the order of ids so that two slices never wait in a circle.
-    LOCK = concat!("select ", payment_columns!(), " from payment where id = any($1) order by id for no key update");
+    LOCK = concat!("select ", payment_columns!(), ", coalesce(payment.log_xid > pg_current_xact_id()::text::bigint, false) as overtaken
+        from payment where id = any($1) order by id for no key update");
 
     SAVE_PROGRESS = "update payment set
             state = new.state, reason = new.reason, chain_leg = new.chain_leg, hold_leg = new.hold_leg,
-            payout_leg = new.payout_leg, round = new.round,
+            payout_leg = new.payout_leg, round = new.round, log_xid = pg_current_xact_id()::text::bigint,
             state_since = case when payment.state = new.state and payment.reason is not distinct from new.reason
                 then payment.state_since else $8 end
         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[])
@@ -134,9 +135,19 @@ impl StoredPayment {
 }
 
 /// Reads payments and locks them until the transaction ends. Unknown ids are left out.
+///
+/// A transaction has its place in the log from its first write on. If it then waits for a payment that a later one moves, what
+/// it would tell of that payment stood before what happened first: [`StoreError::Overtaken`], and the same work in a new
+/// transaction stands behind.
 pub(crate) async fn lock(tx: &Tx, ids: &[PaymentId]) -> Result<Vec<StoredPayment>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(PaymentId::as_uuid).collect();
-    tx.query(LOCK, &[&ids]).await?.iter().map(StoredPayment::from_row).collect()
+    let rows = tx.query(LOCK, &[&ids]).await?;
+    for row in &rows {
+        if row.try_get("overtaken")? {
+            return Err(StoreError::Overtaken);
+        }
+    }
+    rows.iter().map(StoredPayment::from_row).collect()
 }
 
 /// Writes how far payments are now.

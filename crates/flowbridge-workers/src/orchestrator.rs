@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 /// The group whose offsets the orchestrator moves.
 pub const GROUP: &str = "orchestrator";
 
+/// How often a slice is tried whose payments somebody else moves meanwhile.
+const OVERTAKEN_TRIES: usize = 5;
+
 /// Limits of the orchestrator.
 #[derive(Debug, Clone)]
 pub struct OrchestratorSettings {
@@ -139,7 +142,14 @@ async fn take_slice(
     if moved.is_empty() {
         return Ok(vec![]);
     }
-    match take_in(context, reader, &moved, &slice, &[]).await {
+    let mut taken = take_in(context, reader, &moved, &slice, &[]).await;
+    for _ in 1..OVERTAKEN_TRIES {
+        if !matches!(taken, Err(StoreError::Overtaken)) {
+            break;
+        }
+        taken = take_in(context, reader, &moved, &slice, &[]).await;
+    }
+    match taken {
         Ok(()) => {}
         Err(error) if is_of_all(&error) => return Err(error),
         Err(error) => {
@@ -279,6 +289,7 @@ async fn watch_the_time(context: &Context, settings: &OrchestratorSettings, stop
         match timers(context, settings.slice_max).await {
             Ok(Turn::Busy) => continue,
             Ok(Turn::Idle) => {}
+            Err(StoreError::Overtaken) => continue,
             Err(error) => tracing::error!(error = chain(&error), "could not look for payments that are due"),
         }
         tokio::select! {

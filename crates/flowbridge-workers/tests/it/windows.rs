@@ -4,8 +4,9 @@
 use crate::stage::{Shape, Stage, Tuning};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::Currency;
-use flowbridge_domain::payment::{ChainLog, Decision, Effect, Event};
+use flowbridge_domain::payment::{ChainLog, Decision, Effect, Event, Initiation};
 use flowbridge_domain::time::Timestamp;
+use flowbridge_store::StoreError;
 use flowbridge_store::chain::{self, Block, Duty, Head, Lane, Said, SeenLog, Stretch, WatcherLease};
 use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
 use flowbridge_workers::orchestrator::{self, OrchestratorSettings};
@@ -346,4 +347,42 @@ async fn refund(stage: &Stage, original: PaymentId) -> PaymentId {
 async fn refunded(stage: &Stage, original: PaymentId) -> i64 {
     let refunded = "select refunded from payment where id = $1";
     stage.sql.query_one(refunded, &[&original.as_uuid()]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_moves_a_payment_later_is_told_of_later() {
+    let stage = quiet().await;
+    let (payment, other) =
+        (stage.accept(Shape::BankToToken, 1_000).await, stage.accept(Shape::BankToToken, 1_000).await);
+    let now = stage.context.now();
+    let happens = |event| [Occurrence { payment_id: payment, event }];
+    let cancelled = Event::CancelRequested { initiation: Initiation::MaybeSigned };
+    // It has its place in the log by what it locked first.
+    let early = stage.context.db.begin().await.unwrap();
+    lifecycle::hold_still(&early, &[other]).await.unwrap();
+    let late = stage.context.db.begin().await.unwrap();
+    lifecycle::apply(&late, &happens(Event::Chain(ChainLog::Initiated)), now).await.unwrap();
+    late.commit().await.unwrap();
+    let overtaken = lifecycle::apply(&early, &happens(cancelled), now).await;
+    assert!(matches!(overtaken, Err(StoreError::Overtaken)), "{overtaken:?}");
+    early.rollback().await.unwrap();
+
+    // One that waits for its payment before it writes anything gets its place afterwards.
+    let waits = stage.context.db.begin().await.unwrap();
+    let first = stage.context.db.begin().await.unwrap();
+    let held = Event::HoldPlaced { until: now.plus(120 * MINUTE) };
+    lifecycle::apply(&first, &happens(held), now).await.unwrap();
+    let cancel = async {
+        lifecycle::hold_still(&waits, &[payment]).await.unwrap();
+        lifecycle::apply(&waits, &happens(cancelled), now).await.unwrap();
+        waits.commit().await.unwrap();
+    };
+    let go_on = async {
+        let waiting =
+            "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        stage.until(async || !stage.sql.query(waiting, &[]).await.unwrap().is_empty()).await;
+        first.commit().await.unwrap();
+    };
+    tokio::join!(cancel, go_on);
+    assert_eq!(stage.history(payment).await, ["payment.initiated", "payment.held", "payment.cancelling"]);
 }
