@@ -256,6 +256,34 @@ const MUTANTS: &[Mutant] = &[
         becomes: "                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq) and false\n",
         catcher: it(WORKERS, &["order_within_a_payment_is_kept_while_one_of_its_events_fails"]),
     },
+    Mutant {
+        without: "order: what a later transaction did may be told of later than what an earlier one saw of it",
+        file: "crates/flowbridge-store/src/payment.rs",
+        was: "        if row.try_get(\"overtaken\")? {\n",
+        becomes: "        if row.try_get::<_, bool>(\"overtaken\")? && rows.is_empty() {\n",
+        catcher: it(WORKERS, &["windows::"]),
+    },
+    Mutant {
+        without: "the watcher's place: a window closes by what it has not read yet",
+        file: "crates/flowbridge-store/src/chain/watch.rs",
+        was: "    let (final_number, final_time) = if finalized.number <= announced {\n",
+        becomes: "    let (final_number, final_time) = if finalized.number <= announced.max(finalized.number) {\n",
+        catcher: it(WORKERS, &["windows::"]),
+    },
+    Mutant {
+        without: "patience with dead letters: a window closes on what waits for a person",
+        file: "crates/flowbridge-store/src/lifecycle.rs",
+        was: "where dead_letter.consumer_group = 'orchestrator' and dead_letter.key = payment.id",
+        becomes: "where dead_letter.consumer_group = 'nobody' and dead_letter.key = payment.id",
+        catcher: it(WORKERS, &["windows::"]),
+    },
+    Mutant {
+        without: "the very block: a transaction is done in any block of its number",
+        file: "crates/flowbridge-store/src/chain/send.rs",
+        was: " and chain_block.hash = chain_tx.included_hash\";",
+        becomes: "\";",
+        catcher: it(WORKERS, &["windows::"]),
+    },
 ];
 
 /// How a mutant ended.

@@ -239,6 +239,14 @@ pub(crate) async fn create_account(
         created_at: now,
     };
     keyed::once(&gateway, &key, created(ACCOUNTS), async |tx| {
+        if party::is_ours(tx, &account.wallet).await? {
+            let fault = Fault::new(
+                "/wallet",
+                "not_valid",
+                "a wallet of the customer's: this is the address of one of our contracts, or of the house",
+            );
+            return Err(vec![fault].into());
+        }
         party::add_account(tx, &account).await.map_err(keyed::unless_it_exists)?;
         Ok(shown_account(&account))
     })

@@ -28,6 +28,8 @@ statements! {
     ADD_ACCOUNT = "insert into account (id, participant_id, bank_code, currency, iban, wallet, name, created_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (id) do nothing";
 
+    IS_OURS = "select exists (select from chain_contract where $1 in (token, router, manager, house)) as ours";
+
     LIST_ACCOUNTS = "select id, participant_id, bank_code, currency, iban, wallet, name, status, created_at from account
         where ($1::uuid is null or participant_id = $1) and ($2::uuid is null or id = $2) and ($3::uuid is null or id > $3)
         order by id limit $4";
@@ -135,6 +137,12 @@ pub struct Account {
     pub active: bool,
     /// Since when.
     pub created_at: Timestamp,
+}
+
+/// Is it the address of one of our contracts, or of the house? What is paid there is nobody's.
+pub async fn is_ours(tx: &Tx, wallet: &EvmAddress) -> Result<bool, StoreError> {
+    let rows = tx.query(IS_OURS, &[&wallet.as_bytes().to_vec()]).await?;
+    Ok(rows.first().ok_or_else(|| StoreError::Corrupt("contracts".into()))?.try_get("ours")?)
 }
 
 /// Adds an account. Adding the same id again changes nothing; another account's IBAN or wallet is refused by constraint.

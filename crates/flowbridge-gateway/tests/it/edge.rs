@@ -5,6 +5,7 @@ use flowbridge_api::problem::ErrorCode;
 use flowbridge_domain::bank::ReasonCode;
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
+use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::payment::{ChainLog, Event};
 use flowbridge_security::scope::{Scope, ScopeSet};
 use flowbridge_security::webhook::EndpointKeys;
@@ -12,6 +13,7 @@ use flowbridge_store::accept::{
     AcceptRefusal, Decision, Instruction, KeptAnswer, KeyedRequest, NewPayment, PaymentPolicy, accept, keep,
     take_key,
 };
+use flowbridge_store::chain::{Contracts, save_contracts};
 use flowbridge_store::{Db, DbSettings, proof};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -325,6 +327,32 @@ async fn the_proof_counts_a_completed_payment_whose_settlement_a_reorganisation_
         assert_eq!((line.ledger, line.other), (owed, owed), "{event:?}");
         let shown = api.get(&api.alpha, &format!("/v1/payments/{id}")).await;
         assert_eq!(shown.body["state"], "completed", "it is sent again by itself");
+    }
+}
+
+#[tokio::test]
+async fn a_contract_of_ours_is_nobodys_wallet() {
+    let api = Api::start().await;
+    let address = |digit: u8| EvmAddress::parse(&format!("0x{}", format!("{digit:02x}").repeat(20))).unwrap();
+    let contracts = Contracts {
+        currency: Currency::parse("CHF").unwrap(),
+        token: address(0x11),
+        token_decimals: 6,
+        router: address(0x22),
+        manager: address(0x33),
+        house: address(0x44),
+    };
+    save_contracts(&api.db, &contracts).await.unwrap();
+    for ours in [0x11, 0x22, 0x33, 0x44] {
+        let wallet = address(ours).to_string();
+        let account = json!({ "bank": "alpha", "currency": "CHF", "iban": api.iban(), "wallet": wallet, "name": "Asha" });
+        let refused = api.post(&api.alpha, "/v1/accounts", &wallet, &account.to_string()).await;
+        assert_eq!(
+            (refused.status, &refused.body["errors"][0]["pointer"]),
+            (400, &json!("/wallet")),
+            "{}",
+            refused.body
+        );
     }
 }
 
