@@ -8,7 +8,7 @@
 //! Each bank is served by tasks of its own, so one that takes thirty seconds to answer delays nobody else's payments.
 
 use crate::breaker::BreakerView;
-use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use crate::step::{Step, trace_id};
 use flowbridge_bank::connector::{
     Capabilities, Earlier, NextMove, Operation, OperationKind, Outcome, QueryOutcome,
@@ -70,7 +70,12 @@ pub async fn run(
     settings: BankWorkerSettings,
     stop: CancellationToken,
 ) {
-    let rhythm = Rhythm { bell: Work::BankEffects, poll: settings.poll, pace: settings.pace };
+    let rhythm = Rhythm {
+        bell: Work::BankEffects,
+        poll: settings.poll,
+        rests_after: RESTS_AFTER,
+        pace: settings.pace,
+    };
     let mut dispatcher = Dispatcher {
         context: context.clone(),
         desk,

@@ -43,6 +43,12 @@ pub trait Worker: Send {
     fn turn(&mut self) -> impl Future<Output = Result<Turn, StoreError>> + Send;
 }
 
+/// Without work for so long, other processes' work may be found a second late: what looks ten times a second for nothing all day
+/// long costs more than that.
+pub(crate) const RESTS_AFTER: Duration = Duration::from_secs(30);
+/// How often one that rests looks for work.
+const RESTING_POLL: Duration = Duration::from_secs(1);
+
 /// When a worker takes its turns.
 #[derive(Debug, Clone, Copy)]
 pub struct Rhythm {
@@ -50,9 +56,30 @@ pub struct Rhythm {
     pub bell: Work,
     /// How often it looks for work that nobody rang for.
     pub poll: Duration,
+    /// After so long without work it looks ever less often, down to once in [`RESTING_POLL`], until there is some again.
+    pub rests_after: Duration,
     /// How far apart turns are at least. Whatever comes meanwhile is taken together, which costs a fraction of taking it
     /// piece by piece; what comes after a pause is taken at once.
     pub pace: Duration,
+}
+
+/// Turns without work.
+struct IdleTurns {
+    since: Instant,
+    /// Those since it began to rest.
+    resting: u32,
+}
+
+impl IdleTurns {
+    /// How long to wait after one more.
+    fn pause(&mut self, rhythm: &Rhythm) -> Duration {
+        if self.since.elapsed() < rhythm.rests_after {
+            return rhythm.poll;
+        }
+        let pause = rhythm.poll.saturating_mul(2_u32.saturating_pow(self.resting));
+        self.resting = self.resting.saturating_add(1);
+        pause.min(RESTING_POLL.max(rhythm.poll))
+    }
 }
 
 /// Turns until told to stop. An error is logged once, with its causes, and followed by a pause that doubles up to
@@ -65,16 +92,18 @@ pub async fn run_loop(
     worker: &mut impl Worker,
 ) {
     let mut failures = 0u32;
+    let mut idle = IdleTurns { since: Instant::now(), resting: 0 };
     while !stop.is_cancelled() {
         let began = Instant::now();
         let pause = match worker.turn().await {
             Ok(Turn::Busy) => {
                 failures = 0;
+                idle = IdleTurns { since: began, resting: 0 };
                 Duration::ZERO
             }
             Ok(Turn::Idle) => {
                 failures = 0;
-                rhythm.poll
+                idle.pause(&rhythm)
             }
             Err(StoreError::Lost) => {
                 tracing::warn!(worker = name, "lost a lease to another worker; dropped the slice");
@@ -128,4 +157,25 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_nothing_for_long_looks_ever_less_often() {
+        let pauses = |rests_after| {
+            let rhythm = Rhythm {
+                bell: Work::Blocks,
+                poll: Duration::from_millis(100),
+                rests_after,
+                pace: Duration::ZERO,
+            };
+            let mut idle = IdleTurns { since: Instant::now(), resting: 0 };
+            (0..6).map(|_| idle.pause(&rhythm).as_millis()).collect::<Vec<_>>()
+        };
+        assert_eq!(pauses(Duration::ZERO), [100, 200, 400, 800, 1_000, 1_000]);
+        assert_eq!(pauses(RESTS_AFTER), [100; 6]);
+    }
 }

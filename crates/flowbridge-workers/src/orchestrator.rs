@@ -5,7 +5,7 @@
 //! its cause, its payment's later events queue up behind it, and everybody else's go on. A slice that the database
 //! refuses is cut in half until the one item at fault stands alone.
 
-use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use crate::step::{Step, trace_id};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
@@ -69,7 +69,12 @@ async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &Canc
         held: Vec::new(),
         renew_at: None,
     };
-    let rhythm = Rhythm { bell: Work::Observations, poll: settings.poll, pace: settings.pace };
+    let rhythm = Rhythm {
+        bell: Work::Observations,
+        poll: settings.poll,
+        rests_after: RESTS_AFTER,
+        pace: settings.pace,
+    };
     run_loop("orchestrator", context, rhythm, stop, &mut observer).await;
     if let Err(error) = observer.reader.release(&context.db, &observer.held, context.now()).await {
         tracing::warn!(

@@ -8,7 +8,7 @@ mod l1;
 mod sender;
 mod watcher;
 
-use crate::context::{Context, Rhythm, Turn, chain as causes, run_loop};
+use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, chain as causes, run_loop};
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::watch::{Bell, WatchSettings};
 use flowbridge_chain::{Chain, ChainError, ContractSet, Signer};
@@ -102,7 +102,12 @@ async fn send(
     stop: &CancellationToken,
 ) {
     let name = sender.lane.as_str();
-    let rhythm = Rhythm { bell: Work::ChainEffects, poll: settings.poll, pace: settings.pace };
+    let rhythm = Rhythm {
+        bell: Work::ChainEffects,
+        poll: settings.poll,
+        rests_after: RESTS_AFTER,
+        pace: settings.pace,
+    };
     run_loop(name, context, rhythm, stop, &mut sender).await;
     if let Err(error) = sender.release().await {
         tracing::warn!(
@@ -113,6 +118,9 @@ async fn send(
     }
 }
 
+/// A chain with a block every second or so is looked at as often as settings say.
+const BLOCKS_REST_AFTER: Duration = Duration::from_secs(2);
+
 async fn watch(
     context: &Context,
     chain: &Arc<dyn Chain>,
@@ -122,8 +130,13 @@ async fn watch(
 ) {
     let mut watcher =
         watcher::Watcher::new(context.clone(), chain.clone(), contracts.to_vec(), settings.clone());
-    // Blocks have a rhythm of their own.
-    let rhythm = Rhythm { bell: Work::Blocks, poll: settings.poll, pace: Duration::ZERO };
+    // Blocks have a rhythm of their own: the longer the last one is ago, the later the next may be seen, but within one block.
+    let rhythm = Rhythm {
+        bell: Work::Blocks,
+        poll: settings.poll,
+        rests_after: BLOCKS_REST_AFTER,
+        pace: Duration::ZERO,
+    };
     run_loop("watcher", context, rhythm, stop, &mut watcher).await;
     if let Err(error) = watcher.release().await {
         tracing::warn!(

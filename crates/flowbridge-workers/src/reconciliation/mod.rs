@@ -14,7 +14,7 @@ pub mod models;
 mod policy;
 mod run;
 
-use crate::context::{Context, Rhythm, Turn, Worker, chain as causes, run_loop};
+use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain as causes, run_loop};
 use flowbridge_bank::registry::BankRegistry;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
@@ -101,7 +101,8 @@ pub async fn run(
     settings: Settings,
     stop: CancellationToken,
 ) {
-    let rhythm = Rhythm { bell: Work::Reconciliations, poll: settings.poll, pace: PACE };
+    let rhythm =
+        Rhythm { bell: Work::Reconciliations, poll: settings.poll, rests_after: RESTS_AFTER, pace: PACE };
     let mut worker = Reconciler { context: context.clone(), banks, connectors, settings: settings.clone() };
     let dropped = folder::watch(&context, &settings, &stop);
     let runs = run_loop("reconciliation", &context, rhythm, &stop, &mut worker);

@@ -4,7 +4,7 @@
 //! offsets move with it, so that each event is queued exactly once. Nothing of an event is interpreted here, so none can be
 //! poison: what cannot be delivered fails later, in its own delivery.
 
-use crate::context::{Context, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::event_log::{Held, Reader, topic};
@@ -73,7 +73,7 @@ impl FanOut {
     pub async fn run(mut self, stop: CancellationToken) {
         let context = self.context.clone();
         let FanOutSettings { poll, pace, .. } = self.settings;
-        let rhythm = Rhythm { bell: Work::PaymentEvents, poll, pace };
+        let rhythm = Rhythm { bell: Work::PaymentEvents, poll, rests_after: RESTS_AFTER, pace };
         run_loop("webhooks.fan_out", &context, rhythm, &stop, &mut self).await;
         if let Err(error) = self.reader.release(&context.db, &self.held, context.now()).await {
             tracing::warn!(

@@ -3,8 +3,14 @@
 use serde_json::Value;
 use std::process::Command;
 
-/// Runs a benchmark on a stack of its own; gives its last line.
+/// Runs a benchmark on a stack of its own, which has to succeed; gives its last line.
 fn bench(arguments: &[&str]) -> Value {
+    let (figures, is_success, said) = run(arguments);
+    assert!(is_success, "{said}");
+    figures
+}
+
+fn run(arguments: &[&str]) -> (Value, bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_flowbridge"))
         .args(["bench"])
         .args(arguments)
@@ -13,8 +19,9 @@ fn bench(arguments: &[&str]) -> Value {
         .unwrap();
     let (said, complained) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}\n{complained}");
-    serde_json::from_str(said.lines().last().unwrap()).unwrap()
+    let said = format!("{complained}\n{said}");
+    let figures = said.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    (figures.unwrap_or_else(|| panic!("no figures: {said}")), output.status.success(), said)
 }
 
 fn positive(figures: &Value, pointer: &str) {
@@ -32,7 +39,10 @@ fn payments_after_a_past_of_others_end_with_their_proof_and_every_figure() {
     for pointer in [
         "/completed_per_s",
         "/accepted_per_s",
+        "/accept_ms/p50",
+        "/accept_ms/p95",
         "/accept_ms/p99",
+        "/accept_ms/max",
         "/end_to_end_ms/p99",
         "/cpu_us_per_payment/flowbridge",
         "/cpu_us_per_payment/postgresql",
@@ -40,6 +50,37 @@ fn payments_after_a_past_of_others_end_with_their_proof_and_every_figure() {
         "/rss_bytes_max",
     ] {
         positive(&figures, pointer);
+    }
+}
+
+#[test]
+fn requests_alone_are_all_there_afterwards() {
+    let figures =
+        bench(&["api", "--duration", "2s", "--warmup", "1s", "--concurrency", "4", "--no-yardstick"]);
+    assert_eq!(figures["proof"], "ok");
+    positive(&figures, "/accepted_per_s");
+}
+
+#[test]
+fn single_payments_over_four_keys_settle_once_each() {
+    let run = ["chain", "--batch", "1", "--lanes", "4", "--rate", "20", "--duration", "3s", "--warmup", "1s"];
+    let figures = bench(&run);
+    assert_eq!((&figures["proof"], &figures["lanes"]), (&"ok".into(), &4.into()));
+    positive(&figures, "/payments_per_s");
+    positive(&figures, "/latency_ms/p99");
+}
+
+#[test]
+fn what_a_stack_costs_at_rest_is_told_by_its_parts() {
+    // How much that is depends on the build: only an optimised one has to stay below the limit.
+    let (figures, is_success, said) = run(&["idle", "--duration", "6s", "--warmup", "2s"]);
+    let total = figures["cpu_percent_total"].as_f64().unwrap();
+    assert_eq!(is_success, total < 2.0, "{said}");
+    for pointer in ["/stored_bytes/chain", "/stored_bytes/database", "/stored_bytes/logs"] {
+        positive(&figures, pointer);
+    }
+    for pointer in ["/cpu_percent/flowbridge", "/cpu_percent/postgresql", "/grown_bytes_per_day/chain"] {
+        assert!(figures.pointer(pointer).is_some(), "{pointer}: {said}");
     }
 }
 

@@ -19,6 +19,13 @@ async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
     assert!(running.command(&["recon", "exceptions", "--state", "all"]).contains("no exceptions"));
     let listed = running.command(&["recon", "list", "--scope", "alpha"]);
     let id = listed.split_whitespace().next().unwrap();
+    let log = ["api", "GET", "/v1/events?topic=reconciliation&limit=100", "--client"];
+    let told = running.json(&[&log[..], &["operator"]].concat())["data"].as_array().unwrap().clone();
+    assert!(
+        told.iter().any(|event| event["type"] == "reconciliation.completed" && event["subject"] == id),
+        "{told:?}"
+    );
+    assert!(running.refusal(&[&log[..], &["alpha"]].concat()).contains("only operators"));
     let report = running.json(&["recon", "report", id]);
     assert_eq!((&report["summary"]["scope"], &report["summary"]["matched"]), (&"alpha".into(), &1.into()));
     assert!(running.command(&["recon", "report", id, "--format", "html"]).starts_with("<!doctype html>"));
