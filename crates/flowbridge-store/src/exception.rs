@@ -402,10 +402,10 @@ pub fn leave(question: &mut Value, left: &[Found]) {
     object.insert("left".to_owned(), Value::from(left));
 }
 
-/// Reads [`leave`].
-fn left_by(question: &Value) -> Vec<Found> {
+/// Reads [`leave`]; none if one of them is not what it writes.
+fn left_by(question: &Value) -> Option<Vec<Found>> {
     let left = question.get("left").and_then(Value::as_array).into_iter().flatten();
-    left.filter_map(|found| {
+    left.map(|found| {
         let text = |name: &str| found.get(name).and_then(Value::as_str).map(str::to_owned);
         let number = |name: &str| found.get(name).and_then(Value::as_i64);
         Some(Found {
@@ -566,6 +566,8 @@ pub async fn comment(
     }
     let comment = DecisionId::generate(now, rand::random()).as_uuid();
     tx.execute(COMMENT, &[&comment, &id.as_uuid(), &by, &At(now), &text]).await?;
+    // What it says is for those who may read it there.
+    tell(tx, id, ("commented", json!({ "exception": id.to_string(), "by": by })), now).await?;
     Ok(true)
 }
 
@@ -725,7 +727,6 @@ async fn carry_out(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let source = exception.id.as_uuid();
-    let is_confirmed_pair = decision.kind == DecisionKind::Accept && exception.kind == TO_CONFIRM;
     let records = match follows {
         Follows::Nothing => Vec::new(),
         Follows::Match(records) => records,
@@ -742,7 +743,13 @@ async fn carry_out(
             records
         }
     };
-    let left = if is_confirmed_pair { left_by(&exception.about) } else { Vec::new() };
+    let left = match decision.kind {
+        DecisionKind::Accept if exception.kind == TO_CONFIRM => left_by(&exception.about)
+            .ok_or_else(|| StoreError::Corrupt(format!("what exception {} leaves", exception.id)))?,
+        DecisionKind::Accept | DecisionKind::Reject | DecisionKind::Rematch | DecisionKind::WriteOff => {
+            Vec::new()
+        }
+    };
     if !records.is_empty() {
         let found = NewMatch {
             how: "person".to_owned(),

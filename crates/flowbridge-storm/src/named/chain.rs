@@ -98,7 +98,8 @@ impl Desk<'_> {
         let under_way = self.some(3).await?;
         self.mine_until(&still, &under_way, "held").await?;
         let depth = self.depth_of(&settled).await?;
-        self.world.rpc("anvil_reorg", json!([depth, []])).await?;
+        let depth = u32::try_from(depth)?;
+        block_in_place(|| still.0.reorganise(depth))?;
         drop(still);
         self.taken_back(&settled, before).await?;
         self.settled_once(&settled).await?;

@@ -4,12 +4,12 @@
 //! behind the chain for a moment, or ahead of it after a reorganisation.
 
 use super::Settings;
-use super::run::{MadeOf, RunError, break_found, reports, units};
+use super::run::{MadeOf, RunError, break_found, by_key, reports, units};
 use crate::context::Context;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_recon::chain::ChainEvent;
 use flowbridge_recon::date::Date;
-use flowbridge_recon::engine::{self, Decision, How, Match, Outcome, Subject};
+use flowbridge_recon::engine::{self, Match, Outcome, Subject};
 use flowbridge_recon::record::Record;
 use flowbridge_recon::report;
 use flowbridge_store::exception;
@@ -137,18 +137,7 @@ fn by_payment(ledger: &[Record], seen: &[Record]) -> Vec<Match> {
     let mut matches = Vec::new();
     for (event, place) in seen.iter().zip(0_u32..) {
         let Some(entry) = places.remove(&*event.reference) else { continue };
-        let ours = ledger.get(entry as usize).map_or(0, |record| record.minor_units);
-        matches.push(Match {
-            ledger: vec![entry],
-            bank: vec![place],
-            how: How::Reference,
-            decision: Decision::Auto,
-            probability: 1.0,
-            score: 0.0,
-            difference: units(event.minor_units.saturating_sub(ours)),
-            runner_up: None,
-            reasons: Vec::new(),
-        });
+        matches.push(by_key(ledger, seen, entry, place));
     }
     matches
 }

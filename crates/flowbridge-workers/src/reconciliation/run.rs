@@ -868,8 +868,8 @@ fn subject_of(ledger: &[Record], bank: &[Record], found: &Match) -> String {
     [ids(ledger, &found.ledger), ids(bank, &found.bank)].concat().join("+")
 }
 
-/// Entry and line that carry one operation's key and differ in amount.
-fn by_key(ledger: &[Record], bank: &[Record], entry: u32, line: u32) -> Match {
+/// Entry and line that carry one key: they belong together, whatever their amounts.
+pub(super) fn by_key(ledger: &[Record], bank: &[Record], entry: u32, line: u32) -> Match {
     let amount =
         |records: &[Record], place: u32| records.get(place as usize).map_or(0, |record| record.minor_units);
     Match {

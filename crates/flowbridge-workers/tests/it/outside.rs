@@ -33,13 +33,7 @@ async fn a_token_unit_that_moves_past_us_stops_nobody() {
     send(&stage, CREDITOR, token, call::transfer(&other, 9_999)).await;
     let whole = "select 1 from ledger_account where kind = 'suspense' and posted_debits = posted_credits";
     stage.until_found(whole).await;
-    stage.anvil.freeze();
-    stage.requires_proof().await;
-    stage.reorganise(3).await;
-    stage.until_found("select 1 from journal_entry where moment = 'custody_transfer_removed'").await;
-    stage.requires_proof().await;
-    stage.anvil.thaw();
-    stage.holds_eventually().await;
+    is_whole_through_a_reorganisation(&stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,13 +68,7 @@ async fn what_a_frozen_wallet_cannot_be_given_back_is_its_own_until_compliance_s
     send(&stage, GUARDIAN, manager, sent_on).await;
     let named = "select 1 from journal_entry where moment = 'custody_transfer' and amount = 1000";
     stage.until_found(named).await;
-    stage.anvil.freeze();
-    stage.requires_proof().await;
-    stage.reorganise(3).await;
-    stage.until_found("select 1 from journal_entry where moment = 'custody_transfer_removed'").await;
-    stage.requires_proof().await;
-    stage.anvil.thaw();
-    stage.holds_eventually().await;
+    is_whole_through_a_reorganisation(&stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,6 +100,17 @@ async fn waiting_for_settlement() -> (Stage, PaymentId) {
     let payment = stage.accept(Shape::TokenBack, 1_000).await;
     stage.reaches(payment, "held").await;
     (stage, payment)
+}
+
+/// What has just moved past us is proven, is proven when a reorganisation takes it back, and in the end.
+async fn is_whole_through_a_reorganisation(stage: &Stage) {
+    stage.anvil.freeze();
+    stage.requires_proof().await;
+    stage.reorganise(3).await;
+    stage.until_found("select 1 from journal_entry where moment = 'custody_transfer_removed'").await;
+    stage.requires_proof().await;
+    stage.anvil.thaw();
+    stage.holds_eventually().await;
 }
 
 async fn cancel(stage: &Stage, payment: PaymentId) {

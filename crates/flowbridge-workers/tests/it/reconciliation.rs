@@ -15,7 +15,7 @@ use flowbridge_store::exception::{
 use flowbridge_store::reconciliation::{self as rows, RecordKey, Run};
 use flowbridge_store::review::Verdict;
 use flowbridge_store::{segment, statement};
-use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError};
+use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError, Uploaded};
 use flowbridge_workers::reconciliation::learning;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -55,6 +55,9 @@ async fn what_a_bank_keeps_is_named_and_two_people_put_it_right() {
     let decision = propose(&stage, found.id, DecisionKind::Accept).await.unwrap();
     assert_eq!(answer(&stage, (found.id, decision), "maker").await, Err(DecisionRefusal::SamePerson));
     answer(&stage, (found.id, decision), "checker").await.unwrap();
+    let told = "select array_agg(kind order by xid, seq) from event where kind like 'exception.%'";
+    let told: Vec<String> = stage.sql.query_one(told, &[]).await.unwrap().get(0);
+    assert_eq!(told, ["exception.proposed", "exception.answered"], "what was refused has not happened");
     let after = stage.reconcile("alpha").await.summary.unwrap();
     assert_eq!(after["balance"][0]["unexplained"], 0, "{after}");
     assert_eq!(after["balance"][0]["ledger"], after["balance"][0]["statement"], "the books follow the bank");
@@ -145,14 +148,9 @@ async fn ledger_and_chain_agree_payment_by_payment_through_a_reorganisation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_file_counts_once_and_is_refused_when_it_does_not_add_up() {
     let stage = Stage::new(vec![]).await;
-    let bank = BankCode::parse("alpha").unwrap();
-    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    reads_files(&stage).await;
     let take = async |number: u32, opening: &str, closing: &str| {
-        let file = mt940(number, opening, closing).into_bytes();
-        let by = "maker".to_owned();
-        let upload =
-            Upload { bank: bank.clone(), channel: "api", name: "a.sta".into(), by, mapping: None, file };
-        intake::file(&stage.context, upload).await
+        upload(&stage, "a.sta", mt940(number, opening, closing), None).await
     };
     let taken = take(1, "100,00", "200,00").await.unwrap();
     let [first] = taken.statements.as_slice() else { panic!("{taken:?}") };
@@ -197,8 +195,7 @@ async fn a_statement_file_counts_once_and_is_refused_when_it_does_not_add_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_without_a_balance_are_compared_and_told_again_at_the_end_of_the_day_they_are_the_same() {
     let stage = Stage::new(vec![]).await;
-    let bank = BankCode::parse("alpha").unwrap();
-    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    reads_files(&stage).await;
     for minor_units in [10_000, 15_907] {
         let payment = stage.accept(Shape::BankToToken, minor_units).await;
         stage.reaches(payment, "completed").await;
@@ -221,17 +218,7 @@ async fn lines_without_a_balance_are_compared_and_told_again_at_the_end_of_the_d
     }
     let mapping = r#"{"account": "DE02120300000000202051", "currency": "EUR",
         "columns": {"booked_on": "day", "amount": "amount", "bank_reference": "bank reference"}}"#;
-    let take = async |name: &str, text: String, mapping: Option<&str>| {
-        let upload = Upload {
-            bank: bank.clone(),
-            channel: "api",
-            name: name.into(),
-            by: "maker".to_owned(),
-            mapping: mapping.map(str::to_owned),
-            file: text.into_bytes(),
-        };
-        intake::file(&stage.context, upload).await.unwrap().statements
-    };
+    let take = async |name, text, mapping| upload(&stage, name, text, mapping).await.unwrap().statements;
     let first = take("so-far.csv", so_far, Some(mapping)).await;
     assert_eq!((first[0].lines, first[0].closing), (2, None));
     let summary = stage.reconcile_files("alpha").await.summary.unwrap();
@@ -255,8 +242,7 @@ async fn lines_without_a_balance_are_compared_and_told_again_at_the_end_of_the_d
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_confirmed_pair_differs_by_is_the_next_question() {
     let stage = Stage::new(vec![]).await;
-    let bank = BankCode::parse("alpha").unwrap();
-    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    reads_files(&stage).await;
     let payment = stage.accept(Shape::BankToToken, 10_000).await;
     stage.reaches(payment, "completed").await;
     let today = intake::day(stage.context.now()).replace('-', "");
@@ -265,15 +251,7 @@ async fn what_a_confirmed_pair_differs_by_is_the_next_question() {
         ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:1/1\r\n:60F:C{today}EUR0,00\r\n\
          :61:{today}{month_day}C99,00NTRFNONREF//A1\r\n:86:SOMETHING ELSE\r\n:62F:C{today}EUR99,00\r\n-\r\n"
     );
-    let upload = Upload {
-        bank,
-        channel: "api",
-        name: "a.sta".into(),
-        by: "maker".to_owned(),
-        mapping: None,
-        file: file.into_bytes(),
-    };
-    intake::file(&stage.context, upload).await.unwrap();
+    upload(&stage, "a.sta", file, None).await.unwrap();
     let run = stage.reconcile_files("alpha").await;
     // A likely pair, as a model would ask it.
     let line: Uuid = stage.sql.query_one("select id from statement_entry", &[]).await.unwrap().get(0);
@@ -324,8 +302,7 @@ async fn what_a_confirmed_pair_differs_by_is_the_next_question() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_file_is_taken_in_once_and_a_bad_one_is_put_aside_with_its_reason() {
     let stage = Stage::new(vec![]).await;
-    let bank = BankCode::parse("alpha").unwrap();
-    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    reads_files(&stage).await;
     let folder = tempfile::tempdir().unwrap();
     let of_bank = folder.path().join("alpha");
     fs::create_dir(&of_bank).unwrap();
@@ -353,8 +330,7 @@ async fn a_dropped_file_is_taken_in_once_and_a_bad_one_is_put_aside_with_its_rea
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taught() {
     let stage = Stage::new(vec![]).await;
-    let bank = BankCode::parse("alpha").unwrap();
-    statement::set_source(&stage.context.db, &bank, false).await.unwrap();
+    reads_files(&stage).await;
     for minor_units in [10_000, 15_907] {
         let payment = stage.accept(Shape::BankToToken, minor_units).await;
         stage.reaches(payment, "completed").await;
@@ -367,15 +343,7 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
          :61:{today}{month_day}C259,07NTRFNONREF//A1\r\n:86:166?00CREDIT?20RENT?31DE89370400440532013000?32DEBTOR\r\n\
          :62F:C{today}EUR259,07\r\n-\r\n"
     );
-    let upload = Upload {
-        bank,
-        channel: "api",
-        name: "a.sta".into(),
-        by: "maker".to_owned(),
-        mapping: None,
-        file: file.into_bytes(),
-    };
-    intake::file(&stage.context, upload).await.unwrap();
+    upload(&stage, "a.sta", file, None).await.unwrap();
     let run = stage.reconcile_files("alpha").await;
     let open = open(&stage).await;
     let [found] = open.as_slice() else { panic!("one question: {open:#?}") };
@@ -410,6 +378,33 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
     let nights: Memory = serde_json::from_slice(&night.memory.unwrap()).unwrap();
     assert_eq!((nights.runs.len(), night.ruled.len()), (1, 1));
     assert!(self::open(&stage).await.is_empty(), "a run never undoes what people decided");
+}
+
+/// From now on the debtor's bank tells its statements by files.
+async fn reads_files(stage: &Stage) {
+    statement::set_source(&stage.context.db, &debtors_bank(), false).await.unwrap();
+}
+
+fn debtors_bank() -> BankCode {
+    BankCode::parse("alpha").unwrap()
+}
+
+/// Somebody brings a file of that bank.
+async fn upload(
+    stage: &Stage,
+    name: &str,
+    text: String,
+    mapping: Option<&str>,
+) -> Result<Uploaded, UploadError> {
+    let upload = Upload {
+        bank: debtors_bank(),
+        channel: "api",
+        name: name.to_owned(),
+        by: "maker".to_owned(),
+        mapping: mapping.map(str::to_owned),
+        file: text.into_bytes(),
+    };
+    intake::file(&stage.context, upload).await
 }
 
 fn mt940(number: u32, opening: &str, closing: &str) -> String {
