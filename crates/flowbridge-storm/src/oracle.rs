@@ -239,8 +239,9 @@ pub(crate) async fn judge(world: &World, api: &Api, evidence: &Evidence<'_>) -> 
     let mut verdict = Verdict::default();
     verdict.violations.extend(book.wrong.iter().cloned());
     let mut stuck = Vec::new();
-    let (payments, alpha, beta, log, again) = tokio::try_join!(
+    let (payments, booked, alpha, beta, log, again) = tokio::try_join!(
         payments(api, baseline, seed, &mut stuck),
+        booked(world),
         visible_to(api, "alpha"),
         visible_to(api, "beta"),
         read_log(api, PAGE),
@@ -253,6 +254,7 @@ pub(crate) async fn judge(world: &World, api: &Api, evidence: &Evidence<'_>) -> 
     acknowledged(book, &payments, &mut verdict);
     proof(api, &mut verdict).await?;
     money(&holdings(world, api, baseline).await?, &totals(book, &payments), &mut verdict);
+    bookings(&booked, &payments, &mut verdict);
     witness.read_on(world, true).await?;
     settlements(&witness.settled()?, &payments, &mut verdict);
     let returned = histories(&log.stories, &payments, &mut verdict);
@@ -486,6 +488,55 @@ fn money(holdings: &[Holding], totals: &Totals, verdict: &mut Verdict) {
     }
 }
 
+/// What a bank has booked of a payment: which payment, which bank, and which leg. A bank's books have each leg once.
+type Booked = BTreeSet<(PaymentId, &'static str, Leg)>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Leg {
+    Capture,
+    Credit,
+}
+
+/// All that the banks have booked, by their own account.
+async fn booked(world: &World) -> Result<Booked> {
+    let mut booked = Booked::new();
+    for bank in BTreeSet::from_iter(PARTIES.map(|party| party.participant)) {
+        let mut after = String::new();
+        loop {
+            let page =
+                world.simulator(reqwest::Method::GET, &format!("{bank}/operations{after}"), None).await?;
+            let operations = list(&page, "operations");
+            for operation in operations.iter().filter(|operation| text(operation, "outcome") == "done") {
+                let (id, leg) = text(operation, "key").split_once('.').context("a key of two parts")?;
+                let leg = match leg {
+                    "capture" => Leg::Capture,
+                    "credit" => Leg::Credit,
+                    _ => continue,
+                };
+                booked.insert((PaymentId::parse(id)?, bank, leg));
+            }
+            let Some(last) = operations.last() else { break };
+            after = format!("?after={}", text(last, "key"));
+        }
+    }
+    Ok(booked)
+}
+
+/// I4: each completed payment was captured at its debtor's bank, and no bank has booked anything else of any payment.
+fn bookings(booked: &Booked, payments: &[Seen], verdict: &mut Verdict) {
+    let foreign: BTreeSet<PaymentId> =
+        payments.iter().filter(|payment| payment.name.is_none()).map(|payment| payment.id).collect();
+    let wanted: Booked = payments
+        .iter()
+        .filter(|payment| payment.name.is_some() && payment.state == Stage::COMPLETED)
+        .filter_map(|payment| Some((payment.id, payment.debtor?.participant, Leg::Capture)))
+        .collect();
+    for (id, bank, leg) in booked.symmetric_difference(&wanted).filter(|(id, ..)| !foreign.contains(id)) {
+        let has = if booked.contains(&(*id, *bank, *leg)) { "has booked" } else { "has not booked" };
+        verdict.violations.push(format!("I4: {bank} {has} a {leg:?} of {id}"));
+    }
+}
+
 /// I4: one settlement on the chain for each completed payment, none for any other.
 fn settlements(seen: &Settled, payments: &[Seen], verdict: &mut Verdict) {
     let mut known = 0;
@@ -639,6 +690,7 @@ mod tests {
         /// What the receiver was told, in this order.
         told: Vec<(&'static str, PaymentId, Heard)>,
         settled: Settled,
+        booked: Booked,
         holdings: Vec<Holding>,
         /// By institution.
         visible: BTreeMap<&'static str, Vec<PaymentId>>,
@@ -703,6 +755,7 @@ mod tests {
             }
             if state == Stage::COMPLETED {
                 self.settled.insert(key(id), 1);
+                self.booked.insert((id, debtor.participant, Leg::Capture));
                 self.holding(debtor).booked += i128::from(amount);
                 let creditors = self.holding(creditor);
                 creditors.in_ledger += amount;
@@ -735,6 +788,7 @@ mod tests {
             }
             acknowledged(&self.book, &self.payments, &mut verdict);
             money(&self.holdings, &totals(&self.book, &self.payments), &mut verdict);
+            bookings(&self.booked, &self.payments, &mut verdict);
             settlements(&self.settled, &self.payments, &mut verdict);
             let returned = histories(&self.stories, &self.payments, &mut verdict);
             webhooks(&ears, &self.payments, &self.stories, &mut verdict);
@@ -760,7 +814,7 @@ mod tests {
     /// One thing is wrong, and it is told as what it is and nothing else.
     #[test]
     fn each_wrong_is_told_under_its_own_invariant() {
-        let wrongs: [(&str, &str, fn(&mut Case)); 25] = [
+        let wrongs: [(&str, &str, fn(&mut Case)); 29] = [
             ("I1", "lost", |case| case.ask(9, Fate::Acknowledged(id(9)))),
             ("I1", "doubled", |case| case.take_in(1, id(9), &FAILED)),
             ("I1", "taken twice without an answer", |case| {
@@ -778,6 +832,12 @@ mod tests {
             ("I4", "settled twice", |case| *case.settled.get_mut(&key(id(1))).unwrap() += 1),
             ("I4", "failed and settled", |case| case.settled.extend([(key(id(2)), 1)])),
             ("I4", "settled, and no payment", |case| case.settled.extend([(key(id(9)), 1)])),
+            ("I4", "not booked by the bank, and made up for by another", |case| case.booked.clear()),
+            ("I4", "failed and booked", |case| _ = case.booked.insert((id(2), "alpha", Leg::Capture))),
+            ("I4", "booked at the other bank too", |case| {
+                case.booked.insert((id(1), "beta", Leg::Capture));
+            }),
+            ("I4", "paid out as well", |case| _ = case.booked.insert((id(1), "beta", Leg::Credit))),
             ("I4", "booked twice by the bank", |case| case.holdings[0].booked *= 2),
             ("I4", "still held by the bank", |case| case.holdings[0].held = 1),
             ("I4", "minted twice", |case| case.holdings[1].grown *= 2),
