@@ -182,8 +182,15 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         without: "finality before a nonce is given up",
         file: PLAN,
-        was: "        None => (tx.nonce < view.finally_used_below).then_some(Action::Replaced(tx.id)),",
-        becomes: "        None => (tx.nonce < view.used_below).then_some(Action::Replaced(tx.id)),",
+        was: "        None if tx.nonce >= view.finally_used_below => None,",
+        becomes: "        None if tx.nonce >= view.used_below => None,",
+        catcher: lib(CHAIN, &["plan::"]),
+    },
+    Mutant {
+        without: "memory of what filled a hole: our own filler taken for somebody else's transaction",
+        file: PLAN,
+        was: "        None if view.filled.contains(&tx.nonce) => Some(Action::Filled(tx.id)),",
+        becomes: "        None if view.filled.contains(&tx.nonce) => Some(Action::Replaced(tx.id)),",
         catcher: lib(CHAIN, &["plan::"]),
     },
     Mutant {

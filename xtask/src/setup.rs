@@ -91,9 +91,9 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     steps.must("PostgreSQL", "install PostgreSQL 15 or newer, then run this again", postgres)?;
     steps.must("peer tools", "check the network, npm's and pip's registries, then run this again", peers)?;
     steps.must(
-        "key service for tests",
+        "key service and bucket for tests",
         "check the network and pip's registry, then run this again",
-        key_service,
+        cloud_services,
     )?;
     steps.step("hardware module for tests", "apt-get install softhsm2", hardware_module)
 }
@@ -128,9 +128,9 @@ pub(crate) fn peers() -> Result<()> {
     )
 }
 
-/// moto, which stands in for AWS KMS where lanes' signers are tested.
-fn key_service() -> Result<()> {
-    python("tools/moto.txt", ".tools/moto", "moto, which stands in for AWS KMS")
+/// moto, which stands in for AWS KMS where lanes' signers are tested, and for S3 where the drop folder is.
+fn cloud_services() -> Result<()> {
+    python("tools/moto.txt", ".tools/moto", "moto, which stands in for AWS KMS and S3")
 }
 
 /// SoftHSM, which is a hardware module in software. Without it the signer's test says that it is skipped.

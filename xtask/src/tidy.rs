@@ -35,9 +35,10 @@ const EDGES: [(&str, &[&str]); 15] = [
 ];
 
 /// Outside crates that only some of ours may use. Tests and storms may look into a database directly.
-const OWNED: [(&str, &[&str]); 6] = [
+const OWNED: [(&str, &[&str]); 7] = [
     ("alloy", &["flowbridge-chain", "flowbridge-embedded"]),
     ("deadpool-postgres", &["flowbridge-store"]),
+    ("object_store", &["flowbridge-workers"]),
     ("postgres-types", &["flowbridge-store"]),
     ("refinery", &["flowbridge-store"]),
     ("sqlx", &[]),

@@ -285,7 +285,7 @@ pub(crate) fn words(text: &str, chars_max: usize) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn read_date(text: &str) -> Result<Timestamp, &'static str> {
+pub(crate) fn read_date(text: &str) -> Result<Timestamp, &'static str> {
     let wrong = "a date such as 2026-11-23";
     if text.len() != 10 { Err(wrong) } else { read_instant(&format!("{text}T00:00:00Z")).map_err(|_| wrong) }
 }

@@ -24,7 +24,7 @@ pub struct ProposeReview {
 #[expect(dead_code, reason = "described, not built: requests are read strictly by hand")]
 pub struct ProposeReviewBody {
     /// `resume`: go on from where it stands. `cancel`: undo it on chain and at the bank. `close_completed`, `close_failed`: dealt
-    /// with by hand, and counted so
+    /// with by hand, and counted so; what the chain still has in escrow for a failed one is given back
     #[schema(example = "resume")]
     decision: String,
     /// Why, for those who read it later

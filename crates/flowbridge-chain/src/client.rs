@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Which block.
@@ -83,8 +83,10 @@ pub struct L1Batch {
     pub commit_tx: Option<[u8; 32]>,
     /// The L1 transaction that proved it.
     pub prove_tx: Option<[u8; 32]>,
-    /// The L1 transaction that executed it: from then on it is final there.
+    /// The L1 transaction that executed it.
     pub execute_tx: Option<[u8; 32]>,
+    /// It is executed, and final there. Some chains say so without naming the transactions.
+    pub is_executed: bool,
 }
 
 /// What a transaction costs at present, in wei per gas.
@@ -155,6 +157,31 @@ pub trait Chain: Send + Sync + Debug {
 #[derive(Debug, Clone)]
 pub struct HttpChain {
     transport: Arc<dyn Transport>,
+    /// What has told of a batch before.
+    batches_by: Arc<OnceLock<BatchMethod>>,
+}
+
+/// How a ZKsync chain tells the batch of a block. Which it offers is found out by asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BatchMethod {
+    /// EraVM's: with the L1 transactions.
+    Details,
+    /// ZKsync OS's: executed batches only, without L1 transactions.
+    Batch,
+    /// ZKsync OS's before that was stable: what it does not know yet, it refuses.
+    UnstableBatch,
+}
+
+impl BatchMethod {
+    const ALL: [Self; 3] = [Self::Details, Self::Batch, Self::UnstableBatch];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Details => "zks_getBlockDetails",
+            Self::Batch => "zks_getBatchByBlockNumber",
+            Self::UnstableBatch => "unstable_getBatchByBlockNumber",
+        }
+    }
 }
 
 impl HttpChain {
@@ -165,7 +192,7 @@ impl HttpChain {
 
     /// Whatever node the transport chooses.
     pub fn over(transport: Arc<dyn Transport>) -> Self {
-        Self { transport }
+        Self { transport, batches_by: Arc::default() }
     }
 
     /// A node at `url` that serves the chain `chain_id`, and no other.
@@ -215,6 +242,26 @@ impl HttpChain {
         Err(ChainError::Unavailable(refusal))
     }
 
+    /// The batch of a block by one method, or that it does not offer it.
+    async fn l1_batch_by(&self, by: BatchMethod, block_number: u64) -> Result<Option<L1Batch>, ChainError> {
+        let (method, params) = (by.name(), json!([block_number]));
+        match by {
+            BatchMethod::Details => {
+                let details: Option<WireDetails> = self.ask(method, params).await?;
+                Ok(details.and_then(WireDetails::read))
+            }
+            BatchMethod::Batch | BatchMethod::UnstableBatch => {
+                let told: Option<WireBatch> = self.ask(method, params).await?;
+                let Some(batch) = told else { return Ok(None) };
+                // Where it does not say so itself, what the node calls finalized is executed.
+                let is_executed = batch.execute_sl_block_number.is_some()
+                    || self.block(At::Finalized).await?.is_some_and(|block| block.number >= block_number);
+                let number = batch.batch_info.batch_number;
+                Ok(Some(L1Batch { number, commit_tx: None, prove_tx: None, execute_tx: None, is_executed }))
+            }
+        }
+    }
+
     /// The logs of a block whose logs the node refuses to list: its receipts have them all, and are not counted. What neither
     /// gives is refused, as it was.
     async fn logs_in_receipts(
@@ -256,7 +303,7 @@ async fn ask<T: DeserializeOwned>(
 #[async_trait::async_trait]
 impl Chain for HttpChain {
     fn pinned(&self) -> Option<Arc<dyn Chain>> {
-        Some(Arc::new(Self { transport: self.transport.pinned()? }))
+        Some(Arc::new(Self::over(self.transport.pinned()?)))
     }
 
     async fn chain_id(&self) -> Result<u64, ChainError> {
@@ -364,12 +411,20 @@ impl Chain for HttpChain {
     }
 
     async fn l1_batch(&self, block_number: u64) -> Result<Option<L1Batch>, ChainError> {
-        match self.ask::<Option<WireDetails>>("zks_getBlockDetails", json!([block_number])).await {
-            Ok(details) => Ok(details.and_then(WireDetails::read)),
-            // Not every ZKsync chain has this method.
-            Err(ChainError::Refused(_)) => Ok(None),
-            Err(error) => Err(error),
+        let known = self.batches_by.get().copied();
+        let others = BatchMethod::ALL.into_iter().filter(|method| Some(*method) != known);
+        for method in known.into_iter().chain(others) {
+            match self.l1_batch_by(method, block_number).await {
+                // Not every ZKsync chain has every method, and not every proxy allows it.
+                Err(ChainError::Refused(_) | ChainError::Forbidden(_)) => {}
+                Ok(batch) => {
+                    self.batches_by.get_or_init(|| method);
+                    return Ok(batch);
+                }
+                Err(error) => return Err(error),
+            }
         }
+        Ok(None)
     }
 
     async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
@@ -423,8 +478,22 @@ impl WireDetails {
             commit_tx: bytes(self.commit_tx_hash),
             prove_tx: bytes(self.prove_tx_hash),
             execute_tx: bytes(self.execute_tx_hash),
+            is_executed: self.execute_tx_hash.is_some(),
         })
     }
+}
+
+/// As ZKsync OS has it, of which only this is wanted.
+#[derive(Deserialize)]
+struct WireBatch {
+    batch_info: WireBatchInfo,
+    /// The block of the chain below in which it was executed; not there in older versions.
+    execute_sl_block_number: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireBatchInfo {
+    batch_number: u64,
 }
 
 /// A receipt, of which only the logs are wanted.

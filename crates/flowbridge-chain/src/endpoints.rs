@@ -13,11 +13,11 @@
 //! Questions that belong together (a head, its blocks, their logs) have to go to one node: [`Transport::pinned`]. There is no
 //! next one for them, so an endpoint that does not allow them is left alone like one that fails.
 
+use crate::bearer::Bearer;
 use crate::client::{At, Block, HttpChain};
 use crate::error::ChainError;
 use crate::rpc::{Http, Transport};
 use futures_util::future::join_all;
-use secrecy::SecretString;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ pub struct EndpointConfig {
     /// `http://…` or `https://…`.
     pub url: String,
     /// What its proxy wants to see.
-    pub token: Option<SecretString>,
+    pub token: Option<Bearer>,
 }
 
 /// Limits.

@@ -6,6 +6,7 @@
 //! pure; only [`Chain`] and the [`watch::Bell`] do I/O, and nothing here keeps anything: rows and cursors are the caller's.
 //! Who governs the contracts, and how owners of the vault act as one, is in [`governance`] and [`vault`].
 
+pub mod bearer;
 mod bindings;
 pub mod call;
 pub mod client;
@@ -21,6 +22,7 @@ pub mod signer;
 pub mod vault;
 pub mod watch;
 
+pub use bearer::Bearer;
 pub use client::{At, Block, Chain, Fees, HttpChain, L1Batch, Receipt};
 pub use deploy::Deployment;
 pub use endpoints::{EndpointConfig, EndpointSettings, Endpoints};

@@ -2,14 +2,15 @@
 //!
 //! A nonce is used once on chain whatever happens, so everything hangs on it. Below the chain's count of a sender it is used:
 //! by one of our versions (then a receipt says how it went) or by somebody else with our key (then none of our versions
-//! can ever be included). From the count on it waits: what a node does not know is broadcast again, what stands at the head
+//! can ever be included), unless that somebody was we, filling a hole while a row of ours was on its way back. From the count on
+//! it waits: what a node does not know is broadcast again, what stands at the head
 //! of the line for too long is signed anew with a higher fee, or broadcast again where it may offer no more. A hole below
 //! something that waits is filled, because nothing above a hole is ever included. What ended badly counts only once it is final
 //! enough that no reorganisation brings it back.
 
 use crate::client::{Fees, Receipt};
 use flowbridge_domain::time::Timestamp;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct View {
     pub final_number: u64,
     /// Receipts of versions whose nonce is used.
     pub receipts: HashMap<[u8; 32], Receipt>,
+    /// Nonces that went to what we filled holes with.
+    pub filled: HashSet<u64>,
 }
 
 /// Limits on fees and patience.
@@ -115,6 +118,8 @@ pub enum Action<Id> {
     Reverted(Id),
     /// Its nonce went to something else, and that is final: sign it anew with another nonce.
     Replaced(Id),
+    /// Its nonce went to what we filled a hole with, and that is final: sign it anew with another nonce. Nobody else did that.
+    Filled(Id),
     /// Nothing of ours has this nonce, and something waits above it: send nothing to ourselves with it.
     FillHole(u64),
     /// Nothing of ours has the nonce at the head of the line, and what some node has there waits: offer more for nothing.
@@ -156,7 +161,9 @@ fn used<Id: Copy>(tx: &InFlight<Id>, view: &View) -> Option<Action<Id>> {
             Some(Action::Included(tx.id, receipt.block_number, receipt.block_hash))
         }
         Some(receipt) => (receipt.block_number <= view.final_number).then_some(Action::Reverted(tx.id)),
-        None => (tx.nonce < view.finally_used_below).then_some(Action::Replaced(tx.id)),
+        None if tx.nonce >= view.finally_used_below => None,
+        None if view.filled.contains(&tx.nonce) => Some(Action::Filled(tx.id)),
+        None => Some(Action::Replaced(tx.id)),
     }
 }
 
@@ -245,6 +252,15 @@ mod tests {
         view.final_number = 7;
         view.finally_used_below = 6;
         assert_eq!(planned(&[tx(4, 60), tx(5, 60)], &view), [Action::Reverted(4), Action::Replaced(5)]);
+    }
+
+    #[test]
+    fn what_comes_back_to_a_nonce_that_we_filled_meanwhile_blames_nobody() {
+        let filled = HashSet::from([4]);
+        let mut view = View { used_below: 6, known_below: 6, filled, ..View::default() };
+        assert_eq!(planned(&[tx(4, 60), tx(5, 60)], &view), [], "first it has to be final");
+        view.finally_used_below = 6;
+        assert_eq!(planned(&[tx(4, 60), tx(5, 60)], &view), [Action::Filled(4), Action::Replaced(5)]);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Whoever carries questions to nodes stands behind [`Transport`]; [`Http`] carries them to one. What an endpoint says about
 //! itself (too many requests, a token it does not take, a method it does not allow) is an error by its remedy, what the node says
-//! about the question is the node's. The token never appears in debug output or errors.
+//! about the question is the node's. A token that is refused is looked up again, once for each question.
 
+use crate::bearer::Bearer;
 use crate::error::{ChainError, Refusal};
 use alloy::rpc::json_rpc::ErrorPayload;
 use reqwest::header::RETRY_AFTER;
@@ -35,7 +36,7 @@ pub struct Http {
     url: Url,
     client: Client,
     timeout: Duration,
-    token: Option<SecretString>,
+    bearer: Option<Bearer>,
     last_id: AtomicU64,
 }
 
@@ -48,8 +49,8 @@ const PAUSE_DEFAULT: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
 impl Http {
-    /// A node at `url`, which takes `token` if it wants one. Each call may take `timeout`.
-    pub fn new(url: &str, token: Option<SecretString>, timeout: Duration) -> Result<Self, ChainError> {
+    /// A node at `url`, which takes the token of `bearer` if it wants one. Each call may take `timeout`.
+    pub fn new(url: &str, bearer: Option<Bearer>, timeout: Duration) -> Result<Self, ChainError> {
         let wrong = |error: &dyn std::fmt::Display| {
             ChainError::Wrong(format!("{url:?} is no URL of a node: {error}"))
         };
@@ -64,21 +65,20 @@ impl Http {
             .pool_idle_timeout(IDLE_MAX)
             .build()
             .map_err(|error| wrong(&error))?;
-        Ok(Self { url: parsed, client, timeout, token, last_id: AtomicU64::new(0) })
+        Ok(Self { url: parsed, client, timeout, bearer, last_id: AtomicU64::new(0) })
     }
 
     async fn carry(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed);
         let body = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        let mut request = self.client.post(self.url.clone()).json(&body);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose_secret());
+        let token = self.bearer.as_ref().map(Bearer::token);
+        let mut response = self.post(method, &body, token.as_ref()).await?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let Some(newer) = self.newer_than(token.as_ref()).await
+        {
+            tracing::info!("the chain's endpoint refused our token; its file has a newer one");
+            response = self.post(method, &body, Some(&newer)).await?;
         }
-        let unavailable = |error: reqwest::Error| {
-            // Its address may hold a key of the provider's.
-            ChainError::Unavailable(format!("{method}: {}", error_text(&error.without_url())))
-        };
-        let response = request.send().await.map_err(unavailable)?;
         let status = response.status();
         match status {
             StatusCode::TOO_MANY_REQUESTS => return Err(ChainError::Limited(pause_of(&response))),
@@ -101,6 +101,28 @@ impl Http {
                 .map_err(|error| ChainError::Unreadable(error.to_string())),
             Err(error) => Err(ChainError::Unreadable(format!("{method}: {error}"))),
         }
+    }
+
+    async fn post(
+        &self,
+        method: &str,
+        body: &Value,
+        token: Option<&SecretString>,
+    ) -> Result<Response, ChainError> {
+        let mut request = self.client.post(self.url.clone()).json(body);
+        if let Some(token) = token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        request.send().await.map_err(|error| {
+            // Its address may hold a key of the provider's.
+            ChainError::Unavailable(format!("{method}: {}", error_text(&error.without_url())))
+        })
+    }
+
+    /// What the token's file has, if that is not what was refused.
+    async fn newer_than(&self, refused: Option<&SecretString>) -> Option<SecretString> {
+        let newest = self.bearer.as_ref()?.newest().await;
+        (newest.expose_secret() != refused?.expose_secret()).then_some(newest)
     }
 }
 

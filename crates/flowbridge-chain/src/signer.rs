@@ -6,7 +6,7 @@
 mod kms;
 mod pkcs11;
 
-pub use kms::{KmsConfig, KmsKey};
+pub use kms::{AwsCredentials, KmsConfig, KmsKey};
 pub use pkcs11::{HardwareKey, Pkcs11Config};
 
 use crate::bindings::{address, evm_address};

@@ -8,6 +8,7 @@
 //!
 //! The [`Bell`] listens for new heads on a WebSocket. It only wakes: if it drops, stalls or lies, the next poll finds the same.
 
+use crate::bearer::Bearer;
 use crate::client::{At, Block, Chain};
 use crate::error::ChainError;
 use crate::log::{self, ContractSet, SeenLog};
@@ -16,7 +17,7 @@ use alloy::rpc::types::Log;
 use alloy::transports::Authorization;
 use flowbridge_domain::party::EvmAddress;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -360,7 +361,7 @@ pub struct Socket {
     /// `ws://…` or `wss://…`.
     pub url: String,
     /// What its proxy wants to see.
-    pub token: Option<SecretString>,
+    pub token: Option<Bearer>,
 }
 
 /// Rings for every new head, for ever; goes to the next socket whenever one drops or has been silent for `silence_max`.
@@ -396,8 +397,8 @@ impl Bell {
 
     async fn listen(&self, socket: &Socket, ring: &mut impl FnMut()) -> Result<(), String> {
         let mut connect = WsConnect::new(&socket.url).with_max_retries(0);
-        if let Some(token) = &socket.token {
-            connect = connect.with_auth(Authorization::bearer(token.expose_secret()));
+        if let Some(bearer) = &socket.token {
+            connect = connect.with_auth(Authorization::bearer(bearer.newest().await.expose_secret()));
         }
         let connected = async {
             let provider =

@@ -111,7 +111,7 @@ typed_id!(
     EventId, "evt", "event"
 );
 typed_id!(
-    /// A webhook endpoint of a participant.
+    /// A webhook endpoint of a participant, or of the operator.
     WebhookEndpointId, "whe", "webhook endpoint"
 );
 typed_id!(
@@ -141,6 +141,10 @@ typed_id!(
 typed_id!(
     /// A person's proposal on an exception.
     DecisionId, "dcs", "decision"
+);
+typed_id!(
+    /// A person's proposal that a model of reconciliation come into force.
+    ModelProposalId, "mdp", "model proposal"
 );
 typed_id!(
     /// A motion that is put to the owners of the vault.

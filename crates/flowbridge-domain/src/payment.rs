@@ -290,7 +290,7 @@ pub enum Decision {
     Cancel,
     /// Dealt with by hand; count it as completed.
     CloseCompleted,
-    /// Dealt with by hand; count it as failed.
+    /// Dealt with by hand; count it as failed. What the chain has in escrow for it is given back, what a bank holds is not.
     CloseFailed,
 }
 

@@ -3,9 +3,10 @@
 //! Speaks JSON-RPC in front of a real node and passes everything on, except what it is told to spoil ([`Weather`]: stalls, cuts,
 //! limits, a method that is not allowed, a stale head, a fork, another chain) and what it adds as a ZKsync chain would ([`Zks`]):
 //! `zks_*` methods, `safe` and `finalized` that lag by batches, gas for pubdata, a limit on what one call may take, a limit on
-//! logs per query, and blocks whose transactions cannot be read. It is no ZKsync node: nothing is committed or proven anywhere.
+//! logs per query, and a system transaction in every block, of a type that no client of Ethereum's reads. It is no ZKsync node:
+//! nothing is committed or proven anywhere.
 //!
-//! [`SocketLine`] does the same to a WebSocket, frame by frame.
+//! [`SocketLine`] does the same to a WebSocket, frame by frame; either may want a bearer token, as a proxy does.
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -45,9 +46,22 @@ pub enum Weather {
     OtherChain(u64),
 }
 
+/// How a ZKsync chain tells of batches. The shapes are those of its documentation and source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batches {
+    /// EraVM: `zks_getBlockDetails`, with the L1 transactions of each stage.
+    Era,
+    /// ZKsync OS: `zks_getBatchByBlockNumber`, which knows executed batches and names no transactions.
+    Os,
+    /// The same before it was stable: `unstable_getBatchByBlockNumber`, where a batch that is not executed is an error.
+    OsUnstable,
+}
+
 /// What a ZKsync chain does that Anvil does not.
 #[derive(Debug, Clone, Copy)]
 pub struct Zks {
+    /// How it tells of batches.
+    pub batches: Batches,
     /// Blocks in one batch.
     pub batch_blocks: u64,
     /// Whole batches behind the head until a batch is committed to L1.
@@ -56,6 +70,8 @@ pub struct Zks {
     pub execute_lag: u64,
     /// Gas that pubdata adds, in percent of the rest.
     pub pubdata_percent: u64,
+    /// What an estimate says of the gas that a call takes, in percent: below 100 where pubdata gets dearer until it is included.
+    pub estimate_percent: u64,
     /// Gas, that for pubdata included, beyond which a call is out of the chain's own resources.
     pub gas_max: u64,
     /// Logs in one answer at most.
@@ -76,10 +92,11 @@ struct Inner {
     http: reqwest::Client,
     weather: Mutex<Weather>,
     zks: Option<Zks>,
-    token: Option<String>,
+    token: Mutex<Option<String>>,
     questions: AtomicU64,
     too_many: AtomicU32,
     exhausted: AtomicU32,
+    whole_blocks: AtomicU32,
 }
 
 impl Drop for Shim {
@@ -107,10 +124,11 @@ impl Shim {
             http: reqwest::Client::new(),
             weather: Mutex::new(Weather::Fair),
             zks,
-            token: token.map(str::to_owned),
+            token: Mutex::new(token.map(str::to_owned)),
             questions: AtomicU64::new(0),
             too_many: AtomicU32::new(0),
             exhausted: AtomicU32::new(0),
+            whole_blocks: AtomicU32::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
         let address = listener.local_addr()?;
@@ -132,6 +150,11 @@ impl Shim {
         *self.inner.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
     }
 
+    /// From now on it wants this token, and no other.
+    pub fn want_token(&self, token: &str) {
+        *self.inner.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.to_owned());
+    }
+
     /// Questions that came so far.
     pub fn questions(&self) -> u64 {
         self.inner.questions.load(Ordering::Relaxed)
@@ -146,11 +169,17 @@ impl Shim {
     pub fn out_of_resources(&self) -> u32 {
         self.inner.exhausted.load(Ordering::Relaxed)
     }
+
+    /// How often somebody asked for a block with its transactions.
+    pub fn whole_blocks(&self) -> u32 {
+        self.inner.whole_blocks.load(Ordering::Relaxed)
+    }
 }
 
 async fn answer(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {
     inner.questions.fetch_add(1, Ordering::Relaxed);
-    if let Some(token) = &inner.token {
+    let wanted = inner.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(token) = wanted {
         let given = headers.get("authorization").and_then(|value| value.to_str().ok());
         if given != Some(&format!("Bearer {token}")) {
             return StatusCode::UNAUTHORIZED.into_response();
@@ -203,14 +232,17 @@ impl Inner {
         {
             return Ok(with("result", json!(format!("{id:#x}"))));
         }
-        if method == "eth_getBlockByNumber" && params[1] == json!(true) && self.zks.is_some() {
-            // A block with an upgrade or a priority transaction: no client of Ethereum's can read it.
-            return Ok(refuse("transaction types 0x7e and 0x7f cannot be read"));
+        if method == "eth_getBlockByNumber" && params[1] == json!(true) {
+            self.whole_blocks.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(zks) = &self.zks
-            && let Some(result) = self.zks_method(zks, method, &params).await?
-        {
-            return Ok(with("result", result));
+        if let Some(zks) = &self.zks {
+            match self.zks_method(zks, method, &params).await? {
+                Some(Value::Null) if method.starts_with("unstable_") => {
+                    return Ok(refuse("batch is not available yet"));
+                }
+                Some(result) => return Ok(with("result", result)),
+                None => {}
+            }
         }
         if let Some(zks) = &self.zks
             && let Some(gas) = self.gas_of(zks, method, &params).await?
@@ -220,12 +252,18 @@ impl Inner {
                 return Ok(refuse("execution failed: out of native resources during execution"));
             }
             if method == "eth_estimateGas" {
-                return Ok(with("result", json!(format!("{gas:#x}"))));
+                let estimate = gas * zks.estimate_percent / 100;
+                return Ok(with("result", json!(format!("{estimate:#x}"))));
             }
         }
         self.rewrite(method, &mut params, weather).await?;
         let mut reply = self.ask(method, &params, &question["id"]).await?;
         self.spoil(method, &mut reply, weather);
+        if self.zks.is_some()
+            && let Some(result) = reply.get_mut("result")
+        {
+            add_system_transaction(method, &params, result);
+        }
         if let Some(zks) = &self.zks
             && method == "eth_getLogs"
             && reply["result"].as_array().is_some_and(|logs| logs.len() > zks.logs_max)
@@ -313,11 +351,25 @@ impl Inner {
         Ok((whole.saturating_sub(lag) * zks.batch_blocks).saturating_sub(1))
     }
 
-    /// The answers of Era's methods; the shapes are those of its documentation.
+    /// The answers of the methods that the chain has.
     async fn zks_method(&self, zks: &Zks, method: &str, params: &Value) -> Result<Option<Value>> {
-        Ok(match method {
-            "zks_getBridgehubContract" => Some(json!(format!("0x{}", "b4".repeat(20)))),
-            "zks_getBlockDetails" => {
+        Ok(match (method, zks.batches) {
+            ("zks_getBridgehubContract", _) => Some(json!(format!("0x{}", "b4".repeat(20)))),
+            ("zks_getBatchByBlockNumber", Batches::Os)
+            | ("unstable_getBatchByBlockNumber", Batches::OsUnstable) => {
+                let Some(block) = params[0].as_u64() else { return Ok(Some(Value::Null)) };
+                let size = zks.batch_blocks.max(1);
+                let batch = block / size;
+                if block > self.last_block_of_batch(zks, zks.execute_lag).await? {
+                    return Ok(Some(Value::Null));
+                }
+                Some(json!({
+                    "batch_info": { "batch_number": batch, "number_of_layer1_txs": 0 },
+                    "block_range": { "start": batch * size, "end": batch * size + size - 1 },
+                    "execute_sl_block_number": 1_000 + batch,
+                }))
+            }
+            ("zks_getBlockDetails", Batches::Era) => {
                 let Some(block) = params[0].as_u64() else { return Ok(Some(Value::Null)) };
                 let batch = block / zks.batch_blocks.max(1);
                 let hash = |step: u8, lag: u64, safe: u64| {
@@ -337,6 +389,40 @@ impl Inner {
         })
     }
 }
+
+/// Every block begins with a transaction of the chain's own: a priority transaction, or in every other block an upgrade.
+fn add_system_transaction(method: &str, params: &Value, result: &mut Value) {
+    let added = |block: &Value, hash: &Value| {
+        let kind = if number(block).is_some_and(|block| block % 2 == 1) { "0x7e" } else { "0x7f" };
+        let own = format!("0x5e{}", hash.as_str().and_then(|hash| hash.get(4..)).unwrap_or_default());
+        json!({
+            "type": kind, "hash": own, "transactionHash": own, "transactionIndex": "0x0", "blockNumber": block, "blockHash": hash,
+            "from": SYSTEM, "to": SYSTEM, "nonce": "0x0", "gas": "0x0", "gasPrice": "0x0", "value": "0x0", "input": "0x",
+            "status": "0x1", "gasUsed": "0x0", "cumulativeGasUsed": "0x0", "logs": [],
+        })
+    };
+    match method {
+        "eth_getBlockByNumber" => {
+            let system = added(&result["number"], &result["hash"]);
+            if let Some(transactions) = result.get_mut("transactions").and_then(Value::as_array_mut) {
+                let is_whole = params[1] == json!(true);
+                transactions.insert(0, if is_whole { system } else { system["hash"].clone() });
+            }
+        }
+        "eth_getBlockReceipts" => {
+            if let Some(receipts) = result.as_array_mut()
+                && let Some(first) = receipts.first()
+            {
+                let system = added(&first["blockNumber"], &first["blockHash"]);
+                receipts.insert(0, system);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Where the transactions of the chain's own come from.
+const SYSTEM: &str = "0x0000000000000000000000000000000000008001";
 
 fn number(value: &Value) -> Option<u64> {
     u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
@@ -360,6 +446,7 @@ pub enum SocketWeather {
 pub struct SocketLine {
     address: SocketAddr,
     weather: watch::Sender<SocketWeather>,
+    token: Arc<Mutex<Option<String>>>,
     serving: JoinHandle<()>,
 }
 
@@ -375,20 +462,35 @@ impl SocketLine {
     /// # Errors
     /// When no port is free.
     pub async fn start(upstream: &str) -> Result<Self> {
+        Self::start_with(upstream, None).await
+    }
+
+    /// The same as a proxy that wants a bearer token.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(upstream: &str, token: Option<&str>) -> Result<Self> {
+        let token = Arc::new(Mutex::new(token.map(str::to_owned)));
+        let wanted = token.clone();
         let upstream = upstream.trim_start_matches("ws://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
         let address = listener.local_addr()?;
         let (weather, looked_at) = watch::channel(SocketWeather::Fair);
         let serving = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (upstream, weather) = (upstream.clone(), looked_at.clone());
+                let (upstream, weather, wanted) = (upstream.clone(), looked_at.clone(), wanted.clone());
                 tokio::spawn(async move {
                     // A line that broke is what this is for.
-                    let _ = carry(client, &upstream, weather).await;
+                    let _ = carry(client, &upstream, weather, &wanted).await;
                 });
             }
         });
-        Ok(Self { address, weather, serving })
+        Ok(Self { address, weather, token, serving })
+    }
+
+    /// Whoever connects from now on has to show this token.
+    pub fn want_token(&self, token: &str) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.to_owned());
     }
 
     /// `ws://127.0.0.1:<port>`.
@@ -402,14 +504,25 @@ impl SocketLine {
     }
 }
 
-async fn carry(client: TcpStream, upstream: &str, mut weather: watch::Receiver<SocketWeather>) -> Result<()> {
+async fn carry(
+    client: TcpStream,
+    upstream: &str,
+    mut weather: watch::Receiver<SocketWeather>,
+    token: &Mutex<Option<String>>,
+) -> Result<()> {
     let node = TcpStream::connect(upstream).await?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_node, mut to_node) = node.into_split();
+    let asked = read_head(&mut from_client).await?;
+    let wanted = token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if wanted.is_some_and(|token| !shows(&asked, &token)) {
+        return Ok(to_client.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await?);
+    }
+    to_node.write_all(&asked).await?;
     let up = tokio::io::copy(&mut from_client, &mut to_node);
     let state = weather.clone();
     let down = async {
-        pass_head(&mut from_node, &mut to_client).await?;
+        to_client.write_all(&read_head(&mut from_node).await?).await?;
         loop {
             let frame = read_frame(&mut from_node).await?;
             let now = *state.borrow();
@@ -436,16 +549,21 @@ async fn carry(client: TcpStream, upstream: &str, mut weather: watch::Receiver<S
     Ok(())
 }
 
-/// The answer to the handshake.
-async fn pass_head(
-    from: &mut tokio::net::tcp::OwnedReadHalf,
-    to: &mut tokio::net::tcp::OwnedWriteHalf,
-) -> Result<()> {
+/// A question or an answer of the handshake.
+async fn read_head(from: &mut tokio::net::tcp::OwnedReadHalf) -> Result<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(from.read_u8().await?);
     }
-    Ok(to.write_all(&head).await?)
+    Ok(head)
+}
+
+/// Does the question show this token?
+fn shows(head: &[u8], token: &str) -> bool {
+    let wanted = format!("Bearer {token}");
+    let head = String::from_utf8_lossy(head);
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    fields.any(|(name, value)| name.eq_ignore_ascii_case("authorization") && value.trim() == wanted)
 }
 
 /// One frame of a server's, which is never masked.

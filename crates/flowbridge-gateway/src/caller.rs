@@ -15,6 +15,7 @@ use flowbridge_security::scope::Scope;
 use flowbridge_security::sha256;
 use flowbridge_security::token::{AccessClaims, bearer};
 use flowbridge_store::accept::KeyedRequest;
+use flowbridge_store::webhook::EndpointOwner;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -38,10 +39,12 @@ impl Caller {
         self.claims.participant
     }
 
-    /// The participant it acts for, where an operator has to name one.
-    pub(crate) fn own_participant(&self) -> Result<ParticipantId, Refusal> {
-        let why = "only a participant's client has webhook endpoints";
-        self.claims.participant.ok_or_else(|| Refusal::new(ErrorCode::Forbidden).detail(why))
+    /// Whose webhook endpoints it may see and change: its participant's, or those of the operator.
+    pub(crate) fn endpoint_owner(&self) -> Result<EndpointOwner, Refusal> {
+        match self.claims.participant {
+            Some(participant) => Ok(EndpointOwner::Participant(participant)),
+            None => self.require(Scope::Operator).map(|()| EndpointOwner::Operator),
+        }
     }
 
     pub(crate) fn client_id(&self) -> &str {

@@ -10,10 +10,9 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use flowbridge_api::payment::show_instant;
 use flowbridge_api::problem::ErrorCode;
-use flowbridge_domain::id::{ExceptionId, ReconciliationId};
 use flowbridge_security::scope::Scope;
 use flowbridge_store::event_data::EventData;
-use flowbridge_store::event_log::{self, LoggedEvent, Offset, topic};
+use flowbridge_store::event_log::{self, Offset, topic};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -42,10 +41,10 @@ pub(crate) struct EventBody {
     id: String,
     /// Where it is in the log.
     offset: String,
-    /// Such as `payment.settled`, `reconciliation.completed` or `exception.proposed`.
+    /// Such as `payment.settled`, `reconciliation.completed`, `exception.proposed` or `model.answered`.
     #[serde(rename = "type")]
     kind: String,
-    /// The payment, the reconciliation or the exception.
+    /// The payment, the reconciliation, the exception, or the proposal of a model.
     subject: String,
     /// When it was written.
     time: String,
@@ -103,23 +102,13 @@ pub(crate) async fn list(
         .map(|event| EventBody {
             id: event.id.to_string(),
             offset: event.offset.to_string(),
-            subject: subject_of(&event),
+            subject: event_log::subject_of(&event.kind, event.key),
             kind: event.kind,
             time: show_instant(event.recorded_at),
             data: event.data,
         })
         .collect();
     json(StatusCode::OK, &EventPage { data, next })
-}
-
-/// What an event is about, as people name it.
-fn subject_of(event: &LoggedEvent) -> String {
-    let id = event.key.as_uuid();
-    match event.kind.split_once('.') {
-        Some(("reconciliation", _)) => ReconciliationId::from_uuid(id).to_string(),
-        Some(("exception", _)) => ExceptionId::from_uuid(id).to_string(),
-        _ => event.key.to_string(),
-    }
 }
 
 /// Compare ledger, chain and banks, now

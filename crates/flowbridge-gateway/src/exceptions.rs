@@ -17,7 +17,7 @@ use flowbridge_domain::ledger::Contra;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::breaker::{self, Breaker, BreakerRefusal};
 use flowbridge_store::exception::{
-    self as rows, Comment, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter,
+    self as rows, Comment, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter, Suggestion,
 };
 use flowbridge_store::review::Verdict;
 use serde::{Deserialize, Serialize};
@@ -140,9 +140,33 @@ pub(crate) struct ExceptionPage {
 pub(crate) struct ExceptionDetail {
     #[serde(flatten)]
     exception: ExceptionBody,
+    /// Up to three statement lines that its entry may be, by the last run that found it; likeliest first. None for what is
+    /// about no single entry of ours, or where no line is near.
+    suggestions: Vec<SuggestionBody>,
     comments: Vec<CommentBody>,
     /// Newest first.
     decisions: Vec<DecisionBody>,
+}
+
+/// A statement line that an exception's entry may be; where they are worth the same, a `rematch` with it as `partner` takes it
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SuggestionBody {
+    /// The line's id.
+    statement_entry: String,
+    /// Minor units; credits are positive.
+    amount: i64,
+    currency: String,
+    /// As `2026-11-28`.
+    booked_on: Option<String>,
+    /// End-to-end id or the customer's reference; empty where the statement has none.
+    reference: String,
+    /// The bank's own reference; empty where the statement has none.
+    bank_reference: String,
+    counterparty: String,
+    /// Whatever else the bank writes.
+    text: String,
+    /// How likely it is, from 0 to 1, by the model of that run.
+    probability: f64,
 }
 
 /// What somebody said
@@ -204,17 +228,20 @@ pub(crate) async fn list(
     next.answer(&page)
 }
 
-/// Read an exception, with comments and decisions
+/// Read an exception, with suggestions, comments and decisions
 #[utoipa::path(get, path = "/v1/exceptions/{id}", operation_id = "get_exception", tag = "reconciliation",
     params(("id" = String, Path, description = "The exception")),
     responses((status = 200, description = "The exception", body = ExceptionDetail), crate::openapi::Refusals))]
 pub(crate) async fn show(State(gateway): State<Gateway>, caller: Caller, Path(id): Path<String>) -> Answer {
     only_operators(&caller)?;
-    let found = rows::get(&gateway.parts.db, read_id(&id)?).await?;
+    let db = &gateway.parts.db;
+    let found = rows::get(db, read_id(&id)?).await?;
     let (exception, comments, decisions) = found.ok_or_else(|| Refusal::new(ErrorCode::NotFound))?;
+    let suggestions = rows::suggestions(db, exception.id).await?;
     let comment = |Comment { by, at, text }: Comment| CommentBody { by, at: show_instant(at), text };
     let detail = ExceptionDetail {
         exception: shown(exception, gateway.now()),
+        suggestions: suggestions.into_iter().map(shown_suggestion).collect(),
         comments: comments.into_iter().map(comment).collect(),
         decisions: decisions.iter().map(shown_decision).collect(),
     };
@@ -424,6 +451,20 @@ fn proposed_entry(exception: &Exception) -> Option<EntryBody> {
     let (debit, credit) = if exception.correction > 0 { ("reserve", contra) } else { (contra, "reserve") };
     let amount = exception.correction.unsigned_abs();
     Some(EntryBody { debit, credit, amount, currency: exception.currency.clone() })
+}
+
+fn shown_suggestion(suggestion: Suggestion) -> SuggestionBody {
+    SuggestionBody {
+        statement_entry: suggestion.suggested.line.to_string(),
+        amount: suggestion.amount,
+        currency: suggestion.currency,
+        booked_on: suggestion.booked_on,
+        reference: suggestion.reference,
+        bank_reference: suggestion.bank_reference,
+        counterparty: suggestion.counterparty,
+        text: suggestion.text,
+        probability: suggestion.suggested.probability,
+    }
 }
 
 fn shown_decision(decision: &Decision) -> DecisionBody {

@@ -11,6 +11,7 @@ mod error_pages;
 mod events;
 mod exceptions;
 mod keyed;
+mod models;
 mod openapi;
 mod paging;
 mod parties;
@@ -68,7 +69,7 @@ pub struct GatewaySettings {
     pub accept_pace: Duration,
     /// How long payments may take.
     pub policy: PaymentPolicy,
-    /// What participants may ask of webhooks.
+    /// What may be asked of webhooks.
     pub webhooks: webhooks::WebhookLimits,
 }
 
@@ -98,6 +99,8 @@ pub struct GatewayParts {
     pub proof: ProofSource,
     /// Takes statement files in.
     pub statements: reconciliations::StatementIntake,
+    /// SHA-256 of the model that judges reconciliations until people have put another in force.
+    pub shipped_model: String,
     /// The vault that governs the contracts, if one does.
     pub vault: Option<vault::VaultDesk>,
 }
@@ -151,6 +154,7 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
         .merge(reviews::router())
         .merge(reconciliations::router())
         .merge(exceptions::router())
+        .merge(models::router())
         .merge(vault::router())
         .merge(parties::router())
         .merge(events::router())

@@ -1,7 +1,7 @@
 //! The OpenAPI document, made from the handlers themselves.
 
 use crate::{
-    error_pages, events, exceptions, parties, payments, reconciliations, reviews, sign_in, vault,
+    error_pages, events, exceptions, models, parties, payments, reconciliations, reviews, sign_in, vault,
     webhook_routes,
 };
 use axum::http::header;
@@ -112,6 +112,7 @@ impl Modify for Described {
         exceptions::list, exceptions::show, exceptions::comment, exceptions::assign, exceptions::propose, exceptions::confirm,
         exceptions::reject, exceptions::show_breaker, exceptions::propose_reset, exceptions::confirm_reset,
         exceptions::reject_reset,
+        models::list, models::propose, models::confirm, models::reject,
         webhook_routes::create, webhook_routes::list, webhook_routes::show, webhook_routes::update, webhook_routes::remove,
         webhook_routes::rotate, webhook_routes::disable, webhook_routes::enable, webhook_routes::recover,
         webhook_routes::deliveries, webhook_routes::redeliver,
@@ -124,7 +125,7 @@ impl Modify for Described {
         (name = "accounts", description = "Customers' accounts: a bank account and a wallet under one id"),
         (name = "participants", description = "Institutions that use FlowBridge"),
         (name = "events", description = "The event log"),
-        (name = "webhooks", description = "Being told"),
+        (name = "webhooks", description = "Being told: participants of payments, operators of reconciliation"),
         (name = "vault", description = "Who governs the contracts: motions, and their owners' approvals"),
         (name = "errors", description = "What refusals mean"),
         (name = "reconciliation", description = "Statements, what differs from them, and what people decide"),

@@ -64,7 +64,7 @@ fn asker<'a>(gateway: &'a Gateway, caller: &Caller, scope: Scope) -> Result<Aske
     Ok(Asker {
         db: &gateway.parts.db,
         sealing: &gateway.parts.sealing,
-        participant: caller.own_participant()?,
+        owner: caller.endpoint_owner()?,
         limits: &gateway.settings.webhooks,
         now: gateway.now(),
     })

@@ -1,19 +1,20 @@
-//! Webhook endpoints: where a participant wants to hear, with what it is signed, and what became of each delivery.
+//! Webhook endpoints: where a participant or the operator wants to hear, with what it is signed, and what became of each
+//! delivery. A participant hears of its payments; the operator hears of reconciliation, which covers every participant.
 //!
 //! What changes something runs in the caller's transaction, which also holds the answer under the client's idempotency key,
 //! so that a repeat finds the one or makes the other. Secrets are shown in the answer to their making and never again: they
-//! are not read back here at all. Whatever a participant does not own is not found.
+//! are not read back here at all. Whatever the caller does not own is not found.
 
 use flowbridge_api::json::Reader;
 use flowbridge_api::problem::Fault;
-use flowbridge_domain::id::{DeliveryId, ParticipantId, WebhookEndpointId};
+use flowbridge_domain::id::{DeliveryId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_security::CryptoFailure;
 use flowbridge_security::egress::{EgressPolicy, EgressRefused};
 use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::webhook::EndpointKeys;
-use flowbridge_store::event_log::Offset;
-use flowbridge_store::webhook::{self as store, DeliveryState, NewEndpoint, SealedKeys};
+use flowbridge_store::event_log::{self, Offset};
+use flowbridge_store::webhook::{self as store, DeliveryState, EndpointOwner, NewEndpoint, SealedKeys};
 use flowbridge_store::{Db, StoreError, Tx};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use std::fmt;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// The kinds of events that an endpoint can ask for.
+/// The kinds of events that a participant's endpoint can ask for.
 pub const EVENT_KINDS: [&str; 9] = [
     "payment.accepted",
     "payment.initiated",
@@ -36,12 +37,25 @@ pub const EVENT_KINDS: [&str; 9] = [
     "webhook_endpoint.disabled",
 ];
 
-/// Limits of what participants may ask for.
+/// The kinds of events that an endpoint of the operator can ask for.
+pub const OPERATOR_EVENT_KINDS: [&str; 9] = [
+    "reconciliation.completed",
+    "reconciliation.break_found",
+    "exception.assigned",
+    "exception.commented",
+    "exception.proposed",
+    "exception.answered",
+    "model.proposed",
+    "model.answered",
+    "webhook_endpoint.disabled",
+];
+
+/// Limits of what owners of endpoints may ask for.
 #[derive(Debug, Clone)]
 pub struct WebhookLimits {
     /// Where deliveries may go.
     pub egress: EgressPolicy,
-    /// Endpoints of one participant.
+    /// Endpoints of one owner.
     pub endpoints_max: i64,
     /// How long deliveries are signed with the keys before a rotation too.
     pub rotation_window: Duration,
@@ -76,7 +90,7 @@ pub enum WebhookError {
     #[error("there are no events of this kind")]
     EventKind(usize),
     /// 409: delete one first.
-    #[error("a participant has {0} webhook endpoints at most")]
+    #[error("an owner has {0} webhook endpoints at most")]
     TooMany(i64),
     /// 409: enable the endpoint first.
     #[error("the webhook endpoint is disabled")]
@@ -157,7 +171,8 @@ pub struct CreateWebhookEndpoint {
     /// Where to post to: `https`, a public host, port 443 or from 1024 on.
     #[schema(format = "uri", max_length = 2000, example = "https://bank.example/flowbridge")]
     pub url: String,
-    /// The kinds of events wanted; all when it is empty or left out.
+    /// The kinds of events wanted; all when it is empty or left out. A participant hears of its payments (`payment.settled`), an
+    /// operator of reconciliation (`reconciliation.completed`, `exception.proposed`).
     #[schema(max_items = 9)]
     pub event_kinds: Option<Vec<String>>,
 }
@@ -324,7 +339,8 @@ pub struct WebhookDelivery {
     pub event_id: Text<flowbridge_domain::id::EventId>,
     /// Such as `payment.settled`.
     pub event_kind: String,
-    /// What the event is about: a payment, or a webhook endpoint.
+    /// What the event is about: a payment, or a webhook endpoint; for operators a reconciliation, an exception, or the proposal
+    /// of a model.
     pub subject: String,
     /// Where it is: `pending`, `claimed` (being sent), `delivered`, `exhausted` (given up) or `cancelled`.
     #[schema(example = "delivered")]
@@ -407,12 +423,7 @@ impl From<store::Endpoint> for WebhookEndpoint {
 
 impl From<store::Delivery> for WebhookDelivery {
     fn from(delivery: store::Delivery) -> Self {
-        let is_about_payment = delivery.event_kind.starts_with("payment.");
-        let subject = if is_about_payment {
-            delivery.subject.to_string()
-        } else {
-            WebhookEndpointId::from_uuid(delivery.subject.as_uuid()).to_string()
-        };
+        let subject = event_log::subject_of(&delivery.event_kind, delivery.subject);
         let attempt = |attempt: store::Attempt| WebhookAttempt {
             at: instant(attempt.at),
             status: attempt.status,
@@ -446,7 +457,7 @@ pub struct Asker<'a> {
     /// Seals the keys of endpoints.
     pub sealing: &'a SealingKeys,
     /// Whose endpoints.
-    pub participant: ParticipantId,
+    pub owner: EndpointOwner,
     /// What may be asked for.
     pub limits: &'a WebhookLimits,
     /// The present instant.
@@ -462,16 +473,10 @@ impl Asker<'_> {
     ) -> Result<WebhookEndpointWithKeys, WebhookError> {
         let url = self.check_url(&request.url)?;
         let event_kinds = request.event_kinds.unwrap_or_default();
-        check_kinds(&event_kinds)?;
+        check_kinds(&event_kinds, self.owner)?;
         let keys = EndpointKeys::generate()?;
         let id = WebhookEndpointId::generate(self.now, flowbridge_security::random_bytes()?);
-        let new = NewEndpoint {
-            id,
-            participant: self.participant,
-            url,
-            event_kinds,
-            keys: self.sealed(&keys, id)?,
-        };
+        let new = NewEndpoint { id, owner: self.owner, url, event_kinds, keys: self.sealed(&keys, id)? };
         let endpoints_max = self.limits.endpoints_max;
         let created = store::create(tx, &new, endpoints_max, self.now).await?;
         Ok(with_keys(created.ok_or(WebhookError::TooMany(endpoints_max))?, &keys))
@@ -483,12 +488,12 @@ impl Asker<'_> {
         after: Option<WebhookEndpointId>,
         limit: i64,
     ) -> Result<Vec<WebhookEndpoint>, WebhookError> {
-        Ok(store::list(self.db, self.participant, after, limit).await?.into_iter().map(Into::into).collect())
+        Ok(store::list(self.db, self.owner, after, limit).await?.into_iter().map(Into::into).collect())
     }
 
     /// One endpoint.
     pub async fn get(&self, id: WebhookEndpointId) -> Result<WebhookEndpoint, WebhookError> {
-        found(store::get(self.db, self.participant, id).await?)
+        found(store::get(self.db, self.owner, id).await?)
     }
 
     /// Changes where an endpoint is and what it hears.
@@ -500,8 +505,8 @@ impl Asker<'_> {
     ) -> Result<WebhookEndpoint, WebhookError> {
         let url = request.url.as_deref().map(|url| self.check_url(url)).transpose()?;
         let kinds = request.event_kinds.as_deref();
-        check_kinds(kinds.unwrap_or_default())?;
-        found(store::update(tx, self.participant, id, url.as_deref(), kinds, self.now).await?)
+        check_kinds(kinds.unwrap_or_default(), self.owner)?;
+        found(store::update(tx, self.owner, id, url.as_deref(), kinds, self.now).await?)
     }
 
     /// Gives an endpoint new keys; deliveries carry signatures of the old ones too for the rotation window.
@@ -513,7 +518,7 @@ impl Asker<'_> {
         let keys = EndpointKeys::generate()?;
         let until = self.now.plus(self.limits.rotation_window);
         let rotated =
-            store::rotate_keys(tx, self.participant, id, &self.sealed(&keys, id)?, until, self.now).await?;
+            store::rotate_keys(tx, self.owner, id, &self.sealed(&keys, id)?, until, self.now).await?;
         Ok(with_keys(rotated.ok_or(WebhookError::EndpointNotFound)?, &keys))
     }
 
@@ -528,17 +533,17 @@ impl Asker<'_> {
         if reason.is_empty() || reason.chars().count() > REASON_CHARS_MAX || reason.contains('\0') {
             return Err(WebhookError::Reason);
         }
-        found(store::set_disabled(tx, self.participant, id, Some(reason), self.now).await?)
+        found(store::set_disabled(tx, self.owner, id, Some(reason), self.now).await?)
     }
 
     /// Sends again, beginning with what is pending. What was missed meanwhile is asked for with [`Asker::recover`].
     pub async fn enable(&self, tx: &Tx, id: WebhookEndpointId) -> Result<WebhookEndpoint, WebhookError> {
-        found(store::set_disabled(tx, self.participant, id, None, self.now).await?)
+        found(store::set_disabled(tx, self.owner, id, None, self.now).await?)
     }
 
     /// Deletes an endpoint for good. Repeated, it is not found.
     pub async fn delete(&self, tx: &Tx, id: WebhookEndpointId) -> Result<(), WebhookError> {
-        let was_there = store::delete(tx, self.participant, id, self.now).await?;
+        let was_there = store::delete(tx, self.owner, id, self.now).await?;
         if was_there { Ok(()) } else { Err(WebhookError::EndpointNotFound) }
     }
 
@@ -571,7 +576,7 @@ impl Asker<'_> {
         self.is_active(id).await?;
         self.delivery(id, delivery).await?;
         let tx = self.db.begin().await?;
-        let is_queued = store::redeliver(&tx, self.participant, id, delivery, self.now).await?;
+        let is_queued = store::redeliver(&tx, self.owner, id, delivery, self.now).await?;
         tx.commit().await?;
         if is_queued { Ok(()) } else { Err(WebhookError::UnderWay) }
     }
@@ -594,7 +599,7 @@ impl Asker<'_> {
         self.is_active(id).await?;
         let tx = self.db.begin().await?;
         let events_max = self.limits.recover_events_max;
-        let recovered = store::recover(&tx, self.participant, id, after, events_max, self.now).await?;
+        let recovered = store::recover(&tx, self.owner, id, after, events_max, self.now).await?;
         tx.commit().await?;
         Ok(WebhooksRecovered {
             queued: recovered.queued,
@@ -622,10 +627,14 @@ impl Asker<'_> {
     }
 }
 
-fn check_kinds(kinds: &[String]) -> Result<(), WebhookError> {
-    match kinds.iter().position(|kind| !EVENT_KINDS.contains(&kind.as_str())) {
-        None if kinds.len() <= EVENT_KINDS.len() => Ok(()),
-        None => Err(WebhookError::EventKind(EVENT_KINDS.len())),
+fn check_kinds(kinds: &[String], owner: EndpointOwner) -> Result<(), WebhookError> {
+    let known: &[&str] = match owner {
+        EndpointOwner::Participant(_) => &EVENT_KINDS,
+        EndpointOwner::Operator => &OPERATOR_EVENT_KINDS,
+    };
+    match kinds.iter().position(|kind| !known.contains(&kind.as_str())) {
+        None if kinds.len() <= known.len() => Ok(()),
+        None => Err(WebhookError::EventKind(known.len())),
         Some(place) => Err(WebhookError::EventKind(place)),
     }
 }

@@ -15,6 +15,7 @@ use crate::model::{self, Model, Open, Verdict};
 use crate::parallel;
 use crate::prepare::{FastMap, Pair, Side};
 use crate::record::{self, Record, Shard};
+use crate::suggest;
 use crate::text;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -119,6 +120,15 @@ pub struct Break {
     pub age_days: i32,
 }
 
+/// A bank line that an entry may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Suggestion {
+    /// The line, by position.
+    pub line: u32,
+    /// How likely it is, calibrated, beside the other lines that are shown; zero where the model sees no prospect.
+    pub probability: f32,
+}
+
 /// What a run found.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
@@ -126,8 +136,8 @@ pub struct Outcome {
     pub matches: Vec<Match>,
     /// What differs.
     pub breaks: Vec<Break>,
-    /// Up to three bank lines for each entry that was not posted by itself, best first.
-    pub suggestions: BTreeMap<u32, Vec<u32>>,
+    /// Up to three bank lines for each entry that was not posted by itself, likeliest first.
+    pub suggestions: BTreeMap<u32, Vec<Suggestion>>,
     /// How many of the model's matches fall into each tenth of its training data, per feature; the last row is the score.
     pub profile: Vec<Vec<u64>>,
 }
@@ -414,10 +424,7 @@ impl ShardWork<'_> {
             }
             found.bank.iter().for_each(|line| shown.bank[lines[line]] = true);
         }
-        for (entry, lines) in model.suggest(self.pair, &shown, threads) {
-            let lines = lines.iter().map(|line| self.pair.bank.positions[*line as usize]).collect();
-            self.outcome.suggestions.insert(self.pair.ledger.positions[entry as usize], lines);
-        }
+        self.outcome.suggestions.extend(suggest::likeliest(model, self.pair, &shown, threads));
     }
 
     /// Lines and entries that carry the same full reference and amount as an earlier one, beyond what the other side has.

@@ -7,8 +7,9 @@ use crate::engine::{self, Decision, How, Outcome, Settings, Subject};
 use crate::feedback::{Ruling, Verdict};
 use crate::gate;
 use crate::generate::{self, Books, Habits, Recipe};
+use crate::goal::{self, Asks, Goal};
 use crate::model::Model;
-use crate::public::{self, PublicSet, ReadPublicSetError, Score};
+use crate::public::{self, Counted, PublicSet, ReadPublicSetError, Score};
 use crate::text;
 use crate::train::{self, Comparison, RetrainError};
 use serde::Serialize;
@@ -67,6 +68,8 @@ pub struct SyntheticFigures {
     pub records: [usize; 2],
     /// Best F1 over thresholds, one to one, rules and model.
     pub f1: f64,
+    /// What it was counted from.
+    pub counted: Counted,
     /// Share of the true pairs that would be posted without a person.
     pub coverage: f64,
     /// Posted pairs that are right, rules and model.
@@ -75,8 +78,12 @@ pub struct SyntheticFigures {
     pub model_precision: Share,
     /// Pairs by full reference that are wrong.
     pub reference_errors: u64,
+    /// Pairs by full reference.
+    pub references: u64,
     /// F1 of groups, whole or not at all.
     pub groups_f1: f64,
+    /// Groups that there are, those that were found, and of these those that are whole.
+    pub groups: [u64; 3],
     /// Share of the true groups that would be posted, and how many posted ones are right.
     pub groups_auto: Share,
     /// Posted groups that are right.
@@ -124,6 +131,7 @@ struct Counts {
     auto: [u64; 2],
     model_auto: [u64; 2],
     reference_errors: u64,
+    references: u64,
     groups: [u64; 3],
     groups_auto: [u64; 2],
     lines: u64,
@@ -167,7 +175,7 @@ fn synthetic_at(
         records[1] += books.bank.len();
         counts.add(&books, &outcome);
     }
-    let (f1, _) = public::curve(&counts.ranked, counts.pairs);
+    let (f1, _, counted) = public::counted_curve(&counts.ranked, counts.pairs);
     let (probabilities, truths): (Vec<f32>, Vec<bool>) = counts.promised.iter().copied().unzip();
     let mean = |part: usize, of: usize| {
         let shares: Vec<f64> = counts
@@ -186,11 +194,14 @@ fn synthetic_at(
         noise,
         records,
         f1,
+        counted,
         coverage: counts.auto[0] as f64 / counts.pairs.max(1) as f64,
         precision: Share::new(counts.auto[0], counts.auto[1]),
         model_precision: Share::new(counts.model_auto[0], counts.model_auto[1]),
         reference_errors: counts.reference_errors,
+        references: counts.references,
         groups_f1: 2.0 * group_recall * group_precision / (group_recall + group_precision).max(1e-9),
+        groups: counts.groups,
         groups_auto: Share::new(counts.groups_auto[0], counts.groups[0]),
         groups_precision: Share::new(counts.groups_auto[0], counts.groups_auto[1]),
         review: Share::new(counts.reviewed, counts.lines),
@@ -241,6 +252,7 @@ impl Counts {
                 let is_reference = found.how == How::Reference;
                 self.ranked.push((if is_reference { 100.0 } else { found.score }, is_right));
                 if is_reference {
+                    self.references += 1;
                     self.reference_errors += u64::from(!is_right);
                 } else {
                     self.promised.push((found.probability, is_right));
@@ -296,7 +308,9 @@ impl Counts {
             if posted.contains(&entry) || matched.get(&entry).is_some_and(|lines| is_true(lines)) {
                 continue;
             }
-            let is_shown = outcome.suggestions.get(&entry).is_some_and(|lines| is_true(lines));
+            let suggested = outcome.suggestions.get(&entry);
+            let is_shown =
+                suggested.is_some_and(|lines| lines.iter().any(|suggestion| is_true(&[suggestion.line])));
             self.top[0] += u64::from(is_shown);
             self.top[1] += 1;
         }
@@ -439,42 +453,95 @@ fn rulings_of(books: &Books, outcome: &Outcome, count: usize, split_on: Date) ->
         .collect()
 }
 
-/// The figures as lines for a terminal.
+/// Every figure that has a goal, beside it, with what its count leaves open.
+pub fn goals(public: Option<&PublicFigures>, synthetic: &[SyntheticFigures]) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    if let Some(figures) = public {
+        goals.extend(goals_of_score("unsupervised", &figures.unsupervised, [0.998, 0.95]));
+        goals.extend(goals_of_score("labelled", &figures.labelled, [0.9993, 0.99]));
+    }
+    goals.extend(synthetic.iter().flat_map(goals_of_books));
+    goals
+}
+
+fn goals_of_score(set: &str, score: &Score, [f1, coverage]: [f64; 2]) -> Vec<Goal> {
+    let Counted { pairs, right, wrong, covered } = score.counted;
+    let at_least = |goal: f64| (Asks::AtLeast, goal);
+    let f1_interval = goal::of_f1(right, wrong, pairs.saturating_sub(right));
+    let covered = goal::of_share(covered, pairs);
+    let mut goals = vec![
+        Goal::new((set, "f1"), score.f1, at_least(f1), f1_interval),
+        Goal::new((set, "coverage_at_999"), score.coverage_at_999, at_least(coverage), covered),
+    ];
+    if let Some(honest) = &score.honest {
+        let (covered, precise) =
+            (goal::of_share(honest.right, pairs), goal::of_share(honest.right, honest.posted));
+        goals.push(Goal::new((set, "honest.coverage"), honest.coverage, at_least(0.99), covered));
+        goals.push(Goal::new((set, "honest.precision"), honest.precision, at_least(0.999), precise));
+    }
+    goals
+}
+
+/// Share of the true pairs that has to be posted, by how much the banks damage.
+const COVERAGE_GOALS: [(f64, f64); 3] = [(1.0, 0.90), (1.5, 0.85), (2.5, 0.75)];
+
+fn goals_of_books(figures: &SyntheticFigures) -> Vec<Goal> {
+    let set = name_of(figures);
+    let of = |figure: &'static str, value: f64, asked: (Asks, f64), interval| {
+        Goal::new((&set, figure), value, asked, interval)
+    };
+    let of_share = |figure: &'static str, share: Share, asked: (Asks, f64)| {
+        of(figure, share.share, asked, goal::of_share(share.part, share.of))
+    };
+    let at_least = |goal: f64| (Asks::AtLeast, goal);
+    let Counted { pairs, right, wrong, .. } = figures.counted;
+    let f1 = goal::of_f1(right, wrong, pairs.saturating_sub(right));
+    let [groups, found, whole] = figures.groups;
+    let groups_f1 = goal::of_f1(whole, found.saturating_sub(whole), groups.saturating_sub(whole));
+    let wrong_references = Share::new(figures.reference_errors, figures.references);
+    let recall = goal::of_mean(figures.breaks.iter().map(|(_, put_in, _, right)| (*right, *put_in)));
+    let precision = goal::of_mean(figures.breaks.iter().map(|(_, _, found, right)| (*right, *found)));
+    let mut goals = vec![
+        of("f1", figures.f1, at_least(0.993), f1),
+        of_share("precision", figures.precision, at_least(0.999)),
+        of_share("model_precision", figures.model_precision, (Asks::SurelyAtLeast, 0.999)),
+        of_share("reference_errors", wrong_references, (Asks::AtMost, 0.0)),
+        of("groups_f1", figures.groups_f1, at_least(0.88), groups_f1),
+        of_share("groups_auto", figures.groups_auto, at_least(0.70)),
+        of_share("groups_precision", figures.groups_precision, at_least(0.999)),
+        of_share("review", figures.review, (Asks::AtMost, 0.10)),
+        of_share("top_3", figures.top_3, at_least(0.93)),
+        of("break_recall", figures.break_recall, at_least(0.95), recall),
+        of("break_precision", figures.break_precision, at_least(0.95), precision),
+        of("calibration_error", figures.calibration_error, (Asks::AtMost, 0.005), None),
+    ];
+    if let Some((_, goal)) = COVERAGE_GOALS.iter().find(|(noise, _)| *noise == figures.noise) {
+        let posted = goal::of_share(figures.precision.part, pairs);
+        goals.insert(1, of("coverage", figures.coverage, at_least(*goal), posted));
+    }
+    goals
+}
+
+fn name_of(figures: &SyntheticFigures) -> String {
+    format!("synthetic, damage {}", figures.noise)
+}
+
+/// The figures beside their goals, as lines for a terminal.
 pub fn table(public: Option<&PublicFigures>, synthetic: &[SyntheticFigures]) -> String {
-    let percent = |share: f64| format!("{:.2} %", share * 100.0);
-    let mut lines = Vec::new();
+    let mut lines = vec![goal::table(&goals(public, synthetic))];
     if let Some(figures) = public {
         for (name, score) in [("unsupervised", &figures.unsupervised), ("labelled", &figures.labelled)] {
-            let honest = score.honest.as_ref().map_or_else(String::new, |honest| {
-                format!(", posts {} at {}", percent(honest.coverage), percent(honest.precision))
-            });
-            lines.push(format!(
-                "public set, {name}: F1 {:.4}, coverage at 99.9 % {}{honest}, {:.1} s",
-                score.f1,
-                percent(score.coverage_at_999),
-                score.seconds
-            ));
+            let (seconds, learning) = (score.seconds, score.seconds - score.seconds_predict_only);
+            lines.push(format!("{name}: {seconds:.1} s, {learning:.1} s of these to learn"));
         }
     }
     for figures in synthetic {
         lines.push(format!(
-            "synthetic, noise {}: F1 {:.4}, coverage {}, precision {} (at least {}), of the model {} (at least {}), \
-             groups F1 {:.3} with {} posted, review {}, top 3 {}, breaks {} found and {} right, calibration error {:.4}, \
-             {:.0} records/s",
-            figures.noise,
-            figures.f1,
-            percent(figures.coverage),
-            percent(figures.precision.share),
-            percent(figures.precision.down),
-            percent(figures.model_precision.share),
-            percent(figures.model_precision.down),
-            figures.groups_f1,
-            percent(figures.groups_auto.share),
-            percent(figures.review.share),
-            percent(figures.top_3.share),
-            percent(figures.break_recall),
-            percent(figures.break_precision),
-            figures.calibration_error,
+            "{}: {} entries and {} lines of {} seeds, {:.0} records a second",
+            name_of(figures),
+            figures.records[0],
+            figures.records[1],
+            figures.seeds.len(),
             figures.records_per_second
         ));
     }

@@ -1,7 +1,8 @@
-//! The engine's own files: records and chain events as CSV, amounts in whole minor units.
+//! The engine's own files: records, chain events, heads of statements and reserves as CSV, amounts in whole minor units.
 
 use crate::chain::ChainEvent;
 use crate::date::Date;
+use crate::gate::{Reserve, StatementHead};
 use crate::record::Record;
 use flowbridge_domain::money::Currency;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,23 @@ struct EventRow {
     is_final: bool,
     is_removed: bool,
     is_failed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeadRow {
+    account: String,
+    currency: String,
+    sequence: Option<u64>,
+    opening_minor_units: i128,
+    closing_minor_units: i128,
+    entries_minor_units: i128,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReserveRow {
+    account: String,
+    supply_minor_units: i128,
+    held_minor_units: i128,
 }
 
 /// Writes records.
@@ -140,6 +158,71 @@ pub fn read_events(input: impl Read) -> Result<Vec<ChainEvent>, FileError> {
                 is_final: row.is_final,
                 is_removed: row.is_removed,
                 is_failed: row.is_failed,
+            })
+        })
+        .collect()
+}
+
+/// Writes the heads of statements, in their order.
+pub fn write_heads(heads: &[StatementHead], out: impl Write) -> Result<(), FileError> {
+    let mut writer = csv::Writer::from_writer(out);
+    for head in heads {
+        writer.serialize(HeadRow {
+            account: head.account.clone(),
+            currency: head.currency.code().to_owned(),
+            sequence: head.sequence,
+            opening_minor_units: head.opening_minor_units,
+            closing_minor_units: head.closing_minor_units,
+            entries_minor_units: head.entries_minor_units,
+        })?;
+    }
+    Ok(writer.flush()?)
+}
+
+/// Reads the heads of statements.
+pub fn read_heads(input: impl Read) -> Result<Vec<StatementHead>, FileError> {
+    csv::Reader::from_reader(input)
+        .deserialize()
+        .enumerate()
+        .map(|(place, row)| {
+            let row: HeadRow = row?;
+            let currency = Currency::parse(&row.currency)
+                .map_err(|error| FileError::Value { row: place + 1, problem: error.to_string() })?;
+            Ok(StatementHead {
+                account: row.account,
+                currency,
+                sequence: row.sequence,
+                opening_minor_units: row.opening_minor_units,
+                closing_minor_units: row.closing_minor_units,
+                entries_minor_units: row.entries_minor_units,
+            })
+        })
+        .collect()
+}
+
+/// Writes what is in being and what is held for it.
+pub fn write_reserves(reserves: &[Reserve], out: impl Write) -> Result<(), FileError> {
+    let mut writer = csv::Writer::from_writer(out);
+    for reserve in reserves {
+        writer.serialize(ReserveRow {
+            account: reserve.account.clone(),
+            supply_minor_units: reserve.supply_minor_units,
+            held_minor_units: reserve.held_minor_units,
+        })?;
+    }
+    Ok(writer.flush()?)
+}
+
+/// Reads what is in being and what is held for it.
+pub fn read_reserves(input: impl Read) -> Result<Vec<Reserve>, FileError> {
+    csv::Reader::from_reader(input)
+        .deserialize()
+        .map(|row| {
+            let row: ReserveRow = row?;
+            Ok(Reserve {
+                account: row.account,
+                supply_minor_units: row.supply_minor_units,
+                held_minor_units: row.held_minor_units,
             })
         })
         .collect()

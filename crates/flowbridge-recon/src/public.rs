@@ -50,15 +50,34 @@ pub struct Score {
     /// For a model with a threshold of its own: share of true pairs posted, and how many of the posted are right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub honest: Option<Honest>,
+    /// What both were counted from.
+    pub counted: Counted,
     /// Seconds, from records in memory to decisions; training included.
     pub seconds: f64,
     /// Seconds of these without training.
     pub seconds_predict_only: f64,
 }
 
+/// Pairs that figures are counted from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// True ones.
+    pub pairs: u64,
+    /// Right ones at the threshold of the best F1.
+    pub right: u64,
+    /// Wrong ones there.
+    pub wrong: u64,
+    /// Right ones at the lowest threshold where at most one in a thousand is wrong.
+    pub covered: u64,
+}
+
 /// What a threshold set on training data does on other data.
 #[derive(Debug, Clone, Serialize)]
 pub struct Honest {
+    /// Pairs at or above the threshold.
+    pub posted: u64,
+    /// Of these, right.
+    pub right: u64,
     /// Share of true pairs at or above the threshold.
     pub coverage: f64,
     /// Share of right ones among the pairs at or above the threshold.
@@ -168,8 +187,9 @@ impl PublicSet {
         let judged = model::judge_cold(pair, &blocking, &cold, threads);
         let seconds = self.seconds + begun.elapsed().as_secs_f64();
         let chosen = truth.chosen(&judged, |_| true);
-        let (f1, coverage_at_999) = curve(&chosen, truth.pairs);
-        Score { f1, coverage_at_999, honest: None, seconds, seconds_predict_only: seconds - learned }
+        let (f1, coverage_at_999, counted) = counted_curve(&chosen, truth.pairs);
+        let seconds_predict_only = seconds - learned;
+        Score { f1, coverage_at_999, honest: None, counted, seconds, seconds_predict_only }
     }
 
     /// Matches with the answers for a fifth of the records.
@@ -203,7 +223,7 @@ impl PublicSet {
         let pairs = (0..truth.ledger.len() as u32)
             .filter(|ledger| !is_trained(*ledger) && truth.has_partner(*ledger))
             .count();
-        let (f1, coverage_at_999) = curve(&chosen, pairs);
+        let (f1, coverage_at_999, counted) = counted_curve(&chosen, pairs);
         let posted: Vec<bool> = chosen
             .iter()
             .filter(|(score, _)| *score >= model.threshold)
@@ -211,11 +231,14 @@ impl PublicSet {
             .collect();
         let right = posted.iter().filter(|is_match| **is_match).count();
         let honest = Honest {
+            posted: posted.len() as u64,
+            right: right as u64,
             coverage: right as f64 / pairs.max(1) as f64,
             precision: right as f64 / posted.len().max(1) as f64,
             precision_down: crate::calibrate::success_rate_down(right as u64, posted.len() as u64, 0.95),
         };
-        Score { f1, coverage_at_999, honest: Some(honest), seconds, seconds_predict_only: seconds - learned }
+        let seconds_predict_only = seconds - learned;
+        Score { f1, coverage_at_999, honest: Some(honest), counted, seconds, seconds_predict_only }
     }
 }
 
@@ -256,19 +279,31 @@ impl Truth {
 
 /// Best F1 over thresholds, and coverage at the lowest threshold where precision is at least 99.9 %.
 pub(crate) fn curve(chosen: &[(f32, bool)], pairs: usize) -> (f64, f64) {
+    let (f1, coverage, _) = counted_curve(chosen, pairs);
+    (f1, coverage)
+}
+
+/// The same, with what both were counted from.
+pub(crate) fn counted_curve(chosen: &[(f32, bool)], pairs: usize) -> (f64, f64, Counted) {
     let mut chosen = chosen.to_vec();
     chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let (mut right, mut f1, mut coverage) = (0usize, 0.0f64, 0.0f64);
+    let mut counted = Counted { pairs: pairs as u64, ..Counted::default() };
     for (place, (score, is_match)) in chosen.iter().enumerate() {
         right += usize::from(*is_match);
         if chosen.get(place + 1).is_some_and(|next| next.0 == *score) {
             continue;
         }
         let count = place + 1;
-        f1 = f1.max(2.0 * right as f64 / (count + pairs) as f64);
+        let f1_here = 2.0 * right as f64 / (count + pairs) as f64;
+        if f1_here > f1 {
+            f1 = f1_here;
+            (counted.right, counted.wrong) = (right as u64, (count - right) as u64);
+        }
         if right as f64 >= 0.999 * count as f64 {
             coverage = right as f64 / pairs.max(1) as f64;
+            counted.covered = right as u64;
         }
     }
-    (f1, coverage)
+    (f1, coverage, counted)
 }

@@ -14,7 +14,9 @@
 use crate::db::{Db, StoreError, Tx};
 use crate::event_data::EventData;
 use crate::sql::{At, columns, statements};
-use flowbridge_domain::id::{EventId, ParticipantId, PaymentId};
+use flowbridge_domain::id::{
+    EventId, ExceptionId, ModelProposalId, ParticipantId, PaymentId, ReconciliationId, WebhookEndpointId,
+};
 use flowbridge_domain::time::Timestamp;
 use std::collections::HashSet;
 use std::fmt;
@@ -169,9 +171,9 @@ pub mod topic {
     pub const CHAIN: &str = "chain";
     /// What banks said.
     pub const BANK: &str = "bank";
-    /// What became of webhook endpoints; all others are about payments.
+    /// What became of webhook endpoints.
     pub const WEBHOOKS: &str = "webhooks";
-    /// What reconciliation found.
+    /// What reconciliation found and what people do about it: what the operator hears about.
     pub const RECONCILIATION: &str = "reconciliation";
 
     /// All of them.
@@ -271,6 +273,18 @@ impl LoggedEvent {
             data: row.try_get("data")?,
             recorded_at: row.try_get::<_, At>("recorded_at")?.0,
         })
+    }
+}
+
+/// What an event of a kind is about, as people name it: the log keeps ids of all kinds of things in one column.
+pub fn subject_of(kind: &str, key: PaymentId) -> String {
+    let id = key.as_uuid();
+    match kind.split_once('.') {
+        Some(("reconciliation", _)) => ReconciliationId::from_uuid(id).to_string(),
+        Some(("exception", _)) => ExceptionId::from_uuid(id).to_string(),
+        Some(("model", _)) => ModelProposalId::from_uuid(id).to_string(),
+        Some(("webhook_endpoint", _)) => WebhookEndpointId::from_uuid(id).to_string(),
+        _ => key.to_string(),
     }
 }
 

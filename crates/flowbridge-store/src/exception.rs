@@ -12,7 +12,7 @@ use crate::ledger;
 use crate::reconciliation::{ClaimedRun, Findings, NewMatch, RecordKey, save_matches};
 use crate::review::{GivenVerdict, Verdict};
 use crate::sql::{At, columns, statements};
-use flowbridge_domain::id::{DecisionId, ExceptionId, PaymentId, ReconciliationId};
+use flowbridge_domain::id::{DecisionId, ExceptionId, PaymentId, ReconciliationId, StatementEntryId};
 use flowbridge_domain::ledger::{Contra, Moment};
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::BankCode;
@@ -26,21 +26,24 @@ use uuid::Uuid;
 const SLICE: usize = 2_000;
 /// Comments and decisions of one exception that are shown at most.
 const SHOWN_MAX: i64 = 200;
+/// Lines that are suggested for one exception at most.
+pub const SUGGESTIONS_MAX: usize = 3;
 
 statements! {
     KNOWN = "select count(*) as known from recon_exception
         where scope = $1 and state <> 'explained' and (kind, subject) in (select * from unnest($2::text[], $3::text[]))";
 
     FIND = "insert into recon_exception (id, scope, kind, subject, currency, amount, owner, advice, about, contra, correction,
-            is_lasting, since, opened_in, opened_at, seen_in)
+            is_lasting, since, opened_in, opened_at, seen_in, suggestions)
         select new.id, $1, new.kind, new.subject, new.currency, new.amount, new.owner, new.advice, new.about, new.contra,
-                new.correction, new.is_lasting, new.since, $2, $3, $2
+                new.correction, new.is_lasting, new.since, $2, $3, $2, new.suggestions
             from unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[], $10::text[], $11::jsonb[],
-                    $12::text[], $13::bigint[], $14::timestamptz[], $15::bool[])
-                as new (id, kind, subject, currency, amount, owner, advice, about, contra, correction, since, is_lasting)
+                    $12::text[], $13::bigint[], $14::timestamptz[], $15::bool[], $16::jsonb[])
+                as new (id, kind, subject, currency, amount, owner, advice, about, contra, correction, since, is_lasting,
+                    suggestions)
         on conflict (scope, kind, subject) do update
             set seen_in = excluded.seen_in, amount = excluded.amount, about = excluded.about, contra = excluded.contra,
-                correction = excluded.correction, state = 'open', closed_at = null
+                correction = excluded.correction, suggestions = excluded.suggestions, state = 'open', closed_at = null
             where recon_exception.state <> 'decided'";
 
     // What waits for a second person is left to that person.
@@ -74,6 +77,14 @@ statements! {
         where ($1::text is null or scope = $1) and ($2::text is null or state = $2) and ($3::text is null or kind = $3)
             and ($4::uuid is null or id < $4) and ($5::uuid is null or id = $5)
         order by id desc limit $6");
+
+    SUGGESTED = "select line.id, line.currency, line.amount, line.booked_on::text as booked_on, line.reference,
+            line.bank_reference, line.counterparty, line.text,
+            (suggested.told ->> 'probability')::double precision as probability
+        from recon_exception found
+            cross join lateral jsonb_array_elements(found.suggestions) with ordinality as suggested (told, place)
+            join statement_entry line on line.id = (suggested.told ->> 'line')::uuid
+        where found.id = $1 order by suggested.place";
 
     LOCK = concat!("select ", exception_columns!(), " from recon_exception where id = $1 for update");
 
@@ -136,6 +147,8 @@ pub struct Found {
     pub about: Value,
     /// The records without a partner that it is about: a decision closes them.
     pub records: Vec<RecordKey>,
+    /// The lines that its entry may be, likeliest first, [`SUGGESTIONS_MAX`] at most.
+    pub suggestions: Vec<Suggested>,
     /// Where the other leg of the correcting entry goes; none where no entry is proposed.
     pub contra: Option<Contra>,
     /// What an entry would add to the reserve.
@@ -144,6 +157,36 @@ pub struct Found {
     pub is_lasting: bool,
     /// Since when it is so.
     pub since: Timestamp,
+}
+
+/// A statement line that an exception's ledger entry may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Suggested {
+    /// The line.
+    pub line: StatementEntryId,
+    /// How likely it is, from 0 to 1, as the model says.
+    pub probability: f64,
+}
+
+/// The same as people see it: with what the statement says.
+#[derive(Debug, Clone)]
+pub struct Suggestion {
+    /// Which line, and how likely it is.
+    pub suggested: Suggested,
+    /// The line's currency.
+    pub currency: String,
+    /// Signed minor units, credits positive.
+    pub amount: i64,
+    /// The day it was booked, as `2026-11-28`.
+    pub booked_on: Option<String>,
+    /// End-to-end id or the customer's reference.
+    pub reference: String,
+    /// The bank's own reference.
+    pub bank_reference: String,
+    /// The other party.
+    pub counterparty: String,
+    /// Whatever else the bank writes.
+    pub text: String,
 }
 
 /// An exception.
@@ -342,12 +385,13 @@ async fn open(
             found.advice.as_str(),
             with_records(found)
         );
-        let (contras, corrections, since, lasting) = columns!(
+        let (contras, corrections, since, lasting, suggestions) = columns!(
             found,
             |found| found.contra.map(Contra::as_str),
             found.correction,
             At(found.since),
-            found.is_lasting
+            found.is_lasting,
+            suggestions_of(found)
         );
         tx.execute(
             FIND,
@@ -367,6 +411,7 @@ async fn open(
                 &corrections,
                 &since,
                 &lasting,
+                &suggestions,
             ],
         )
         .await?;
@@ -383,6 +428,13 @@ fn with_records(found: &Found) -> Value {
         );
     }
     about
+}
+
+fn suggestions_of(found: &Found) -> Value {
+    let suggested = found.suggestions.iter().take(SUGGESTIONS_MAX);
+    suggested
+        .map(|suggested| json!({ "line": suggested.line.as_uuid(), "probability": suggested.probability }))
+        .collect()
 }
 
 /// Writes into a question what is open when its answer is yes: what the records of the pair differ by.
@@ -417,6 +469,7 @@ fn left_by(question: &Value) -> Option<Vec<Found>> {
             advice: text("advice")?,
             about: found.get("about")?.clone(),
             records: Vec::new(),
+            suggestions: Vec::new(),
             contra: text("contra").and_then(|name| Contra::parse(&name)),
             correction: number("correction")?,
             // Its records are matched, so only a decision closes it.
@@ -465,8 +518,8 @@ pub(crate) async fn ruled(tx: &Tx, scope: &str) -> Result<Vec<Ruled>, StoreError
 }
 
 /// What matches leave over and no entry has put right yet, per currency.
-pub async fn left_over(db: &Db, scope: &str) -> Result<Vec<(String, i64)>, StoreError> {
-    let rows = db.query(LEFT_OVER, &[&scope]).await?;
+pub(crate) async fn left_over(tx: &Tx, scope: &str) -> Result<Vec<(String, i64)>, StoreError> {
+    let rows = tx.query(LEFT_OVER, &[&scope]).await?;
     rows.iter().map(|row| Ok((row.try_get("currency")?, row.try_get("amount")?))).collect()
 }
 
@@ -524,6 +577,28 @@ pub async fn get(
     let decisions = db.query(DECISIONS, &[&id.as_uuid(), &None::<Uuid>, &SHOWN_MAX]).await?;
     let decisions = decisions.iter().map(read_decision).collect::<Result<_, _>>()?;
     Ok(Some((exception, comments, decisions)))
+}
+
+/// The lines that an exception's ledger entry may be by the last run that found it, likeliest first.
+pub async fn suggestions(db: &Db, id: ExceptionId) -> Result<Vec<Suggestion>, StoreError> {
+    let rows = db.query(SUGGESTED, &[&id.as_uuid()]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Suggestion {
+                suggested: Suggested {
+                    line: StatementEntryId::from_uuid(row.try_get("id")?),
+                    probability: row.try_get("probability")?,
+                },
+                currency: row.try_get("currency")?,
+                amount: row.try_get("amount")?,
+                booked_on: row.try_get("booked_on")?,
+                reference: row.try_get("reference")?,
+                bank_reference: row.try_get("bank_reference")?,
+                counterparty: row.try_get("counterparty")?,
+                text: row.try_get("text")?,
+            })
+        })
+        .collect()
 }
 
 /// Writes into the log what people did with an exception.

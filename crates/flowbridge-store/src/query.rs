@@ -246,6 +246,8 @@ pub struct TimelineTransaction {
 /// The chain transactions that carried a payment, oldest first.
 pub async fn transactions(db: &Db, id: PaymentId) -> Result<Vec<TimelineTransaction>, StoreError> {
     let hex = |hash: Vec<u8>| hash.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"));
+    // A chain may tell that a batch is executed without naming the transaction.
+    let is_named = |hash: &Vec<u8>| !hash.is_empty();
     db.query(TRANSACTIONS, &[&id.as_uuid()])
         .await?
         .iter()
@@ -260,7 +262,7 @@ pub async fn transactions(db: &Db, id: PaymentId) -> Result<Vec<TimelineTransact
                 l1_txs: [
                     row.try_get::<_, Option<Vec<u8>>>("commit_tx")?.map(hex),
                     row.try_get::<_, Option<Vec<u8>>>("prove_tx")?.map(hex),
-                    row.try_get::<_, Option<Vec<u8>>>("execute_tx")?.map(hex),
+                    row.try_get::<_, Option<Vec<u8>>>("execute_tx")?.filter(is_named).map(hex),
                 ],
                 versions: row.try_get("versions")?,
                 created_at: row.try_get::<_, At>("created_at")?.0,

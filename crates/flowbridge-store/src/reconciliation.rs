@@ -11,9 +11,10 @@ use crate::exception::{self, Found};
 use crate::segment::{self, Learned};
 use crate::sql::{At, columns, statements};
 use crate::statement::{StatementLine, covers};
-use flowbridge_domain::id::{PaymentId, ReconciliationId, StatementEntryId};
+use flowbridge_domain::id::{PaymentId, ReconciliationId, StatementEntryId, StatementId};
 use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::time::Duration;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -115,7 +116,7 @@ statements! {
         order by account, currency, ", covers!(), " desc, closing is null, sequence desc nulls last, id desc");
 
     // Statements that do not open with what the one before closes with; only the newest are looked at.
-    GAPS = concat!("select account, currency, name, opening, closing_before from (
+    GAPS = concat!("select account, currency, covers, name, opening, closing_before from (
             select account, currency, covers, name, opening,
                     lag(closing) over (partition by account, currency order by covers, sequence nulls last, id) as closing_before
                 from (
@@ -128,6 +129,41 @@ statements! {
                 ) told
             ) following
         where closing_before <> opening order by account, currency, covers");
+
+    // The statements from the earliest that waits for its proof to the newest, newest first as HEADS has them. What one moves leads from
+    // its opening to its closing; without both it is the sum of its lines, and a line that was told without a closing balance is left
+    // to the statement that tells it again with one. Until one does, it may belong to any statement from its day on.
+    TO_PROVE = concat!("select statement.id, account, currency, ", covers!(), " as covers,
+            coalesce(nullif(bank_statement_id, ''), name) || coalesce(' ' || sequence, '') as name, opening, closing,
+            waiting.statement_id is not null as is_waiting, lines.moved, lines.begins
+        from statement left join statement_to_prove waiting on waiting.statement_id = statement.id
+            cross join lateral (
+                select coalesce(sum(line.amount), 0)::bigint as moved,
+                        min(case when statement.closing is null then line.booked_on end)::timestamp at time zone 'UTC' as begins
+                    from statement_entry line
+                    where (statement.opening is null or statement.closing is null) and line.statement_id = statement.id
+                        and not line.is_pending and (statement.closing is not null or line.same_as is null and not exists (
+                            select from statement_entry later join statement whole on whole.id = later.statement_id
+                                where later.same_as = line.id and whole.closing is not null))
+            ) lines
+        where statement.bank_code = $1 and ", covers!(), " >= (
+                select min(", covers!(), ") from statement_to_prove unproven join statement told on told.id = unproven.statement_id
+                    where unproven.bank_code = $1 and ", covers!(), " > $2)
+            and exists (
+                select from statement_source source where source.bank_code = statement.bank_code
+                    and source.reserve_accounts ->> statement.currency = statement.account)
+        order by covers desc, closing is null, sequence desc nulls last, statement.id desc limit $3");
+
+    // What a stretch of time added to the reserves, by how many of the instants lie at or before it.
+    POSTED = "select currency, width_bucket(posted_at, $4::timestamptz[]) as place,
+            sum(case when debit_account = any($1) then amount else -amount end)::bigint as change
+        from journal_entry
+        where posted_at > $2 and posted_at <= $3 and (debit_account = any($1) or credit_account = any($1))
+        group by currency, place";
+
+    // What was proven, and what is too old to be.
+    PROVEN = concat!("delete from statement_to_prove waiting using statement told
+        where told.id = waiting.statement_id and waiting.bank_code = $1 and (told.id = any($2) or ", covers!(), " <= $3)");
 
     // A line whose operation we have not finished reading about is on its way into our books: no difference yet.
     UNDER_WAY = "select payment_id, kind from effect
@@ -517,6 +553,8 @@ pub struct Gap {
     pub account: String,
     /// Its currency.
     pub currency: String,
+    /// Up to when the later statement tells everything.
+    pub as_of: Timestamp,
     /// The later statement.
     pub name: String,
     /// What it opens with, in minor units.
@@ -532,6 +570,27 @@ impl Gap {
     }
 }
 
+/// A statement with a closing balance, at the instant up to which it tells everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The statement.
+    pub statement: StatementId,
+    /// What the bank calls it, with its number; or the file's name.
+    pub name: String,
+    /// The account.
+    pub account: String,
+    /// Its currency.
+    pub currency: String,
+    /// The instant.
+    pub as_of: Timestamp,
+    /// What the bank says is there, in minor units.
+    pub closing: i64,
+    /// What the statements after it have moved, in minor units.
+    pub moved_since: i64,
+    /// What was posted on our reserve after the instant, in minor units.
+    pub posted_since: i64,
+}
+
 /// What a bank and our books say, at one instant of the database.
 #[derive(Debug, Clone)]
 pub struct Sides {
@@ -543,16 +602,24 @@ pub struct Sides {
     pub statements: Vec<LastStatement>,
     /// Where a statement is missing.
     pub gaps: Vec<Gap>,
+    /// The statements that no run has proven yet, and the newest of their account; oldest first.
+    pub cuts: Vec<Cut>,
     /// The reserve per currency, as the ledger has it.
     pub reserves: Vec<(String, i64)>,
+    /// What matches leave over and no entry has put right yet, per currency.
+    pub left_over: Vec<(String, i64)>,
     /// Entries posted until then were looked at.
     pub until: Timestamp,
     /// More was there than may be looked at in one run: the rest is for the next.
     pub cut_off: bool,
 }
 
-/// Statements that are looked at for a missing one.
+/// Statements that are looked at for a missing one, and for those to prove.
 const STATEMENTS_MAX: i64 = 1_000;
+/// Statements of one account that are proven in one run: the newest; the others wait for the next.
+const CUTS_MAX: usize = 100;
+/// Older than this, a statement is proven by the newest alone: the journal is not read from further back for it.
+const CUT_AGE_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 /// How far back a run looks again, for entries whose transaction ended after a later one's.
 const OVERLAP: Duration = Duration::from_secs(3600);
 /// The journal is read in stretches of time, so that an index of blocks finds them.
@@ -592,7 +659,9 @@ async fn read_heads(tx: &Tx, bank: &str, now: Timestamp) -> Result<(Sides, Vec<i
         theirs: Vec::new(),
         statements: Vec::new(),
         gaps: Vec::new(),
+        cuts: Vec::new(),
         reserves: Vec::new(),
+        left_over: Vec::new(),
         until: now,
         cut_off: false,
     };
@@ -618,6 +687,7 @@ async fn read_heads(tx: &Tx, bank: &str, now: Timestamp) -> Result<(Sides, Vec<i
         sides.gaps.push(Gap {
             account: row.try_get("account")?,
             currency: row.try_get("currency")?,
+            as_of: row.try_get::<_, At>("covers")?.0,
             name: row.try_get("name")?,
             opening: row.try_get("opening")?,
             closing_before: row.try_get("closing_before")?,
@@ -653,8 +723,92 @@ async fn read_sides(tx: &Tx, bank: &str, now: Timestamp, records_max: usize) -> 
             break;
         }
     }
+    // What was not looked at explains nothing.
+    sides.cut_off = sides.theirs.len() >= records_max || sides.ours.len() >= records_max;
     read_new_entries(tx, (bank, &accounts), records_max, &mut sides).await?;
+    sides.left_over = exception::left_over(tx, bank).await?;
+    sides.cuts = read_cuts(tx, bank, now).await?;
+    read_posted_since(tx, &accounts, now, &mut sides.cuts).await?;
     Ok(sides)
+}
+
+/// What has been walked over of an account, from its newest statement back.
+#[derive(Default)]
+struct Walked {
+    moved: i64,
+    cuts: usize,
+    /// The first day of lines that no statement with a balance has told yet: which balances from then on have them, nobody knows.
+    begins: Option<Timestamp>,
+}
+
+/// The statements to prove, with what the later ones have moved.
+async fn read_cuts(tx: &Tx, bank: &str, now: Timestamp) -> Result<Vec<Cut>, StoreError> {
+    let oldest = At(now.minus(CUT_AGE_MAX));
+    let mut walked: HashMap<(String, String), Walked> = HashMap::new();
+    let mut cuts = Vec::new();
+    for row in tx.query(TO_PROVE, &[&bank, &oldest, &STATEMENTS_MAX]).await? {
+        let (account, currency): (String, String) = (row.try_get("account")?, row.try_get("currency")?);
+        let (opening, closing): (Option<i64>, Option<i64>) =
+            (row.try_get("opening")?, row.try_get("closing")?);
+        let (as_of, begins): (At, Option<At>) = (row.try_get("covers")?, row.try_get("begins")?);
+        let is_waiting: bool = row.try_get("is_waiting")?;
+        let lines: i64 = row.try_get("moved")?;
+        let so_far = walked.entry((account.clone(), currency.clone())).or_default();
+        let is_wanted = so_far.cuts == 0 || is_waiting && so_far.cuts < CUTS_MAX;
+        let is_clear = so_far.begins.is_none_or(|begins| as_of.0 <= begins);
+        if let Some(closing) = closing.filter(|_| is_wanted) {
+            so_far.cuts += 1;
+            if is_clear {
+                cuts.push(Cut {
+                    statement: StatementId::from_uuid(row.try_get("id")?),
+                    name: row.try_get("name")?,
+                    account,
+                    currency,
+                    as_of: as_of.0,
+                    closing,
+                    moved_since: so_far.moved,
+                    posted_since: 0,
+                });
+            }
+        }
+        let moved = match (opening, closing) {
+            (Some(opening), Some(closing)) => closing.saturating_sub(opening),
+            (None, _) | (_, None) => lines,
+        };
+        so_far.moved = so_far.moved.saturating_add(moved);
+        so_far.begins = so_far.begins.into_iter().chain(begins.map(|begins| begins.0)).min();
+    }
+    cuts.reverse();
+    Ok(cuts)
+}
+
+/// Fills in what was posted on our reserve after each statement's instant.
+async fn read_posted_since(
+    tx: &Tx,
+    accounts: &[i64],
+    now: Timestamp,
+    cuts: &mut [Cut],
+) -> Result<(), StoreError> {
+    let mut instants: Vec<Timestamp> = cuts.iter().map(|cut| cut.as_of).collect();
+    instants.sort_unstable();
+    instants.dedup();
+    let Some(first) = instants.first() else { return Ok(()) };
+    // What was posted at the very instant is not after it.
+    let after: Vec<At> = instants.iter().map(|instant| At(instant.plus(Duration::from_micros(1)))).collect();
+    let (mut from, end) = (*first, now.plus(OVERLAP));
+    while from < end {
+        let to = from.plus(STRETCH).min(end);
+        for row in tx.query(POSTED, &[&accounts, &At(from), &At(to), &after]).await? {
+            let (currency, change): (&str, i64) = (row.try_get("currency")?, row.try_get("change")?);
+            let place = usize::try_from(row.try_get::<_, i32>("place")?).unwrap_or(0);
+            let since = instants.iter().take(place).copied().max();
+            for cut in cuts.iter_mut().filter(|cut| cut.currency == currency && Some(cut.as_of) <= since) {
+                cut.posted_since = cut.posted_since.saturating_add(change);
+            }
+        }
+        from = to;
+    }
+    Ok(())
 }
 
 async fn read_new_entries(
@@ -677,7 +831,8 @@ async fn read_new_entries(
             None => return Ok(()),
         },
     };
-    let end = sides.until;
+    // The snapshot, from which the balance is, was taken after `until`, and other machines' clocks may be ahead.
+    let end = sides.until.plus(OVERLAP);
     while from < end {
         let to = from.plus(STRETCH).min(end);
         let room = i64::try_from(records_max.saturating_sub(sides.ours.len())).unwrap_or(i64::MAX);
@@ -896,6 +1051,8 @@ pub struct Findings {
     pub learned: Learned,
     /// The run has looked at everything that is open in its scope, so what it did not find again is explained.
     pub is_whole: bool,
+    /// Statements at whose instant the balance was proven, or found to differ.
+    pub proven: Vec<StatementId>,
 }
 
 /// How many exceptions a run opened and closed.
@@ -939,6 +1096,8 @@ pub async fn finish(
         let (sources, moments, rounds) = columns!(open, |key| key.source, key.moment.as_str(), key.round);
         tx.execute(OPEN_ITEMS, &[&run.scope, &At(now), &sources, &moments, &rounds]).await?;
     }
+    let proven: Vec<Uuid> = findings.proven.iter().map(|statement| statement.as_uuid()).collect();
+    tx.execute(PROVEN, &[&run.scope, &proven, &At(now.minus(CUT_AGE_MAX))]).await?;
     let changed = exception::record(&tx, run, findings, now).await?;
     segment::record(&tx, run, &findings.learned, now).await?;
     for (format, body) in &findings.reports {

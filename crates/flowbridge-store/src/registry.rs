@@ -27,6 +27,7 @@ const MODULES: &[&[Statement]] = &[
     crate::monitor::STATEMENTS,
     crate::party::STATEMENTS,
     crate::payment::STATEMENTS,
+    crate::promotion::STATEMENTS,
     crate::proof::STATEMENTS,
     crate::query::STATEMENTS,
     crate::reconciliation::STATEMENTS,

@@ -5,7 +5,7 @@
 //! before is accepted and told, because the missing one may come later. Lines that are alike are all kept, and counted. A bank
 //! that tells a day more than once (what is booked so far, and at the end everything) tells lines again: each such line names
 //! the one that it repeats, and stands for no booking of its own. What is booked on the account of our reserve is open until a
-//! run has found its partner.
+//! run has found its partner, and a closing balance there waits until a run has proven it.
 
 use crate::db::{Db, StoreError, Tx};
 use crate::sql::{At, columns, statements};
@@ -77,6 +77,8 @@ statements! {
                 as new (id, place, amount, booked_on, value_on, booked_at, bank_sequence, operation_key, reference,
                     bank_reference, batch, counterparty, counterparty_iban, text, code, is_return, is_pending, occurrence,
                     same_as)";
+
+    TO_PROVE = "insert into statement_to_prove (statement_id, bank_code) values ($1, $2)";
 
     OPEN_LINES = "insert into recon_open (side, source_id, moment, round, scope, since)
         select 'bank', id, '', 0, bank_code, $2 from statement_entry
@@ -398,6 +400,9 @@ async fn write(
     }
     if is_reserve {
         tx.execute(OPEN_LINES, &[&id.as_uuid(), &At(now)]).await?;
+    }
+    if is_reserve && statement.closing.is_some() {
+        tx.execute(TO_PROVE, &[&id.as_uuid(), &bank]).await?;
     }
     Ok(taken)
 }

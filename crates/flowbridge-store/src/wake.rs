@@ -23,11 +23,13 @@ pub enum Work {
     Blocks,
     /// Reconciliations that were asked for.
     Reconciliations,
+    /// New events about reconciliation, for the webhook fan-out to the operator.
+    ReconciliationEvents,
 }
 
 /// A bell per kind of work. Cheap to clone; all clones ring together.
 #[derive(Debug, Clone, Default)]
-pub struct Wake(Arc<[Notify; 7]>);
+pub struct Wake(Arc<[Notify; 8]>);
 
 impl Wake {
     /// There may be work of this kind.

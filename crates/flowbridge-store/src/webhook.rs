@@ -5,6 +5,10 @@
 //! what to claim. Each endpoint is looked at on its own and for a few deliveries at a time, so that none waits for another's,
 //! and of one payment only the oldest event that is still open may go, so that a receiver never hears the end before the
 //! beginning. A claim whose lease runs out is claimed again: the receiver may hear it twice, under the same id.
+//!
+//! An endpoint is a participant's and hears of its payments, or the operator's and hears of reconciliation, which covers every
+//! participant. The two have a fan-out each, and all else in common: what is said of a payment here goes for an exception and
+//! a run as well.
 
 use crate::db::{Db, StoreError, Tx};
 use crate::event_data::EventData;
@@ -61,57 +65,29 @@ statements! {
                 where endpoint.status = 'deleted' limit $2)";
 
     // The offsets of the partitions held go in, those up to which the log was taken in come out.
-    FAN_OUT = "with slice as materialized (
-            select event.* from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[]) as held (topic, partition, xid, seq),
-                lateral (
-                    select event.id, event.topic, event.partition, event.xid, event.seq, event.kind, event.key,
-                            event.debtor_participant, event.creditor_participant
-                        from event
-                        where event.topic = held.topic and event.partition = held.partition
-                            and (event.xid, event.seq) > (held.xid, held.seq)
-                            and event.xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-                        order by event.xid, event.seq limit $5
-                ) event
-        ), made as (
-            insert into webhook_delivery
-                    (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
-                select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
-                        slice.seq, $6, $6, $6
-                    from slice join webhook_endpoint endpoint
-                        on endpoint.participant_id in (slice.debtor_participant, slice.creditor_participant)
-                    where endpoint.status = 'active'
-                        and (endpoint.event_kinds = '{}' or slice.kind = any(endpoint.event_kinds))
-                on conflict (id) do nothing
-                returning id
-        )
-        select distinct on (topic, partition) topic, partition, xid, seq, (select count(*) from made) as made
-            from slice order by topic, partition, xid desc, seq desc";
+    FAN_OUT = fan_out_to!("endpoint.participant_id in (slice.debtor_participant, slice.creditor_participant)");
+
+    // A statement of its own: what participants hear of their payments asks for nothing more than it did.
+    FAN_OUT_TO_OPERATOR = fan_out_to!("endpoint.participant_id = $7 and slice.topic = 'reconciliation'");
 
     // What was given up or never queued is queued; what was delivered, or still is on its way, is left alone.
-    RECOVER = "with slice as materialized (
-            select * from (
+    RECOVER = recover_from!("select * from (
                 (select id, xid, seq, kind, key from event
                     where topic = 'payments' and debtor_participant = $1 and (xid, seq) > ($3, $4) order by xid, seq limit $5)
                 union
                 (select id, xid, seq, kind, key from event
                     where topic = 'payments' and creditor_participant = $1 and (xid, seq) > ($3, $4) order by xid, seq limit $5)
-            ) event order by xid, seq limit $5
-        ), queued as (
-            insert into webhook_delivery
-                    (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
-                select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
-                        slice.seq, $6, $6, $6
-                    from slice join webhook_endpoint endpoint on endpoint.id = $2
-                    where endpoint.participant_id = $1 and endpoint.status = 'active'
-                        and (endpoint.event_kinds = '{}' or slice.kind = any(endpoint.event_kinds))
-                on conflict (id) do update
-                    set state = 'pending', attempts = 0, next_attempt_at = excluded.next_attempt_at,
-                        fence = webhook_delivery.fence + 1, state_since = excluded.state_since
-                    where webhook_delivery.is_given_up
-                returning id
-        )
-        select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events
-            from slice order by xid desc, seq desc limit 1";
+            ) event");
+
+    // Each partition has its own order: a page of each, of which the first are the page of all.
+    RECOVER_FOR_OPERATOR = recover_from!("select event.id, event.xid, event.seq, event.kind, event.key
+                from installation, generate_series(0, log_partitions - 1) as partition,
+                    lateral (
+                        select id, xid, seq, kind, key from event
+                            where event.topic = 'reconciliation' and event.partition = partition.partition
+                                and (event.xid, event.seq) > ($3, $4)
+                            order by event.xid, event.seq limit $5
+                    ) event");
 
     // Those that do not answer get what the others leave. `offset 0` keeps the question for earlier ones a look-up for each
     // candidate: as a join it compares every open delivery with every other.
@@ -243,6 +219,69 @@ statements! {
             count(*) filter (where status = 'disabled') as disabled
         from webhook_endpoint";
 }
+
+macro_rules! fan_out_to {
+    ($listener:literal) => {
+        concat!(
+            "with slice as materialized (
+            select event.* from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[]) as held (topic, partition, xid, seq),
+                lateral (
+                    select event.id, event.topic, event.partition, event.xid, event.seq, event.kind, event.key,
+                            event.debtor_participant, event.creditor_participant
+                        from event
+                        where event.topic = held.topic and event.partition = held.partition
+                            and (event.xid, event.seq) > (held.xid, held.seq)
+                            and event.xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+                        order by event.xid, event.seq limit $5
+                ) event
+        ), made as (
+            insert into webhook_delivery
+                    (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
+                select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
+                        slice.seq, $6, $6, $6
+                    from slice join webhook_endpoint endpoint
+                        on ",
+            $listener,
+            "
+                    where endpoint.status = 'active'
+                        and (endpoint.event_kinds = '{}' or slice.kind = any(endpoint.event_kinds))
+                on conflict (id) do nothing
+                returning id
+        )
+        select distinct on (topic, partition) topic, partition, xid, seq, (select count(*) from made) as made
+            from slice order by topic, partition, xid desc, seq desc"
+        )
+    };
+}
+use fan_out_to;
+
+macro_rules! recover_from {
+    ($events:literal) => {
+        concat!(
+            "with slice as materialized (
+            ",
+            $events,
+            " order by xid, seq limit $5
+        ), queued as (
+            insert into webhook_delivery
+                    (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
+                select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
+                        slice.seq, $6, $6, $6
+                    from slice join webhook_endpoint endpoint on endpoint.id = $2
+                    where endpoint.participant_id = $1 and endpoint.status = 'active'
+                        and (endpoint.event_kinds = '{}' or slice.kind = any(endpoint.event_kinds))
+                on conflict (id) do update
+                    set state = 'pending', attempts = 0, next_attempt_at = excluded.next_attempt_at,
+                        fence = webhook_delivery.fence + 1, state_since = excluded.state_since
+                    where webhook_delivery.is_given_up
+                returning id
+        )
+        select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events
+            from slice order by xid desc, seq desc limit 1"
+        )
+    };
+}
+use recover_from;
 
 macro_rules! endpoint_columns {
     () => {
@@ -382,13 +421,41 @@ pub async fn forget_deliveries(db: &Db, before: Timestamp) -> Result<i32, StoreE
     }
 }
 
+/// Whose an endpoint is, and with that what it hears of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointOwner {
+    /// A participant's: of its payments.
+    Participant(ParticipantId),
+    /// The operator's: of reconciliation.
+    Operator,
+}
+
+impl EndpointOwner {
+    /// The id that stands for it where participants do. The operator's is one that no participant has.
+    pub const fn id(self) -> ParticipantId {
+        match self {
+            Self::Participant(id) => id,
+            Self::Operator => ParticipantId::from_uuid(Uuid::nil()),
+        }
+    }
+
+    const fn as_uuid(self) -> Uuid {
+        self.id().as_uuid()
+    }
+
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let id: Uuid = row.try_get("participant_id")?;
+        Ok(if id.is_nil() { Self::Operator } else { Self::Participant(ParticipantId::from_uuid(id)) })
+    }
+}
+
 /// An endpoint to create. Its URL has been checked.
 #[derive(Debug, Clone)]
 pub struct NewEndpoint {
     /// Its id.
     pub id: WebhookEndpointId,
     /// Whose it is.
-    pub participant: ParticipantId,
+    pub owner: EndpointOwner,
     /// Where to post to.
     pub url: String,
     /// The kinds of events wanted; empty for all.
@@ -403,7 +470,7 @@ pub struct Endpoint {
     /// Its id.
     pub id: WebhookEndpointId,
     /// Whose it is.
-    pub participant: ParticipantId,
+    pub owner: EndpointOwner,
     /// Where we post to.
     pub url: String,
     /// The kinds of events wanted; empty for all.
@@ -428,7 +495,7 @@ impl Endpoint {
     fn from_row(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             id: WebhookEndpointId::from_uuid(row.try_get("id")?),
-            participant: ParticipantId::from_uuid(row.try_get("participant_id")?),
+            owner: EndpointOwner::from_row(row)?,
             url: row.try_get("url")?,
             event_kinds: row.try_get("event_kinds")?,
             disabled_reason: row.try_get("disabled_reason")?,
@@ -450,7 +517,7 @@ fn one_endpoint(rows: &[Row]) -> Result<Option<Endpoint>, StoreError> {
     rows.first().map(Endpoint::from_row).transpose()
 }
 
-/// Creates an endpoint. `None` when the participant has `endpoints_max` already.
+/// Creates an endpoint. `None` when its owner has `endpoints_max` already.
 pub async fn create(
     tx: &Tx,
     new: &NewEndpoint,
@@ -462,7 +529,7 @@ pub async fn create(
             CREATE,
             &[
                 &new.id.as_uuid(),
-                &new.participant.as_uuid(),
+                &new.owner.as_uuid(),
                 &new.url,
                 &new.event_kinds,
                 &new.keys.bytes,
@@ -475,44 +542,43 @@ pub async fn create(
     one_endpoint(&rows)
 }
 
-/// A participant's endpoints after `after`, oldest first.
+/// An owner's endpoints after `after`, oldest first.
 pub async fn list(
     db: &Db,
-    participant: ParticipantId,
+    owner: EndpointOwner,
     after: Option<WebhookEndpointId>,
     limit: i64,
 ) -> Result<Vec<Endpoint>, StoreError> {
     let after = after.map(|id| id.as_uuid());
-    db.query(LIST, &[&participant.as_uuid(), &after, &limit]).await?.iter().map(Endpoint::from_row).collect()
+    db.query(LIST, &[&owner.as_uuid(), &after, &limit]).await?.iter().map(Endpoint::from_row).collect()
 }
 
-/// One endpoint of a participant.
+/// One endpoint of an owner.
 pub async fn get(
     db: &Db,
-    participant: ParticipantId,
+    owner: EndpointOwner,
     id: WebhookEndpointId,
 ) -> Result<Option<Endpoint>, StoreError> {
-    one_endpoint(&db.query(GET, &[&participant.as_uuid(), &id.as_uuid()]).await?)
+    one_endpoint(&db.query(GET, &[&owner.as_uuid(), &id.as_uuid()]).await?)
 }
 
 /// Changes where an endpoint is and what it hears; what is `None` stays.
 pub async fn update(
     tx: &Tx,
-    participant: ParticipantId,
+    owner: EndpointOwner,
     id: WebhookEndpointId,
     url: Option<&str>,
     event_kinds: Option<&[String]>,
     now: Timestamp,
 ) -> Result<Option<Endpoint>, StoreError> {
-    let rows =
-        tx.query(UPDATE, &[&participant.as_uuid(), &id.as_uuid(), &url, &event_kinds, &At(now)]).await?;
+    let rows = tx.query(UPDATE, &[&owner.as_uuid(), &id.as_uuid(), &url, &event_kinds, &At(now)]).await?;
     one_endpoint(&rows)
 }
 
 /// Gives an endpoint new keys; deliveries are signed with the old ones too until `previous_until`.
 pub async fn rotate_keys(
     tx: &Tx,
-    participant: ParticipantId,
+    owner: EndpointOwner,
     id: WebhookEndpointId,
     keys: &SealedKeys,
     previous_until: Timestamp,
@@ -521,14 +587,7 @@ pub async fn rotate_keys(
     let rows = tx
         .query(
             ROTATE,
-            &[
-                &participant.as_uuid(),
-                &id.as_uuid(),
-                &keys.bytes,
-                &keys.key_id,
-                &At(previous_until),
-                &At(now),
-            ],
+            &[&owner.as_uuid(), &id.as_uuid(), &keys.bytes, &keys.key_id, &At(previous_until), &At(now)],
         )
         .await?;
     one_endpoint(&rows)
@@ -538,23 +597,23 @@ pub async fn rotate_keys(
 /// queued, and can be asked for by [`recover`].
 pub async fn set_disabled(
     tx: &Tx,
-    participant: ParticipantId,
+    owner: EndpointOwner,
     id: WebhookEndpointId,
     reason: Option<&str>,
     now: Timestamp,
 ) -> Result<Option<Endpoint>, StoreError> {
-    one_endpoint(&tx.query(SET_STATUS, &[&participant.as_uuid(), &id.as_uuid(), &reason, &At(now)]).await?)
+    one_endpoint(&tx.query(SET_STATUS, &[&owner.as_uuid(), &id.as_uuid(), &reason, &At(now)]).await?)
 }
 
 /// Deletes an endpoint with its keys. Deliveries under way are the last; [`cancel_deleted`] drops the rest. Says whether it
 /// was there.
 pub async fn delete(
     tx: &Tx,
-    participant: ParticipantId,
+    owner: EndpointOwner,
     id: WebhookEndpointId,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    Ok(tx.execute(DELETE, &[&participant.as_uuid(), &id.as_uuid(), &At(now)]).await? == 1)
+    Ok(tx.execute(DELETE, &[&owner.as_uuid(), &id.as_uuid(), &At(now)]).await? == 1)
 }
 
 /// Drops up to `limit` open deliveries to endpoints that are deleted. Returns how many.
@@ -587,8 +646,29 @@ pub async fn fan_out(
 ) -> Result<FannedOut, StoreError> {
     let (topics, partitions, xids, seqs) =
         columns!(held, |held| held.topic.as_str(), held.partition, held.offset.xid, held.offset.seq);
+    let rows = tx.query(FAN_OUT, &[&topics, &partitions, &xids, &seqs, &slice_max, &At(now)]).await?;
+    fanned_out(held, &rows)
+}
+
+/// The same for the operator: a delivery of each event of reconciliation to every active endpoint of its own.
+pub async fn fan_out_to_operator(
+    tx: &Tx,
+    held: &[Held],
+    slice_max: i64,
+    now: Timestamp,
+) -> Result<FannedOut, StoreError> {
+    let (topics, partitions, xids, seqs) =
+        columns!(held, |held| held.topic.as_str(), held.partition, held.offset.xid, held.offset.seq);
+    let operator = EndpointOwner::Operator.as_uuid();
+    let rows = tx
+        .query(FAN_OUT_TO_OPERATOR, &[&topics, &partitions, &xids, &seqs, &slice_max, &At(now), &operator])
+        .await?;
+    fanned_out(held, &rows)
+}
+
+fn fanned_out(held: &[Held], rows: &[Row]) -> Result<FannedOut, StoreError> {
     let mut done = FannedOut::default();
-    for row in tx.query(FAN_OUT, &[&topics, &partitions, &xids, &seqs, &slice_max, &At(now)]).await? {
+    for row in rows {
         let topic: &str = row.try_get("topic")?;
         let partition: i16 = row.try_get("partition")?;
         let offset = Offset { xid: row.try_get("xid")?, seq: row.try_get("seq")? };
@@ -804,7 +884,7 @@ pub struct EndpointHealth {
     /// The endpoint.
     pub id: WebhookEndpointId,
     /// Whose it is.
-    pub participant: ParticipantId,
+    pub owner: EndpointOwner,
     /// Attempts since the last that succeeded.
     pub failure_streak: i32,
     /// Attempts since the last that was answered.
@@ -827,7 +907,7 @@ pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<Endpo
         .map(|row| {
             Ok(EndpointHealth {
                 id: WebhookEndpointId::from_uuid(row.try_get("id")?),
-                participant: ParticipantId::from_uuid(row.try_get("participant_id")?),
+                owner: EndpointOwner::from_row(row)?,
                 failure_streak: row.try_get("failure_streak")?,
                 unanswered_streak: row.try_get("unanswered_streak")?,
                 exhausted_streak: row.try_get("exhausted_streak")?,
@@ -993,14 +1073,13 @@ pub async fn deliveries_of_payment(
 /// be: the endpoint is not active, or it is being sent at this moment.
 pub async fn redeliver(
     tx: &Tx,
-    participant: ParticipantId,
+    owner: EndpointOwner,
     endpoint: WebhookEndpointId,
     id: DeliveryId,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let changed = tx
-        .execute(REDELIVER, &[&participant.as_uuid(), &endpoint.as_uuid(), &id.as_uuid(), &At(now)])
-        .await?;
+    let changed =
+        tx.execute(REDELIVER, &[&owner.as_uuid(), &endpoint.as_uuid(), &id.as_uuid(), &At(now)]).await?;
     Ok(changed == 1)
 }
 
@@ -1022,20 +1101,24 @@ pub struct Recovered {
     pub more_after: Option<Offset>,
 }
 
-/// Looks at up to `events_max` payment events after an offset, and queues for one endpoint those that it wants and that
-/// were given up or never queued.
+/// Looks at up to `events_max` events after an offset that its owner hears of, and queues for one endpoint those that it wants
+/// and that were given up or never queued.
 pub async fn recover(
     tx: &Tx,
-    participant: ParticipantId,
+    owner: EndpointOwner,
     endpoint: WebhookEndpointId,
     after: Offset,
     events_max: i64,
     now: Timestamp,
 ) -> Result<Recovered, StoreError> {
+    let statement = match owner {
+        EndpointOwner::Participant(_) => RECOVER,
+        EndpointOwner::Operator => RECOVER_FOR_OPERATOR,
+    };
     let rows = tx
         .query(
-            RECOVER,
-            &[&participant.as_uuid(), &endpoint.as_uuid(), &after.xid, &after.seq, &events_max, &At(now)],
+            statement,
+            &[&owner.as_uuid(), &endpoint.as_uuid(), &after.xid, &after.seq, &events_max, &At(now)],
         )
         .await?;
     let Some(row) = rows.first() else { return Ok(Recovered::default()) };

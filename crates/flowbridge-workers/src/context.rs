@@ -147,13 +147,17 @@ fn backoff(failures: u32) -> Duration {
     base.min(BACKOFF_MAX).mul_f64(0.75 + rand::random_range(0.0..0.5))
 }
 
-/// An error with all that caused it, in one line.
+/// An error with all that caused it, in one line. A cause that the text has already, as with errors of libraries that repeat
+/// theirs, is not said again.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         cause = error.source();
     }
     text

@@ -9,8 +9,8 @@ use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::signer::{HardwareKey, KmsConfig, KmsKey, Pkcs11Config};
 use flowbridge_chain::watch::{Bell, Finality, Socket, WatchSettings};
 use flowbridge_chain::{
-    Chain, ContractSet, Deployment, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key, Signer,
-    Vault, deploy,
+    Bearer, Chain, ContractSet, Deployment, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key,
+    Signer, Vault, deploy,
 };
 use flowbridge_gateway::vault::VaultDesk;
 use flowbridge_store::chain::{Contracts, Duty, Lane, save_contracts};
@@ -172,9 +172,9 @@ fn sockets(config: &Config) -> Result<Vec<Socket>> {
 }
 
 /// The bearer token that an endpoint's proxy wants to see.
-fn token(endpoint: &EndpointSection) -> Result<Option<SecretString>> {
-    let Some(file) = &endpoint.token_file else { return Ok(None) };
-    read_secret(file).map(Some).with_context(|| format!("the token of endpoint {}", endpoint.name))
+fn token(endpoint: &EndpointSection) -> Result<Option<Bearer>> {
+    let bearer = endpoint.token_file.clone().map(Bearer::in_file).transpose();
+    bearer.with_context(|| format!("the token of endpoint {}", endpoint.name))
 }
 
 /// The vault that governs the contracts of the deployment record, if there is a record and one does. The node is not called

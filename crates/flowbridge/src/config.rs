@@ -9,7 +9,7 @@ use flowbridge_store::monitor::Kept;
 use flowbridge_workers::bank::BankWorkerSettings;
 use flowbridge_workers::monitor::MonitorSettings;
 use flowbridge_workers::orchestrator::OrchestratorSettings;
-use flowbridge_workers::reconciliation::Settings as ReconciliationSettings;
+use flowbridge_workers::reconciliation::{Bucket, BucketConfig, Place, Settings as ReconciliationSettings};
 use flowbridge_workers::webhook::{DeliverySettings, FanOutSettings, WebhookSettings};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -212,6 +212,7 @@ pub(crate) struct WebhooksSection {
 pub(crate) struct ReconciliationSection {
     pub(crate) nightly_at: String,
     pub(crate) folder: String,
+    pub(crate) s3: S3Section,
     pub(crate) poll_ms: u64,
     pub(crate) lease_ms: u64,
     pub(crate) attempts_max: i32,
@@ -224,6 +225,15 @@ pub(crate) struct ReconciliationSection {
     pub(crate) chain_lookback_hours: u64,
     pub(crate) threads_max: usize,
     pub(crate) statement_bytes_max: usize,
+}
+
+/// How a bucket is reached, as a signer with AWS KMS is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct S3Section {
+    pub(crate) region: String,
+    pub(crate) credentials_file: PathBuf,
+    pub(crate) endpoint: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -361,10 +371,28 @@ impl Config {
             models: Some(PathBuf::from(&section.models)).filter(|folder| !folder.as_os_str().is_empty()),
             chain_lookback: Duration::from_secs(section.chain_lookback_hours.saturating_mul(3600)),
             nightly_at: time_of_day(&section.nightly_at)?,
-            folder: Some(PathBuf::from(&section.folder)).filter(|folder| !folder.as_os_str().is_empty()),
             breaker_pauses: self.breaker.pauses,
             ..ReconciliationSettings::default()
         })
+    }
+
+    /// Where statements are dropped, if anywhere. Only the role that takes them in asks: a bucket's credentials are with it alone.
+    pub(crate) fn drop_folder(&self) -> Result<Option<Place>> {
+        let ReconciliationSection { folder, s3, .. } = &self.reconciliation;
+        if folder.is_empty() {
+            return Ok(None);
+        }
+        if !folder.contains("://") {
+            return Ok(Some(Place::Folder(folder.into())));
+        }
+        let config = BucketConfig {
+            url: folder.clone(),
+            region: s3.region.clone(),
+            endpoint: Some(s3.endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
+            credentials_file: s3.credentials_file.clone(),
+        };
+        let bucket = Bucket::open(&config).context("[reconciliation] folder and s3")?;
+        Ok(Some(Place::Bucket(bucket)))
     }
 
     /// How often the monitor looks.
@@ -405,6 +433,35 @@ mod tests {
             "production reaches public addresses only"
         );
         assert!(config.explanations.url.is_empty(), "no language model is asked unless somebody says which");
+        assert!(config.drop_folder().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_bucket_wants_a_name_a_region_and_credentials_before_anything_starts() {
+        let credentials = tempfile::NamedTempFile::new().unwrap();
+        let written = r#"{"access_key_id": "AKIA", "secret_access_key": "s3cret"}"#;
+        std::fs::write(credentials.path(), written).unwrap();
+        let mut config = Config::load(None).unwrap();
+        let mut open = |folder: &str, region: &str, file: &Path| {
+            let section = &mut config.reconciliation;
+            section.folder = folder.to_owned();
+            section.s3.region = region.to_owned();
+            section.s3.credentials_file = file.to_owned();
+            config.drop_folder().map_err(|error| format!("{error:#}"))
+        };
+        let (file, nowhere) = (credentials.path(), Path::new("/nowhere/credentials.json"));
+        let opened = open("s3://statements/drop", "eu-central-1", file).unwrap();
+        let shown = format!("{opened:?}");
+        assert!(shown.contains("s3://statements/drop") && !shown.contains("s3cret"), "{shown}");
+        assert!(matches!(open("/var/statements", "", nowhere), Ok(Some(Place::Folder(_)))));
+        let refused = |opened: Result<Option<Place>, String>, what: &str| {
+            let error = opened.unwrap_err();
+            assert!(error.contains("[reconciliation]") && error.contains(what), "{error}");
+        };
+        refused(open("s3://AKIA:s3cret@statements", "eu-central-1", file), "s3://BUCKET/PREFIX");
+        refused(open("gs://statements", "eu-central-1", file), "s3://BUCKET/PREFIX");
+        refused(open("s3://statements", "", file), "region");
+        refused(open("s3://statements", "eu-central-1", nowhere), "credentials_file");
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
         sealing: Arc::new(SealingKeys::load_or_create(&folder)?),
         proof: proof_source(parts, &folder)?,
         statements: statement_intake(&parts.context),
+        shipped_model: flowbridge_recon::Model::shipped_sha256(),
         vault: crate::chain::vault_desk(config)?,
     };
     let router = router(gateway, settings(config)?);

@@ -272,7 +272,7 @@ async fn start_bank(running: &Running, parts: &Parts) -> Result<()> {
         bank::run(context, Arc::new(desk), capabilities, settings, stop).await;
         Ok(())
     });
-    let settings = config.reconciliation()?;
+    let settings = reconciliation::Settings { folder: config.drop_folder()?, ..config.reconciliation()? };
     let mut connectors = Vec::new();
     for section in &config.bank.connectors {
         let (code, is_connector) =
@@ -284,7 +284,7 @@ async fn start_bank(running: &Running, parts: &Parts) -> Result<()> {
         let (context, banks, settings) = (parts.context.clone(), banks.clone(), settings.clone());
         let stop = parts.stop.clone();
         async move {
-            reconciliation::run(context, banks, connectors, settings, stop).await;
+            Box::pin(reconciliation::run(context, banks, connectors, settings, stop)).await;
             Ok(())
         }
     });

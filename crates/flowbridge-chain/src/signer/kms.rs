@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct KmsConfig {
     pub endpoint: Option<String>,
     /// The key's id or ARN.
     pub key_id: String,
-    /// JSON with `access_key_id`, `secret_access_key` and, for temporary ones, `session_token`.
+    /// See [`AwsCredentials::read`].
     pub credentials_file: PathBuf,
     /// How long a call may take.
     pub timeout: Duration,
@@ -44,15 +44,19 @@ pub struct KmsKey {
     url: Url,
     client: Client,
     clock: Arc<dyn Clock>,
-    credentials: Mutex<Credentials>,
+    credentials: Mutex<AwsCredentials>,
     address: EvmAddress,
 }
 
-#[derive(Clone)]
-struct Credentials {
-    access_key_id: String,
-    secret_access_key: SecretString,
-    session_token: Option<SecretString>,
+/// What AWS's services know a caller by.
+#[derive(Debug, Clone)]
+pub struct AwsCredentials {
+    /// The name of the key.
+    pub access_key_id: String,
+    /// The key.
+    pub secret_access_key: SecretString,
+    /// What temporary ones have besides.
+    pub session_token: Option<SecretString>,
 }
 
 impl fmt::Debug for KmsKey {
@@ -69,7 +73,7 @@ impl KmsKey {
         let wrong = |error: &dyn fmt::Display| ChainError::Wrong(format!("KMS at {text:?}: {error}"));
         let url: Url = text.parse().map_err(|error| wrong(&error))?;
         let client = Client::builder().timeout(config.timeout).build().map_err(|error| wrong(&error))?;
-        let credentials = Mutex::new(read_credentials(&config)?);
+        let credentials = Mutex::new(AwsCredentials::read(&config.credentials_file)?);
         let nobody = EvmAddress::from_bytes([0; 20]);
         let mut key = Self { config, url, client, clock, credentials, address: nobody };
         let answer = key.call("GetPublicKey", json!({ "KeyId": key.config.key_id })).await?;
@@ -85,7 +89,8 @@ impl KmsKey {
     async fn call(&self, action: &'static str, body: Value) -> Result<Value, ChainError> {
         let first = self.try_call(action, &body).await;
         let Err(ChainError::Wrong(_)) = &first else { return first };
-        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = read_credentials(&self.config)?;
+        let read = AwsCredentials::read(&self.config.credentials_file)?;
+        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = read;
         self.try_call(action, &body).await
     }
 
@@ -156,24 +161,30 @@ fn field(answer: &Value, name: &str) -> Result<Vec<u8>, ChainError> {
         .ok_or_else(|| ChainError::Signer(format!("KMS answered without {name}")))
 }
 
-fn read_credentials(config: &KmsConfig) -> Result<Credentials, ChainError> {
-    let file = config.credentials_file.display();
-    let text = std::fs::read_to_string(&config.credentials_file)
-        .map_err(|error| ChainError::Wrong(format!("cannot read the credentials {file}: {error}")))?;
-    #[derive(Deserialize)]
-    struct Written {
-        access_key_id: String,
-        secret_access_key: String,
-        session_token: Option<String>,
+impl AwsCredentials {
+    /// Reads their file: JSON with `access_key_id`, `secret_access_key` and, for temporary ones, `session_token`.
+    /// [`ChainError::Wrong`]: there is none, or it is not that.
+    pub fn read(file: &Path) -> Result<Self, ChainError> {
+        let name = file.display();
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| ChainError::Wrong(format!("cannot read the credentials {name}: {error}")))?;
+        #[derive(Deserialize)]
+        struct Written {
+            access_key_id: String,
+            secret_access_key: String,
+            session_token: Option<String>,
+        }
+        // The cause could repeat a secret.
+        serde_json::from_str::<Written>(&text)
+            .map(|written| Self {
+                access_key_id: written.access_key_id,
+                secret_access_key: written.secret_access_key.into(),
+                session_token: written.session_token.map(Into::into),
+            })
+            .map_err(|_| {
+                ChainError::Wrong(format!("{name} is no JSON with access_key_id and secret_access_key"))
+            })
     }
-    // The cause could repeat a secret.
-    serde_json::from_str::<Written>(&text)
-        .map(|written| Credentials {
-            access_key_id: written.access_key_id,
-            secret_access_key: written.secret_access_key.into(),
-            session_token: written.session_token.map(Into::into),
-        })
-        .map_err(|_| ChainError::Wrong(format!("{file} is no JSON with access_key_id and secret_access_key")))
 }
 
 // ------------------------------------------------------------------------------------------------ Signature Version 4
@@ -202,7 +213,7 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn authorization(&self, credentials: &Credentials) -> String {
+    fn authorization(&self, credentials: &AwsCredentials) -> String {
         let token = credentials.session_token.as_ref().map(|token| token.expose_secret());
         let mut headers = vec![("content-type", CONTENT_TYPE), ("host", self.host), ("x-amz-date", self.at)];
         headers.extend(token.map(|token| ("x-amz-security-token", token)));

@@ -2,7 +2,9 @@
 
 use crate::node::Node;
 use flowbridge_chain::endpoints::Health;
-use flowbridge_chain::{At, Chain as _, ChainError, EndpointConfig, EndpointSettings, Endpoints, HttpChain};
+use flowbridge_chain::{
+    At, Bearer, Chain as _, ChainError, EndpointConfig, EndpointSettings, Endpoints, HttpChain,
+};
 use flowbridge_embedded::shim::{Shim, Weather};
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,11 +178,38 @@ async fn a_proxy_that_wants_a_token_gets_it_and_nobody_else_sees_it() {
     let config = |token: Option<&str>| EndpointConfig {
         name: "prividium".to_owned(),
         url: shim.url(),
-        token: token.map(Into::into),
+        token: token.map(Bearer::fixed),
     };
     let refused = Endpoints::connect(&[config(Some("guess"))], SETTINGS).await.unwrap_err().to_string();
     assert!(refused.contains("token") && !refused.contains("guess"), "{refused}");
     let endpoints = Endpoints::connect(&[config(Some("s3cret"))], SETTINGS).await.unwrap();
     assert!(!format!("{endpoints:?} {:?}", config(Some("s3cret"))).contains("s3cret"));
     assert!(HttpChain::over(endpoints).block(At::Latest).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_renewed_in_its_file_is_taken_when_the_old_one_is_refused() {
+    let node = Node::start().await;
+    let shim = Shim::start_with(&node.anvil.rpc_url(), None, Some("the first")).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "the first\n").unwrap();
+    let token = Some(Bearer::in_file(file.clone()).unwrap());
+    let config = EndpointConfig { name: "prividium".to_owned(), url: shim.url(), token };
+    let endpoints = Endpoints::connect(&[config], SETTINGS).await.unwrap();
+    let chain = HttpChain::over(endpoints.clone());
+
+    shim.want_token("the second");
+    let expired = chain.block(At::Latest).await;
+    assert!(matches!(&expired, Err(ChainError::Wrong(why)) if why.contains("token")), "{expired:?}");
+    std::fs::write(&file, "").unwrap();
+    assert!(chain.block(At::Latest).await.is_err(), "somebody is just writing it");
+    std::fs::write(&file, "the second\n").unwrap();
+    assert!(chain.block(At::Latest).await.unwrap().is_some(), "without a restart");
+    assert_eq!(endpoints.health()[0].1, Health::Well);
+
+    std::fs::write(&file, "the third").unwrap();
+    let asked = shim.questions();
+    assert!(chain.block(At::Latest).await.unwrap().is_some(), "what is taken is kept");
+    assert_eq!(shim.questions(), asked + 1);
 }

@@ -69,6 +69,8 @@ struct World {
     reorganisations: u8,
     losses: u8,
     intruders: u8,
+    /// Somebody else was blamed for what nobody else did.
+    false_alarm: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +99,8 @@ enum Flaw {
     ForgetsVersions,
     /// What cannot be offered more is not offered again.
     SilentAtTheCap,
+    /// What holes were filled with is not remembered.
+    ForgetsFillers,
 }
 
 struct Lane {
@@ -139,6 +143,8 @@ impl World {
                 );
             }
         }
+        let fillers = self.blocks.iter().flatten().filter(|sent| sent.what == What::Filler);
+        let filled = fillers.map(|sent| sent.nonce).filter(|_| flaw != Flaw::ForgetsFillers).collect();
         let finally =
             if flaw == Flaw::GivesUpBeforeFinality { used_below } else { self.used_below(final_number) };
         View {
@@ -147,6 +153,7 @@ impl World {
             known_below,
             final_number: final_number as u64,
             receipts,
+            filled,
         }
     }
 
@@ -206,7 +213,13 @@ impl World {
             }
             Action::Included(id, ..) => self.rows[usize::from(id)].state = State::Included,
             Action::Reverted(_) => unreachable!("nothing reverts here"),
-            Action::Replaced(id) => self.rows[usize::from(id)].state = State::Intended,
+            Action::Replaced(id) => {
+                let nonce = row(&mut self.rows, id).nonce;
+                let foreign = Sent { nonce, what: What::Foreign };
+                self.false_alarm |= !self.blocks.iter().flatten().any(|sent| *sent == foreign);
+                self.rows[usize::from(id)].state = State::Intended;
+            }
+            Action::Filled(id) => self.rows[usize::from(id)].state = State::Intended,
             Action::FillHole(nonce) | Action::RaiseFiller(nonce) => self.send(nonce, What::Filler),
             Action::SkipTo(nonce) => self.next_nonce = nonce,
         }
@@ -271,6 +284,7 @@ impl Model for Lane {
             reorganisations: 1,
             losses: 1,
             intruders: 1,
+            false_alarm: false,
         }]
     }
 
@@ -341,6 +355,7 @@ impl Model for Lane {
                     || world.blocks.len() < BLOCKS_MAX
                     || world.ends_well(lane.flaw)
             }),
+            Property::always(BLAME, |_, world: &World| !world.false_alarm),
             Property::sometimes("both are included", |_, world: &World| {
                 (0..PAYMENTS).all(|payment| world.carried(payment) == 1)
             }),
@@ -350,6 +365,7 @@ impl Model for Lane {
 
 const ONCE: &str = "each payment is carried by at most one transaction on chain";
 const OWN_NONCE: &str = "no two transactions have one nonce";
+const BLAME: &str = "somebody else is blamed only for a transaction of somebody else's";
 const ENDS: &str = "from where everything has happened, each payment is still carried";
 
 #[test]
@@ -371,6 +387,11 @@ fn a_version_that_is_forgotten_pays_twice() {
 #[test]
 fn a_transaction_at_the_cap_that_every_node_forgot_waits_for_ever_unless_it_is_offered_again() {
     refute(Flaw::SilentAtTheCap, ENDS);
+}
+
+#[test]
+fn a_filler_that_is_forgotten_is_a_false_alarm() {
+    refute(Flaw::ForgetsFillers, BLAME);
 }
 
 fn refute(flaw: Flaw, promise: &'static str) {

@@ -143,7 +143,7 @@ async fn a_key_with_a_key_service_signs() {
     }
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = Command::new(python);
-    command.arg(root.join("tools/kms_server.py")).args(["127.0.0.1", &port.to_string()]);
+    command.arg(root.join("tools/aws_server.py")).args(["127.0.0.1", &port.to_string()]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let _server = Server(command.spawn().unwrap());
     let endpoint = format!("http://127.0.0.1:{port}/");

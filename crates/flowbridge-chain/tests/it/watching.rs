@@ -2,8 +2,9 @@
 
 use crate::node::{Node, Notebook, Who};
 use flowbridge_chain::call::{self, OnLeaves};
-use flowbridge_chain::watch::{Bell, Finality};
-use flowbridge_chain::{At, Chain as _, ChainError, HttpChain, Said};
+use flowbridge_chain::watch::{Bell, Finality, Socket};
+use flowbridge_chain::{At, Bearer, Chain as _, ChainError, HttpChain, Said};
+use flowbridge_embedded::shim::SocketLine;
 use serde_json::json;
 use std::time::Duration;
 
@@ -97,6 +98,29 @@ async fn the_bell_rings_for_new_heads_and_again_after_the_socket_dropped() {
     let patience = Duration::from_secs(20);
     tokio::time::timeout(patience, rings.recv()).await.unwrap().unwrap();
     node.anvil.kill();
+    while rings.try_recv().is_ok() {}
+    node.anvil.restart().unwrap();
+    tokio::time::timeout(patience, rings.recv()).await.unwrap().unwrap();
+    ringing.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bell_shows_a_socket_the_token_that_its_file_has_now() {
+    let mut node = Node::start().await;
+    let line = SocketLine::start_with(&node.anvil.ws_url(), Some("the first")).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "the first\n").unwrap();
+    let token = Some(Bearer::in_file(file.clone()).unwrap());
+    let sockets = vec![Socket { url: line.url(), token }];
+    let bell = Bell { sockets, silence_max: Duration::from_secs(5) };
+    let (heard, mut rings) = tokio::sync::mpsc::unbounded_channel();
+    let ringing = tokio::spawn(async move { bell.ring(|| heard.send(()).unwrap_or_default()).await });
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, rings.recv()).await.unwrap().unwrap();
+    node.anvil.kill();
+    line.want_token("the second");
+    std::fs::write(&file, "the second\n").unwrap();
     while rings.try_recv().is_ok() {}
     node.anvil.restart().unwrap();
     tokio::time::timeout(patience, rings.recv()).await.unwrap().unwrap();

@@ -49,7 +49,7 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
         Direction::Forward => travel.forward(),
         Direction::Cancel(reason) => travel.cancel(reason),
         Direction::WindDown(reason) => travel.wind_down(reason),
-        Direction::CloseAgain(reason) => travel.close_again(reason),
+        Direction::Close(reason) => travel.close(reason),
     };
     let state = route.last().copied().unwrap_or(progress.state);
     let next = Progress { state, legs: travel.legs };
@@ -81,8 +81,8 @@ enum Direction {
     Cancel(EndReason),
     /// The chain is done with it: undo the rest.
     WindDown(EndReason),
-    /// It has failed, but a reorganisation changed what the chain knows of it.
-    CloseAgain(EndReason),
+    /// It has failed, whatever the chain knows of it: a reorganisation changed that, or people have dealt with the rest.
+    Close(EndReason),
 }
 
 /// A leg has moved: what does that mean in this state?
@@ -168,7 +168,7 @@ fn after_fact(before: &Payment, legs: &Legs, event: Event, now: Timestamp) -> Di
         State::Failed(reason)
             if matches!(event, Event::Chain(ChainLog::Initiated) | Event::ChainRemoved(_)) =>
         {
-            Direction::CloseAgain(reason)
+            Direction::Close(reason)
         }
         State::Failed(_) => Direction::Stay(*state),
         State::UnderReview(_) => Direction::Stay(*state),
@@ -276,7 +276,8 @@ fn on_request(
             Decision::Resume => Direction::Forward,
             Decision::Cancel => Direction::Cancel(EndReason::Reviewed),
             Decision::CloseCompleted => Direction::Stay(State::Completed),
-            Decision::CloseFailed => Direction::Stay(State::Failed(EndReason::Reviewed)),
+            // No decision leaves tokens in escrow, or reserved, for what has failed.
+            Decision::CloseFailed => Direction::Close(EndReason::Reviewed),
         }),
         (Event::Reviewed(_), _) => Err(Rejected::NotApplicable),
         (
@@ -455,8 +456,8 @@ impl Travel<'_> {
         vec![State::Failed(reason)]
     }
 
-    /// What a reorganisation opened again is closed again, what it took off the chain is not reserved for.
-    fn close_again(&mut self, reason: EndReason) -> Vec<State> {
+    /// What is open on chain is closed there, which gives back what it escrows; what is not on chain is not reserved for.
+    fn close(&mut self, reason: EndReason) -> Vec<State> {
         match self.legs.chain {
             ChainLeg::Unused => self.released = self.legs.free_reserved(self.terms),
             ChainLeg::Open => self.effects.push(Effect::CancelOnChain),

@@ -3,13 +3,13 @@
 //! In a plausible world (see [`crate::world`]) every life comes to rest: completed, failed, or with a person for a reason that
 //! the world can confirm; the ledger then says what chain and banks say. In a hostile world, where anything is said in any
 //! order, the promises are fewer, but absolute: no panic, no posting that the database would refuse, what has ended stays ended
-//! unless it is contradicted, and saying a thing twice is saying it once.
+//! unless it is contradicted, what has failed leaves no tokens behind, and saying a thing twice is saying it once.
 //!
 //! The seed is fixed, so that a failure is everybody's failure; change it to explore.
 
-use crate::support::{SHAPES, Shape, Story, every_event, payment};
+use crate::support::{AMOUNT, SHAPES, Shape, Story, every_event, payment};
 use crate::world::{Action, Budget, Setting, World};
-use flowbridge_domain::payment::{Event, Rejected, ReviewReason, State, step};
+use flowbridge_domain::payment::{ChainLeg, Effect, Event, Funding, Rejected, ReviewReason, State, step};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -111,6 +111,7 @@ proptest! {
             // Books and holds panic here if the database would refuse.
             let told = story.tell(event);
             check_ends_stay(&before, &story, event)?;
+            check_nothing_is_left_behind(&story, event)?;
             check_a_repeat_changes_nothing(&story, event)?;
             if told.is_err() {
                 prop_assert_eq!(before.progress(), story.progress());
@@ -146,6 +147,25 @@ fn check_ends_stay(before: &Story, after: &Story, event: Event) -> Result<(), Te
             after.state()
         );
     }
+    Ok(())
+}
+
+/// What has failed, by whatever decision: tokens are reserved for it only while the chain has them in escrow, and then the chain has
+/// been asked to give them back.
+fn check_nothing_is_left_behind(story: &Story, event: Event) -> Result<(), TestCaseError> {
+    if !matches!(story.state(), State::Failed(_)) {
+        return Ok(());
+    }
+    let is_open = story.progress().legs.chain == ChainLeg::Open;
+    let is_escrowed = is_open && story.payment.terms.funding == Funding::Token;
+    let held = if is_escrowed { AMOUNT } else { 0 };
+    prop_assert_eq!(story.books.held(), held, "{:?} led to {:?}", event, story.progress());
+    prop_assert!(
+        !is_open || story.has_asked(Effect::CancelOnChain),
+        "{:?} led to {:?}, and nobody asked the chain to close it",
+        event,
+        story.progress()
+    );
     Ok(())
 }
 

@@ -518,6 +518,38 @@ fn an_initiation_seen_after_it_was_given_up_is_for_a_person_and_its_escrow_is_re
     assert_eq!(closed.books.held(), 0);
 }
 
+#[test]
+fn what_people_close_as_failed_leaves_nothing_in_escrow() {
+    let closed = payment(TOKEN_TO_TOKEN)
+        .after([INITIATED, CREDITOR_FROZEN])
+        .stands_at(CREDITOR_BLOCKED)
+        .never_asked(Effect::CancelOnChain)
+        .after([Event::Reviewed(Decision::CloseFailed)])
+        .stands_at(State::Failed(EndReason::Reviewed))
+        .asked_once(Effect::CancelOnChain);
+    assert_eq!(closed.books.held(), AMOUNT, "in escrow until the chain says otherwise");
+    let given_back = closed.after([CANCELLED]).stands_at(State::Failed(EndReason::Reviewed));
+    assert_eq!(given_back.books.held(), 0);
+}
+
+#[test]
+fn what_people_close_as_failed_and_the_chain_never_had_is_not_reserved_for() {
+    let lost = payment(TOKEN_TO_BANK)
+        .after([INITIATED, SETTLED, removed(ChainLog::Settled), removed(ChainLog::Initiated)])
+        .after([Event::InitiateWindowClosed])
+        .stands_at(FUNDS_MOVED);
+    assert_eq!(lost.books.held(), AMOUNT);
+    let closed = lost
+        .after([Event::Reviewed(Decision::CloseFailed)])
+        .stands_at(State::Failed(EndReason::Reviewed))
+        .never_asked(Effect::CancelOnChain);
+    assert_eq!(closed.books.held(), 0);
+    // The chain has it after all.
+    let again = closed.after([INITIATED]).asked_once(Effect::CancelOnChain);
+    assert_eq!(again.books.held(), AMOUNT);
+    assert_eq!(again.after([CANCELLED]).stands_at(State::Failed(EndReason::Reviewed)).books.held(), 0);
+}
+
 // A bank that only confirms.
 
 #[test]

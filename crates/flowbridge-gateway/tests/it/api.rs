@@ -2,7 +2,7 @@
 
 use crate::webhooks::database;
 use flowbridge_domain::bank::HoldMode;
-use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
+use flowbridge_domain::id::{AccountId, ModelProposalId, ParticipantId, PaymentId};
 use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::{BankCode, EvmAddress, Iban};
 use flowbridge_domain::payment::{ChainLog, Event, SetAside};
@@ -39,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 pub(crate) const ISSUER: &str = "https://api.flowbridge.example";
 pub(crate) const REQUEST_BYTES_MAX: usize = 65_536;
+/// What judges until people have decided otherwise.
+const SHIPPED_MODEL: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
 #[tokio::test]
 async fn a_client_signs_in_with_its_key_and_each_assertion_once() {
@@ -436,6 +438,72 @@ async fn a_payment_under_review_goes_on_when_two_people_say_so_and_not_when_one_
 }
 
 #[tokio::test]
+async fn a_model_judges_when_two_people_say_so_and_not_when_one_does() {
+    let api = Api::start().await;
+    let (one, other) = (api.operator(), api.operator_named("another operator"));
+    let (models, model) = ("/v1/reconciliation-models", "c".repeat(64));
+    let judgement =
+        json!({ "coverage": 0.9, "precision": 1.0, "precision_down": 0.999, "coverage_at_999": 0.9 });
+    let comparison = json!({ "split_on": "2026-11-15", "learned": 5_000, "judged": 900, "champion": judgement,
+        "challenger": judgement, "is_better": true });
+    let propose = async |token: &str, key: &str, (model, champion): (&str, &str), comparison: &Value| {
+        let path = format!("{models}/{model}/proposals");
+        let body = json!({ "champion": champion, "comparison": comparison, "reason": "+7 points" });
+        api.send("POST", &path, token, Some(key), Some(&body.to_string())).await
+    };
+    let answer = async |token: &str, key: &str, (model, proposal): (&str, &str), verdict: &str| {
+        let path = format!("{models}/{model}/proposals/{proposal}/{verdict}");
+        api.send("POST", &path, token, Some(key), None).await
+    };
+    let in_force = async || api.send("GET", models, &one, None, None).await.body["in_force"].clone();
+    let new = (model.as_str(), SHIPPED_MODEL);
+    assert_eq!(api.get(&api.alpha, models).await.code(), "insufficient_scope");
+    assert_eq!(propose(&api.alpha.token, "m0", new, &comparison).await.code(), "insufficient_scope");
+    assert_eq!(in_force().await, SHIPPED_MODEL);
+
+    assert_eq!(propose(&one, "m1", new, &Value::Null).await.code(), "conflict", "compared with nothing");
+    let stale = propose(&one, "m2", (&model, &"d".repeat(64)), &comparison).await;
+    assert_eq!(stale.code(), "conflict", "compared with what is not in force");
+    let mut wrong = comparison.clone();
+    wrong["challenger"]["coverage"] = json!(1.1);
+    assert_eq!(propose(&one, "m3", new, &wrong).await.pointers(), ["/comparison"]);
+
+    let made = propose(&one, "m4", new, &comparison).await;
+    assert_eq!((made.status, &made.body["comparison"]), (201, &comparison), "{}", made.body);
+    let first = made.body["id"].as_str().unwrap().to_owned();
+    assert_eq!(propose(&other, "m5", new, &comparison).await.code(), "conflict", "one at a time");
+    assert_eq!(answer(&one, "m6", (&model, &first), "confirm").await.code(), "second_person_required");
+    let (sql, connection) =
+        tokio_postgres::connect(&crate::webhooks::server_url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let id = ModelProposalId::parse(&first).unwrap().as_uuid();
+    let alone = format!(
+        "insert into recon_model_verdict (promotion_id, proposed_by, verdict, given_by, given_at)
+            values ('{id}', 'operator', 'confirmed', 'operator', now())"
+    );
+    assert!(sql.batch_execute(&alone).await.is_err(), "nor by another way");
+    let elsewhere = answer(&other, "m7", (SHIPPED_MODEL, &first), "confirm").await;
+    assert_eq!((elsewhere.status, in_force().await), (404, json!(SHIPPED_MODEL)));
+
+    let confirmed = answer(&other, "m8", (&model, &first), "confirm").await;
+    assert_eq!((confirmed.status, &confirmed.body["answered_by"]), (200, &json!("another operator")));
+    assert!(answer(&other, "m8", (&model, &first), "confirm").await.replayed, "a repeat does nothing more");
+    assert_eq!(in_force().await, model.as_str());
+    assert_eq!(propose(&one, "m9", (&model, &model), &comparison).await.code(), "conflict", "it is in force");
+
+    let back = propose(&other, "m10", (SHIPPED_MODEL, &model), &Value::Null).await;
+    let second = back.body["id"].as_str().unwrap().to_owned();
+    assert_eq!(answer(&one, "m11", (SHIPPED_MODEL, &second), "confirm").await.status, 200);
+    assert_eq!(in_force().await, SHIPPED_MODEL);
+    let told = "select kind from event where key = $1 and topic = 'reconciliation' order by xid, seq";
+    let told = sql.query(told, &[&id]).await.unwrap();
+    let told: Vec<&str> = told.iter().map(|row| row.get(0)).collect();
+    assert_eq!(told, ["model.proposed", "model.answered"], "what was refused has not happened");
+    let changed = sql.batch_execute("update recon_model_promotion set reason = 'another'").await;
+    assert!(changed.is_err(), "what was said stays said");
+}
+
+#[tokio::test]
 async fn the_vault_is_for_operators_and_not_found_where_none_governs() {
     let api = Api::start().await;
     let own = api.get(&api.alpha, "/v1/vault").await;
@@ -572,6 +640,7 @@ impl Api {
             sealing: Arc::new(SealingKeys::load_or_create(&keys).unwrap()),
             proof: setup.proof,
             statements: Arc::new(|_| Box::pin(async { Err(StatementRefusal::Unavailable) })),
+            shipped_model: SHIPPED_MODEL.to_owned(),
             vault: None,
         };
         let settings = GatewaySettings {

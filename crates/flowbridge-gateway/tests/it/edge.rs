@@ -15,6 +15,7 @@ use flowbridge_store::accept::{
 };
 use flowbridge_store::chain::{Contracts, save_contracts};
 use flowbridge_store::{Db, DbSettings, proof};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -534,6 +535,51 @@ async fn a_webhook_secret_is_answered_alike_when_repeated_and_is_nowhere_in_the_
         for row in &rows {
             let row: String = row.get("row");
             assert!(!row.contains(&secret) && !row.contains(&hex), "{row}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn operators_and_participants_have_webhook_endpoints_each_of_their_own() {
+    let api = Api::start().await;
+    let (operator, alpha) = (api.operator(), api.alpha.token.clone());
+    let all = "/v1/webhook-endpoints";
+    let body = |kind: &str| json!({ "url": "https://hooks.example/", "event_kinds": [kind] }).to_string();
+    let ours = api.send("POST", all, &operator, Some("own"), Some(&body("exception.proposed"))).await;
+    let theirs = api.send("POST", all, &alpha, Some("own"), Some(&body("payment.settled"))).await;
+    assert_eq!((ours.status, theirs.status), (201, 201), "{} {}", ours.body, theirs.body);
+    let (ours, theirs) = (ours.body["id"].as_str().unwrap(), theirs.body["id"].as_str().unwrap());
+    for (token, kind) in [(&operator, "payment.settled"), (&alpha, "exception.proposed")] {
+        let refused = api.send("POST", all, token, Some("other"), Some(&body(kind))).await;
+        assert_eq!((refused.status, refused.pointers()), (422, vec!["/event_kinds/0"]), "{kind}");
+    }
+    let reads_only = ScopeSet::EMPTY.with(Scope::WebhooksRead);
+    let reader = api.tokens.issue("reader", None, reads_only, NOW).unwrap().token;
+    let reader = api.send("GET", all, reader.expose_secret(), None, None).await;
+    assert_eq!((reader.status, reader.code()), (403, "insufficient_scope"), "ours, but no operator");
+
+    let why = json!({ "reason": "maintenance" }).to_string();
+    let since = json!({ "since": "2027-01-15T08:00:00Z" }).to_string();
+    let url = json!({ "url": "https://hooks.example/new" }).to_string();
+    for (method, action, body) in [
+        ("GET", "", None),
+        ("PATCH", "", Some(url.as_str())),
+        ("POST", "/rotate", None),
+        ("POST", "/recover", Some(since.as_str())),
+        ("GET", "/deliveries", None),
+        ("POST", "/disable", Some(why.as_str())),
+        ("POST", "/enable", None),
+        ("DELETE", "", None),
+    ] {
+        for (own, others, token) in [(ours, theirs, &operator), (theirs, ours, &alpha)] {
+            let to = |id: &str| format!("{all}/{id}{action}");
+            let key = (method != "GET").then(|| format!("{method}{action}"));
+            let prying = api.send(method, &to(others), token, key.as_deref(), body).await;
+            assert_eq!(prying.status, 404, "{method} {action}: {}", prying.body);
+            let listed = api.send("GET", &format!("{all}?limit=100"), token, None, None).await;
+            assert!(!listed.body.to_string().contains(others), "{}", listed.body);
+            let done = api.send(method, &to(own), token, key.as_deref(), body).await;
+            assert_eq!(done.status, 200, "{method} {action}: {}", done.body);
         }
     }
 }

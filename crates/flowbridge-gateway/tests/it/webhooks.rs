@@ -1,4 +1,4 @@
-//! What participants may do with webhook endpoints, and what they see of them.
+//! What participants and the operator may do with webhook endpoints, and what they see of them.
 
 use flowbridge_domain::id::ParticipantId;
 use flowbridge_domain::time::Timestamp;
@@ -10,6 +10,7 @@ use flowbridge_gateway::webhooks::{
 use flowbridge_security::keys::KeyFolder;
 use flowbridge_security::sealing::SealingKeys;
 use flowbridge_store::party::{self, Participant};
+use flowbridge_store::webhook::EndpointOwner;
 use flowbridge_store::{Db, DbSettings};
 use serde_json::json;
 use std::sync::OnceLock;
@@ -21,7 +22,7 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 async fn endpoints_are_their_owner_s_alone_and_secrets_are_shown_once() {
     let db = database().await;
     let limits = WebhookLimits { endpoints_max: 2, ..WebhookLimits::default() };
-    let asker = |participant| Asker { db: &db, sealing: sealing(), participant, limits: &limits, now: NOW };
+    let asker = |owner| Asker { db: &db, sealing: sealing(), owner, limits: &limits, now: NOW };
     let (owner, stranger) = (asker(participant(&db).await), asker(participant(&db).await));
 
     let made = create(&owner, "https://bank.example/hook", &["payment.settled"]).await.unwrap();
@@ -73,7 +74,7 @@ async fn requests_that_cannot_be_are_refused_with_their_place() {
     let db = database().await;
     let limits = WebhookLimits::default();
     let owner =
-        Asker { db: &db, sealing: sealing(), participant: participant(&db).await, limits: &limits, now: NOW };
+        Asker { db: &db, sealing: sealing(), owner: participant(&db).await, limits: &limits, now: NOW };
     let place = |error: WebhookError| (error.status(), error.pointer());
     let at = |pointer: &str| (Some(422), Some(pointer.to_owned()));
 
@@ -120,7 +121,7 @@ async fn an_endpoint_is_changed_rotated_disabled_enabled_and_deleted() {
     let db = database().await;
     let limits = WebhookLimits::default();
     let owner =
-        Asker { db: &db, sealing: sealing(), participant: participant(&db).await, limits: &limits, now: NOW };
+        Asker { db: &db, sealing: sealing(), owner: participant(&db).await, limits: &limits, now: NOW };
     let made = create(&owner, "https://bank.example/", &["payment.settled"]).await.unwrap();
     let id = made.endpoint.id.0;
 
@@ -176,7 +177,7 @@ fn since(instant: &str) -> RecoverWebhooks {
     RecoverWebhooks { since: instant.to_owned(), after: None }
 }
 
-async fn participant(db: &Db) -> ParticipantId {
+async fn participant(db: &Db) -> EndpointOwner {
     let random = flowbridge_security::random_bytes().unwrap();
     let participant = Participant {
         id: ParticipantId::generate(NOW, random),
@@ -190,7 +191,7 @@ async fn participant(db: &Db) -> ParticipantId {
     let tx = db.begin().await.unwrap();
     party::add_participant(&tx, &participant).await.unwrap();
     tx.commit().await.unwrap();
-    participant.id
+    EndpointOwner::Participant(participant.id)
 }
 
 /// One database for all: each test has participants of its own.

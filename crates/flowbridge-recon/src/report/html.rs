@@ -4,7 +4,7 @@
 //! archived and printed. Everything that comes from a bank or a ledger is escaped. Colours follow the reader's dark mode
 //! and never say something that words do not say too.
 
-use super::{AccountFigures, BreakRow, Extras, Report, explain, units};
+use super::{AccountFigures, BreakRow, Extras, Report, explain, minute, units};
 use crate::anomaly::{AnomalyKind, Severity};
 use crate::break_kind::BreakKind;
 use crate::date::Date;
@@ -23,6 +23,7 @@ pub(super) fn page(report: &Report<'_>, extras: &Extras<'_>) -> String {
     let mut page = String::from(HEAD);
     opening(&mut page, report, &accounts);
     balance(&mut page, extras);
+    at_each_statement(&mut page, extras);
     proof(&mut page, &accounts);
     lines(&mut page, report, &accounts, extras);
     breaks(&mut page, report);
@@ -103,14 +104,50 @@ fn balance(page: &mut String, extras: &Extras<'_>) {
             of(line.at_bank_only),
             of(line.in_ledger_only),
             of(line.differences),
-            match (line.statement, line.unexplained) {
-                (None, _) => "<span class=m>no balance to compare with</span>".to_owned(),
-                (Some(_), 0) => "<span class=ok>✓ nothing</span>".to_owned(),
-                (Some(_), amount) => format!("<span class=off>✗ {}</span>", of(amount)),
+            match line.statement {
+                None => "<span class=m>no balance to compare with</span>".to_owned(),
+                Some(_) if !line.is_told => "<span class=m>not told yet</span>".to_owned(),
+                Some(_) => unexplained(line.unexplained, currency),
             },
         );
     }
     page.push_str("</table></div></section>");
+}
+
+fn at_each_statement(page: &mut String, extras: &Extras<'_>) {
+    if extras.proofs.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<section><h2>Proof of balance at each statement</h2><p class=m>Our reserve as it was posted at each statement’s instant. \
+         In between lies what was posted on the other side of that instant, stands on one side only, was matched with another \
+         amount, or was put right since. What is unexplained at one statement and not at the next was a matter of time.</p>\
+         <div class=wide><table class=proof><tr><th>statement<th class=l>account<th class=l>up to (UTC)<th>closing balance<th>reserve\
+         <th>in between<th>unexplained</tr>",
+    );
+    for line in extras.proofs {
+        let currency = &line.currency;
+        let of = |amount: i64| units(amount.into(), currency);
+        let _ = write!(
+            page,
+            "<tr><td>{}<td class=l>{} <span class=m>{currency}</span><td class=l>{}<td><b>{}</b><td>{}<td>{}<td>{}</tr>",
+            escape(&line.statement),
+            escape(&line.account),
+            escape(&minute(&line.as_of)),
+            of(line.closing),
+            of(line.ledger),
+            of(line.in_between),
+            unexplained(line.unexplained, currency),
+        );
+    }
+    page.push_str("</table></div></section>");
+}
+
+fn unexplained(amount: i64, currency: &str) -> String {
+    match amount {
+        0 => "<span class=ok>✓ nothing</span>".to_owned(),
+        _ => format!("<span class=off>✗ {}</span>", units(amount.into(), currency)),
+    }
 }
 
 fn proof(page: &mut String, accounts: &[AccountFigures]) {

@@ -90,6 +90,8 @@ pub struct Extras<'a> {
     pub sentences: BTreeMap<usize, String>,
     /// Our reserve against the bank's closing balance, where both are known.
     pub balance: &'a [Balance],
+    /// The same at the instant of each statement, where there are several; oldest first.
+    pub proofs: &'a [BalanceAt],
     /// The figures of the run, as other programs read them.
     pub summary: Option<&'a serde_json::Value>,
 }
@@ -114,8 +116,41 @@ pub struct Balance {
     pub in_ledger_only: i64,
     /// What matched lines have more than their entries, and no entry has put right yet.
     pub differences: i64,
-    /// What nothing explains. Zero where it cannot be told: without a closing balance, with a statement missing, or when a
-    /// run has not looked at everything.
+    /// What nothing explains; zero where it is not told.
+    pub unexplained: i64,
+    /// Can it be told? Not without a closing balance, with a statement missing, or when a run has not looked at everything.
+    pub is_told: bool,
+}
+
+impl Balance {
+    /// What the bank should have by our books and its own lines, at the newest of its lines.
+    pub fn explained(&self) -> i128 {
+        i128::from(self.ledger) - i128::from(self.in_transit) + i128::from(self.at_bank_only)
+            - i128::from(self.in_ledger_only)
+            + i128::from(self.differences)
+    }
+}
+
+/// Our reserve against what the bank says is there at the instant of one statement, in minor units: `closing` = `ledger` +
+/// `in_between` + `unexplained`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BalanceAt {
+    /// The account.
+    pub account: String,
+    /// Its currency.
+    pub currency: String,
+    /// The statement, as the bank calls it; or its file.
+    pub statement: String,
+    /// The instant up to which it tells everything, as RFC 3339.
+    pub as_of: String,
+    /// Its closing balance.
+    pub closing: i64,
+    /// Our reserve, as posted until that instant.
+    pub ledger: i64,
+    /// What our entries and the bank's lines say lies between them: posted on the other side of the instant, on one side only,
+    /// matched with another amount, or put right since.
+    pub in_between: i64,
+    /// What nothing explains.
     pub unexplained: i64,
 }
 
@@ -458,6 +493,11 @@ fn table(rows: impl Iterator<Item = impl Serialize>) -> Result<String, csv::Erro
 /// A spreadsheet would run what begins like a formula; an apostrophe makes it text.
 fn as_text(field: String) -> String {
     if field.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{field}") } else { field }
+}
+
+/// An instant to the minute, for people.
+fn minute(rfc3339: &str) -> String {
+    rfc3339.get(..16).unwrap_or(rfc3339).replace('T', " ")
 }
 
 /// Minor units as a decimal with thousands apart, for people.

@@ -4,7 +4,7 @@
 //! that these lack are shown without their accents or as a question mark, and names are left to the other forms. No time of
 //! day goes in: the same run gives the same bytes. Every page carries the manifest's hash.
 
-use super::{AccountFigures, Extras, Report, units};
+use super::{AccountFigures, Extras, Report, minute, units};
 use crate::break_kind::BreakKind;
 use crate::text;
 use pdf_writer::{Content, Finish as _, Name, Pdf, Rect, Ref, Str, TextStr};
@@ -14,6 +14,7 @@ const WIDTH: f32 = 595.0;
 const HEIGHT: f32 = 842.0;
 const MARGIN: f32 = 48.0;
 const LARGEST_MAX: usize = 60;
+const STATEMENT_CHARS_MAX: usize = 20;
 const PLAIN: Name<'static> = Name(b"F1");
 const BOLD: Name<'static> = Name(b"F2");
 
@@ -46,6 +47,7 @@ fn write(report: &Report<'_>, extras: &Extras<'_>, paper: &mut Paper) {
     );
     paper.down(26.0);
     balance(extras, paper);
+    at_each_statement(extras, paper);
     paper.heading("Proof of balance");
     paper.row(
         true,
@@ -89,14 +91,9 @@ fn balance(extras: &Extras<'_>, paper: &mut Paper) {
     );
     for line in extras.balance {
         let code = &line.currency;
-        let between = i128::from(line.at_bank_only) + i128::from(line.differences)
-            - i128::from(line.in_transit)
-            - i128::from(line.in_ledger_only);
-        let unexplained = match (line.statement, line.unexplained) {
-            (None, _) => "not told".to_owned(),
-            (Some(_), 0) => "nothing".to_owned(),
-            (Some(_), amount) => units(amount.into(), code),
-        };
+        let between = line.explained() - i128::from(line.ledger);
+        let unexplained =
+            if line.is_told { unexplained(line.unexplained, code) } else { "not told".to_owned() };
         paper.row(
             false,
             &[(&format!("{} {code}", line.account), 0.0)],
@@ -112,6 +109,37 @@ fn balance(extras: &Extras<'_>, paper: &mut Paper) {
         );
     }
     paper.down(14.0);
+}
+
+fn at_each_statement(extras: &Extras<'_>, paper: &mut Paper) {
+    if extras.proofs.is_empty() {
+        return;
+    }
+    paper.heading("Proof of balance at each statement");
+    paper.row(
+        true,
+        &[("up to (UTC), statement", 0.0)],
+        &[("closing balance", 270.0), ("reserve then", 360.0), ("in between", 440.0), ("unexplained", 499.0)],
+    );
+    for line in extras.proofs {
+        let code = &line.currency;
+        let name: String = line.statement.chars().take(STATEMENT_CHARS_MAX).collect();
+        paper.row(
+            false,
+            &[(&format!("{} {code} {name}", minute(&line.as_of)), 0.0)],
+            &[
+                (&units(line.closing.into(), code), 270.0),
+                (&units(line.ledger.into(), code), 360.0),
+                (&units(line.in_between.into(), code), 440.0),
+                (&unexplained(line.unexplained, code), 499.0),
+            ],
+        );
+    }
+    paper.down(14.0);
+}
+
+fn unexplained(amount: i64, code: &str) -> String {
+    if amount == 0 { "nothing".to_owned() } else { units(amount.into(), code) }
 }
 
 fn breaks(report: &Report<'_>, paper: &mut Paper) {

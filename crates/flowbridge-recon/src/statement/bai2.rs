@@ -2,25 +2,29 @@
 //!
 //! Amounts are minor units already. Control totals that do not add up are kept as contradictions of the statement.
 
-use super::{Balance, Entry, ReadStatementError, Statement, tidy};
+use super::{Balance, Entry, PARTS_MAX, ReadStatementError, Statement, tidy, within_limits};
 use crate::date::Date;
+
+/// Longest record with its continuations; its fields are counted one by one.
+const RECORD_BYTES_MAX: usize = 1 << 20;
 
 const CODES: [&str; 8] = ["01", "02", "03", "16", "49", "88", "98", "99"];
 
 pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
     let mut reader = Bai2::default();
-    for (line, record) in records(text) {
+    for (line, record) in records(text)? {
         reader.take(&record).map_err(|problem| ReadStatementError::Malformed {
             line,
             problem: format!("{problem}: {}", tidy(&record)),
         })?;
+        within_limits(reader.statements.len(), reader.entries)?;
     }
     reader.close_entry().map_err(|problem| ReadStatementError::Malformed { line: 0, problem })?;
     Ok(reader.statements)
 }
 
 /// A record begins where a known code and a comma stand after a slash or a line's end.
-fn records(text: &str) -> Vec<(usize, String)> {
+fn records(text: &str) -> Result<Vec<(usize, String)>, ReadStatementError> {
     let mut records: Vec<(usize, String)> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let mut rest = line.trim_end_matches('\r');
@@ -28,6 +32,10 @@ fn records(text: &str) -> Vec<(usize, String)> {
         while !rest.is_empty() {
             let starts = begins(rest.trim_start());
             if is_begin && starts {
+                if records.len() >= PARTS_MAX {
+                    let problem = format!("more than {PARTS_MAX} records");
+                    return Err(ReadStatementError::Malformed { line: number + 1, problem });
+                }
                 rest = rest.trim_start();
                 records.push((number + 1, String::new()));
             }
@@ -46,13 +54,12 @@ fn records(text: &str) -> Vec<(usize, String)> {
             is_begin = true;
         }
     }
-    records
-        .into_iter()
-        .map(|(line, record)| {
-            let trimmed = record.trim_end();
-            (line, trimmed.strip_suffix('/').unwrap_or(trimmed).to_owned())
-        })
-        .collect()
+    for (_, record) in &mut records {
+        let trimmed = record.trim_end();
+        let length = trimmed.strip_suffix('/').unwrap_or(trimmed).len();
+        record.truncate(length);
+    }
+    Ok(records)
 }
 
 fn begins(text: &str) -> bool {
@@ -62,6 +69,8 @@ fn begins(text: &str) -> bool {
 #[derive(Default)]
 struct Bai2 {
     statements: Vec<Statement>,
+    /// Of all statements.
+    entries: usize,
     group_currency: String,
     as_of: Option<Date>,
     total: i128,
@@ -73,6 +82,10 @@ struct Bai2 {
 impl Bai2 {
     fn take(&mut self, record: &str) -> Result<(), String> {
         let (code, rest) = record.split_once(',').unwrap_or((record, ""));
+        let begun = self.entry.as_ref().filter(|_| code == "88").map_or(0, String::len);
+        if begun + record.len() > RECORD_BYTES_MAX {
+            return Err(format!("a record of more than {RECORD_BYTES_MAX} bytes"));
+        }
         if code == "88" {
             if let Some(entry) = &mut self.entry {
                 entry.push(' ');
@@ -152,6 +165,7 @@ impl Bai2 {
         let text = fields.get(5 + skipped..).unwrap_or_default().join(",");
         let as_of = self.as_of;
         let statement = self.statements.last_mut().ok_or("an entry before any account")?;
+        self.entries += 1;
         statement.entries.push(Entry {
             // Codes 100 to 399 are credits, 400 to 699 debits; codes of a bank's own from 900 on are by sign.
             minor_units: if (400..700).contains(&kind) { -amount } else { amount },

@@ -4,36 +4,45 @@
 //! detail is a line of its own, because that is what the ledger holds.
 
 use super::xml::{self, Element};
-use super::{Balance, Entry, ReadStatementError, Statement, amount, tidy};
+use super::{Balance, Entry, FILE_BYTES_MAX, ReadStatementError, Statement, amount, tidy, within_limits};
 use crate::date::Date;
 
+/// What a batch says as a whole stands in each of its lines: so much of that there may be in a file.
+const REPEATED_BYTES_MAX: usize = 4 * FILE_BYTES_MAX;
+
 pub(super) fn read(file: &[u8]) -> Result<Vec<Statement>, ReadStatementError> {
-    let root = xml::read(file)?;
+    let tree = xml::read(file)?;
+    let root = tree.root();
     // Networks and archives put an envelope around the document.
-    let document = std::iter::once(&root)
+    let document = std::iter::once(root)
         .chain(root.all())
-        .chain(root.all().iter().flat_map(|element| element.all()))
-        .find(|element| element.name == "Document")
-        .unwrap_or(&root);
+        .chain(root.all().flat_map(Element::all))
+        .find(|element| element.name() == "Document")
+        .unwrap_or(root);
     let refuse = |problem: &str| ReadStatementError::Malformed { line: 0, problem: problem.to_owned() };
-    let message = document.all().first().ok_or_else(|| refuse("an empty document"))?;
-    let namespace = if document.namespace.is_empty() { &message.namespace } else { &document.namespace };
-    let part = match message.name.as_str() {
+    let message = document.all().next().ok_or_else(|| refuse("an empty document"))?;
+    let namespace = if document.namespace().is_empty() { message.namespace() } else { document.namespace() };
+    let part = match message.name() {
         "BkToCstmrStmt" => "Stmt",
         "BkToCstmrAcctRpt" => "Rpt",
         "BkToCstmrDbtCdtNtfctn" => "Ntfctn",
         other => return Err(refuse(&format!("{other} is not a camt.052, camt.053 or camt.054 message"))),
     };
-    if document.name != "Document" || !namespace.contains("camt.05") {
+    if document.name() != "Document" || !namespace.contains("camt.05") {
         return Err(refuse("the document is not in the namespace of a camt.05x message"));
     }
-    message
-        .children(part)
-        .map(|statement| read_statement(statement).map_err(|problem| refuse(&problem)))
-        .collect()
+    let mut statements = Vec::new();
+    let (mut entries, mut repeated_bytes) = (0, 0);
+    for element in message.children(part) {
+        let statement = read_statement(element, &mut repeated_bytes).map_err(|problem| refuse(&problem))?;
+        entries += statement.entries.len();
+        statements.push(statement);
+        within_limits(statements.len(), entries)?;
+    }
+    Ok(statements)
 }
 
-fn read_statement(element: &Element) -> Result<Statement, String> {
+fn read_statement(element: Element<'_>, repeated_bytes: &mut usize) -> Result<Statement, String> {
     let account = [
         &["Acct", "Id", "IBAN"][..],
         &["Acct", "Id", "Othr", "Id"],
@@ -77,7 +86,7 @@ fn read_statement(element: &Element) -> Result<Statement, String> {
         }
     }
     for entry in element.children("Ntry") {
-        read_entry(entry, &statement.currency, &mut statement.entries)?;
+        read_entry(entry, &statement.currency, repeated_bytes, &mut statement.entries)?;
     }
     if statement.currency.is_empty()
         && let Some(first) = statement.entries.first()
@@ -87,7 +96,12 @@ fn read_statement(element: &Element) -> Result<Statement, String> {
     Ok(statement)
 }
 
-fn read_entry(element: &Element, account_currency: &str, out: &mut Vec<Entry>) -> Result<(), String> {
+fn read_entry(
+    element: Element<'_>,
+    account_currency: &str,
+    repeated_bytes: &mut usize,
+    out: &mut Vec<Entry>,
+) -> Result<(), String> {
     let (minor_units, currency) = amount_of(element)?;
     let status = [element.text_at(&["Sts", "Cd"]), element.text_at(&["Sts"])]
         .into_iter()
@@ -116,38 +130,41 @@ fn read_entry(element: &Element, account_currency: &str, out: &mut Vec<Entry>) -
         is_pending: status == "PDNG" || status == "INFO",
         ..Entry::default()
     };
-    let details: Vec<(&Element, &Element)> = element
+    // The batch is looked up once for all of its details, of which there may be very many.
+    let details: Vec<(&str, Element<'_>)> = element
         .children("NtryDtls")
-        .flat_map(|details| details.children("TxDtls").map(move |transaction| (details, transaction)))
+        .flat_map(|details| {
+            let batch = details.text_at(&["Btch", "PmtInfId"]);
+            details.children("TxDtls").map(move |transaction| (batch, transaction))
+        })
         .collect();
     let is_credit = minor_units >= 0;
-    let parts: Vec<Entry> = details
-        .iter()
-        .map(|(details, transaction)| read_details(&base, details, transaction, is_credit))
-        .collect();
     let amounts: Vec<Option<i128>> = details
         .iter()
-        .map(|(_, transaction)| detail_amount(transaction, &currency, account_currency, is_credit))
+        .map(|(_, transaction)| detail_amount(*transaction, &currency, account_currency, is_credit))
         .collect();
     let sum = amounts.iter().try_fold(0i128, |sum, part| sum.checked_add((*part)?));
-    if parts.len() > 1 && sum == Some(minor_units) {
-        out.extend(
-            parts
-                .into_iter()
-                .zip(amounts)
-                .map(|(part, units)| Entry { minor_units: units.unwrap_or(0), ..part }),
-        );
-    } else if parts.len() == 1 {
-        out.extend(parts);
+    if details.len() > 1 && sum == Some(minor_units) {
+        *repeated_bytes += details.len() * (base.text.len() + base.code.len() + base.bank_reference.len());
+        if *repeated_bytes > REPEATED_BYTES_MAX {
+            return Err(format!("what its batches say is more than {REPEATED_BYTES_MAX} bytes in all lines"));
+        }
+        out.extend(details.into_iter().zip(amounts).map(|((batch, transaction), units)| Entry {
+            minor_units: units.unwrap_or(0),
+            ..read_details(&base, batch, transaction, is_credit)
+        }));
+    } else if let [(batch, transaction)] = details.as_slice() {
+        out.push(read_details(&base, batch, *transaction, is_credit));
     } else {
-        let batch = details.first().map_or("", |(details, _)| details.text_at(&["Btch", "PmtInfId"]));
+        let batch = details.first().map_or("", |(batch, _)| *batch);
         let plain = element.text_at(&["NtryDtls", "Btch", "PmtInfId"]);
         out.push(Entry { batch: tidy(if batch.is_empty() { plain } else { batch }), ..base });
     }
     Ok(())
 }
 
-fn read_details(base: &Entry, details: &Element, transaction: &Element, is_credit: bool) -> Entry {
+/// One detail of an entry, with the id of its batch where only the batch has it.
+fn read_details(base: &Entry, batch_id: &str, transaction: Element<'_>, is_credit: bool) -> Entry {
     let other = if is_credit { "Dbtr" } else { "Cdtr" };
     let account = if is_credit { "DbtrAcct" } else { "CdtrAcct" };
     let first = |paths: &[&[&str]]| {
@@ -179,7 +196,7 @@ fn read_details(base: &Entry, details: &Element, transaction: &Element, is_credi
     let batch = first(&[&["Refs", "PmtInfId"], &["Refs", "MsgId"]]);
     Entry {
         reference: tidy(&reference),
-        batch: tidy(if batch.is_empty() { details.text_at(&["Btch", "PmtInfId"]) } else { &batch }),
+        batch: tidy(if batch.is_empty() { batch_id } else { &batch }),
         counterparty: tidy(&first(&[&["RltdPties", other, "Nm"], &["RltdPties", other, "Pty", "Nm"]])),
         counterparty_iban: tidy(&first(&[
             &["RltdPties", account, "Id", "IBAN"],
@@ -193,7 +210,7 @@ fn read_details(base: &Entry, details: &Element, transaction: &Element, is_credi
 
 /// The amount of one detail in the currency of the entry.
 fn detail_amount(
-    transaction: &Element,
+    transaction: Element<'_>,
     currency: &str,
     account_currency: &str,
     is_credit: bool,
@@ -212,7 +229,7 @@ fn detail_amount(
     Some(if is_detail_credit { units } else { -units })
 }
 
-fn amount_of(element: &Element) -> Result<(i128, String), String> {
+fn amount_of(element: Element<'_>) -> Result<(i128, String), String> {
     let found = element.at(&["Amt"]).ok_or("an amount is missing")?;
     let units = amount(found.text(), found.currency())?;
     let signed = match element.text_at(&["CdtDbtInd"]) {
@@ -223,7 +240,7 @@ fn amount_of(element: &Element) -> Result<(i128, String), String> {
     Ok((signed, found.currency().to_owned()))
 }
 
-fn date_of(element: Option<&Element>) -> Option<Date> {
+fn date_of(element: Option<Element<'_>>) -> Option<Date> {
     let element = element?;
     [element.text_at(&["Dt"]), element.text_at(&["DtTm"])].into_iter().find_map(Date::parse_iso)
 }

@@ -1,6 +1,6 @@
 //! CSV by a declared mapping: nothing is guessed about columns, dates or decimal marks.
 
-use super::{Entry, ReadStatementError, Statement, signed_amount, tidy};
+use super::{Entry, ReadStatementError, Statement, signed_amount, tidy, within_limits};
 use crate::date::Date;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -85,7 +85,9 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
     let mut rows = reader.records();
     let (headers, places) = headers(&mut rows, mapping)?;
     let mut statements: BTreeMap<(String, String), Statement> = BTreeMap::new();
+    let mut entries = 0;
     for row in rows {
+        within_limits(statements.len(), entries)?;
         let row = row.map_err(|error| refuse(headers, error.to_string()))?;
         let line = row.position().map_or(headers, |position| position.line() as usize);
         if row.iter().all(|field| field.trim().is_empty()) {
@@ -124,6 +126,7 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
             currency: currency.clone(),
             ..Statement::default()
         });
+        entries += 1;
         statement.entries.push(Entry {
             minor_units,
             currency,

@@ -1,9 +1,10 @@
 //! Statements: what a bank says happened on an account, whatever the format it says it in.
 //!
-//! A file is hostile until read: size, depth and lengths are capped, a document type is refused, amounts are exact
-//! decimals or the file is refused, and no input makes a reader panic. Reading says what stands in the file; whether it
-//! adds up is the gates' question, and a file that does not add up is read and reported, never repaired. Equal lines are
-//! kept and numbered, since two equal payments are common; the same file twice is known by its hash.
+//! A file is hostile until read: size, depth, lengths and numbers are capped, and that while it is read, not afterwards.
+//! A document type is refused, amounts are exact decimals or the file is refused, and no input makes a reader panic.
+//! Reading says what stands in the file; whether it adds up is the gates' question, and a file that does not add up is
+//! read and reported, never repaired. Equal lines are kept and numbered, since two equal payments are common; the same
+//! file twice is known by its hash.
 
 mod bai2;
 mod camt;
@@ -27,6 +28,10 @@ use std::sync::Arc;
 pub const FILE_BYTES_MAX: usize = 256 << 20;
 /// Most entries of one file.
 pub const ENTRIES_MAX: usize = 5_000_000;
+/// Most statements of one file.
+pub const STATEMENTS_MAX: usize = 100_000;
+/// Most fields or records of one file, in the formats that have them: a few make an entry.
+const PARTS_MAX: usize = 3 * ENTRIES_MAX;
 const TEXT_CHARS_MAX: usize = 2_000;
 
 /// The formats that are spoken.
@@ -112,7 +117,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadStatementError {
     /// Split it.
-    #[error("the file is larger than {FILE_BYTES_MAX} bytes or has more than {ENTRIES_MAX} entries")]
+    #[error("more than {FILE_BYTES_MAX} bytes, {STATEMENTS_MAX} statements or {ENTRIES_MAX} entries")]
     TooLarge,
     /// None of the formats.
     #[error("not a statement in camt.052/053/054, MT940/942, BAI2, OFX, or CSV with a mapping")]
@@ -158,15 +163,22 @@ pub fn read(file: &[u8], mapping: Option<&CsvMapping>) -> Result<StatementFile, 
     if statements.is_empty() {
         return Err(ReadStatementError::Nothing);
     }
-    if statements.iter().map(|statement| statement.entries.len()).sum::<usize>() > ENTRIES_MAX {
-        return Err(ReadStatementError::TooLarge);
-    }
+    let entries: usize = statements.iter().map(|statement| statement.entries.len()).sum();
+    within_limits(statements.len(), entries)?;
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
     for statement in &mut statements {
         number_repeats(statement, &mut seen);
     }
     let sha256 = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(StatementFile { sha256, format, statements })
+}
+
+/// Asked as a reader goes on, because a few bytes of a file can ask for hundreds in memory.
+fn within_limits(statements: usize, entries: usize) -> Result<(), ReadStatementError> {
+    if statements > STATEMENTS_MAX || entries > ENTRIES_MAX {
+        return Err(ReadStatementError::TooLarge);
+    }
+    Ok(())
 }
 
 impl StatementFile {

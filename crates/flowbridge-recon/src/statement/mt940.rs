@@ -2,7 +2,7 @@
 //!
 //! Only tags that exist are tags; a line of remittance text that begins with `:26:` is text.
 
-use super::{Balance, Entry, ReadStatementError, Statement, amount, tidy};
+use super::{Balance, Entry, PARTS_MAX, ReadStatementError, Statement, amount, tidy, within_limits};
 use crate::date::Date;
 
 const TAGS: [&str; 20] = [
@@ -19,7 +19,9 @@ pub(super) fn tag(line: &str) -> Option<(&str, &str)> {
 pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
     let mut statements: Vec<Statement> = Vec::new();
     let mut is_new = true;
-    for (line, name, value) in fields(text) {
+    let mut entries = 0;
+    for (line, name, value) in fields(text)? {
+        within_limits(statements.len(), entries)?;
         let refuse =
             |problem: String| ReadStatementError::Malformed { line, problem: format!(":{name}: {problem}") };
         if name == "20" && !is_new || statements.is_empty() {
@@ -47,6 +49,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
             "61" => {
                 let entry = entry(&value, &statement.currency).map_err(refuse)?;
                 statement.entries.push(entry);
+                entries += 1;
             }
             "86" | "NS" => {
                 if let Some(entry) = statement.entries.last_mut() {
@@ -60,10 +63,14 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
 }
 
 /// Tags with their values, continuation lines joined by line ends.
-fn fields(text: &str) -> Vec<(usize, &str, String)> {
+fn fields(text: &str) -> Result<Vec<(usize, &str, String)>, ReadStatementError> {
     let mut fields: Vec<(usize, &str, String)> = Vec::new();
     let mut lines = text.lines().enumerate().peekable();
     while let Some((number, line)) = lines.next() {
+        if fields.len() >= PARTS_MAX {
+            let problem = format!("more than {PARTS_MAX} fields");
+            return Err(ReadStatementError::Malformed { line: number + 1, problem });
+        }
         let mut line = line.trim_end_matches('\r').trim_start_matches(['\u{1}', '\u{3}']);
         if let Some((_, inner)) = line.split_once("{4:") {
             line = inner;
@@ -93,7 +100,7 @@ fn fields(text: &str) -> Vec<(usize, &str, String)> {
             value.push_str(line);
         }
     }
-    fields
+    Ok(fields)
 }
 
 /// `C100318EUR380115,12`

@@ -1,10 +1,15 @@
 //! OFX 1 (SGML, closing tags left out) and OFX 2 (XML) by the same reader: a tag, and the text up to the next one.
 
-use super::{Balance, Entry, ReadStatementError, Statement, plain_decimal, signed_amount, tidy};
+use super::{
+    Balance, Entry, ReadStatementError, Statement, plain_decimal, signed_amount, tidy, within_limits,
+};
 use crate::date::Date;
 use std::collections::BTreeMap;
 
 const TAG_CHARS_MAX: usize = 64;
+/// What is read of a transaction; a file may have any other tags, and any number of them.
+const FIELDS: [&str; 10] =
+    ["ACCTID", "CHECKNUM", "DTAVAIL", "DTPOSTED", "FITID", "MEMO", "NAME", "REFNUM", "TRNAMT", "TRNTYPE"];
 
 pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
     let mut statements: Vec<Statement> = Vec::new();
@@ -13,7 +18,10 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
     let mut entry: Option<BTreeMap<String, String>> = None;
     let mut balance: Option<(String, String)> = None;
     let mut path = "";
-    for (line, tag, value) in tags(text)? {
+    let mut entries = 0;
+    let mut tags = Tags { rest: text, line: 1 };
+    while let Some((line, tag, value)) = tags.read()? {
+        within_limits(statements.len(), entries)?;
         let refuse = |problem: String| ReadStatementError::Malformed { line, problem };
         match tag.as_str() {
             "CURDEF" => currency = value.to_uppercase(),
@@ -41,11 +49,12 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
                         .last_mut()
                         .ok_or_else(|| refuse("a transaction outside a statement".into()))?;
                     statement.entries.push(read);
+                    entries += 1;
                 }
             }
             _ => {
                 if let Some(fields) = &mut entry
-                    && !tag.starts_with('/')
+                    && FIELDS.contains(&tag.as_str())
                 {
                     fields.entry(tag).or_insert(value);
                 }
@@ -81,32 +90,38 @@ fn entry_of(fields: &BTreeMap<String, String>, currency: &str) -> Result<Entry, 
     })
 }
 
-/// Tags in upper case, with the text after them.
-fn tags(text: &str) -> Result<Vec<(usize, String, String)>, ReadStatementError> {
-    let mut tags = Vec::new();
-    let mut line = 1;
-    let mut rest = text;
-    while let Some(begin) = rest.find('<') {
-        line += rest[..begin].matches('\n').count();
-        let after = &rest[begin + 1..];
-        let refuse = |problem: &str| ReadStatementError::Malformed { line, problem: problem.to_owned() };
-        if after.starts_with("!DOCTYPE") || after.starts_with("!ENTITY") {
-            return Err(refuse("a document type declaration is not accepted"));
+/// Tags, one after another.
+struct Tags<'a> {
+    rest: &'a str,
+    line: usize,
+}
+
+impl Tags<'_> {
+    /// The next tag in upper case, with its line and the text after it.
+    fn read(&mut self) -> Result<Option<(usize, String, String)>, ReadStatementError> {
+        while let Some(begin) = self.rest.find('<') {
+            self.line += self.rest[..begin].matches('\n').count();
+            let line = self.line;
+            let after = &self.rest[begin + 1..];
+            let refuse = |problem: &str| ReadStatementError::Malformed { line, problem: problem.to_owned() };
+            if after.starts_with("!DOCTYPE") || after.starts_with("!ENTITY") {
+                return Err(refuse("a document type declaration is not accepted"));
+            }
+            let end = after.find('>').ok_or_else(|| refuse("a tag that does not end"))?;
+            let name = &after[..end];
+            let is_instruction = name.starts_with(['?', '!']);
+            if name.len() > TAG_CHARS_MAX && !is_instruction {
+                return Err(refuse("a tag that is too long"));
+            }
+            let following = &after[end + 1..];
+            let value = &following[..following.find('<').unwrap_or(following.len())];
+            self.rest = following;
+            if !is_instruction {
+                return Ok(Some((line, name.trim().to_uppercase(), unescape(value.trim()))));
+            }
         }
-        let end = after.find('>').ok_or_else(|| refuse("a tag that does not end"))?;
-        let name = &after[..end];
-        let is_instruction = name.starts_with(['?', '!']);
-        if name.len() > TAG_CHARS_MAX && !is_instruction {
-            return Err(refuse("a tag that is too long"));
-        }
-        let following = &after[end + 1..];
-        let value = &following[..following.find('<').unwrap_or(following.len())];
-        if !is_instruction {
-            tags.push((line, name.trim().to_uppercase(), unescape(value.trim())));
-        }
-        rest = following;
+        Ok(None)
     }
-    Ok(tags)
 }
 
 fn unescape(text: &str) -> String {

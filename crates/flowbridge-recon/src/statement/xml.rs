@@ -1,107 +1,212 @@
 //! A small tree of an XML file that a stranger wrote: no document type, no entities but XML's own, everything capped.
+//!
+//! The tree is a list. An element takes sixteen bytes beside its text, so that no file takes more memory than a small
+//! multiple of its size, whatever it is made of.
 
 use super::ReadStatementError;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 const DEPTH_MAX: usize = 40;
 const ELEMENTS_MAX: usize = 20_000_000;
 const TEXT_BYTES_MAX: usize = 16_384;
 const ATTRIBUTES_MAX: usize = 16;
+/// Most different names, namespaces and currencies of one file. All versions of camt together have fewer names.
+const WORDS_MAX: u16 = 8_192;
 
-/// An element with all that is in it.
+/// A file that was read: its elements in the order in which they open, the root first.
 #[derive(Default)]
-pub(super) struct Element {
-    pub(super) name: String,
-    pub(super) namespace: String,
-    currency: String,
-    text: String,
-    children: Vec<Element>,
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    words: Words,
+    /// Of all elements, one after another.
+    texts: String,
 }
 
-impl Element {
-    pub(super) fn children<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
-        self.children.iter().filter(move |child| child.name == name)
+struct Node {
+    /// This and the next two are places in the tree's words.
+    name: u16,
+    namespace: u16,
+    currency: u16,
+    text_bytes: u16,
+    text_begin: u32,
+    /// Where the first element stands that is not in this one any more.
+    end: u32,
+}
+
+/// What elements are called, each word once.
+#[derive(Default)]
+struct Words {
+    list: Vec<Box<str>>,
+    places: BTreeMap<Box<str>, u16>,
+}
+
+impl Words {
+    fn place(&mut self, word: &str) -> Result<u16, String> {
+        if let Some(place) = self.places.get(word) {
+            return Ok(*place);
+        }
+        let place = u16::try_from(self.list.len())
+            .ok()
+            .filter(|place| *place < WORDS_MAX)
+            .ok_or_else(|| format!("more than {WORDS_MAX} different names"))?;
+        self.list.push(word.into());
+        self.places.insert(word.into(), place);
+        Ok(place)
+    }
+}
+
+impl Tree {
+    pub(super) fn root(&self) -> Element<'_> {
+        Element { tree: self, place: 0 }
+    }
+}
+
+/// An element with all that is in it.
+#[derive(Clone, Copy)]
+pub(super) struct Element<'a> {
+    tree: &'a Tree,
+    place: usize,
+}
+
+impl<'a> Element<'a> {
+    fn node(self) -> &'a Node {
+        &self.tree.nodes[self.place]
     }
 
-    pub(super) fn all(&self) -> &[Self] {
-        &self.children
+    fn word(self, place: u16) -> &'a str {
+        &self.tree.words.list[usize::from(place)]
     }
 
-    pub(super) fn at(&self, path: &[&str]) -> Option<&Self> {
-        path.iter().try_fold(self, |element, name| element.children.iter().find(|child| child.name == *name))
+    pub(super) fn name(self) -> &'a str {
+        self.word(self.node().name)
     }
 
-    /// The text down the path; empty when it is missing.
-    pub(super) fn text_at(&self, path: &[&str]) -> &str {
-        self.at(path).map_or("", Self::text)
-    }
-
-    pub(super) fn text(&self) -> &str {
-        self.text.trim()
+    /// What it declares itself; empty when it declares nothing.
+    pub(super) fn namespace(self) -> &'a str {
+        self.word(self.node().namespace)
     }
 
     /// The `Ccy` attribute.
-    pub(super) fn currency(&self) -> &str {
-        &self.currency
+    pub(super) fn currency(self) -> &'a str {
+        self.word(self.node().currency)
+    }
+
+    pub(super) fn all(self) -> impl Iterator<Item = Self> {
+        let end = self.node().end as usize;
+        let mut next = self.place + 1;
+        std::iter::from_fn(move || {
+            if next >= end {
+                return None;
+            }
+            let child = Element { tree: self.tree, place: next };
+            next = child.node().end as usize;
+            Some(child)
+        })
+    }
+
+    pub(super) fn children(self, name: &str) -> impl Iterator<Item = Self> {
+        self.all().filter(move |child| child.name() == name)
+    }
+
+    pub(super) fn at(self, path: &[&str]) -> Option<Self> {
+        path.iter().try_fold(self, |element, name| element.all().find(|child| child.name() == *name))
+    }
+
+    /// The text down the path; empty when it is missing.
+    pub(super) fn text_at(self, path: &[&str]) -> &'a str {
+        self.at(path).map_or("", Self::text)
+    }
+
+    pub(super) fn text(self) -> &'a str {
+        let begin = self.node().text_begin as usize;
+        &self.tree.texts[begin..begin + usize::from(self.node().text_bytes)]
     }
 }
 
-/// Reads a whole file.
-pub(super) fn read(file: &[u8]) -> Result<Element, ReadStatementError> {
-    let text = text_of(file)?;
-    let text = text.trim_start();
-    let mut reader = Reader::from_str(text);
-    let mut open: Vec<Element> = Vec::new();
-    let mut elements = 0;
-    loop {
-        let event = reader.read_event();
-        let line = |reader: &Reader<&[u8]>| {
-            let position = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX).min(text.len());
-            1 + text.as_bytes()[..position].iter().filter(|byte| **byte == b'\n').count()
+/// A tree while its file is read.
+#[derive(Default)]
+struct Growing {
+    tree: Tree,
+    /// Where the elements stand that have not ended, and their texts.
+    open: Vec<(usize, String)>,
+}
+
+impl Growing {
+    fn begin(&mut self, start: &BytesStart<'_>) -> Result<(), String> {
+        let local_name = start.local_name();
+        let name: &str = local_name.as_ref();
+        if self.open.len() >= DEPTH_MAX || self.tree.nodes.len() >= ELEMENTS_MAX {
+            return Err(format!("too deep or too many elements at {name}"));
+        }
+        let (mut namespace, mut currency) = (String::new(), String::new());
+        for (count, attribute) in start.attributes().enumerate() {
+            if count >= ATTRIBUTES_MAX {
+                return Err("too many attributes".into());
+            }
+            let attribute = attribute.map_err(|error| error.to_string())?;
+            let key: &str = attribute.key.as_ref();
+            if key == "Ccy" {
+                currency = attribute.value.chars().take(8).collect();
+            }
+            if key == "xmlns" || key.starts_with("xmlns:") && attribute.value.contains("camt.") {
+                namespace = attribute.value.chars().take(200).collect();
+            }
+        }
+        let words = &mut self.tree.words;
+        let node = Node {
+            name: words.place(name)?,
+            namespace: words.place(&namespace)?,
+            currency: words.place(&currency)?,
+            text_bytes: 0,
+            text_begin: 0,
+            end: 0,
         };
-        let refuse = |reader: &Reader<&[u8]>, problem: String| {
-            Err(ReadStatementError::Malformed { line: line(reader), problem })
-        };
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => return refuse(&reader, error.to_string()),
-        };
-        let mut closed = None;
+        self.open.push((self.tree.nodes.len(), String::new()));
+        self.tree.nodes.push(node);
+        Ok(())
+    }
+
+    fn add_text(&mut self, text: &str) -> Result<(), String> {
+        let Some((_, known)) = self.open.last_mut() else { return Ok(()) };
+        // What only sets the next element off is not text, however many elements there are.
+        if known.is_empty() && text.trim().is_empty() {
+            return Ok(());
+        }
+        if known.len() + text.len() > TEXT_BYTES_MAX {
+            return Err("too much text in one element".into());
+        }
+        known.push_str(text);
+        Ok(())
+    }
+
+    /// Ends the element that was opened last. Was it the root?
+    fn end(&mut self) -> Result<bool, String> {
+        let Some((place, text)) = self.open.pop() else { return Ok(false) };
+        let text = text.trim();
+        let too_much = |_| "the file has too much text".to_owned();
+        let node = &mut self.tree.nodes[place];
+        node.text_begin = u32::try_from(self.tree.texts.len()).map_err(too_much)?;
+        node.text_bytes = u16::try_from(text.len()).map_err(too_much)?;
+        self.tree.texts.push_str(text);
+        let end = u32::try_from(self.tree.nodes.len()).map_err(too_much)?;
+        self.tree.nodes[place].end = end;
+        Ok(self.open.is_empty())
+    }
+
+    /// What one event adds. Is the root whole now?
+    fn take(&mut self, event: Event<'_>) -> Result<bool, String> {
         match event {
-            Event::Start(start) | Event::Empty(start)
-                if open.len() >= DEPTH_MAX || elements >= ELEMENTS_MAX =>
-            {
-                let name = start.local_name();
-                let name: &str = name.as_ref();
-                return refuse(&reader, format!("too deep or too many elements at {name}"));
-            }
-            Event::Start(start) => {
-                elements += 1;
-                match element(&start) {
-                    Ok(element) => open.push(element),
-                    Err(problem) => return refuse(&reader, problem),
-                }
-            }
+            Event::Start(start) => self.begin(&start)?,
             Event::Empty(start) => {
-                elements += 1;
-                match element(&start) {
-                    Ok(element) => closed = Some(element),
-                    Err(problem) => return refuse(&reader, problem),
-                }
+                self.begin(&start)?;
+                return self.end();
             }
-            Event::End(_) => closed = open.pop(),
-            Event::Text(found) => {
-                if let Err(problem) = add_text(&mut open, &found.xml10_content()) {
-                    return refuse(&reader, problem);
-                }
-            }
-            Event::CData(found) => {
-                if let Err(problem) = add_text(&mut open, &found.xml10_content()) {
-                    return refuse(&reader, problem);
-                }
-            }
+            Event::End(_) => return self.end(),
+            Event::Text(found) => self.add_text(&found.xml10_content())?,
+            Event::CData(found) => self.add_text(&found.xml10_content())?,
             Event::GeneralRef(reference) => {
                 let name = reference.xml10_content().into_owned();
                 let character = match reference.resolve_char_ref() {
@@ -109,23 +214,32 @@ pub(super) fn read(file: &[u8]) -> Result<Element, ReadStatementError> {
                     Ok(None) => quick_xml::escape::resolve_xml_entity(&name).map(str::to_owned),
                     Err(_) => None,
                 };
-                let added = character
-                    .ok_or_else(|| format!("the entity {name:?} is not defined"))
-                    .and_then(|character| add_text(&mut open, &character));
-                if let Err(problem) = added {
-                    return refuse(&reader, problem);
-                }
+                let character = character.ok_or_else(|| format!("the entity {name:?} is not defined"))?;
+                self.add_text(&character)?;
             }
-            Event::DocType(_) => {
-                return refuse(&reader, "a document type declaration is not accepted".into());
-            }
+            Event::DocType(_) => return Err("a document type declaration is not accepted".into()),
             Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
-            Event::Eof => return refuse(&reader, "the file ends too early".into()),
+            Event::Eof => return Err("the file ends too early".into()),
         }
-        if let Some(element) = closed {
-            match open.last_mut() {
-                Some(parent) => parent.children.push(element),
-                None => return Ok(element),
+        Ok(false)
+    }
+}
+
+/// Reads a whole file.
+pub(super) fn read(file: &[u8]) -> Result<Tree, ReadStatementError> {
+    let text = text_of(file)?;
+    let text = text.trim_start();
+    let mut reader = Reader::from_str(text);
+    let mut growing = Growing::default();
+    loop {
+        let event = reader.read_event().map_err(|error| error.to_string());
+        match event.and_then(|event| growing.take(event)) {
+            Ok(true) => return Ok(growing.tree),
+            Ok(false) => {}
+            Err(problem) => {
+                let position = usize::try_from(reader.buffer_position()).unwrap_or(text.len());
+                let line = 1 + text.bytes().take(position).filter(|byte| *byte == b'\n').count();
+                return Err(ReadStatementError::Malformed { line, problem });
             }
         }
     }
@@ -153,34 +267,4 @@ fn text_of(file: &[u8]) -> Result<Cow<'_, str>, ReadStatementError> {
     }
     let problem = "the file is in none of UTF-8, UTF-16 and a declared Latin encoding".to_owned();
     Err(ReadStatementError::Malformed { line: 0, problem })
-}
-
-fn element(start: &BytesStart<'_>) -> Result<Element, String> {
-    let local_name = start.local_name();
-    let name: &str = local_name.as_ref();
-    let mut element = Element { name: name.to_owned(), ..Element::default() };
-    for (count, attribute) in start.attributes().enumerate() {
-        if count >= ATTRIBUTES_MAX {
-            return Err("too many attributes".into());
-        }
-        let attribute = attribute.map_err(|error| error.to_string())?;
-        let key: &str = attribute.key.as_ref();
-        if key == "Ccy" {
-            element.currency = attribute.value.chars().take(8).collect();
-        }
-        if key == "xmlns" || key.starts_with("xmlns:") && attribute.value.contains("camt.") {
-            element.namespace = attribute.value.chars().take(200).collect();
-        }
-    }
-    Ok(element)
-}
-
-fn add_text(open: &mut [Element], text: &str) -> Result<(), String> {
-    if let Some(element) = open.last_mut() {
-        if element.text.len() + text.len() > TEXT_BYTES_MAX {
-            return Err("too much text in one element".into());
-        }
-        element.text.push_str(text);
-    }
-    Ok(())
 }

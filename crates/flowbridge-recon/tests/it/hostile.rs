@@ -119,6 +119,53 @@ fn equal_lines_are_kept_and_numbered() {
     assert_eq!(flowbridge_recon::gate::statement_gaps(&read.heads()).len(), 1, "it does not add up any more");
 }
 
+/// One entry of as many details as asked for, each of a cent, with what the batch says as a whole.
+fn batch(details: usize, said: &str) -> String {
+    let entry = format!(
+        "<Ntry><Amt Ccy=\"EUR\">{}.{:02}</Amt><CdtDbtInd>CRDT</CdtDbtInd><BookgDt><Dt>2026-11-20</Dt></BookgDt>\
+         <AcctSvcrRef>{said}</AcctSvcrRef><NtryDtls>{}</NtryDtls><AddtlNtryInf>{said}</AddtlNtryInf></Ntry>",
+        details / 100,
+        details % 100,
+        "<TxDtls><Amt Ccy=\"EUR\">0.01</Amt></TxDtls>".repeat(details)
+    );
+    CAMT.replacen("</Ntry>", &format!("</Ntry>{entry}"), 1)
+}
+
+#[test]
+fn a_few_bytes_of_a_file_do_not_ask_for_hundreds_in_memory() {
+    let many = statement::STATEMENTS_MAX + 1;
+    let stmt = "<Stmt><Acct><Id><IBAN>N</IBAN></Id></Acct></Stmt>".repeat(many);
+    let files = [
+        CAMT.replacen("<Stmt>", &format!("{stmt}<Stmt>"), 1),
+        format!(":20:\n{}", ":20:\n".repeat(many)),
+        format!("01,1,2,261120,1,1,,,2/\n02,1,2,1,261120,,USD,/\n{}", "03,9,,/\n".repeat(many)),
+        format!("<OFX>{}", "<STMTRS>".repeat(many)),
+    ];
+    for file in files {
+        assert_eq!(statement::read(file.as_bytes(), None), Err(ReadStatementError::TooLarge));
+    }
+    let names: String = (0..10_000).map(|number| format!("<n{number}/>")).collect();
+    let record = BAI2.replacen("TEXT", &",".repeat(2 << 20), 1);
+    let refused = [
+        (CAMT.replacen("<Ntry>", &format!("{names}<Ntry>"), 1), "different names"),
+        (batch(70_000, &"𝄞".repeat(2_000)), "what its batches say"),
+        (record, "a record of more than"),
+    ];
+    for (file, why) in refused {
+        let error = statement::read(file.as_bytes(), None).unwrap_err();
+        assert!(error.to_string().contains(why), "{error:.200}");
+    }
+}
+
+#[test]
+fn large_batches_and_files_with_a_line_per_element_are_read() {
+    assert_eq!(units(&batch(70_000, "salaries")).len(), 70_001);
+    let entry = &CAMT[CAMT.find("<Ntry>").unwrap()..CAMT.find("</Stmt>").unwrap()];
+    let indented = format!("\n        {}", entry.replace("><", ">\n            <"));
+    let file = CAMT.replacen(entry, &indented.repeat(10_000), 1);
+    assert_eq!(units(&file).len(), 10_000);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -3,7 +3,7 @@
 use crate::shared;
 use flowbridge_recon::engine::{self, Outcome, Settings};
 use flowbridge_recon::generate::{self, Books, Recipe};
-use flowbridge_recon::report::{Extras, Manifest, Report};
+use flowbridge_recon::report::{BalanceAt, Extras, Manifest, Report};
 use flowbridge_recon::{Model, statement};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -50,6 +50,19 @@ fn a_strangers_text_is_text_in_every_form() {
         assert!(!html.contains("http://") && !html.contains("https://"), "nothing outside the page");
         assert!(html.contains(&report.manifest.sha256()));
         assert!(html.contains(" % likely</span>") && !html.contains("<span class=m> % likely"));
+        let at = [BalanceAt {
+            account: "DE02".to_owned(),
+            currency: "EUR".to_owned(),
+            statement: "<b>1</b>".to_owned(),
+            as_of: "2026-11-28T00:00:00.000Z".to_owned(),
+            closing: 1_050,
+            ledger: 1_000,
+            in_between: 0,
+            unexplained: 50,
+        }];
+        let html = report.html_with(&Extras { proofs: &at, ..Extras::default() });
+        assert!(html.contains("<td>&lt;b&gt;1&lt;/b&gt;<td") && html.contains("2026-11-28 00:00"));
+        assert!(html.contains("✗ 0.50"), "a difference at a statement is shown");
         let tables = format!("{}{}", report.matches_csv().unwrap(), report.breaks_csv().unwrap());
         assert!(!tables.contains(",=HYPERLINK") && !tables.contains("\n\"=HYPERLINK"));
         assert!(

@@ -1,11 +1,12 @@
 //! Synthetic books: the goals on a seed that nothing was trained on, and the same answer however it is asked.
 
-use flowbridge_recon::engine::{self, Decision, Settings};
+use flowbridge_recon::break_kind::BreakKind;
+use flowbridge_recon::engine::{self, Decision, Settings, Subject};
 use flowbridge_recon::generate::{self, Recipe};
 use flowbridge_recon::policy::{Caps, Decided, Route, Stage, next_stage, route};
 use flowbridge_recon::report::{Manifest, Report};
-use flowbridge_recon::{Model, evaluate};
-use std::collections::BTreeMap;
+use flowbridge_recon::{Model, evaluate, files, gate};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn unseen_books_reach_the_goals() {
@@ -17,6 +18,37 @@ fn unseen_books_reach_the_goals() {
     assert!(figures.groups_f1 >= 0.88 && figures.review.share <= 0.10, "{figures:?}");
     assert!(figures.breaks.len() >= 20 && figures.break_recall >= 0.95, "{figures:?}");
     assert!(figures.break_precision >= 0.95 && figures.calibration_error <= 0.005, "{figures:?}");
+    let goals = evaluate::goals(None, std::slice::from_ref(&figures));
+    let table = evaluate::table(None, std::slice::from_ref(&figures));
+    for goal in &goals {
+        let is_within = goal.interval.is_none_or(|of| of.down <= goal.value && goal.value <= of.up);
+        assert!(is_within && table.contains(goal.figure), "{goal:?}\n{table}");
+    }
+    let named = |figure: &str| goals.iter().find(|goal| goal.figure == figure).unwrap();
+    assert_eq!((goals.len(), named("coverage").goal), (13, 0.90), "the goal at damage 1");
+    assert!(named("f1").is_reached && named("reference_errors").is_reached, "{table}");
+    let none: Vec<_> = goals.iter().filter(|goal| goal.interval.is_none()).map(|goal| goal.figure).collect();
+    assert_eq!(none, ["calibration_error"]);
+}
+
+#[test]
+fn every_kind_of_break_is_made_and_those_of_whole_accounts_are_in_the_files() {
+    let mut made = BTreeSet::new();
+    for seed in 1..=10 {
+        let books = generate::make(Recipe { seed, entries: 5_000, noise: 1.0 });
+        made.extend(books.breaks.iter().map(|(kind, _)| *kind));
+        let (mut heads, mut reserves) = (Vec::new(), Vec::new());
+        files::write_heads(&books.statements, &mut heads).unwrap();
+        files::write_reserves(&books.reserves, &mut reserves).unwrap();
+        let mut found = gate::statement_gaps(&files::read_heads(heads.as_slice()).unwrap());
+        found.extend(gate::unbacked(&files::read_reserves(reserves.as_slice()).unwrap()));
+        let found: BTreeSet<_> = found.into_iter().map(|found| (found.kind, found.subject)).collect();
+        let is_of_account = |(_, subject): &&(BreakKind, Subject)| matches!(subject, Subject::Account(_));
+        let wanted: BTreeSet<_> = books.breaks.iter().filter(is_of_account).cloned().collect();
+        assert_eq!(found, wanted, "seed {seed}");
+    }
+    let missing: Vec<_> = BreakKind::ALL.iter().filter(|kind| !made.contains(kind)).collect();
+    assert!(missing.is_empty(), "never made: {missing:?}");
 }
 
 #[test]

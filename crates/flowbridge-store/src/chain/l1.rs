@@ -43,6 +43,8 @@ pub struct L1Block {
     pub prove_tx: Option<[u8; 32]>,
     /// The L1 transaction that executed it.
     pub execute_tx: Option<[u8; 32]>,
+    /// It is executed, whether or not the chain names the transaction: nobody has to ask about it any more.
+    pub is_executed: bool,
 }
 
 /// Blocks with logs of ours that are not known to be executed on L1: of those before each stage the oldest, up to `limit`.
@@ -62,13 +64,15 @@ pub async fn save_l1_blocks(db: &Db, blocks: &[L1Block]) -> Result<(), StoreErro
         return Ok(());
     }
     let bytes = |hash: &Option<[u8; 32]>| hash.map(|hash| hash.to_vec());
+    // An execution by a transaction that the chain does not name is one of no bytes.
+    let unnamed = |is_executed: bool| is_executed.then(Vec::new);
     let (numbers, batches, commits, proofs, executions) = columns!(
         blocks,
         |block| i64::try_from(block.block_number).unwrap_or(i64::MAX),
         i64::try_from(block.batch_number).unwrap_or(i64::MAX),
         bytes(&block.commit_tx),
         bytes(&block.prove_tx),
-        bytes(&block.execute_tx)
+        bytes(&block.execute_tx).or_else(|| unnamed(block.is_executed))
     );
     db.query(SAVE_L1_BLOCKS, &[&numbers, &batches, &commits, &proofs, &executions]).await?;
     Ok(())

@@ -25,8 +25,8 @@ pub use send::{
     refuse_unsent, save_fates, save_signatures, still_asked, take_nonces, tx_bodies, tx_payments, unsign,
 };
 pub use watch::{
-    Block, Head, Stretch, WatcherLease, head, known_blocks, lease_watcher, missed_logs, release_watcher,
-    rewind, take_in,
+    Block, Head, Stretch, WatcherLease, blocks_with_logs, head, known_blocks, lease_watcher, missed_logs,
+    release_watcher, rewind, take_in,
 };
 
 use crate::db::{Db, StoreError};

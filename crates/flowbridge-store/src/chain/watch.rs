@@ -55,6 +55,18 @@ statements! {
     KNOWN_BLOCKS = "select number, hash from chain_block where number >= (select block_number from chain_cursor) - $1
         order by number desc limit $1";
 
+    // Logs are remembered for longer than blocks, and so are theirs.
+    BLOCKS_WITH_LOGS = "select distinct block_number as number, block_hash as hash from chain_log
+        where block_number >= (select block_number from chain_cursor) - $1
+        order by number desc limit $1";
+
+    // Those of the transactions of logs that are taken out which were done, so that nobody follows them any more: the limit was lower
+    // then. They are broadcast again, with the nonces they have.
+    REOPEN_DONE = "update chain_tx set state = 'signed', included_number = null, included_hash = null, state_since = $2, signed_at = $2
+        from chain_tx_version version
+        where version.tx_hash = any($1) and chain_tx.id = version.chain_tx and chain_tx.state = 'finalized'
+            and chain_tx.sender = (select chain_lane.sender from chain_lane where chain_lane.lane = chain_tx.lane)";
+
     // What is announced is what lies up to the cursor's place.
     TO_ANNOUNCE = "select block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data from chain_log
         where block_number > $1 and block_number <= $2 order by block_number, log_index";
@@ -153,6 +165,13 @@ pub async fn known_blocks(db: &Db, depth_max: i64) -> Result<Vec<(u64, [u8; 32])
     rows.iter().map(|row| Ok((unsigned(row.try_get("number")?)?, hash(row, "hash")?))).collect()
 }
 
+/// The blocks of logs, newest first, and none further back than the chain may go: what is left of blocks that are forgotten
+/// themselves. No log lies between one of these and the next.
+pub async fn blocks_with_logs(db: &Db, depth_max: i64) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+    let rows = db.query(BLOCKS_WITH_LOGS, &[&depth_max]).await?;
+    rows.iter().map(|row| Ok((unsigned(row.try_get("number")?)?, hash(row, "hash")?))).collect()
+}
+
 /// A stretch of the chain to take in.
 #[derive(Debug, Clone)]
 pub struct Stretch {
@@ -206,10 +225,12 @@ pub async fn rewind(
     let tx = db.begin().await?;
     let rows = tx.query(REMOVE, &[&number(ancestor.number)?]).await?;
     let mut logs = stored_logs(&rows)?;
+    let hashes: Vec<Vec<u8>> = logs.iter().map(|log| log.tx_hash.to_vec()).collect();
     logs.retain(|log| log.block_number <= lease.announced_number);
     logs.sort_by_key(|log| std::cmp::Reverse((log.block_number, log.log_index)));
     let announced_to = lease.announced_number.min(ancestor.number);
     let removed = spread(&tx, &logs, How::TakenBack { announced_to }, now).await?;
+    tx.execute(REOPEN_DONE, &[&hashes, &At(now)]).await?;
     tx.execute(FORGET_BLOCKS, &[&number(ancestor.number)?]).await?;
     tx.execute(TURN_BACK, &[&number(ancestor.number)?, &At(ancestor.time)]).await?;
     move_cursor(&tx, lease, ancestor, announced_to).await?;

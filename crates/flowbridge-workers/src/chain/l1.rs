@@ -61,6 +61,7 @@ impl Worker for Follower {
                 commit_tx: batch.commit_tx,
                 prove_tx: batch.prove_tx,
                 execute_tx: batch.execute_tx,
+                is_executed: batch.is_executed,
             }));
         }
         rows::save_l1_blocks(&self.context.db, &found).await?;

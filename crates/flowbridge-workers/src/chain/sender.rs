@@ -31,7 +31,7 @@ use flowbridge_store::{StoreError, Tx};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -53,6 +53,9 @@ pub(super) struct Sender {
     oldest: Option<Timestamp>,
     /// What holds up the lane and has no row.
     filler: Option<Filler>,
+    /// What holes were filled with, the newest last: nonce and hash. Only in memory: after a restart a filler of ours that took a
+    /// nonce which a row came back to looks like somebody else's.
+    fillers: VecDeque<(u64, [u8; 32])>,
     breaker: BreakerView,
     /// Gas that calls of a function have taken by the byte of their calldata, the most that was seen.
     gas_per_byte: HashMap<Selector, u64>,
@@ -104,8 +107,15 @@ const CLAIMS_MAX: usize = 2_000;
 /// Calls to the node, or to a signer, under way at the same time.
 const CALLS_MAX: usize = 16;
 
+/// Versions of fillers that are remembered.
+const FILLERS_MAX: usize = 256;
+
 /// Percent.
 const FURTHER_MARGIN_MAX: u64 = 300;
+
+/// A contract keeps a 64th of its gas when it calls another, and ours call two deep: so small a part of it may be left where one of
+/// them ran out.
+const GAS_LEFT_BY_SHORTAGE: u64 = 32;
 
 /// Gas for what a call does once, whatever it carries.
 const GAS_BASE: u64 = 100_000;
@@ -171,6 +181,7 @@ impl Sender {
             looked_at: None,
             oldest: None,
             filler: None,
+            fillers: VecDeque::new(),
             breaker,
             gas_per_byte,
             further_margin: 0,
@@ -842,6 +853,7 @@ impl Sender {
                 | Action::Bump(_)
                 | Action::Reverted(_)
                 | Action::Replaced(_)
+                | Action::Filled(_)
                 | Action::FillHole(_)
                 | Action::RaiseFiller(_)
                 | Action::SkipTo(_) => self.carry_out(lease, &signed, action).await?,
@@ -869,7 +881,7 @@ impl Sender {
             receipts.into_iter().any(|receipt| {
                 !receipt.succeeded
                     && receipt.block_number <= view.final_number
-                    && receipt.gas_used >= all.saturating_sub(all / 64)
+                    && receipt.gas_used >= all.saturating_sub(all / GAS_LEFT_BY_SHORTAGE)
             })
         });
         if ran_out {
@@ -905,22 +917,38 @@ impl Sender {
         for (hash, answer) in wanted.into_iter().zip(answers) {
             receipts.extend(answer?.map(|receipt| (hash, receipt)));
         }
-        let nobody_ours = signed.iter().any(|tx| {
-            tx.nonce.is_some_and(|nonce| nonce < used_below)
-                && !tx.hashes.iter().any(|hash| receipts.contains_key(hash))
-        });
+        let strange: Vec<u64> = signed
+            .iter()
+            .filter(|tx| !tx.hashes.iter().any(|hash| receipts.contains_key(hash)))
+            .filter_map(|tx| tx.nonce.filter(|nonce| *nonce < used_below))
+            .collect();
+        let filled = self.filled(sender, &strange).await?;
         // Asked for only when a nonce seems to be somebody else's.
-        let finally_used_below = if nobody_ours {
+        let finally_used_below = if strange.is_empty() {
+            0
+        } else {
             match self.chain.nonce(sender, At::Number(final_number)).await {
                 Ok(nonce) => nonce,
                 // A node without old states cannot say: what is used stays used on a chain that keeps none.
                 Err(ChainError::Refused(_)) => used_below,
                 Err(error) => return Err(error),
             }
-        } else {
-            0
         };
-        Ok(View { used_below, finally_used_below, known_below, final_number, receipts })
+        Ok(View { used_below, finally_used_below, known_below, final_number, receipts, filled })
+    }
+
+    /// Which of these nonces went to what we filled holes with: a row came back to its nonce after that was taken for a hole.
+    async fn filled(&self, sender: &EvmAddress, nonces: &[u64]) -> Result<HashSet<u64>, ChainError> {
+        let mut filled = HashSet::new();
+        if *sender != self.signer.address() {
+            return Ok(filled);
+        }
+        for (nonce, hash) in self.fillers.iter().filter(|(nonce, _)| nonces.contains(nonce)) {
+            if self.chain.receipt(*hash).await?.is_some() {
+                filled.insert(*nonce);
+            }
+        }
+        Ok(filled)
     }
 
     async fn carry_out(
@@ -963,6 +991,16 @@ impl Sender {
                         lane = self.lane.as_str(),
                         nonce = open.nonce,
                         "somebody else uses this lane's key; signing anew"
+                    );
+                    self.in_lane(lease, async |tx| rows::unsign(tx, open, now).await).await?;
+                }
+            }
+            Action::Filled(id) => {
+                if let Some(open) = find(id) {
+                    tracing::warn!(
+                        lane = self.lane.as_str(),
+                        nonce = open.nonce,
+                        "a transaction came back after its nonce was filled as a hole; signing anew"
                     );
                     self.in_lane(lease, async |tx| rows::unsign(tx, open, now).await).await?;
                 }
@@ -1045,7 +1083,7 @@ impl Sender {
 
     /// Sends nothing to ourselves, so that what waits above this nonce can be included; for more than was offered `last`, up to
     /// the cap. Returns what it offers.
-    async fn fill(&self, nonce: u64, last: Option<TxFees>) -> Result<TxFees, ChainError> {
+    async fn fill(&mut self, nonce: u64, last: Option<TxFees>) -> Result<TxFees, ChainError> {
         let (policy, market) = (&self.settings.fees, self.chain.fees().await?);
         let fees =
             last.map_or_else(|| policy.first(market), |last| policy.bumped(last, market).unwrap_or(last));
@@ -1060,11 +1098,24 @@ impl Sender {
             fee_per_gas: fees.fee_per_gas,
             priority_fee: fees.priority_fee,
         };
-        match self.chain.send(&signer::sign(&*self.signer, &nothing).await?.raw).await {
+        let signed = signer::sign(&*self.signer, &nothing).await?;
+        // Before anybody sees it: a question that was not answered in time may have been carried out.
+        self.remember_filler(nonce, signed.hash);
+        match self.chain.send(&signed.raw).await {
             // What waits there offers as much: the next one offers more.
             Ok(()) | Err(ChainError::Underpriced) => Ok(fees),
             Err(error) => Err(error),
         }
+    }
+
+    fn remember_filler(&mut self, nonce: u64, hash: [u8; 32]) {
+        if self.fillers.contains(&(nonce, hash)) {
+            return;
+        }
+        if self.fillers.len() >= FILLERS_MAX {
+            self.fillers.pop_front();
+        }
+        self.fillers.push_back((nonce, hash));
     }
 
     /// What fills the hole at the head of the line waits. A reorganisation may have put it there, and a row of ours come back, so

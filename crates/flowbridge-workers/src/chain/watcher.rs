@@ -10,7 +10,7 @@
 use super::{ChainSettings, chain_error};
 use crate::context::{Context, Turn, Worker};
 use flowbridge_chain::watch::{Head, Next, Place, REACH_FIRST, Stretch, next};
-use flowbridge_chain::{Block, Chain, ContractSet, Said, SeenLog};
+use flowbridge_chain::{Block, Chain, ChainError, ContractSet, Said, SeenLog};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::chain::{self as rows, WatcherLease};
@@ -62,11 +62,15 @@ impl Worker for Watcher {
             head: self.head,
             reach: self.reach,
         };
+        let remembers_less = i64::try_from(place.known.len()).unwrap_or(i64::MAX) < known_max;
         match next(&*self.chain, &self.contracts, &place, &self.settings.watch).await {
             Ok(Next::Idle) => Ok(Turn::Idle),
             Ok(Next::Again) => Ok(Turn::Busy),
             Ok(Next::Rewind(ancestor)) => self.rewind(&lease, &ancestor, now).await,
             Ok(Next::TakeIn(stretch)) => self.take_in(&lease, *stretch, now).await,
+            Err(ChainError::DeepReorg(_)) if remembers_less => {
+                self.rewind_by_logs(&lease, place, known_max, now).await
+            }
             Err(error) => Ok(chain_error("watcher", &error)),
         }
     }
@@ -131,6 +135,27 @@ impl Watcher {
                 Ok(Next::TakeIn(stretch)) => Some(Ahead { after: (place.number, place.hash), stretch }),
                 Ok(Next::Idle | Next::Again | Next::Rewind(_)) | Err(_) => None,
             }
+        }
+    }
+
+    /// The chain went back further than blocks are remembered, though not further than it may: a person has raised the limit since.
+    /// The blocks of logs are still known, and so is the one before our contracts.
+    async fn rewind_by_logs(
+        &mut self,
+        lease: &WatcherLease,
+        mut place: Place,
+        depth_max: i64,
+        now: Timestamp,
+    ) -> Result<Turn, StoreError> {
+        place.known = rows::blocks_with_logs(&self.context.db, depth_max).await?;
+        let (start, _) = self.settings.start;
+        if place.number.saturating_sub(start) <= self.settings.watch.reorg_depth_blocks_max {
+            place.known.push(self.settings.start);
+        }
+        match next(&*self.chain, &self.contracts, &place, &self.settings.watch).await {
+            Ok(Next::Rewind(ancestor)) => self.rewind(lease, &ancestor, now).await,
+            Ok(Next::Idle | Next::Again | Next::TakeIn(_)) => Ok(Turn::Idle),
+            Err(error) => Ok(chain_error("watcher", &error)),
         }
     }
 

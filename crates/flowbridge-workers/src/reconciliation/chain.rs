@@ -7,11 +7,13 @@ use super::Settings;
 use super::run::{MadeOf, RunError, break_found, by_key, reports, units};
 use crate::context::Context;
 use flowbridge_domain::money::{Currency, Money};
+use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::chain::ChainEvent;
 use flowbridge_recon::date::Date;
 use flowbridge_recon::engine::{self, Match, Outcome, Subject};
 use flowbridge_recon::record::Record;
 use flowbridge_recon::report;
+use flowbridge_store::StoreError;
 use flowbridge_store::exception;
 use flowbridge_store::reconciliation::{self as rows, ChainSettlement, ClaimedRun, Findings};
 use flowbridge_store::segment::Learned;
@@ -22,6 +24,8 @@ use std::sync::Arc;
 
 /// The beginning of a chain's scope; its currency follows.
 pub(super) const SCOPE: &str = "chain:";
+/// How many runs before this one are looked through for one that was done.
+const RUNS_MAX: i64 = 100;
 
 /// Compares.
 pub(super) async fn compare(
@@ -32,11 +36,7 @@ pub(super) async fn compare(
 ) -> Result<Findings, RunError> {
     let currency = Currency::parse(code).map_err(|_| RunError::Scope(run.scope.clone()))?;
     let now = context.now();
-    let mut from = now.minus(settings.chain_lookback);
-    // What is open is looked at again, however old it is.
-    if let Some(oldest) = exception::oldest_open(&context.db, &run.scope).await? {
-        from = from.min(oldest.minus(settings.chain_lookback));
-    }
+    let from = compared_from(context, &run.scope, settings, now).await?;
     rows::note_stage(&context.db, run, "reading both sides", now, settings.lease).await?;
     let (settled, unread) = rows::settled(&context.db, code, (from, now), settings.records_max).await?;
     let is_whole = settled.ledger.len() < settings.records_max;
@@ -102,6 +102,7 @@ pub(super) async fn compare(
         summary: &summary,
         anomalies: &[],
         balance: &[],
+        proofs: &[],
     };
     let (manifest_sha256, reports) = reports((&ledger, &seen), &outcome, &[], made_of)?;
     Ok(Findings {
@@ -114,8 +115,30 @@ pub(super) async fn compare(
         exceptions,
         reports,
         is_whole,
+        proven: Vec::new(),
         learned: Learned::default(),
     })
+}
+
+/// From which payment on they are compared: from `chain_lookback` ago, or from before that where days have gone by without a
+/// run, or where something is open.
+async fn compared_from(
+    context: &Context,
+    scope: &str,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Timestamp, StoreError> {
+    let lookback = settings.chain_lookback;
+    let mut from = now.minus(lookback);
+    // What was under way when the last one looked is looked at again. Of runs that all failed, the oldest should have looked.
+    let runs = rows::list(&context.db, Some(scope), None, RUNS_MAX).await?;
+    if let Some(last) = runs.iter().find(|run| run.state == "done").or(runs.last()) {
+        from = from.min(last.as_of.unwrap_or(last.asked_at).minus(lookback / 2));
+    }
+    if let Some(oldest) = exception::oldest_open(&context.db, scope).await? {
+        from = from.min(oldest.minus(lookback));
+    }
+    Ok(from)
 }
 
 /// What the chain has settled for good, as the other side of the report.

@@ -3,105 +3,105 @@
 //! `alpha/statement.xml` goes to `alpha/processed/` or, with a file beside it that says why, to `alpha/refused/`. A file that is
 //! still being written has changed since the last look, or is called `.something` or `something.part`, and is left for the
 //! next. What the database cannot take now, or what cannot be read or moved, stays where it is, and the other files go on.
-//! `alpha/mapping.json` says how CSV files are read.
+//! `alpha/mapping.json` says how CSV files are read. All of this holds for a folder and for a bucket alike (`place`).
 
 use super::Settings;
-use super::intake::{Upload, UploadError, file};
+use super::intake::{self, Upload, UploadError};
+use super::place::{Dropped, Place};
 use crate::context::{Context, chain as causes};
 use flowbridge_domain::party::BankCode;
 use flowbridge_recon::statement::{FILE_BYTES_MAX, ReadStatementError};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-use tokio::fs;
 use tokio_util::sync::CancellationToken;
 
 /// Files taken in during one look at most.
 const FILES_MAX: usize = 100;
 const MAPPING: &str = "mapping.json";
 
-/// How a file was the last time: a file that grows is not whole.
-type Seen = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+/// How the files were the last time: one that grows is not whole.
+type Seen = BTreeSet<Dropped>;
 
-/// Looks until told to stop.
+/// Looks until told to stop. A look that is cut off leaves nothing half done: what it took in and did not put away is a repeat
+/// when it is taken in again.
 pub(super) async fn watch(context: &Context, settings: &Settings, stop: &CancellationToken) {
-    let Some(folder) = &settings.folder else { return };
+    let Some(place) = &settings.folder else { return };
     let mut seen = Seen::new();
-    while !stop.is_cancelled() {
-        match look(context, folder, &mut seen).await {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::error!(folder = %folder.display(), error = causes(&error), "cannot look into the drop folder");
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(settings.poll) => {}
-            () = stop.cancelled() => {}
-        }
+    while stop.run_until_cancelled(look(context, place, &mut seen)).await.is_some() {
+        stop.run_until_cancelled(tokio::time::sleep(settings.poll)).await;
     }
 }
 
-async fn look(context: &Context, folder: &Path, seen: &mut Seen) -> io::Result<()> {
+async fn look(context: &Context, place: &Place, seen: &mut Seen) {
+    let folders = match place.folders().await {
+        Ok(folders) => folders,
+        Err(error) => {
+            tracing::error!(folder = %place, error = causes(&error), "cannot look into the drop folder");
+            return;
+        }
+    };
     let mut now = Seen::new();
     let mut taken = 0;
-    let mut banks = fs::read_dir(folder).await?;
-    while let Some(entry) = banks.next_entry().await? {
-        let Ok(bank) = BankCode::parse(&entry.file_name().to_string_lossy()) else { continue };
-        if !entry.file_type().await?.is_dir() {
-            continue;
-        }
-        let mut files = fs::read_dir(entry.path()).await?;
-        while let Some(entry) = files.next_entry().await? {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let meta = entry.metadata().await?;
-            if !meta.is_file() || name.starts_with('.') || name.ends_with(".part") || name == MAPPING {
-                continue;
-            }
-            let path = entry.path();
-            let is = (meta.len(), meta.modified().ok());
-            if seen.get(&path) != Some(&is) || taken == FILES_MAX {
-                now.insert(path, is);
+    for folder in folders {
+        let Ok(bank) = BankCode::parse(&folder) else { continue };
+        for file in files_of(place, &bank).await {
+            if !seen.contains(&file) || taken == FILES_MAX {
+                now.insert(file);
                 continue;
             }
             taken += 1;
-            if let Err(error) = take_in(context, &bank, &path, (&name, meta.len())).await {
+            if let Err(error) = take_in(context, place, &bank, &file).await {
                 tracing::error!(
                     bank = bank.as_str(),
-                    file = name,
+                    file = file.name(),
                     error = causes(&error),
                     "cannot read a dropped file, or put it away; the next look tries again"
                 );
-                now.insert(path, is);
+                now.insert(file);
             }
         }
     }
     *seen = now;
-    Ok(())
 }
 
-async fn take_in(
-    context: &Context,
-    bank: &BankCode,
-    path: &Path,
-    (name, bytes): (&str, u64),
-) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    if bytes > FILE_BYTES_MAX as u64 {
-        return refuse((bank, path, name), &ReadStatementError::TooLarge).await;
+/// What may be a bank's statements. A folder that cannot be listed keeps none of the others from being looked at.
+async fn files_of(place: &Place, bank: &BankCode) -> Vec<Dropped> {
+    match place.files(bank.as_str()).await {
+        Ok(files) => files.into_iter().filter(may_be_statement).collect(),
+        Err(error) => {
+            tracing::error!(
+                bank = bank.as_str(),
+                error = causes(&error),
+                "cannot look into a bank's part of the drop folder; the next look tries again"
+            );
+            Vec::new()
+        }
     }
-    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    let mapping = if is_csv { fs::read_to_string(folder.join(MAPPING)).await.ok() } else { None };
+}
+
+fn may_be_statement(file: &Dropped) -> bool {
+    let name = file.name();
+    !name.starts_with('.') && !name.ends_with(".part") && name != MAPPING
+}
+
+async fn take_in(context: &Context, place: &Place, bank: &BankCode, file: &Dropped) -> io::Result<()> {
+    if file.bytes > FILE_BYTES_MAX as u64 {
+        return refuse(place, bank, file, &ReadStatementError::TooLarge).await;
+    }
     let upload = Upload {
         bank: bank.clone(),
         channel: "folder",
-        name: name.to_owned(),
+        name: file.name(),
         by: context.instance.clone(),
-        mapping,
-        file: fs::read(path).await?,
+        mapping: mapping_for(place, bank, file).await?,
+        file: place.read(&file.path).await?,
     };
-    match file(context, upload).await {
-        Ok(_) => put_away(path, &folder.join("processed"), name).await.map(|_| ()),
+    match intake::file(context, upload).await {
+        Ok(_) => {
+            let target = free_name(place, bank, "processed", file).await?;
+            place.rename(&file.path, &target).await
+        }
         Err(UploadError::Store(error)) => {
             tracing::warn!(
                 bank = bank.as_str(),
@@ -110,32 +110,46 @@ async fn take_in(
             );
             Ok(())
         }
-        Err(refused) => refuse((bank, path, name), &refused).await,
+        Err(refused) => refuse(place, bank, file, &refused).await,
     }
 }
 
-/// Puts a file aside, with the reason beside it.
+/// How a bank's CSV files are read, if the file is one and that is said.
+async fn mapping_for(place: &Place, bank: &BankCode, file: &Dropped) -> io::Result<Option<String>> {
+    if !file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+        return Ok(None);
+    }
+    match place.read(&Path::new(bank.as_str()).join(MAPPING)).await {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts a file aside. The reason is there before it, so that none ever lies there without.
 async fn refuse(
-    (bank, path, name): (&BankCode, &Path, &str),
+    place: &Place,
+    bank: &BankCode,
+    file: &Dropped,
     refused: &(dyn std::error::Error + Sync),
 ) -> io::Result<()> {
     let why = causes(refused);
-    tracing::warn!(bank = bank.as_str(), file = name, why, "a dropped statement is refused");
-    let put = put_away(path, &path.parent().unwrap_or(path).join("refused"), name).await?;
-    let mut reason = put.into_os_string();
+    tracing::warn!(bank = bank.as_str(), file = file.name(), why, "a dropped statement is refused");
+    let target = free_name(place, bank, "refused", file).await?;
+    let mut reason = target.clone().into_os_string();
     reason.push(".reason.txt");
-    fs::write(reason, format!("{why}\n")).await
+    place.write(Path::new(&reason), &format!("{why}\n")).await?;
+    place.rename(&file.path, &target).await
 }
 
-/// Moves a file, under another name if its own is taken.
-async fn put_away(path: &Path, to: &Path, name: &str) -> io::Result<PathBuf> {
-    fs::create_dir_all(to).await?;
-    let mut target = to.join(name);
+/// Where a file is put away: under another name if its own is taken.
+async fn free_name(place: &Place, bank: &BankCode, shelf: &str, file: &Dropped) -> io::Result<PathBuf> {
+    let (shelf, name) = (Path::new(bank.as_str()).join(shelf), file.name());
+    let mut target = shelf.join(&name);
     let mut number = 1;
-    while fs::try_exists(&target).await? {
+    while place.holds(&target).await? {
         number += 1;
-        target = to.join(format!("{number}-{name}"));
+        target = shelf.join(format!("{number}-{name}"));
     }
-    fs::rename(path, &target).await?;
     Ok(target)
 }

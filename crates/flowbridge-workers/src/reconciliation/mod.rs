@@ -6,13 +6,19 @@
 //! nothing about money: it opens exceptions, on which two people decide.
 
 mod books;
+mod bucket;
 mod chain;
+mod cuts;
 mod folder;
 pub mod intake;
 pub mod learning;
 pub mod models;
+mod place;
 mod policy;
 mod run;
+
+pub use bucket::{Bucket, BucketConfig, OpenBucketError};
+pub use place::Place;
 
 use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain as causes, run_loop};
 use flowbridge_bank::registry::BankRegistry;
@@ -22,7 +28,6 @@ use flowbridge_store::reconciliation::{self as rows, ClaimedRun, Findings};
 use flowbridge_store::wake::Work;
 use flowbridge_store::{StoreError, breaker};
 use run::RunError;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,7 +68,7 @@ pub struct Settings {
     /// When in the night, in UTC, runs of the day before are asked for; none: never by themselves.
     pub nightly_at: Option<Duration>,
     /// Where files are dropped: a folder per bank; none: nowhere.
-    pub folder: Option<PathBuf>,
+    pub folder: Option<Place>,
     /// Does a failed proof stop minting and payouts?
     pub breaker_pauses: bool,
 }
@@ -211,10 +216,10 @@ impl Reconciler {
         let traceparent = traceparent();
         let changed = rows::finish(&self.context.db, run, &findings, &traceparent, now).await?;
         tell(run, &findings, changed);
-        if let Some(cause) = lasting(before.as_ref(), &findings.summary) {
+        if let Some(cause) = cuts::lasting(before.as_ref(), &findings.summary) {
             trip(&self.context, &self.settings, &format!("{}: {cause}", run.scope), began).await?;
         }
-        self.context.wake.ring(Work::PaymentEvents);
+        self.context.wake.ring(Work::ReconciliationEvents);
         Ok(())
     }
 
@@ -257,23 +262,6 @@ fn tell(run: &ClaimedRun, findings: &Findings, changed: rows::Changed) {
         explained = changed.explained,
         "a run is done"
     );
-}
-
-/// What no line explains, now and in the run before, alike.
-fn lasting(before: Option<&Value>, now: &Value) -> Option<String> {
-    let unexplained = |summary: &Value| -> BTreeMap<String, i64> {
-        let balance = summary.get("balance").and_then(Value::as_array).into_iter().flatten();
-        balance
-            .filter_map(|line| {
-                Some((line.get("currency")?.as_str()?.to_owned(), line.get("unexplained")?.as_i64()?))
-            })
-            .filter(|(_, amount)| *amount != 0)
-            .collect()
-    };
-    let before = unexplained(before?);
-    unexplained(now).into_iter().find(|(currency, amount)| before.get(currency) == Some(amount)).map(
-        |(currency, amount)| format!("no line of the statement explains {amount} {currency} minor units"),
-    )
 }
 
 /// Stops minting and payouts, or only says that they should be, and raises the alarm either way. `seen_at`: of when the oldest

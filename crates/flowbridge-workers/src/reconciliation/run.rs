@@ -6,12 +6,13 @@
 //! books. And a pair that the engine only thinks right is a question to a person, not a match.
 
 use super::intake::{self, FetchError};
+use super::models::{self, Judging};
 use super::policy::{self, Policy};
-use super::{Settings, books, models};
+use super::{Settings, books, cuts};
 use crate::context::Context;
 use flowbridge_bank::registry::GuardedBank;
 use flowbridge_domain::bank::OperationKey;
-use flowbridge_domain::ledger::Contra;
+use flowbridge_domain::id::StatementEntryId;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::anomaly::{self, Anomaly, Memory, Severity};
@@ -23,9 +24,10 @@ use flowbridge_recon::files;
 use flowbridge_recon::gate::StatementHead;
 use flowbridge_recon::policy::Route;
 use flowbridge_recon::record::Record;
-use flowbridge_recon::report::{self, Balance, Extras, Manifest, Report};
+use flowbridge_recon::report::{self, Balance, BalanceAt, Extras, Manifest, Report};
 use flowbridge_store::StoreError;
-use flowbridge_store::exception::{self, Found, TO_AUDIT, TO_CONFIRM};
+use flowbridge_store::exception::{self, Found, Suggested, TO_AUDIT, TO_CONFIRM};
+use flowbridge_store::promotion;
 use flowbridge_store::reconciliation::{
     self as rows, ClaimedRun, Findings, Gap, LastStatement, NewMatch, OurEntry, RecordKey, Sides, TheirLine,
 };
@@ -85,13 +87,17 @@ pub(super) async fn reconcile(
     work.sides.gaps.retain(|gap| !settled.contains(&subject_of_gap(gap)));
     work.booked_before = booked_before(context, &work).await?;
     let evidence = segment::evidence(&context.db, &run.scope).await?;
-    let left_over = exception::left_over(&context.db, &run.scope).await?;
+    let promoted = promotion::promoted(&context.db).await?;
     stage("matching").await?;
     let settings = settings.clone();
     let run = run.clone();
-    tokio::task::spawn_blocking(move || work.finish(&run, gap, (&left_over, &evidence), &settings))
-        .await
-        .map_err(|error| RunError::Engine(error.to_string()))?
+    tokio::task::spawn_blocking(move || {
+        let judging = models::judging(settings.models.as_deref(), &promoted)
+            .map_err(|error| RunError::Engine(crate::context::chain(&error)))?;
+        work.finish(&run, gap, (&evidence, &judging), &settings)
+    })
+    .await
+    .map_err(|error| RunError::Engine(error.to_string()))?
 }
 
 /// Operations whose entries have found their line in an earlier run: another line of theirs is a repeat.
@@ -209,7 +215,7 @@ impl Work {
         mut self,
         run: &ClaimedRun,
         gap: Option<String>,
-        (left_over, evidence): (&[(String, i64)], &Evidence),
+        (evidence, judging): (&Evidence, &Judging),
         settings: &Settings,
     ) -> Result<Findings, RunError> {
         let (ledger, bank) = self.records();
@@ -221,33 +227,19 @@ impl Work {
             auto_minor_units_max: settings.auto_minor_units_max,
             ..engine::Settings::on(day, settings.threads)
         };
-        let (model, model_sha256) = models::in_force(settings.models.as_deref())
-            .map_err(|error| RunError::Engine(crate::context::chain(&error)))?;
-        let mut outcome = engine::run(&ledger, &bank, &model, &engine_settings);
+        let mut outcome = engine::run(&ledger, &bank, &judging.model, &engine_settings);
         let policy = Policy::of(evidence, run, settings);
         let mut verdicts = Verdicts::default();
         self.judge_matches((&ledger, &bank), &policy, &mut outcome, &mut verdicts);
         self.judge_breaks((&ledger, &bank), &mut outcome, settings.transit_days_max);
         outcome.breaks.sort();
         self.name_exceptions(&ledger, &bank, &outcome, &mut verdicts);
-        let balance = self.balance(left_over, &verdicts);
-        for line in balance.iter().filter(|line| line.unexplained != 0) {
-            let found = account_break(BreakKind::SupplyNotReserve, &line.account, line.unexplained.into());
-            // Another amount is another difference: what people decided about this one says nothing about it.
-            let subject = format!("balance of {} {}: {}", line.account, line.currency, line.unexplained);
-            let why = "the closing balance differs from our reserve, and no line says why";
-            let evidence = json!({ "explanation": why });
-            let about = (subject, line.currency.clone());
-            verdicts.exceptions.push(Found {
-                advice: "ask the bank what it is; money that was there before our first entry is booked against suspense: \
-                         accept"
-                    .to_owned(),
-                contra: Some(Contra::Suspense),
-                correction: line.unexplained,
-                ..break_found(&found, about, evidence, (self.now, &[], false))
-            });
-            outcome.breaks.push(found);
-        }
+        let balance = self.balance(&verdicts);
+        let (proven, at_each) = cuts::at_each(&self.sides, &balance);
+        let (differences, exceptions) = cuts::differences(&balance, &at_each, self.now);
+        outcome.breaks.extend(differences);
+        verdicts.exceptions.extend(exceptions);
+        let proofs = cuts::beyond_the_newest(&at_each, &balance);
         for missing in &self.sides.gaps {
             let found = account_break(BreakKind::StatementGap, &missing.account, missing.amount().into());
             let evidence = json!({
@@ -279,6 +271,7 @@ impl Work {
             (anomalies, memory) = (found, Some(nights));
         }
         let mut summary = self.summary(run, (&ledger, &bank), &outcome, (&verdicts, &balance));
+        summary["proofs"] = json!(proofs);
         summary["anomalies"] = json!(anomalies);
         summary["stages"] = json!(
             policy
@@ -294,7 +287,8 @@ impl Work {
                 .collect::<Vec<_>>()
         );
         let refused: Vec<&str> = self.refused.iter().map(String::as_str).collect();
-        let balances = serde_json::to_vec(&balance).map_err(|error| RunError::Engine(error.to_string()))?;
+        let balances =
+            serde_json::to_vec(&(&balance, &proofs)).map_err(|error| RunError::Engine(error.to_string()))?;
         let mut inputs = BTreeMap::from([
             (format!("stages of {}", run.scope), policy.sha256()),
             (format!("balances of {}", run.scope), report::sha256(&balances)),
@@ -306,13 +300,16 @@ impl Work {
         let made_of = MadeOf {
             scope: &run.scope,
             inputs,
-            model_sha256,
+            model_sha256: judging.sha256.clone(),
             settings: &engine_settings,
             summary: &summary,
             anomalies: &anomalies,
             balance: &balance,
+            proofs: &proofs,
         };
         let (manifest_sha256, reports) = reports((&ledger, &bank), &outcome, &heads, made_of)?;
+        // Not in the report, which is the same for the same manifest: that names the model, and not what others lacked.
+        summary["model"] = told_of(judging);
         let matched: HashSet<&RecordKey> = verdicts.matches.iter().flat_map(|found| &found.records).collect();
         let open = self
             .sides
@@ -328,6 +325,7 @@ impl Work {
             manifest_sha256,
             summary,
             is_whole: !self.sides.cut_off,
+            proven,
             open,
             exceptions: verdicts.exceptions,
             reports,
@@ -410,6 +408,10 @@ impl Work {
             match route {
                 Route::Shadow => {
                     take_apart((ledger, bank), &found, outcome);
+                    // Who is shown what the engine thinks does not put them together by himself.
+                    for entry in &found.ledger {
+                        outcome.suggestions.remove(entry);
+                    }
                     continue;
                 }
                 Route::Person | Route::FourEyes => verdicts.questions.push((pair, kept.len())),
@@ -464,6 +466,7 @@ impl Work {
             advice: "it was taken without a person: accept if they belong together, or reject".to_owned(),
             about,
             records: Vec::new(),
+            suggestions: Vec::new(),
             contra: None,
             correction: 0,
             is_lasting: true,
@@ -595,12 +598,10 @@ impl Work {
                     let left = break_found(found, subject, evidence, (self.now, &[], true));
                     within.entry(pair.clone()).or_default().push(left);
                 }
-                None => verdicts.exceptions.push(break_found(
-                    found,
-                    subject,
-                    evidence,
-                    (self.now, records, records.is_empty()),
-                )),
+                None => verdicts.exceptions.push(Found {
+                    suggestions: self.suggested(&found.subject, outcome, &verdicts.matched),
+                    ..break_found(found, subject, evidence, (self.now, records, records.is_empty()))
+                }),
             }
         }
         for (pair, place) in std::mem::take(&mut verdicts.questions) {
@@ -609,6 +610,10 @@ impl Work {
             let line = found.bank.first().and_then(|place| self.sides.theirs.get(*place as usize));
             let (Some(entry), Some(line)) = (entry, line) else { continue };
             let records = self.keys_of(found).collect();
+            let suggestions = match found.ledger.as_slice() {
+                [entry] => self.suggested(&Subject::Ledger(*entry), outcome, &verdicts.matched),
+                _ => Vec::new(),
+            };
             let mut about = self.pair_evidence(found);
             let mut left = within.remove(&pair).unwrap_or_default();
             // What is left of a pair in the books is what it differs by, whatever the engine calls it.
@@ -629,12 +634,42 @@ impl Work {
                 },
                 about,
                 records,
+                suggestions,
                 contra: None,
                 correction: 0,
                 is_lasting: false,
                 since: self.now,
             });
         }
+    }
+
+    /// The lines that the entry in question may be, by the engine and within the three rules: none that has a match or that
+    /// carries another operation's key, and no pair that people have refused.
+    fn suggested(
+        &self,
+        subject: &Subject,
+        outcome: &Outcome,
+        matched: &HashSet<RecordKey>,
+    ) -> Vec<Suggested> {
+        let Subject::Ledger(place) = subject else { return Vec::new() };
+        let Some(entry) = self.our_key(*place).filter(|entry| !matched.contains(entry)) else {
+            return Vec::new();
+        };
+        let ours = books::operation_of(&entry);
+        let lines = outcome.suggestions.get(place).into_iter().flatten();
+        lines
+            .filter_map(|suggestion| {
+                let line = self.their_key(suggestion.line)?;
+                let theirs = self.operations.get(suggestion.line as usize).copied().flatten();
+                let is_contradicted = ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs);
+                let is_refused = self.refused.contains(&format!("{}+{}", entry.text(), line.text()));
+                let may_be = !is_contradicted && !is_refused && !matched.contains(&line);
+                may_be.then(|| Suggested {
+                    line: StatementEntryId::from_uuid(line.source),
+                    probability: shown_probability(suggestion.probability),
+                })
+            })
+            .collect()
     }
 
     /// What a pair differs by, as an exception of its own.
@@ -742,7 +777,7 @@ impl Work {
     }
 
     /// Our reserve against the closing balance, and what lies between them.
-    fn balance(&self, left_over: &[(String, i64)], verdicts: &Verdicts) -> Vec<Balance> {
+    fn balance(&self, verdicts: &Verdicts) -> Vec<Balance> {
         let sum_ours = |entries: &[OurEntry], currency: &str, is_open: bool| -> i128 {
             let open = entries.iter().filter(|entry| {
                 entry.currency == currency && (!is_open || !verdicts.matched.contains(&entry.key))
@@ -778,7 +813,7 @@ impl Work {
                     .filter(|found| found.is_lasting && found.currency == currency)
                     .map(|found| i128::from(found.correction))
                     .sum();
-                let differences = of(left_over) + now;
+                let differences = of(&self.sides.left_over) + now;
                 let explained = ledger - in_transit + at_bank_only - in_ledger_only + differences;
                 // What a cut-off run has not looked at explains nothing yet, nor does a statement that has not come.
                 let is_missing = self.sides.gaps.iter().any(|gap| gap.currency == currency);
@@ -793,6 +828,7 @@ impl Work {
                     in_ledger_only: units(in_ledger_only),
                     differences: units(differences),
                     unexplained: told.map_or(0, |closing| units(i128::from(closing) - explained)),
+                    is_told: told.is_some(),
                 }
             })
             .collect();
@@ -846,13 +882,18 @@ fn subject_of_gap(gap: &Gap) -> String {
 }
 
 /// A break of an account as a whole.
-fn account_break(kind: BreakKind, account: &str, minor_units: i128) -> Break {
+pub(super) fn account_break(kind: BreakKind, account: &str, minor_units: i128) -> Break {
     Break { kind, subject: Subject::Account(account.to_owned()), minor_units, age_days: 0 }
 }
 
 /// Minor units that fit a column; what does not is a difference beyond every account.
 pub(super) fn units(amount: i128) -> i64 {
     i64::try_from(amount).unwrap_or(if amount < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// With four decimals, rounded down: what is only likely never reads as certain.
+fn shown_probability(probability: f32) -> f64 {
+    (f64::from(probability) * 10_000.0).floor() / 10_000.0
 }
 
 fn subject_of(ledger: &[Record], bank: &[Record], found: &Match) -> String {
@@ -938,6 +979,7 @@ pub(super) fn break_found(
         advice: found.kind.proposal().to_owned(),
         about,
         records: records.to_vec(),
+        suggestions: Vec::new(),
         contra: proposed.map(|(contra, _)| contra),
         correction,
         is_lasting,
@@ -964,8 +1006,38 @@ fn unusual(
     Ok((anomalies, serde_json::to_vec(&memory).map_err(failed)?))
 }
 
-/// Raises the alarm for what is unusual.
+/// Which model judged, and which should have.
+fn told_of(judging: &Judging) -> Value {
+    let passed_over: Vec<Value> = judging
+        .passed_over
+        .iter()
+        .map(|(sha256, why)| json!({ "sha256": sha256, "why": crate::context::chain(why) }))
+        .collect();
+    let origin = &judging.model.origin;
+    json!({
+        "sha256": judging.sha256,
+        "decisions": origin.decisions,
+        "is_of_this_code": origin.is_of_this_code(),
+        "passed_over": passed_over,
+    })
+}
+
+/// Raises the alarm for what is unusual, and for a model that could not judge.
 pub(super) fn alarm(scope: &str, summary: &Value) {
+    let model = summary.get("model");
+    let passed_over = model.and_then(|model| model.get("passed_over")).and_then(Value::as_array);
+    for found in passed_over.into_iter().flatten() {
+        let text = |name: &str| found.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (sha256, why) = (text("sha256"), text("why"));
+        tracing::error!(
+            scope,
+            model = sha256,
+            error = why,
+            "a model that people put in force could not judge; the last good one did"
+        );
+        metrics::counter!("reconciliation_models_passed_over_total", "scope" => scope.to_owned())
+            .increment(1);
+    }
     for found in summary.get("anomalies").and_then(Value::as_array).into_iter().flatten() {
         let text = |name: &str| found.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (kind, severity, subject) = (text("kind"), text("severity"), text("subject"));
@@ -987,6 +1059,7 @@ pub(super) struct MadeOf<'a> {
     pub(super) summary: &'a Value,
     pub(super) anomalies: &'a [Anomaly],
     pub(super) balance: &'a [Balance],
+    pub(super) proofs: &'a [BalanceAt],
 }
 
 /// The hash of all that went in, and the report in its formats.
@@ -1011,6 +1084,7 @@ pub(super) fn reports(
     let extras = Extras {
         anomalies: of.anomalies,
         balance: of.balance,
+        proofs: of.proofs,
         summary: Some(of.summary),
         ..Extras::default()
     };

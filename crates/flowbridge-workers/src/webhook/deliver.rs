@@ -11,7 +11,7 @@ use super::resolver::GuardedResolver;
 use super::seal::OpenedKeys;
 use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use flowbridge_api::trace::{STEP, TRACEPARENT, TraceParent};
-use flowbridge_domain::id::{ParticipantId, PaymentId, WebhookEndpointId};
+use flowbridge_domain::id::{PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_security::egress::{EgressPolicy, EgressRefused};
 use flowbridge_security::sealing::{OpenError, SealingKeys};
@@ -21,7 +21,7 @@ use flowbridge_store::event_data::EventData;
 use flowbridge_store::event_log::{self, NewEvent, topic};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook::{
-    self as store, Attempt, ClaimRequest, ClaimedDelivery, DeliveryNext, DeliveryResult,
+    self as store, Attempt, ClaimRequest, ClaimedDelivery, DeliveryNext, DeliveryResult, EndpointOwner,
 };
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode};
@@ -321,7 +321,7 @@ impl Deliverer {
                         now,
                     );
                     if let (true, Some(reason)) = (was_active, &health.disabled_reason) {
-                        disabled.push(disabled_event(&sent.claimed, health.participant, reason, now));
+                        disabled.push(disabled_event(&sent.claimed, health.owner, reason, now));
                         reasons.push((endpoint, reason.clone()));
                     }
                 }
@@ -351,19 +351,14 @@ impl Deliverer {
     }
 }
 
-/// Tells the log, and with it the participant's other endpoints, that one was disabled.
-fn disabled_event(
-    last: &ClaimedDelivery,
-    participant: ParticipantId,
-    reason: &str,
-    now: Timestamp,
-) -> NewEvent {
+/// Tells the log, and with it the owner's other endpoints, that one was disabled.
+fn disabled_event(last: &ClaimedDelivery, owner: EndpointOwner, reason: &str, now: Timestamp) -> NewEvent {
     NewEvent {
         topic: topic::WEBHOOKS,
         // Keys of the log are UUIDs of payments everywhere else; here the endpoint's stands in the same place.
         key: PaymentId::from_uuid(last.endpoint.as_uuid()),
         kind: "webhook_endpoint.disabled".to_owned(),
-        participants: Some((participant, participant)),
+        participants: Some((owner.id(), owner.id())),
         traceparent: last.event.as_ref().map(|event| event.traceparent.clone()).unwrap_or_default(),
         data: EventData::of(&json!({
             "id": last.endpoint.to_string(),
@@ -406,7 +401,7 @@ impl Sender {
         let begun = tokio::time::Instant::now();
         let trace = claimed.event.as_ref().and_then(|event| TraceParent::parse(&event.traceparent));
         let span = trace.map(|trace| trace.child(rand::random()));
-        let is_about_payment = claimed.event.as_ref().is_none_or(|event| event.topic != topic::WEBHOOKS);
+        let is_about_payment = claimed.event.as_ref().is_none_or(|event| event.topic == topic::PAYMENTS);
         let (answer, status, error) = match self.post(&claimed, at, span).await {
             Ok((status, headers)) => {
                 let answer = judge(status, &headers, at);

@@ -1,8 +1,12 @@
-//! The fan-out loop: reads the log as the group `webhooks` and makes a delivery of each event to each endpoint.
+//! The fan-out loops: one reads payments as the group `webhooks` and makes a delivery of each event to each endpoint of the
+//! participants that may see it; the other reads reconciliation as the group `webhooks_operator`, for the operator's endpoints.
 //!
 //! One transaction per turn takes in a slice of every partition held: one statement reads the log and queues, and the
 //! offsets move with it, so that each event is queued exactly once. Nothing of an event is interpreted here, so none can be
 //! poison: what cannot be delivered fails later, in its own delivery.
+//!
+//! Each has a group, a statement and a bell of its own: what participants hear of their payments neither waits for the other
+//! nor does more because of it. No subject has events of both, so its order is that of one of them.
 
 use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use flowbridge_domain::time::Timestamp;
@@ -12,9 +16,6 @@ use flowbridge_store::wake::Work;
 use flowbridge_store::webhook as store;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// The group whose offsets the fan-out moves.
-pub const GROUP: &str = "webhooks";
 
 /// Limits of the fan-out.
 #[derive(Debug, Clone)]
@@ -40,11 +41,58 @@ impl Default for FanOutSettings {
     }
 }
 
+/// Whom a fan-out queues for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    Participants,
+    Operator,
+}
+
+impl Audience {
+    /// The group whose offsets are moved.
+    const fn group(self) -> &'static str {
+        match self {
+            Self::Participants => "webhooks",
+            Self::Operator => "webhooks_operator",
+        }
+    }
+
+    /// What the group reads. A topic is of one group only.
+    const fn topics(self) -> &'static [&'static str] {
+        match self {
+            Self::Participants => &[topic::PAYMENTS, topic::WEBHOOKS],
+            Self::Operator => &[topic::RECONCILIATION],
+        }
+    }
+
+    const fn bell(self) -> Work {
+        match self {
+            Self::Participants => Work::PaymentEvents,
+            Self::Operator => Work::ReconciliationEvents,
+        }
+    }
+
+    /// The loop's name in logs and metrics.
+    const fn worker(self) -> &'static str {
+        match self {
+            Self::Participants => "webhooks.fan_out",
+            Self::Operator => "webhooks.fan_out_to_operator",
+        }
+    }
+}
+
+/// How often the operator's fan-out looks for events that nobody rang for, such as what people did: a second is soon for what
+/// people are to look at, and costs next to nothing.
+const OPERATOR_POLL: Duration = Duration::from_secs(1);
+/// How long a partition of the operator's group stays with a process that died.
+const OPERATOR_LEASE: Duration = Duration::from_secs(30);
+
 /// Reads the log and queues deliveries.
 #[derive(Debug)]
 pub struct FanOut {
     context: Context,
     settings: FanOutSettings,
+    audience: Audience,
     reader: Reader,
     held: Vec<Held>,
     /// When the leases have to be renewed; none before the group is known.
@@ -58,23 +106,34 @@ impl Worker for FanOut {
 }
 
 impl FanOut {
-    /// A reader of the group under this process's name.
+    /// For participants: a reader of their group under this process's name.
     pub fn new(context: Context, settings: FanOutSettings) -> Self {
+        Self::of(Audience::Participants, context, settings)
+    }
+
+    /// For the operator: the same of its group.
+    pub fn for_operator(context: Context) -> Self {
+        let settings =
+            FanOutSettings { lease: OPERATOR_LEASE, poll: OPERATOR_POLL, ..FanOutSettings::default() };
+        Self::of(Audience::Operator, context, settings)
+    }
+
+    fn of(audience: Audience, context: Context, settings: FanOutSettings) -> Self {
         let reader = Reader {
-            group: GROUP,
-            topics: &[topic::PAYMENTS, topic::WEBHOOKS],
+            group: audience.group(),
+            topics: audience.topics(),
             owner: context.instance.clone(),
             lease: settings.lease,
         };
-        Self { context, settings, reader, held: Vec::new(), renew_at: None }
+        Self { context, settings, audience, reader, held: Vec::new(), renew_at: None }
     }
 
     /// Runs until told to stop, then gives its partitions back.
     pub async fn run(mut self, stop: CancellationToken) {
         let context = self.context.clone();
         let FanOutSettings { poll, pace, .. } = self.settings;
-        let rhythm = Rhythm { bell: Work::PaymentEvents, poll, rests_after: RESTS_AFTER, pace };
-        run_loop("webhooks.fan_out", &context, rhythm, &stop, &mut self).await;
+        let rhythm = Rhythm { bell: self.audience.bell(), poll, rests_after: RESTS_AFTER, pace };
+        run_loop(self.audience.worker(), &context, rhythm, &stop, &mut self).await;
         if let Err(error) = self.reader.release(&context.db, &self.held, context.now()).await {
             tracing::warn!(
                 error = chain(&error),
@@ -104,7 +163,11 @@ impl FanOut {
 
     async fn take_slice(&mut self, now: Timestamp) -> Result<Turn, StoreError> {
         let tx = self.context.db.begin().await?;
-        let done = store::fan_out(&tx, &self.held, self.settings.slice_max, now).await?;
+        let slice_max = self.settings.slice_max;
+        let done = match self.audience {
+            Audience::Participants => store::fan_out(&tx, &self.held, slice_max, now).await?,
+            Audience::Operator => store::fan_out_to_operator(&tx, &self.held, slice_max, now).await?,
+        };
         if done.moved.is_empty() {
             tx.rollback().await?;
             return Ok(Turn::Idle);

@@ -128,14 +128,15 @@ fn breaker_pause(streak: i32, patience: &Patience) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowbridge_domain::id::{ParticipantId, WebhookEndpointId};
+    use flowbridge_domain::id::WebhookEndpointId;
+    use flowbridge_store::webhook::EndpointOwner;
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
     fn healthy() -> EndpointHealth {
         EndpointHealth {
             id: WebhookEndpointId::generate(NOW, [1; 10]),
-            participant: ParticipantId::generate(NOW, [2; 10]),
+            owner: EndpointOwner::Operator,
             failure_streak: 0,
             unanswered_streak: 0,
             exhausted_streak: 0,

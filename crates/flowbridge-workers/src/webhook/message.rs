@@ -4,10 +4,10 @@
 //! time it was signed at and the last span of the trace. `webhook-id` is the event's id, so a receiver tells a repeat
 //! by it, be it from a retry, a crash of ours, or the same URL registered twice.
 
-use flowbridge_domain::id::{EventId, WebhookEndpointId};
+use flowbridge_domain::id::EventId;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::event_data::EventData;
-use flowbridge_store::event_log::topic;
+use flowbridge_store::event_log;
 use flowbridge_store::webhook::{ClaimedDelivery, DeliveredEvent};
 use serde::Serialize;
 
@@ -22,6 +22,7 @@ struct CloudEvent<'a> {
     time: String,
     datacontenttype: &'static str,
     // Extensions: of tracing, partitioning and sequence as CloudEvents documents them, and the version of `data`.
+    #[serde(skip_serializing_if = "str::is_empty")]
     traceparent: &'a str,
     partitionkey: String,
     sequence: String,
@@ -35,11 +36,7 @@ pub(crate) fn body(
     event: &DeliveredEvent,
     source: &str,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let subject = if event.topic == topic::WEBHOOKS {
-        WebhookEndpointId::from_uuid(claimed.subject.as_uuid()).to_string()
-    } else {
-        claimed.subject.to_string()
-    };
+    let subject = event_log::subject_of(&claimed.event_kind, claimed.subject);
     serde_json::to_vec(&CloudEvent {
         specversion: "1.0",
         id: claimed.event_id.to_string(),
@@ -50,7 +47,7 @@ pub(crate) fn body(
         time: rfc3339(event.recorded_at),
         datacontenttype: "application/json",
         traceparent: &event.traceparent,
-        // Compared as text: of two events of a payment the later one has the greater sequence.
+        // Compared as text: of two events of a subject the later one has the greater sequence.
         sequence: format!("{:020}-{:020}", claimed.offset.xid, claimed.offset.seq),
         schemaversion: event.schema_version,
         data: &event.data,

@@ -1,9 +1,10 @@
-//! The role `webhooks`: partners hear of what happens to their payments.
+//! The role `webhooks`: partners hear of what happens to their payments, and the operator of reconciliation.
 //!
-//! It promises that every event reaches every endpoint that wants it at least once, in order per payment, signed, for as long
-//! as the schedule lasts; that no endpoint waits for another; and that nothing is sent to where it must not go. Three loops:
-//! [`fan_out`] turns events into deliveries, [`deliver`] sends them, and a housekeeper counts what is queued, drops
-//! what is left of deleted endpoints and keeps the endpoints' keys sealed with the newest sealing key.
+//! It promises that every event reaches every endpoint that wants it at least once, in order per payment (per exception and run
+//! for the operator), signed, for as long as the schedule lasts; that no endpoint waits for another; and that nothing is sent
+//! to where it must not go. Four loops: those of [`fan_out`] turn events into deliveries, one for participants and one for the
+//! operator, [`deliver`] sends them, and a housekeeper counts what is queued, drops what is left of deleted endpoints and keeps
+//! the endpoints' keys sealed with the newest sealing key.
 
 pub mod deliver;
 pub mod fan_out;
@@ -55,8 +56,10 @@ pub async fn run(
 ) -> Result<(), ClientError> {
     let deliverer = Deliverer::new(context.clone(), settings.delivery, sealing.clone())?;
     let fan_out = FanOut::new(context.clone(), settings.fan_out);
+    let fan_out_to_operator = FanOut::for_operator(context.clone());
     tokio::join!(
         fan_out.run(stop.clone()),
+        fan_out_to_operator.run(stop.clone()),
         deliverer.run(stop.clone()),
         keep_house(&context, &sealing, settings.housekeeping_interval, &stop),
     );

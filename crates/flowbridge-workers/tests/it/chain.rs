@@ -11,10 +11,12 @@ use flowbridge_chain::{At, Leaf, call, vault};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_store::chain::{Duty, Lane};
-use flowbridge_store::{breaker, lifecycle};
+use flowbridge_store::{breaker, event_log, lifecycle, query};
 use flowbridge_workers::chain::{self, ChainRole};
 use flowbridge_workers::context::Context;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -292,6 +294,40 @@ async fn a_reorganisation_in_mid_life_is_healed_by_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reorganisation_deeper_than_the_limit_is_healed_once_a_person_raises_it() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, ..Tuning::default() }).await;
+    let mut role = stage.chain_role(Tuning::quick());
+    role.settings.watch.reorg_depth_blocks_max = 2;
+    let (stop, running) = stage.run_chain_role("with a low limit", role);
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "completed").await;
+    stage.until_found("select 1 from chain_tx having count(*) = 2 and bool_and(state = 'finalized')").await;
+    stop.cancel();
+    running.await.unwrap();
+
+    // All that was ours is gone, and no node has it any more.
+    stage.anvil.freeze();
+    stage.anvil.mine(1).unwrap();
+    let oldest = "select min(included_number) from chain_tx";
+    let oldest: i64 = stage.sql.query_one(oldest, &[]).await.unwrap().get(0);
+    let head = stage.chain.block(At::Latest).await.unwrap().unwrap().number;
+    stage.reorganise(head + 1 - u64::try_from(oldest).unwrap()).await;
+    stage.node("anvil_dropAllTransactions", json!([])).await;
+    assert_eq!(stage.tokens_of_creditor().await, 0);
+    stage.anvil.thaw();
+
+    // The blocks below are forgotten; the one before the contracts is in the deployment's record.
+    let mut role = stage.chain_role(Tuning::quick());
+    role.settings.watch.reorg_depth_blocks_max = 1_000;
+    stage.run_chain_role("with a higher one", role);
+    stage.until_found("select 1 from event where kind = 'chain.settled.removed'").await;
+    stage.until_found("select 1 from event where kind = 'chain.settled' having count(*) = 2").await;
+    stage.reaches(payment, "completed").await;
+    assert_eq!(stage.tokens_of_creditor().await, 10_000_000);
+    stage.holds_eventually().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_that_one_slice_escrows_twice_were_reserved_once() {
     let stage = Stage::new(vec![]).await;
     let funding = stage.accept(Shape::BankToToken, 1_000).await;
@@ -353,6 +389,87 @@ async fn a_chain_role_that_is_killed_again_and_again_sends_everything_once() {
     assert_eq!(stage.tokens_of_creditor().await, 600_000_000, "60 payments of 10 EUR");
     stage.until_found("select 1 from chain_totals where gaps = 0").await;
     stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_reverts_in_its_block_stays_on_the_timeline_and_another_one_pays() {
+    let stage = Stage::new(vec![]).await;
+    stage.anvil.freeze();
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until_found("select 1 from chain_tx where state = 'broadcast'").await;
+    // The simulation went through; where it is included, the router refuses whatever it is called with.
+    let router = stage.contracts.router;
+    let mut code = "0x".to_owned();
+    for byte in stage.chain.code(&router).await.unwrap() {
+        write!(code, "{byte:02x}").unwrap();
+    }
+    stage.node("anvil_setCode", json!([router.to_string(), "0x60006000fd"])).await;
+    stage.anvil.mine(1).unwrap();
+    stage.node("anvil_setCode", json!([router.to_string(), code])).await;
+    stage.until_found("select 1 from chain_tx where state = 'reverted'").await;
+    stage.anvil.thaw();
+    stage.reaches(payment, "completed").await;
+    let included = "select 1 from chain_tx where purpose = 'initiate' and state in ('included', 'confirmed', 'finalized')";
+    stage.until_found(included).await;
+    let sent = query::transactions(&stage.context.db, payment).await.unwrap();
+    let initiations: Vec<&str> =
+        sent.iter().filter(|sent| sent.purpose == "initiate").map(|sent| sent.state.as_str()).collect();
+    assert_eq!(initiations.first(), Some(&"reverted"), "{sent:?}");
+    assert!(matches!(initiations.last(), Some(&("included" | "confirmed" | "finalized"))), "{sent:?}");
+    let reverted = sent.iter().find(|sent| sent.state == "reverted").unwrap();
+    assert!(reverted.tx_hash.is_some() && reverted.finality.is_none(), "{reverted:?}");
+    assert_eq!(stage.tokens_of_creditor().await, 10_000_000);
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_chain_says_carries_how_final_it_is_and_what_it_takes_back_does_not() {
+    let stage = Stage::new(vec![slow_hold()]).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "initiated").await;
+    stage.reorganise(3).await;
+    stage.until_found("select 1 from event where kind = 'chain.initiated.removed'").await;
+    stage.reaches(payment, "completed").await;
+    let refused = stage.accept_together(1, Some(0)).await;
+    stage.reaches(refused[0], "failed").await;
+    let mut kinds = Vec::new();
+    for payment in [payment, refused[0]] {
+        for event in event_log::read_key(&stage.context.db, payment, 1_000).await.unwrap() {
+            if event.topic == "chain" {
+                let data: Value = event.data.read().unwrap();
+                conforms(&event.kind, &data);
+                kinds.push(event.kind);
+            }
+        }
+    }
+    for kind in ["chain.initiated", "chain.initiated.removed", "chain.settled", "chain.initiation_refused"] {
+        assert!(kinds.iter().any(|found| found == kind), "{kind} is not among {kinds:?}");
+    }
+}
+
+/// Is this what `docs/schemas/chain-event-1.json` says of such an event? By the part of JSON Schema that it uses.
+fn conforms(kind: &str, data: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schemas/chain-event-1.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let told = match kind {
+        "chain.initiation_refused" => "refused",
+        _ if kind.ends_with(".removed") => "taken_back",
+        _ => "seen",
+    };
+    let schema = &schema["$defs"][told];
+    for name in schema["required"].as_array().unwrap() {
+        assert!(data.get(name.as_str().unwrap()).is_some(), "{kind} lacks {name}: {data}");
+    }
+    for (name, value) in data.as_object().unwrap() {
+        let field = &schema["properties"][name];
+        let is_type = match field["type"].as_str() {
+            Some("integer") => value.is_u64(),
+            Some("string") => value.is_string(),
+            other => panic!("{kind}: {name} is not in the schema, or of type {other:?}"),
+        };
+        let is_listed = field["enum"].as_array().is_none_or(|allowed| allowed.contains(value));
+        assert!(is_type && is_listed, "{kind}: {name} is {value}");
+    }
 }
 
 /// The bank takes its time for one hold.

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+mod bucket;
 mod chain;
 mod chain_faults;
+mod nightly;
 mod outside;
 mod reconciliation;
 mod slices;

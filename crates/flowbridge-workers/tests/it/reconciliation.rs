@@ -1,10 +1,12 @@
 //! Reconciliation against real servers: what a bank books wrongly is found, named, and put right by two people.
 
+use crate::bucket::TestBucket;
 use crate::stage::{Shape, Stage, next};
 use flowbridge_bank::simulator::{Fault, Target};
-use flowbridge_domain::id::{DecisionId, ExceptionId};
+use flowbridge_domain::id::{DecisionId, ExceptionId, ModelProposalId};
 use flowbridge_domain::ledger::Contra;
 use flowbridge_domain::party::BankCode;
+use flowbridge_recon::Model;
 use flowbridge_recon::anomaly::Memory;
 use flowbridge_recon::feedback::Verdict as Ruled;
 use flowbridge_recon::record::Record;
@@ -12,14 +14,18 @@ use flowbridge_store::breaker::{self, Breaker, BreakerRefusal};
 use flowbridge_store::exception::{
     self, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter, Found,
 };
+use flowbridge_store::promotion::{self, ModelProposal};
 use flowbridge_store::reconciliation::{self as rows, RecordKey, Run};
 use flowbridge_store::review::Verdict;
-use flowbridge_store::{segment, statement};
+use flowbridge_store::segment;
+use flowbridge_store::statement::{self, Intake, NewLine, NewStatement, StatementLine, Taken};
+use flowbridge_workers::reconciliation::Place;
 use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError, Uploaded};
 use flowbridge_workers::reconciliation::learning;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,6 +199,101 @@ async fn a_statement_file_counts_once_and_is_refused_when_it_does_not_add_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_statement_is_proven_at_its_instant_and_what_the_next_run_still_finds_trips_the_breaker() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let payment = stage.accept(Shape::BankToToken, 10_000).await;
+    stage.reaches(payment, "completed").await;
+    let captured = "select reference from effect where kind = 'capture'";
+    let captured: String = stage.sql.query_one(captured, &[]).await.unwrap().get(0);
+    stage.reconcile_files("alpha").await;
+
+    // The day of the capture and those before it, whenever midnight is.
+    let days = "select ((posted_at at time zone 'UTC')::date - ago)::text
+        from journal_entry, generate_series(0, 8) ago where moment = 'captured' order by ago";
+    let days: Vec<String> = stage.sql.query(days, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let take = async |days_ago: usize, line: (&str, i64), closing: i64| {
+        let day = &days[days_ago];
+        upload(&stage, &format!("{day}.ofx"), ofx(day, line, closing), None).await.unwrap();
+    };
+    let of = |summary: &Value, name: &str| -> Vec<i64> {
+        summary["proofs"].as_array().unwrap().iter().map(|at| at[name].as_i64().unwrap()).collect()
+    };
+    let differing = async || -> Vec<Exception> {
+        open(&stage).await.into_iter().filter(|found| found.kind == "supply_not_reserve").collect()
+    };
+
+    take(8, ("A1", 4_107), 4_107).await;
+    take(7, ("A2", 6_011), 10_118).await;
+    take(6, ("A3", 1_200), 11_318).await;
+    let run = stage.reconcile_files("alpha").await;
+    let summary = run.summary.unwrap();
+    assert_eq!(of(&summary, "closing"), [4_107, 10_118, 11_318], "{summary}");
+    assert_eq!(of(&summary, "unexplained"), [0, 0, 0], "{summary}");
+    let html = rows::report(&stage.context.db, run.id, "html").await.unwrap().unwrap();
+    assert!(String::from_utf8(html).unwrap().contains("Proof of balance at each statement"));
+
+    take(5, ("B1", 1_000), 12_318).await;
+    take(4, ("B2", 2_000), 14_318 + 500).await;
+    take(3, ("B3", 3_000), 17_318).await;
+    let summary = stage.reconcile_files("alpha").await.summary.unwrap();
+    assert_eq!(of(&summary, "unexplained"), [0, 500, 0], "{summary}");
+    let found = differing().await;
+    let [passed] = found.as_slice() else { panic!("it is told: {found:#?}") };
+    assert_eq!((passed.amount, passed.contra, passed.correction), (500, None, 0), "nothing is to be posted");
+    assert!(breaker::state(&stage.context.db).await.unwrap().is_closed(), "a matter of time");
+
+    take(2, ("C1", 4_100), 21_418).await;
+    take(1, ("C2", 500), 21_918 + 700).await;
+    take(0, (captured.as_str(), 10_000), 31_918 + 700).await;
+    let summary = stage.reconcile_files("alpha").await.summary.unwrap();
+    assert_eq!(of(&summary, "unexplained"), [0, 700, 700], "{summary}");
+    assert_eq!(of(&summary, "ledger"), [0, 0, 10_000], "as posted at each instant: {summary}");
+    let found = differing().await;
+    let [standing] = found.as_slice() else { panic!("the other one is closed: {found:#?}") };
+    assert_eq!((standing.contra, standing.correction), (Some(Contra::Suspense), 700));
+    let state = breaker::state(&stage.context.db).await.unwrap();
+    assert!(state.is_closed(), "a statement that has not come yet looks the same: people are asked first");
+    stage.reconcile_files("alpha").await;
+    let Breaker::Tripped { cause, .. } = breaker::state(&stage.context.db).await.unwrap() else {
+        panic!("the next run still found it")
+    };
+    assert!(cause.contains("700 EUR"), "{cause}");
+
+    let waiting = "select count(*) from statement_to_prove";
+    let waiting: i64 = stage.sql.query_one(waiting, &[]).await.unwrap().get(0);
+    assert_eq!(waiting, 0, "each has its proof");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_no_balance_has_told_yet_accuses_no_statement_after_its_day() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let now = stage.context.now();
+    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
+    let take = async |days_ago: u64, line: (&str, i64), closing: i64| {
+        let day = day(days_ago);
+        upload(&stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
+    };
+    let proven = async || -> Value {
+        let summary = stage.reconcile_files("alpha").await.summary.unwrap();
+        let proofs = summary["proofs"].as_array().unwrap();
+        proofs.iter().map(|at| json!([at["closing"], at["unexplained"]])).collect()
+    };
+    let mapping = r#"{"account": "DE02120300000000202051", "currency": "EUR",
+        "columns": {"booked_on": "day", "amount": "amount", "bank_reference": "bank reference"}}"#;
+    let week =
+        format!("day,amount,bank reference\n{},10.00,D4\n{},20.00,D3\n{},40.00,D1\n", day(4), day(3), day(1));
+    upload(&stage, "week.csv", week, Some(mapping)).await.unwrap();
+    take(4, ("D4", 1_000), 1_000).await;
+    take(2, ("D2", 3_000), 6_000).await;
+    assert_eq!(proven().await, json!([[1_000, 0]]), "that of the third day is missing, and nothing says so");
+    take(3, ("D3", 2_000), 3_000).await;
+    assert_eq!(proven().await, json!([[3_000, 0], [6_000, 0]]));
+    assert!(open(&stage).await.iter().all(|found| found.kind != "supply_not_reserve"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_without_a_balance_are_compared_and_told_again_at_the_end_of_the_day_they_are_the_same() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
@@ -267,6 +368,7 @@ async fn what_a_confirmed_pair_differs_by_is_the_next_question() {
         advice: "ask the bank".to_owned(),
         about: json!({}),
         records: vec![],
+        suggestions: vec![],
         contra: Some(Contra::Suspense),
         correction: -100,
         is_lasting: true,
@@ -300,13 +402,50 @@ async fn what_a_confirmed_pair_differs_by_is_the_next_question() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_no_line_fits_shows_the_lines_that_it_may_be() {
+    let stage = Stage::new(vec![next(Fault::Unbooked, Target::Capture)]).await;
+    for minor_units in [120_071, 500] {
+        let payment = stage.accept(Shape::BankToToken, minor_units).await;
+        stage.reaches(payment, "completed").await;
+    }
+    let overdue = async || {
+        stage.reconcile("alpha").await;
+        let found = open(&stage).await.into_iter().find(|found| found.kind == "overdue_at_bank").unwrap();
+        let suggestions = exception::suggestions(&stage.context.db, found.id).await.unwrap();
+        (found.id, suggestions)
+    };
+    let (id, suggestions) = overdue().await;
+    assert!(suggestions.is_empty(), "no line is left: {suggestions:?}");
+
+    // A quarter is missing, so that it is no match by itself; and somebody else's payment.
+    let lines = [
+        ("OTHERS", 62_000, "FR1420041010050500013M02606", "somebody else"),
+        ("RIGHT", 90_000, "DE89370400440532013000", "somebody"),
+    ];
+    tells(&stage, &lines).await;
+    let (again, suggestions) = overdue().await;
+    let best = suggestions.first().unwrap();
+    assert_eq!((again, best.bank_reference.as_str(), best.amount), (id, "RIGHT", 90_000), "{suggestions:?}");
+    let probabilities: Vec<f64> = suggestions.iter().map(|shown| shown.suggested.probability).collect();
+    assert!(probabilities.iter().all(|probability| (0.0..=1.0).contains(probability)), "{suggestions:?}");
+    assert!(probabilities.is_sorted_by(|one, next| one >= next), "{suggestions:?}");
+
+    let partner = Some(best.suggested.line.to_string());
+    let rematch = Decision { partner, ..decision(DecisionKind::Rematch, &stage) };
+    let tx = stage.context.db.begin().await.unwrap();
+    let refused = exception::propose(&tx, id, &rematch).await.unwrap();
+    assert_eq!(refused, Err(DecisionRefusal::AmountsDiffer), "it is a partner, of another amount");
+    tx.rollback().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_file_is_taken_in_once_and_a_bad_one_is_put_aside_with_its_reason() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
     let folder = tempfile::tempdir().unwrap();
     let of_bank = folder.path().join("alpha");
     fs::create_dir(&of_bank).unwrap();
-    stage.take_in_from(folder.path().to_owned());
+    stage.take_in_from(Place::Folder(folder.path().to_owned()));
     let drop = |name: &str, text: String| {
         // It has its name only when it is whole.
         let unfinished = of_bank.join(format!("{name}.part"));
@@ -318,10 +457,36 @@ async fn a_dropped_file_is_taken_in_once_and_a_bad_one_is_put_aside_with_its_rea
     drop("monday.sta", mt940(1, "100,00", "200,00"));
     stage.until(async || of_bank.join("processed/2-monday.sta").exists()).await;
     drop("tuesday.sta", mt940(2, "200,00", "310,00"));
-    stage.until(async || of_bank.join("refused/tuesday.sta.reason.txt").exists()).await;
+    stage.until(async || of_bank.join("refused/tuesday.sta").exists()).await;
     let reason = fs::read_to_string(of_bank.join("refused/tuesday.sta.reason.txt")).unwrap();
     assert!(reason.contains("do not lead to closing 31000"), "{reason}");
-    assert!(of_bank.join("refused/tuesday.sta").exists());
+    let taken = statement::list(&stage.context.db, Some("alpha"), None, 10).await.unwrap();
+    let [only] = taken.as_slice() else { panic!("one statement: {taken:?}") };
+    assert_eq!((only.channel.as_str(), only.name.as_str()), ("folder", "monday.sta"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_dropped_into_a_bucket_is_taken_in_once_and_a_bad_one_is_put_aside_with_its_reason() {
+    let Some(bucket) = TestBucket::start().await else { return };
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    // As a console makes a folder.
+    bucket.put("drop/alpha/", String::new()).await;
+    stage.take_in_from(bucket.place("drop"));
+    let is_there = async |key: &str| bucket.get(&format!("drop/alpha/{key}")).await.is_some();
+    bucket.put("drop/alpha/monday.sta", mt940(1, "100,00", "200,00")).await;
+    stage.until(async || is_there("processed/monday.sta").await && !is_there("monday.sta").await).await;
+    // As whoever is stopped between copying and deleting leaves it.
+    bucket.put("drop/alpha/monday.sta", mt940(1, "100,00", "200,00")).await;
+    stage.until(async || is_there("processed/2-monday.sta").await && !is_there("monday.sta").await).await;
+    bucket.put("drop/alpha/tuesday.sta", mt940(2, "200,00", "310,00")).await;
+    bucket.put("drop/alpha/lines.csv", "booked_on;amount\n".to_owned()).await;
+    for (name, why) in [("tuesday.sta", "do not lead to closing 31000"), ("lines.csv", "mapping")] {
+        let refused = format!("refused/{name}");
+        stage.until(async || is_there(&refused).await && !is_there(name).await).await;
+        let reason = bucket.get(&format!("drop/alpha/{refused}.reason.txt")).await.unwrap();
+        assert!(reason.contains(why), "{reason}");
+    }
     let taken = statement::list(&stage.context.db, Some("alpha"), None, 10).await.unwrap();
     let [only] = taken.as_slice() else { panic!("one statement: {taken:?}") };
     assert_eq!((only.channel.as_str(), only.name.as_str()), ("folder", "monday.sta"));
@@ -378,6 +543,34 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
     let nights: Memory = serde_json::from_slice(&night.memory.unwrap()).unwrap();
     assert_eq!((nights.runs.len(), night.ruled.len()), (1, 1));
     assert!(self::open(&stage).await.is_empty(), "a run never undoes what people decided");
+
+    // What people put in force and nobody can read is told of, and the last good model judges.
+    let lost = "a".repeat(64);
+    put_in_force(&stage, &lost).await;
+    let run = stage.reconcile_files("alpha").await;
+    let model = &run.summary.unwrap()["model"];
+    assert_eq!(model["sha256"], Model::shipped_sha256(), "{model}");
+    assert_eq!(model["passed_over"][0]["sha256"], lost, "{model}");
+}
+
+/// Two people put a model in force, which was never measured here.
+async fn put_in_force(stage: &Stage, model: &str) {
+    let (now, shipped) = (stage.context.now(), Model::shipped_sha256());
+    let proposal = ModelProposal {
+        id: ModelProposalId::generate(now, rand::random()),
+        model: model.to_owned(),
+        champion: shipped.clone(),
+        comparison: Some(json!({})),
+        reason: "it posts more".to_owned(),
+        proposed_by: "maker".to_owned(),
+        proposed_at: now,
+        verdict: None,
+    };
+    let tx = stage.context.db.begin().await.unwrap();
+    promotion::propose(&tx, &proposal, &shipped).await.unwrap().unwrap();
+    let (of, given) = ((model, proposal.id), (Verdict::Confirmed, "checker"));
+    promotion::answer(&tx, of, given, &shipped, now).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// From now on the debtor's bank tells its statements by files.
@@ -405,6 +598,51 @@ async fn upload(
         file: text.into_bytes(),
     };
     intake::file(&stage.context, upload).await
+}
+
+/// The debtor's bank tells more lines: its reference, the amount, whose account and whose name.
+async fn tells(stage: &Stage, lines: &[(&str, i64, &str, &str)]) {
+    let (db, now) = (&stage.context.db, stage.context.now());
+    let account = "select reserve_accounts ->> 'EUR' from statement_source where bank_code = 'alpha'";
+    let account: String = stage.sql.query_one(account, &[]).await.unwrap().get(0);
+    let line = |(reference, amount, iban, name): &(&str, i64, &str, &str)| StatementLine {
+        amount: *amount,
+        booked_on: Some(intake::day(now)),
+        bank_reference: (*reference).to_owned(),
+        counterparty: (*name).to_owned(),
+        counterparty_iban: (*iban).to_owned(),
+        ..StatementLine::default()
+    };
+    let told = NewStatement {
+        account,
+        currency: "EUR".to_owned(),
+        as_of: Some(now),
+        lines: lines.iter().map(|of| NewLine { line: line(of), ..NewLine::default() }).collect(),
+        ..NewStatement::default()
+    };
+    let reading = Intake {
+        bank: debtors_bank(),
+        channel: "connector",
+        sha256: [1; 32],
+        format: "connector".to_owned(),
+        name: "more lines".to_owned(),
+        by: "stage".to_owned(),
+        cursor: Some(statement::cursor(db, &debtors_bank()).await.unwrap()),
+    };
+    let taken = statement::take(db, &reading, &[told], now).await.unwrap();
+    assert!(matches!(taken, Taken::New(_)), "{taken:?}");
+}
+
+/// A statement of one day with one line, its bank's reference and minor units, and without an opening balance.
+fn ofx(day: &str, (reference, amount): (&str, i64), closing: i64) -> String {
+    let day = day.replace('-', "");
+    let shown = |units: i64| format!("{}.{:02}", units / 100, units % 100);
+    let (amount, closing) = (shown(amount), shown(closing));
+    format!(
+        "<OFX><STMTRS><CURDEF>EUR<BANKACCTFROM><ACCTID>DE02120300000000202051</BANKACCTFROM><BANKTRANLIST>\
+         <STMTTRN><TRNTYPE>CREDIT<DTPOSTED>{day}<TRNAMT>{amount}<FITID>{reference}<NAME>SOMEBODY</STMTTRN></BANKTRANLIST>\
+         <LEDGERBAL><BALAMT>{closing}<DTASOF>{day}</LEDGERBAL></STMTRS></OFX>"
+    )
 }
 
 fn mt940(number: u32, opening: &str, closing: &str) -> String {

@@ -9,7 +9,8 @@ use flowbridge_chain::deploy::{self, Admin, Plan, Roles};
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::watch::{Bell, Finality, WatchSettings};
 use flowbridge_chain::{
-    Chain, ChainError, ContractSet, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key, Signer,
+    Bearer, Chain, ChainError, ContractSet, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key,
+    Signer,
 };
 use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
@@ -25,12 +26,10 @@ use flowbridge_store::{Db, DbSettings, event_log};
 use flowbridge_workers::chain::{ChainRole, ChainSettings};
 use flowbridge_workers::context::Context;
 use flowbridge_workers::proof::{self, prove};
-use flowbridge_workers::reconciliation::{self, Settings};
+use flowbridge_workers::reconciliation::{self, Place, Settings};
 use flowbridge_workers::{bank, chain, orchestrator};
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -130,7 +129,7 @@ impl Ways {
         let configs = shims.each_ref().map(|shim| EndpointConfig {
             name: shim.url(),
             url: shim.url(),
-            token: token.map(SecretString::from),
+            token: token.map(Bearer::fixed),
         });
         let settings = EndpointSettings {
             chain_id: 31337,
@@ -540,10 +539,10 @@ impl Stage {
         runs::get(db, id).await.unwrap().unwrap()
     }
 
-    /// Takes in what is dropped into a folder from now on, as the bank role does.
-    pub(crate) fn take_in_from(&self, folder: PathBuf) {
+    /// Takes in what is dropped there from now on, as the bank role does.
+    pub(crate) fn take_in_from(&self, place: Place) {
         let poll = Duration::from_millis(20);
-        let settings = Settings { poll, folder: Some(folder), ..Settings::default() };
+        let settings = Settings { poll, folder: Some(place), ..Settings::default() };
         let (context, banks) = (self.context.clone(), self.banks.clone());
         tokio::spawn(reconciliation::run(context, banks, vec![], settings, self.stop.clone()));
     }

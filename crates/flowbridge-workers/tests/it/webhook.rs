@@ -5,7 +5,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use flowbridge_domain::id::{DeliveryId, ParticipantId, PaymentId, WebhookEndpointId};
+use flowbridge_domain::id::{
+    DecisionId, DeliveryId, ExceptionId, ParticipantId, PaymentId, ReconciliationId, WebhookEndpointId,
+};
 use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
 use flowbridge_embedded::EmbeddedPostgres;
 use flowbridge_security::egress::EgressPolicy;
@@ -14,9 +16,15 @@ use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::webhook::{EndpointKeys, Verifier};
 use flowbridge_store::event_data::EventData;
 use flowbridge_store::event_log::{self, NewEvent};
+use flowbridge_store::exception::{self, Decision, DecisionKind, ExceptionFilter, Found};
 use flowbridge_store::party::{self, Participant};
+use flowbridge_store::reconciliation::{self, Findings};
+use flowbridge_store::review::Verdict;
+use flowbridge_store::segment::Learned;
 use flowbridge_store::wake::Wake;
-use flowbridge_store::webhook::{self as store, Delivery, DeliveryState, NewEndpoint, SealedKeys};
+use flowbridge_store::webhook::{
+    self as store, Delivery, DeliveryState, EndpointOwner, NewEndpoint, SealedKeys,
+};
 use flowbridge_store::{Db, DbSettings};
 use flowbridge_workers::context::{Context, Turn};
 use flowbridge_workers::webhook::{
@@ -250,7 +258,7 @@ async fn a_rotation_signs_with_both_keys_until_its_window_ends() {
     let now = stage.clock.now();
     let until = now.plus(Duration::from_secs(60));
     let tx = stage.context.db.begin().await.unwrap();
-    store::rotate_keys(&tx, owner, endpoint, &stage.sealed(&new, endpoint), until, now)
+    store::rotate_keys(&tx, of(owner), endpoint, &stage.sealed(&new, endpoint), until, now)
         .await
         .unwrap()
         .unwrap();
@@ -416,7 +424,7 @@ async fn an_endpoint_that_is_gone_is_disabled_and_the_participant_s_others_hear_
         stage.work().await;
     }
     assert_eq!(gone.heard().len(), 1);
-    let shown = store::get(&stage.context.db, owner, endpoint).await.unwrap().unwrap();
+    let shown = store::get(&stage.context.db, of(owner), endpoint).await.unwrap().unwrap();
     assert_eq!(shown.disabled_reason.as_deref(), Some("the receiver answered 410 Gone"));
     let notice = &other.heard()[0];
     assert_eq!(notice.event["type"], "webhook_endpoint.disabled");
@@ -442,7 +450,7 @@ async fn an_endpoint_is_disabled_when_patience_ends() {
         stage.clock.advance(Duration::from_secs(5));
         stage.work().await;
     }
-    let shown = store::get(&stage.context.db, owner, endpoint).await.unwrap().unwrap();
+    let shown = store::get(&stage.context.db, of(owner), endpoint).await.unwrap().unwrap();
     assert_eq!(shown.disabled_reason.as_deref(), Some("2 deliveries in a row were given up"));
     assert_eq!(receiver.heard().len(), 4);
 }
@@ -472,7 +480,7 @@ async fn what_was_delivered_given_up_or_missed_can_be_sent_again() {
 
     let after = store::offset_since(&stage.context.db, began).await.unwrap();
     let tx = stage.context.db.begin().await.unwrap();
-    let recovered = store::recover(&tx, owner, endpoint, after, 100, stage.clock.now()).await.unwrap();
+    let recovered = store::recover(&tx, of(owner), endpoint, after, 100, stage.clock.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!((recovered.queued, recovered.more_after), (2, None));
     stage.work().await;
@@ -482,9 +490,9 @@ async fn what_was_delivered_given_up_or_missed_can_be_sent_again() {
     let all = store::deliveries(&stage.context.db, endpoint, &DeliveryState::ALL, None, 10).await.unwrap();
     assert!(all.iter().all(|delivery| delivery.state == DeliveryState::Delivered));
     let again = all[0].id;
-    assert!(stage.redeliver(owner, endpoint, again).await);
+    assert!(stage.redeliver(of(owner), endpoint, again).await);
     let stranger = stage.participant().await;
-    assert!(!stage.redeliver(stranger, endpoint, again).await, "only its owner's");
+    assert!(!stage.redeliver(of(stranger), endpoint, again).await, "only its owner's");
     stage.work().await;
     assert_eq!(receiver.heard().len(), 4);
 }
@@ -498,7 +506,7 @@ async fn a_deleted_endpoint_hears_nothing_more() {
     stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
     stage.work().await;
     let tx = stage.context.db.begin().await.unwrap();
-    assert!(store::delete(&tx, owner, endpoint, stage.clock.now()).await.unwrap());
+    assert!(store::delete(&tx, of(owner), endpoint, stage.clock.now()).await.unwrap());
     tx.commit().await.unwrap();
     tidy(&stage.context).await.unwrap();
     stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
@@ -506,7 +514,71 @@ async fn a_deleted_endpoint_hears_nothing_more() {
     stage.work().await;
     assert_eq!(receiver.heard().len(), 1);
     assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Cancelled);
-    assert_eq!(store::get(&stage.context.db, owner, endpoint).await.unwrap(), None);
+    assert_eq!(store::get(&stage.context.db, of(owner), endpoint).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_operator_hears_of_reconciliation_in_order_and_participants_do_not() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let institution = stage.participant().await;
+    let (operator, began) = (EndpointOwner::Operator, stage.clock.now());
+    stage.endpoint(institution, &receiver.url("/institution"), &[]).await;
+    let (_, operator_keys) = stage.endpoint_of(operator, &receiver.url("/operator"), &[]).await;
+    let payment = stage.payment();
+    stage.happened(payment, (institution, institution), &["payment.settled"]).await;
+    let (run, exception) = stage.reconciled().await;
+    stage.work().await;
+    stage.decided(exception).await;
+    stage.work().await;
+
+    let (run, exception) = (run.to_string(), exception.to_string());
+    let settled = ("payment.settled".to_owned(), payment.to_string());
+    assert_eq!(receiver.told("/institution"), [settled]);
+    let told = [
+        ("reconciliation.completed", &run),
+        ("reconciliation.break_found", &run),
+        ("exception.commented", &exception),
+        ("exception.proposed", &exception),
+        ("exception.answered", &exception),
+    ]
+    .map(|(kind, subject)| (kind.to_owned(), subject.clone()));
+    assert_eq!(receiver.told("/operator"), told);
+    for heard in receiver.heard().iter().filter(|heard| heard.path == "/operator") {
+        assert_eq!(heard.signers(&[&keys(), &operator_keys], stage.clock.now()), [1]);
+    }
+
+    // What was missed can be asked for, as participants can; and each owner for its own alone.
+    let (late, _) = stage.endpoint_of(operator, &receiver.url("/late"), &[]).await;
+    let after = store::offset_since(&stage.context.db, began).await.unwrap();
+    let tx = stage.context.db.begin().await.unwrap();
+    let strangers = store::recover(&tx, of(institution), late, after, 100, began).await.unwrap();
+    let recovered = store::recover(&tx, operator, late, after, 100, began).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((strangers.queued, recovered.queued, recovered.more_after), (0, 5, None));
+    stage.work().await;
+    assert_eq!(receiver.told("/late").len(), 5);
+    let delivered = store::deliveries(&stage.context.db, late, &DeliveryState::ALL, None, 1).await.unwrap();
+    assert!(!stage.redeliver(of(institution), late, delivered[0].id).await);
+    assert!(stage.redeliver(operator, late, delivered[0].id).await);
+    stage.work().await;
+    assert_eq!(receiver.told("/late").len(), 6);
+}
+
+#[tokio::test]
+async fn an_operator_s_endpoint_that_is_gone_is_disabled_and_its_others_hear_of_it() {
+    let mut stage = Stage::new().await;
+    let gone = Receiver::start(|_| Reply::status(410)).await;
+    let other = Receiver::start(|_| Reply::ok()).await;
+    let institution = stage.participant().await;
+    let disabled = ["webhook_endpoint.disabled"];
+    stage.endpoint(institution, &other.url("/institution"), &disabled).await;
+    let (endpoint, _) = stage.endpoint_of(EndpointOwner::Operator, &gone.url("/"), &[]).await;
+    stage.endpoint_of(EndpointOwner::Operator, &other.url("/operator"), &disabled).await;
+    stage.reconciled().await;
+    stage.work().await;
+    assert_eq!(other.told("/operator"), [(disabled[0].to_owned(), endpoint.to_string())]);
+    assert!(other.told("/institution").is_empty());
 }
 
 #[tokio::test]
@@ -543,12 +615,13 @@ async fn production_settings_never_connect_inside() {
 // ---------------------------------------------------------------------------------------------------------------------
 // The stage
 
-/// A database of its own, a clock, and the two loops turned by hand.
+/// A database of its own, a clock, and the loops turned by hand.
 struct Stage {
     context: Context,
     clock: Arc<ManualClock>,
     settings: DeliverySettings,
     fan_out: FanOut,
+    fan_out_to_operator: FanOut,
     url: String,
     keys: KeyFolder,
     sealing: Arc<SealingKeys>,
@@ -577,7 +650,8 @@ impl Stage {
             ..DeliverySettings::default()
         };
         let fan_out = FanOut::new(context.clone(), FanOutSettings::default());
-        Self { context, clock, settings, fan_out, url, keys, sealing, _home: home }
+        let fan_out_to_operator = FanOut::for_operator(context.clone());
+        Self { context, clock, settings, fan_out, fan_out_to_operator, url, keys, sealing, _home: home }
     }
 
     fn deliverer(&self) -> Deliverer {
@@ -589,6 +663,7 @@ impl Stage {
     async fn fan_out(&mut self) {
         loop {
             while self.fan_out.turn().await.unwrap() == Turn::Busy {}
+            while self.fan_out_to_operator.turn().await.unwrap() == Turn::Busy {}
             let lag = event_log::lag(&self.context.db).await.unwrap();
             if lag.iter().all(|(_, _, behind)| *behind == 0) {
                 return;
@@ -631,11 +706,20 @@ impl Stage {
         url: &str,
         kinds: &[&str],
     ) -> (WebhookEndpointId, EndpointKeys) {
+        self.endpoint_of(of(owner), url, kinds).await
+    }
+
+    async fn endpoint_of(
+        &self,
+        owner: EndpointOwner,
+        url: &str,
+        kinds: &[&str],
+    ) -> (WebhookEndpointId, EndpointKeys) {
         let keys = keys();
         let id = WebhookEndpointId::generate(self.clock.now(), rand::random());
         let new = NewEndpoint {
             id,
-            participant: owner,
+            owner,
             url: url.to_owned(),
             event_kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
             keys: self.sealed(&keys, id),
@@ -679,6 +763,67 @@ impl Stage {
         tx.commit().await.unwrap();
     }
 
+    /// A run of a bank finds one difference.
+    async fn reconciled(&self) -> (ReconciliationId, ExceptionId) {
+        let (db, now, scopes) = (&self.context.db, self.clock.now(), ["alpha".to_owned()]);
+        let tx = db.begin().await.unwrap();
+        reconciliation::ask(&tx, &scopes, (false, "2026-11-23"), "ana", now).await.unwrap();
+        tx.commit().await.unwrap();
+        let lease = Duration::from_secs(60);
+        let run = reconciliation::claim(db, &scopes, "the test", now, lease).await.unwrap().unwrap();
+        let found = Found {
+            kind: "unposted_bank_fee".to_owned(),
+            subject: "a line".to_owned(),
+            currency: "EUR".to_owned(),
+            amount: 150,
+            owner: "treasury".to_owned(),
+            advice: "Ask the bank.".to_owned(),
+            about: json!({}),
+            suggestions: vec![],
+            records: vec![],
+            contra: None,
+            correction: 0,
+            is_lasting: false,
+            since: now,
+        };
+        let findings = Findings {
+            as_of: None,
+            ledger_until: now,
+            manifest_sha256: String::new(),
+            summary: json!({}),
+            matches: vec![],
+            open: vec![],
+            exceptions: vec![found],
+            reports: vec![],
+            learned: Learned::default(),
+            is_whole: true,
+            proven: vec![],
+        };
+        reconciliation::finish(db, &run, &findings, &traceparent(), now).await.unwrap();
+        let open = exception::list(db, &ExceptionFilter::default(), 1).await.unwrap();
+        (run.id, open[0].id)
+    }
+
+    /// One person comments and proposes, another confirms.
+    async fn decided(&self, id: ExceptionId) {
+        let now = self.clock.now();
+        let decision = Decision {
+            id: DecisionId::generate(now, rand::random()),
+            kind: DecisionKind::Reject,
+            partner: None,
+            reason: "the bank was right".to_owned(),
+            proposed_by: "ana".to_owned(),
+            proposed_at: now,
+            verdict: None,
+        };
+        let tx = self.context.db.begin().await.unwrap();
+        assert!(exception::comment(&tx, id, "ana", "I have asked the bank.", now).await.unwrap());
+        exception::propose(&tx, id, &decision).await.unwrap().unwrap();
+        let verdict = Verdict::Confirmed;
+        exception::answer(&tx, (id, decision.id), verdict, "ben", now).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+    }
+
     async fn only_delivery(&self, endpoint: WebhookEndpointId) -> Delivery {
         let mut all =
             store::deliveries(&self.context.db, endpoint, &DeliveryState::ALL, None, 10).await.unwrap();
@@ -688,16 +833,20 @@ impl Stage {
 
     async fn set_disabled(&self, owner: ParticipantId, endpoint: WebhookEndpointId, reason: Option<&str>) {
         let tx = self.context.db.begin().await.unwrap();
-        store::set_disabled(&tx, owner, endpoint, reason, self.clock.now()).await.unwrap().unwrap();
+        store::set_disabled(&tx, of(owner), endpoint, reason, self.clock.now()).await.unwrap().unwrap();
         tx.commit().await.unwrap();
     }
 
-    async fn redeliver(&self, owner: ParticipantId, endpoint: WebhookEndpointId, id: DeliveryId) -> bool {
+    async fn redeliver(&self, owner: EndpointOwner, endpoint: WebhookEndpointId, id: DeliveryId) -> bool {
         let tx = self.context.db.begin().await.unwrap();
         let done = store::redeliver(&tx, owner, endpoint, id, self.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
         done
     }
+}
+
+fn of(participant: ParticipantId) -> EndpointOwner {
+    EndpointOwner::Participant(participant)
 }
 
 fn traceparent() -> String {
@@ -838,6 +987,13 @@ impl Receiver {
         let of_payment = |heard: &Heard| heard.event["subject"] == payment.to_string();
         let kind = |heard: Heard| heard.event["type"].as_str().unwrap().to_owned();
         self.heard().into_iter().filter(of_payment).map(kind).collect()
+    }
+
+    /// What came in at a path: the kind and the subject of each event.
+    fn told(&self, path: &str) -> Vec<(String, String)> {
+        let text = |heard: &Heard, name: &str| heard.event[name].as_str().unwrap().to_owned();
+        let heard = self.heard().into_iter().filter(|heard| heard.path == path);
+        heard.map(|heard| (text(&heard, "type"), text(&heard, "subject"))).collect()
     }
 
     /// Waits until so many more requests have come in.

@@ -1,22 +1,26 @@
 //! Whole payments on a chain that commits and executes blocks in batches, by the simulation of one (`flowbridge_embedded::shim`):
-//! policy waits for `safe`, calls run out of the chain's own resources, connections break, a proxy wants its token, and nobody
-//! can read a block that has system transactions.
+//! policy waits for `safe`, calls run out of the chain's own resources before they are sent and when they are included, connections
+//! break, a proxy wants its token, and every block begins with a system transaction.
 
-use crate::stage::{Stage, Tuning};
+use crate::stage::{Shape, Stage, Tuning};
 use flowbridge_chain::watch::Finality;
 use flowbridge_domain::id::PaymentId;
-use flowbridge_embedded::shim::{Shim, Weather, Zks};
+use flowbridge_embedded::shim::{Batches, Shim, Weather, Zks};
+use flowbridge_store::event_log;
 use flowbridge_store::query::{self, TimelineTransaction};
+use serde_json::Value;
 
 const PAYMENTS: usize = 24;
 const TOKEN_UNITS: u64 = 10_000_000;
 /// A call for one payment takes less, pubdata included, and one for all of them more.
 const GAS_FOR_SOME: u64 = 320_000;
 const ZKS: Zks = Zks {
+    batches: Batches::Era,
     batch_blocks: 4,
     commit_lag: 1,
     execute_lag: 3,
     pubdata_percent: 60,
+    estimate_percent: 100,
     gas_max: u64::MAX,
     logs_max: 1_000,
 };
@@ -40,6 +44,9 @@ async fn payments_go_through_the_stages_of_finality_while_resources_run_out_and_
         assert!(stage.history(*payment).await.contains(&"payment.initiated".to_owned()));
         let sent = stage.initiation(*payment).await.unwrap();
         assert!(is(&sent, "safe") && sent.l1_txs[2].is_none(), "not executed yet: {sent:?}");
+        let events = event_log::read_key(&stage.context.db, *payment, 100).await.unwrap();
+        let initiated = events.iter().find(|event| event.kind == "chain.initiated").unwrap();
+        assert_eq!(initiated.data.read::<Value>().unwrap()["finality"], "safe");
     }
 
     let asked = || stage.shims().iter().map(Shim::questions).sum::<u64>();
@@ -57,7 +64,42 @@ async fn payments_go_through_the_stages_of_finality_while_resources_run_out_and_
         let split = format!("select from chain_tx where outcome = 'split' and purpose = '{purpose}'");
         stage.until_found(&split).await;
     }
+    assert!(stage.shims().iter().all(|shim| shim.whole_blocks() == 0), "nobody could read one");
     stage.has_paid_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ran_out_of_resources_when_it_was_included_is_sent_again_with_more() {
+    // Not even with the configured margin does what an estimate says suffice.
+    let zks = Zks { pubdata_percent: 0, estimate_percent: 45, ..ZKS };
+    let tuning = Tuning { spoiled: true, zks: Some(zks), ..Tuning::default() };
+    let stage = Stage::tuned(vec![], tuning).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "completed").await;
+    for purpose in ["initiate", "settle"] {
+        let limits = "select state, gas_limit from chain_tx where purpose = $1 order by created_at, id";
+        let sent = stage.sql.query(limits, &[&purpose]).await.unwrap();
+        let sent: Vec<(String, i64)> = sent.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let (last, others) = sent.split_last().unwrap();
+        assert!(last.0 != "reverted" && !others.is_empty(), "{purpose}: {sent:?}");
+        assert!(others.iter().all(|(state, _)| state == "reverted"), "{purpose}: {sent:?}");
+        assert!(sent.is_sorted_by(|(_, less), (_, more)| less < more), "{purpose}: {sent:?}");
+    }
+    assert_eq!(stage.tokens_of_creditor().await, TOKEN_UNITS);
+    stage.holds_eventually().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_that_names_no_l1_transactions_still_says_the_batch_of_a_payment() {
+    let stage = Stage::on_zksync(Zks { batches: Batches::Os, ..ZKS }, Tuning::default().gas_per_tx_max).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "completed").await;
+    let has_batch = |sent: &TimelineTransaction| sent.l1_batch.is_some() && is(sent, "finalized");
+    stage.until(async || stage.all(&[payment], has_batch).await).await;
+    let sent = stage.initiation(payment).await.unwrap();
+    assert_eq!(sent.l1_txs, [None, None, None]);
+    let asked_for_ever = "select from chain_l1_block where batch_number is not null and execute_tx is null";
+    assert!(stage.sql.query(asked_for_ever, &[]).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

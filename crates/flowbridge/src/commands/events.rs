@@ -35,7 +35,7 @@ pub(crate) struct TailArgs {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("from").required(true)))]
 pub(crate) struct ReplayArgs {
-    /// The group: orchestrator or webhooks
+    /// The group: orchestrator, webhooks or webhooks_operator
     #[arg(long)]
     group: String,
     /// Begin again just after this offset
@@ -56,9 +56,10 @@ pub(super) async fn run(command: EventsCommand, db: &Db) -> Result<ExitCode> {
     match command {
         EventsCommand::Tail(args) => tail(args, db).await?,
         EventsCommand::Replay(args) => {
-            let offset = event_log::replay(db, &args.group, replay_from(&args)?)
-                .await?
-                .with_context(|| format!("there is no group {}: orchestrator or webhooks", args.group))?;
+            let offset =
+                event_log::replay(db, &args.group, replay_from(&args)?).await?.with_context(|| {
+                    format!("there is no group {}: orchestrator, webhooks or webhooks_operator", args.group)
+                })?;
             say(format_args!("{} reads again after {offset}", args.group));
         }
     }

@@ -1,4 +1,5 @@
-//! `flowbridge recon`: matching of files, evaluation, measurement and models. Only what people decided is read from a database.
+//! `flowbridge recon`: matching of files, evaluation, measurement and models. Only what people decided is read from a database;
+//! which model is in force, the API says.
 
 mod models;
 mod reword;
@@ -12,10 +13,10 @@ use flowbridge_recon::date::Date;
 use flowbridge_recon::engine::{self, Decision, Settings};
 use flowbridge_recon::evaluate::{self, PublicFigures, SyntheticFigures};
 use flowbridge_recon::generate::{self, Recipe};
+use flowbridge_recon::goal::Goal;
 use flowbridge_recon::report::{self, Extras, Manifest, Report};
 use flowbridge_recon::statement::{self, CsvMapping};
 use flowbridge_recon::{Model, files, gate, train};
-use flowbridge_workers::reconciliation::models::in_force;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -40,12 +41,9 @@ pub(crate) enum ReconCommand {
     Train(TrainArgs),
     /// Learn from people's decisions, and compare the new model with the one in force
     Retrain(models::RetrainArgs),
-    /// Put a model in force; takes two people
-    Promote(models::PromoteArgs),
-    /// Put a model in force again that was so before; takes two people
-    Rollback(models::RollbackArgs),
-    /// Show which model is in force, and every change
-    Models(models::ModelsArgs),
+    /// Show which model is in force on the running system, propose another, or answer what was proposed
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
 }
 
 #[derive(Debug, Args)]
@@ -62,15 +60,18 @@ pub(crate) struct RunArgs {
     /// Chain events, as CSV
     #[arg(long, value_name = "FILE")]
     chain: Option<PathBuf>,
+    /// Balances of statements whose lines are in a CSV file of our own form, as CSV in the form that `generate` writes
+    #[arg(long, value_name = "FILE")]
+    statements: Option<PathBuf>,
+    /// Tokens in being and money held for them, as CSV in the form that `generate` writes
+    #[arg(long, value_name = "FILE")]
+    reserves: Option<PathBuf>,
     /// The day to look at; without it the last day of the statements
     #[arg(long, value_name = "DATE")]
     as_of: Option<String>,
     /// A model that `train` or `retrain` made, instead of the one that is shipped
-    #[arg(long, value_name = "FILE", conflicts_with = "models")]
+    #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// A folder of models: the one in force there is used
-    #[arg(long, value_name = "DIR")]
-    models: Option<PathBuf>,
     /// What earlier runs looked like, to see what is unusual; this run is added to it
     #[arg(long, value_name = "FILE")]
     memory: Option<PathBuf>,
@@ -147,9 +148,7 @@ pub(crate) async fn run(command: ReconCommand, config: impl Fn() -> Result<Confi
         ReconCommand::Bench(args) => bench(&args),
         ReconCommand::Train(args) => train(&args),
         ReconCommand::Retrain(args) => models::retrain(&args, config).await,
-        ReconCommand::Promote(args) => models::promote(&args),
-        ReconCommand::Rollback(args) => models::roll_back(&args),
-        ReconCommand::Models(args) => models::show(&args),
+        ReconCommand::Models(command) => models::run(command).await,
     }
 }
 
@@ -196,20 +195,25 @@ async fn match_files(args: &RunArgs, config: impl Fn() -> Result<Config>) -> Res
         Some(path) => Some(files::read_events(take(path)?.as_slice()).context("the chain events")?),
         None => None,
     };
+    if let Some(path) = &args.statements {
+        heads.extend(files::read_heads(take(path)?.as_slice()).context("the balances of the statements")?);
+    }
+    let reserves = match &args.reserves {
+        Some(path) => files::read_reserves(take(path)?.as_slice()).context("the reserves")?,
+        None => Vec::new(),
+    };
     let as_of = match &args.as_of {
         Some(text) => Date::parse_iso(text).context("a date is written 2026-11-23")?,
         None => bank.iter().map(|record| record.booked_on).max().context("the statements have no lines")?,
     };
-    let (model, model_sha256) = match &args.models {
-        Some(folder) => in_force(Some(folder))?,
-        None => model(args.model.as_deref())?,
-    };
+    let (model, model_sha256) = model(args.model.as_deref())?;
     let settings = Settings::on(as_of, threads());
     let mut outcome = engine::run(&ledger, &bank, &model, &settings);
     if let Some(events) = &events {
         outcome.breaks.extend(engine::run_chain(&ledger, events, &settings));
     }
     outcome.breaks.extend(gate::statement_gaps(&heads));
+    outcome.breaks.extend(gate::unbacked(&reserves));
     let manifest = Manifest::new(inputs, model_sha256, &settings);
     let mut memory = match &args.memory {
         Some(path) if path.exists() => serde_json::from_slice(&fs::read(path)?)
@@ -257,6 +261,8 @@ struct Evaluation {
     #[serde(flatten)]
     public: Option<PublicFigures>,
     synthetic: Vec<SyntheticFigures>,
+    /// Every figure that has a goal, with its interval.
+    goals: Vec<Goal>,
 }
 
 fn evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
@@ -286,11 +292,12 @@ fn evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let count = args.seeds.unwrap_or(if args.data.is_some() { 0 } else { 10 });
     let seeds: Vec<u64> = (EVALUATION_SEED..EVALUATION_SEED + count).collect();
     let noises: &[f64] = if seeds.is_empty() { &[] } else { &[1.0, 1.5, 2.5] };
-    let synthetic = noises
+    let synthetic: Vec<SyntheticFigures> = noises
         .iter()
         .map(|noise| evaluate::synthetic(&model, &seeds, args.entries, *noise, threads()))
         .collect();
-    let evaluation = Evaluation { public, synthetic };
+    let goals = evaluate::goals(public.as_ref(), &synthetic);
+    let evaluation = Evaluation { public, synthetic, goals };
     if args.json {
         say(serde_json::to_string_pretty(&evaluation)?);
     } else {
@@ -305,6 +312,8 @@ fn generate(args: &GenerateArgs) -> Result<ExitCode> {
     files::write_records(&books.ledger, File::create(args.out.join("ledger.csv"))?)?;
     files::write_records(&books.bank, File::create(args.out.join("bank.csv"))?)?;
     files::write_events(&books.events, File::create(args.out.join("chain.csv"))?)?;
+    files::write_heads(&books.statements, File::create(args.out.join("statements.csv"))?)?;
+    files::write_reserves(&books.reserves, File::create(args.out.join("reserves.csv"))?)?;
     let truth = serde_json::json!({
         "generator": generate::VERSION,
         "seed": args.seed,

@@ -8,6 +8,7 @@ use crate::client::{ApiClient, new_key};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub(crate) enum RunningCommand {
     Report(ReportArgs),
     /// List the exceptions that wait for people
     Exceptions(ExceptionsArgs),
-    /// Show everything about an exception: evidence, explanation, comments, decisions
+    /// Show everything about an exception: evidence, explanation, comments, decisions, and the lines that its entry may be
     Explain(ExplainArgs),
     /// Propose what to do with an exception, or confirm or reject what another has proposed
     Decide(DecideArgs),
@@ -57,7 +58,7 @@ pub(crate) struct AsOperator {
 }
 
 impl AsOperator {
-    fn sign_in(&self) -> Result<ApiClient> {
+    pub(super) fn sign_in(&self) -> Result<ApiClient> {
         AsClient { client: self.client.clone() }.sign_in()
     }
 }
@@ -173,10 +174,7 @@ pub(super) async fn run(command: RunningCommand) -> Result<ExitCode> {
         RunningCommand::List(args) => list(&args).await?,
         RunningCommand::Report(args) => report(&args).await?,
         RunningCommand::Exceptions(args) => exceptions(&args).await?,
-        RunningCommand::Explain(args) => {
-            let found = args.client.sign_in()?.get(&format!("/v1/exceptions/{}", args.id)).await?;
-            say(serde_json::to_string_pretty(&found)?);
-        }
+        RunningCommand::Explain(args) => explain(&args).await?,
         RunningCommand::Decide(args) => decide(&args).await?,
         RunningCommand::Note(args) => note(&args).await?,
     }
@@ -313,6 +311,20 @@ fn run_line(run: &Value) -> String {
             units("unexplained")
         ));
     }
+    for at in summary.get("proofs").and_then(Value::as_array).into_iter().flatten() {
+        let units = |name: &str| at.get(name).and_then(Value::as_i64).unwrap_or(0);
+        if units("unexplained") != 0 {
+            line.push_str(&format!(
+                "\n    {} at {}, {}: ledger {}, statement {}, unexplained {}",
+                text(at, "currency"),
+                text(at, "as_of"),
+                text(at, "statement"),
+                units("ledger"),
+                units("closing"),
+                units("unexplained")
+            ));
+        }
+    }
     line
 }
 
@@ -386,6 +398,69 @@ fn exception_line(exception: &Value) -> String {
         ));
     }
     line
+}
+
+async fn explain(args: &ExplainArgs) -> Result<()> {
+    let found = args.client.sign_in()?.get(&format!("/v1/exceptions/{}", args.id)).await?;
+    say(serde_json::to_string_pretty(&found)?);
+    // Programs read JSON and nothing else.
+    if std::io::stdout().is_terminal() {
+        suggestion_lines(&found).iter().for_each(say);
+    }
+    Ok(())
+}
+
+/// The lines that the exception's entry may be, each with what takes it; nothing where none is suggested.
+fn suggestion_lines(exception: &Value) -> Vec<String> {
+    let suggestions: Vec<&Value> =
+        exception.get("suggestions").and_then(Value::as_array).into_iter().flatten().collect();
+    if suggestions.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec!["\nIt may be one of these lines of the statement, the likeliest first:".to_owned()];
+    for suggestion in suggestions {
+        let probability = suggestion.get("probability").and_then(Value::as_f64).unwrap_or_default();
+        lines.push(format!(
+            "  {}  {}  {:>12} {}  {}  {}  {}  {:.1} % likely",
+            text(suggestion, "statement_entry"),
+            text(suggestion, "booked_on"),
+            amount(suggestion),
+            text(suggestion, "currency"),
+            // A stranger's text commands no terminal.
+            text(suggestion, "bank_reference").escape_debug(),
+            text(suggestion, "counterparty").escape_debug(),
+            text(suggestion, "text").escape_debug(),
+            // What is only likely never reads as certain.
+            (probability * 1_000.0).floor() / 10.0
+        ));
+        lines.extend(how_taken(exception, suggestion).map(|how| format!("    {how}")));
+    }
+    lines
+}
+
+/// How a person says that it is this line; none once the exception is closed.
+fn how_taken(exception: &Value, suggestion: &Value) -> Option<String> {
+    if text(exception, "state") != "open" {
+        return None;
+    }
+    let (id, line) = (text(exception, "id"), text(suggestion, "statement_entry"));
+    let about = exception.get("about").unwrap_or(&Value::Null);
+    let records = about.get("records").and_then(Value::as_array).into_iter().flatten();
+    let records: Vec<&str> = records.filter_map(Value::as_str).collect();
+    let difference = amount(suggestion).saturating_sub(amount(about));
+    Some(if records.contains(&line) {
+        format!("flowbridge recon decide {id} accept --reason TEXT")
+    } else if records.len() != 1 {
+        format!("only after the pair is rejected: flowbridge recon decide {id} reject --reason TEXT")
+    } else if difference != 0 {
+        format!("differs from the entry by {difference}: only records worth the same belong together")
+    } else {
+        format!("flowbridge recon decide {id} rematch --partner {line} --reason TEXT")
+    })
+}
+
+fn amount(value: &Value) -> i64 {
+    value.get("amount").and_then(Value::as_i64).unwrap_or_default()
 }
 
 async fn decide(args: &DecideArgs) -> Result<()> {
@@ -481,11 +556,11 @@ pub(super) async fn breaker(command: BreakerCommand) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn rows(page: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn rows(page: &Value) -> impl Iterator<Item = &Value> {
     page.get("data").and_then(Value::as_array).into_iter().flatten()
 }
 
@@ -510,5 +585,42 @@ pub(crate) async fn pages(
         if cursor.is_none() {
             return Ok(found);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said below each of the suggested lines of an exception about these records.
+    fn taken(records: &Value, suggestions: &[(&str, i64)]) -> Vec<String> {
+        let suggestions: Vec<Value> = suggestions
+            .iter()
+            .map(|(line, amount)| json!({ "statement_entry": line, "amount": amount, "probability": 0.9996 }))
+            .collect();
+        let about = json!({ "amount": -500, "records": records });
+        let exception = json!({ "id": "exc_1", "state": "open", "about": about, "suggestions": suggestions });
+        let lines = suggestion_lines(&exception);
+        let below = lines.into_iter().skip(1);
+        below.collect::<Vec<_>>().chunks(2).map(|both| both[1].trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_suggestion_names_the_decision_that_takes_it() {
+        assert_eq!(
+            taken(&json!(["pay_1/captured/0"]), &[("sti_1", -500), ("sti_2", -497)]),
+            [
+                "flowbridge recon decide exc_1 rematch --partner sti_1 --reason TEXT",
+                "differs from the entry by 3: only records worth the same belong together",
+            ]
+        );
+        assert_eq!(
+            taken(&json!(["pay_1/captured/0", "sti_1"]), &[("sti_1", -500), ("sti_2", -500)]),
+            [
+                "flowbridge recon decide exc_1 accept --reason TEXT",
+                "only after the pair is rejected: flowbridge recon decide exc_1 reject --reason TEXT",
+            ]
+        );
+        assert!(suggestion_lines(&json!({ "suggestions": [] })).is_empty());
     }
 }

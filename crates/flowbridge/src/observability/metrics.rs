@@ -39,6 +39,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("reconciliations_total", "Reconciliations that ended, by scope and result"),
     ("reconciliation_breaks_total", "Differences that reconciliations found, by scope and kind"),
     ("reconciliation_anomalies_total", "What was unusual about a day, by scope, kind and severity"),
+    (
+        "reconciliation_models_passed_over_total",
+        "Runs in which a model that people put in force could not judge, by scope",
+    ),
     ("breaker_trips_total", "Times a proof found cause to stop minting and payouts"),
     ("http_requests_total", "Requests answered, by route, method and status"),
 ];

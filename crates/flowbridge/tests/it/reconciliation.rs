@@ -1,15 +1,37 @@
 //! Reconciliation on the command line, against a running FlowBridge.
 
 use crate::running::Running;
+use flowbridge_domain::bank::HoldMode;
+use flowbridge_domain::party::BankCode;
+use flowbridge_domain::time::Timestamp;
+use flowbridge_recon::Model;
+use flowbridge_recon::report::sha256;
+use flowbridge_store::{Db, DbSettings, party};
+use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 
 const STATEMENT: &str = ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:1/1\r\n:60F:C261101EUR100,00\r\n\
     :61:2611021102C50,00NTRFNONREF//SAME\r\n:86:RENT\r\n:62F:C261102EUR150,00\r\n-\r\n";
 
+const CAMT: &str = r#"<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt><Stmt><Id>S-1</Id>
+<Acct><Id><IBAN>DE02120300000000202051</IBAN></Id><Ccy>EUR</Ccy></Acct>
+<Bal><Tp><CdOrPrtry><Cd>OPBD</Cd></CdOrPrtry></Tp><Amt Ccy="EUR">100.00</Amt><CdtDbtInd>CRDT</CdtDbtInd></Bal>
+<Bal><Tp><CdOrPrtry><Cd>CLBD</Cd></CdOrPrtry></Tp><Amt Ccy="EUR">150.00</Amt><CdtDbtInd>CRDT</CdtDbtInd></Bal>
+<Ntry><Amt Ccy="EUR">50.00</Amt><CdtDbtInd>CRDT</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts>
+<BookgDt><Dt>2026-11-02</Dt></BookgDt></Ntry></Stmt></BkToCstmrStmt></Document>"#;
+/// Of one upload.
+const BYTES_MAX: usize = 65_536;
+
 #[tokio::test]
 async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
-    let running = Running::start("reconciliation", &[("FLOWBRIDGE__RECONCILIATION__NIGHTLY_AT", "")]).await;
+    let bytes_max = BYTES_MAX.to_string();
+    let settings = [
+        ("FLOWBRIDGE__RECONCILIATION__NIGHTLY_AT", ""),
+        ("FLOWBRIDGE__RECONCILIATION__MODELS", "models"),
+        ("FLOWBRIDGE__RECONCILIATION__STATEMENT_BYTES_MAX", bytes_max.as_str()),
+    ];
+    let running = Running::start("reconciliation", &settings).await;
     let started = running.command(&["recon", "start"]);
     for scope in ["alpha", "beta", "chain:EUR"] {
         let line = started.lines().find(|line| line.contains(scope));
@@ -45,6 +67,7 @@ async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
         running.file("models").to_str().unwrap(),
     ]);
     assert!(taught.contains("only 0 decisions"), "{taught}");
+    a_model_is_put_in_force_by_two(&running);
 
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (good, bad) = (folder.join("good.sta"), folder.join("bad.sta"));
@@ -63,4 +86,95 @@ async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
     let refused = running.refusal(&["breaker", "reset", "--reason", "none"]);
     assert!(refused.contains("the breaker is closed"), "{refused}");
     assert_eq!(running.json(&["proof", "--client", "operator"])["breaker"]["state"], "closed");
+    a_statement_is_brought_once_and_refused_with_the_reason(&running).await;
+}
+
+/// The statements of a bank without a connector.
+async fn a_statement_is_brought_once_and_refused_with_the_reason(running: &Running) {
+    let config = fs::read_to_string(running.file(".flowbridge/flowbridge.toml")).unwrap();
+    let config: Value = toml::from_str(&config).unwrap();
+    let db = Db::new(&DbSettings::new(config["database"]["url"].as_str().unwrap())).unwrap();
+    let gamma = BankCode::parse("gamma").unwrap();
+    party::save_bank(&db, &gamma, "Gamma", HoldMode::Native, Timestamp::from_secs(0)).await.unwrap();
+
+    let address = format!("{}/v1/statements?bank=gamma&name=monday.xml", running.url);
+    let bring = async |client: &str, file: &str| {
+        let token = running.command(&["token", "--client", client]);
+        let request = reqwest::Client::new().post(&address).bearer_auth(token).body(file.to_owned());
+        let answer = request.send().await.unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (answer.status().as_u16(), kind, answer.json::<Value>().await.unwrap())
+    };
+    let (status, _, taken) = bring("operator", CAMT).await;
+    let first = &taken["data"][0];
+    assert_eq!((status, &taken["repeat"]), (201, &false.into()), "{taken}");
+    assert_eq!((&first["format"], &first["name"]), (&"camt".into(), &"monday.xml".into()));
+    let told = (&first["opening"], &first["lines"], &first["closing"]);
+    assert_eq!(told, (&10_000.into(), &1.into(), &15_000.into()));
+    let (status, _, again) = bring("operator", CAMT).await;
+    let told = (status, &again["repeat"], &again["data"][0]["id"]);
+    assert_eq!(told, (200, &true.into(), &first["id"]));
+
+    for (client, file, status, code, why) in [
+        (
+            "operator",
+            &*CAMT.replace("150.00", "151.00"),
+            422,
+            "statement_does_not_add_up",
+            "opening 10000 and lines of 5000 do not lead to closing 15100",
+        ),
+        ("operator", &*STATEMENT.replace("C50,00", "X50,00"), 422, "statement_unreadable", "line 5: :61:"),
+        ("operator", "hello", 422, "statement_unreadable", "not a statement in camt"),
+        ("operator", &*"x".repeat(BYTES_MAX + 1), 413, "request_too_large", "the body as a whole"),
+        ("alpha", CAMT, 403, "insufficient_scope", ""),
+    ] {
+        let (found, kind, problem) = bring(client, file).await;
+        assert_eq!((found, &*kind, &problem["code"]), (status, "application/problem+json", &code.into()));
+        assert!(problem.to_string().contains(why), "{problem}");
+    }
+
+    let file = running.file("monday.xml");
+    fs::write(&file, CAMT).unwrap();
+    let told = running.command(&["recon", "import", file.to_str().unwrap(), "--bank", "gamma"]);
+    assert!(told.contains("the same file was here") && told.contains("closing 15000"), "{told}");
+    let listed = running.command(&["recon", "statements", "--scope", "gamma"]);
+    assert!(listed.lines().count() == 1 && listed.contains("closing 15000"), "nothing else: {listed}");
+}
+
+/// One operator proposes a model, another confirms it, and the next run judges with it.
+fn a_model_is_put_in_force_by_two(running: &Running) {
+    let shipped = Model::shipped_sha256();
+    // Other bytes of the same model are another model.
+    let mut file = Model::shipped().unwrap().to_file().unwrap();
+    file.extend_from_slice(b"\n \n");
+    let id = sha256(&file);
+    let judgement = r#"{"coverage":0.9,"precision":1.0,"precision_down":0.999,"coverage_at_999":0.9}"#;
+    let measured = format!(
+        r#"{{"model":"{id}","champion":"{shipped}","comparison":{{"split_on":"2026-11-15","learned":5000,"judged":900,
+            "champion":{judgement},"challenger":{judgement},"is_better":false}}}}"#
+    );
+    let folder = running.file("models");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(format!("{id}.json")), file).unwrap();
+    fs::write(folder.join(format!("{id}.comparison.json")), measured).unwrap();
+    let register = ["clients", "register", "second", "--name", "Another operator", "--operator"];
+    running.command(&[&register[..], &["--new-key", ".flowbridge/clients/second.pem"]].concat());
+
+    let propose = ["recon", "models", "propose", id.as_str(), "--reason", "as good"];
+    assert!(running.refusal(&propose).contains("proposed with its comparison"));
+    let proposed = running.command(&[&propose[..], &["--models", folder.to_str().unwrap()]].concat());
+    assert!(
+        proposed.contains("proposed by") && proposed.contains("on 900 pairs posts 90.00 %"),
+        "{proposed}"
+    );
+    let confirm = ["recon", "models", "confirm", &id[..12]];
+    assert!(running.refusal(&confirm).contains("second_person_required"));
+    assert!(running.command(&["recon", "models", "list"]).contains(&format!("in force: {shipped}")));
+    running.command(&[&confirm[..], &["--client", "second"]].concat());
+    assert!(running.command(&["recon", "models", "list"]).contains(&format!("in force: {id}")));
+
+    let started = running.command(&["recon", "start", "--scope", "alpha"]);
+    let path = format!("/v1/reconciliations/{}", started.split_whitespace().next().unwrap());
+    let run = running.json(&["api", "GET", &path, "--client", "operator"]);
+    assert_eq!(run["summary"]["model"]["sha256"], id, "{run}");
 }

@@ -1,26 +1,36 @@
-//! Models that people taught: learned from decisions, put in force by two people, gone back from.
+//! Models that people taught: learned from decisions, proposed by one operator, put in force by another.
+//!
+//! Learning needs no running system: what it makes is a file, and beside it what was measured. Which model is in force is decided at
+//! the API by two operators who are signed in, and nowhere else.
 
+use super::super::reconciliation::{AsOperator, rows, text};
 use super::super::{database, say};
 use super::threads;
+use crate::client::new_key;
 use crate::clock::SystemClock;
 use crate::config::Config;
-use anyhow::{Context as _, Result};
-use clap::Args;
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Subcommand};
 use flowbridge_domain::time::Clock as _;
 use flowbridge_recon::date::Date;
-use flowbridge_recon::registry::Promotion;
-use flowbridge_recon::{feedback, files, report, train};
+use flowbridge_recon::{Model, feedback, files, report, train};
+use flowbridge_store::promotion;
 use flowbridge_workers::reconciliation::learning::{self, Lessons};
-use flowbridge_workers::reconciliation::models::{file_of, in_force, load, registry};
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use flowbridge_workers::reconciliation::models::{comparison_of, file_of, judging, load};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+const MODELS: &str = "/v1/reconciliation-models";
+/// Digits of a model's id that are enough to say which is meant.
+const ID_DIGITS_MIN: usize = 8;
 
 #[derive(Debug, Args)]
 pub(crate) struct RetrainArgs {
     /// Learn from what people decided in the exception queue of the database that the configuration names
-    #[arg(long, conflicts_with_all = ["ledger", "bank", "decisions"])]
+    #[arg(long, conflicts_with_all = ["ledger", "bank", "decisions", "champion"])]
     from_database: bool,
     /// Ledger entries, as CSV in the form that `generate` writes
     #[arg(long, value_name = "FILE", required_unless_present = "from_database")]
@@ -31,6 +41,10 @@ pub(crate) struct RetrainArgs {
     /// Decisions of people, one JSON object a line
     #[arg(long, value_name = "FILE", required_unless_present = "from_database")]
     decisions: Option<PathBuf>,
+    /// The model that the new one follows and is compared with, where no database says which is in force; without it the one that
+    /// is shipped
+    #[arg(long, value_name = "FILE")]
+    champion: Option<PathBuf>,
     /// Learn from decisions before this day, compare on those from it on
     #[arg(long, value_name = "DATE")]
     split_on: String,
@@ -40,83 +54,73 @@ pub(crate) struct RetrainArgs {
 }
 
 impl RetrainArgs {
-    async fn lessons(&self, config: impl Fn() -> Result<Config>) -> Result<Lessons> {
+    /// What there is to learn, and the model that the new one is compared with, by its id.
+    async fn lessons(&self, config: impl Fn() -> Result<Config>) -> Result<(Lessons, Model, String)> {
         let (Some(ledger), Some(bank), Some(decisions)) = (&self.ledger, &self.bank, &self.decisions) else {
             let config = config()?;
+            let db = database(&config)?;
+            let champion = judging(Some(&self.models), &promotion::promoted(&db).await?)?;
+            if let Some((id, why)) = champion.passed_over.into_iter().next() {
+                return Err(why).with_context(|| format!("the model in force is {id}"));
+            }
             let records_max = config.reconciliation()?.records_max;
-            return Ok(learning::read(&database(&config)?, SystemClock.now(), records_max).await?);
+            let lessons = learning::read(&db, SystemClock.now(), records_max).await?;
+            return Ok((lessons, champion.model, champion.sha256));
         };
-        let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        Ok(Lessons {
+        let lessons = Lessons {
             ledger: files::read_records(read(ledger)?.as_slice()).context("the ledger")?,
             bank: files::read_records(read(bank)?.as_slice()).context("the bank lines")?,
             rulings: feedback::read(&read(decisions)?)?,
-        })
+        };
+        let (champion, id) = super::model(self.champion.as_deref())?;
+        Ok((lessons, champion, id))
     }
 }
 
+/// Which model is in force: shown, proposed, decided by a second person.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Show which model is in force, and what was proposed and decided, newest first
+    List(AsOperator),
+    /// Propose that a model come into force: a new one, or one that was in force before
+    Propose(ProposeArgs),
+    /// Confirm what another operator has proposed: the model judges from the next run on
+    Confirm(AnswerArgs),
+    /// Refuse what was proposed: the model in force stays
+    Refuse(AnswerArgs),
+}
+
 #[derive(Debug, Args)]
-pub(crate) struct PromoteArgs {
-    /// Where models live
-    #[arg(long, value_name = "DIR")]
-    models: PathBuf,
+pub(crate) struct ProposeArgs {
     /// The model's id
-    #[arg(long, value_name = "ID")]
+    model: String,
+    /// Where the new model lies, and beside it what was measured; without it the model is one that was in force before
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// Why, for those who read it later
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    client: AsOperator,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// The model's id, or its beginning
     model: String,
     #[command(flatten)]
-    people: People,
+    client: AsOperator,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct RollbackArgs {
-    /// Where models live
-    #[arg(long, value_name = "DIR")]
-    models: PathBuf,
-    /// The id of a model that was in force before, or its beginning
-    #[arg(long, value_name = "ID")]
-    to: String,
-    #[command(flatten)]
-    people: People,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ModelsArgs {
-    /// Where models live
-    #[arg(long, value_name = "DIR")]
-    models: PathBuf,
-}
-
-#[derive(Debug, Args)]
-struct People {
-    /// Who proposes it
-    #[arg(long, value_name = "NAME")]
-    proposed_by: String,
-    /// Who approves it; somebody else
-    #[arg(long, value_name = "NAME")]
-    approved_by: String,
-    /// The day
-    #[arg(long, value_name = "DATE")]
-    on: String,
-    /// What was measured, or what went wrong
-    #[arg(long)]
-    reason: String,
-}
-
-impl People {
-    fn promotion(&self, model: &str) -> Result<Promotion> {
-        Ok(Promotion {
-            model: model.to_owned(),
-            proposed_by: self.proposed_by.clone(),
-            approved_by: self.approved_by.clone(),
-            on: day(&self.on)?,
-            reason: self.reason.clone(),
-        })
-    }
+/// What `retrain` measured of a new model, as it lies beside it.
+#[derive(Debug, Deserialize)]
+struct Measured {
+    champion: String,
+    comparison: Value,
 }
 
 pub(super) async fn retrain(args: &RetrainArgs, config: impl Fn() -> Result<Config>) -> Result<ExitCode> {
-    let Lessons { ledger, bank, rulings } = args.lessons(config).await?;
-    let (champion, champion_id) = in_force(Some(&args.models))?;
+    let (Lessons { ledger, bank, rulings }, champion, champion_id) = args.lessons(config).await?;
     let begun = std::time::Instant::now();
     let (challenger, comparison) =
         train::retrain(&champion, &ledger, &bank, &rulings, day(&args.split_on)?, threads())?;
@@ -124,62 +128,110 @@ pub(super) async fn retrain(args: &RetrainArgs, config: impl Fn() -> Result<Conf
     let id = report::sha256(&bytes);
     fs::create_dir_all(&args.models)?;
     super::replace(&file_of(&args.models, &id), &bytes)?;
-    say(serde_json::to_string_pretty(&serde_json::json!({
+    let measured = json!({ "model": id, "champion": champion_id, "comparison": comparison });
+    super::replace(&comparison_of(&args.models, &id), &serde_json::to_vec_pretty(&measured)?)?;
+    say(serde_json::to_string_pretty(&json!({
         "champion": champion_id,
         "challenger": id,
         "seconds": begun.elapsed().as_secs_f64(),
         "comparison": comparison,
     }))?);
     say(if comparison.is_better {
-        format!("better; two people put it in force: flowbridge recon promote --model {id} …")
+        format!(
+            "better; propose it, and another operator confirms: flowbridge recon models propose {id} --models {} --reason TEXT",
+            args.models.display()
+        )
     } else {
         "not better; the model in force stays".to_owned()
     });
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn promote(args: &PromoteArgs) -> Result<ExitCode> {
-    let mut registry = registry(&args.models)?;
-    load(&args.models, &args.model)?;
-    let line = registry.promote(args.people.promotion(&args.model)?)?;
-    append(&args.models, &line)?;
-    say(format!("in force from the next run on: {}", args.model));
+/// Runs a command.
+pub(super) async fn run(command: ModelsCommand) -> Result<ExitCode> {
+    match command {
+        ModelsCommand::List(client) => {
+            let page = client.sign_in()?.get(&newest()).await?;
+            say(format_args!("in force: {}", text(&page, "in_force")));
+            rows(&page).for_each(|proposal| say(proposal_line(proposal)));
+        }
+        ModelsCommand::Propose(args) => say(proposal_line(&propose(&args).await?)),
+        ModelsCommand::Confirm(args) => say(proposal_line(&answer(&args, "confirm").await?)),
+        ModelsCommand::Refuse(args) => say(proposal_line(&answer(&args, "reject").await?)),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn roll_back(args: &RollbackArgs) -> Result<ExitCode> {
-    let mut registry = registry(&args.models)?;
-    let line = registry.roll_back(args.people.promotion(&args.to)?)?;
-    let model = registry.in_force().unwrap_or_default().to_owned();
-    load(&args.models, &model)?;
-    append(&args.models, &line)?;
-    say(format!("in force again from the next run on: {model}"));
-    Ok(ExitCode::SUCCESS)
+async fn propose(args: &ProposeArgs) -> Result<Value> {
+    let client = args.client.sign_in()?;
+    let mut body = json!({ "reason": args.reason });
+    match &args.models {
+        Some(folder) => {
+            load(Some(folder), &args.model)?;
+            let path = comparison_of(folder, &args.model);
+            let measured: Measured = serde_json::from_slice(&read(&path)?)
+                .with_context(|| format!("{} is no comparison", path.display()))?;
+            body["champion"] = json!(measured.champion);
+            body["comparison"] = measured.comparison;
+        }
+        None => body["champion"] = json!(text(&client.get(MODELS).await?, "in_force")),
+    }
+    let path = format!("{MODELS}/{}/proposals", args.model);
+    client.call("POST", &path, Some(&body), Some(&new_key())).await?.success()
 }
 
-pub(super) fn show(args: &ModelsArgs) -> Result<ExitCode> {
-    let registry = registry(&args.models)?;
-    for change in &registry.promotions {
-        say(format!(
-            "{}  {}  proposed by {}, approved by {}: {}",
-            change.on, change.model, change.proposed_by, change.approved_by, change.reason
+async fn answer(args: &AnswerArgs, verdict: &str) -> Result<Value> {
+    ensure!(args.model.len() >= ID_DIGITS_MIN, "say which model: {ID_DIGITS_MIN} digits of its id at least");
+    let client = args.client.sign_in()?;
+    let page = client.get(&newest()).await?;
+    let is_meant = |proposal: &&Value| {
+        text(proposal, "state") == "proposed" && text(proposal, "model").starts_with(&args.model)
+    };
+    let open = rows(&page).find(is_meant).context("nobody has proposed that model: `recon models list`")?;
+    let path = format!("{MODELS}/{}/proposals/{}/{verdict}", text(open, "model"), text(open, "id"));
+    client.call("POST", &path, None, Some(&new_key())).await?.success()
+}
+
+/// The newest proposals; one that waits for its answer is among them.
+fn newest() -> String {
+    format!("{MODELS}?limit=100")
+}
+
+fn proposal_line(proposal: &Value) -> String {
+    let mut line = format!(
+        "{}  {:<9}  {}  above {:.12}  proposed by {} at {}",
+        text(proposal, "id"),
+        text(proposal, "state"),
+        text(proposal, "model"),
+        text(proposal, "champion"),
+        text(proposal, "proposed_by"),
+        text(proposal, "proposed_at"),
+    );
+    if !text(proposal, "answered_by").is_empty() {
+        let (by, at) = (text(proposal, "answered_by"), text(proposal, "answered_at"));
+        line.push_str(&format!(", {} by {by} at {at}", text(proposal, "state")));
+    }
+    line.push_str(&format!(": {}", text(proposal, "reason").escape_debug()));
+    if let Some(comparison) = proposal.get("comparison").filter(|comparison| comparison.is_object()) {
+        let percent = |of: &str, what: &str| {
+            let share = comparison[of][what].as_f64();
+            share.map_or_else(|| "?".to_owned(), |share| format!("{:.2} %", share * 100.0))
+        };
+        line.push_str(&format!(
+            "\n    on {} pairs posts {} instead of {}, of these right {} (at least {}) instead of {}",
+            comparison["judged"],
+            percent("challenger", "coverage"),
+            percent("champion", "coverage"),
+            percent("challenger", "precision"),
+            percent("challenger", "precision_down"),
+            percent("champion", "precision"),
         ));
     }
-    let (model, id) = in_force(Some(&args.models))?;
-    let code = if model.origin.is_of_this_code() { "this code" } else { "other code" };
-    say(format!("in force: {id}, from {} decisions, made by {code}", model.origin.decisions));
-    Ok(ExitCode::SUCCESS)
+    line
 }
 
-fn append(folder: &Path, line: &str) -> Result<()> {
-    let path = folder.join("log.jsonl");
-    let mut log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    log.write_all(format!("{line}\n").as_bytes())?;
-    log.sync_all().with_context(|| format!("cannot write {}", path.display()))
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn day(text: &str) -> Result<Date> {

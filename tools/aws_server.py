@@ -1,6 +1,7 @@
-"""moto as AWS KMS, with the one thing that it leaves out: what is signed as MessageType DIGEST is not hashed once more.
+"""moto as AWS: S3 as it is, and KMS with the one thing that moto leaves out: what is signed as MessageType DIGEST is not
+hashed once more.
 
-Usage: kms_server.py HOST PORT
+Usage: aws_server.py HOST PORT
 """
 
 import sys

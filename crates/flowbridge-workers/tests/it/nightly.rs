@@ -1,0 +1,109 @@
+//! The nightly schedule: every bank and currency once for each day, not before the hour, however often it is started.
+
+use crate::reconciliation::done;
+use crate::stage::{Shape, Stage, Tuning};
+use flowbridge_bank::registry::{BankRegistry, GuardConfig};
+use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
+use flowbridge_store::reconciliation as runs;
+use flowbridge_workers::context::Context;
+use flowbridge_workers::reconciliation::{self, Settings};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// 2026-11-28, counted from 1970-01-01.
+const FIRST_DAY: i64 = 20_785;
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const CHAIN: &str = "chain:EUR";
+const SCOPES: [&str; 3] = ["alpha", "beta", CHAIN];
+
+/// A clock that is looked at once: whoever does so is told to stop after that.
+#[derive(Debug)]
+struct OneLook {
+    at: Timestamp,
+    stop: CancellationToken,
+}
+
+impl Clock for OneLook {
+    fn now(&self) -> Timestamp {
+        self.stop.cancel();
+        self.at
+    }
+}
+
+/// Days after the first, hours and minutes.
+fn at(days: i64, hours: i64, minutes: i64) -> Timestamp {
+    Timestamp::from_secs(((FIRST_DAY + days) * 24 + hours) * 3_600 + minutes * 60)
+}
+
+/// Starts the schedule, lets it look at the clock once, and stops it.
+async fn look(stage: &Stage, at: Timestamp, nightly_at: Option<Duration>) {
+    let stop = CancellationToken::new();
+    let clock = Arc::new(OneLook { at, stop: stop.clone() });
+    let context = Context { clock, ..stage.context.clone() };
+    reconciliation::schedule(context, Settings { nightly_at, ..Settings::default() }, stop).await;
+}
+
+/// The days that runs were asked for by the clock, each with its scopes.
+async fn nights(stage: &Stage) -> Vec<(String, Vec<String>)> {
+    let nights =
+        "select day::text, array_agg(scope order by scope) from reconciliation where kind = 'nightly'
+        group by day order by day";
+    let rows = stage.sql.query(nights, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_day_is_asked_for_once_and_one_that_was_slept_through_is_left_to_the_next() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, others: false, ..Tuning::default() }).await;
+    let one = Some(Duration::from_secs(3_600));
+    let mut wanted: Vec<(String, Vec<String>)> = Vec::new();
+    let mut told = |day: &str| {
+        wanted.push((day.to_owned(), SCOPES.map(str::to_owned).to_vec()));
+        wanted.clone()
+    };
+
+    look(&stage, at(0, 2, 0), None).await;
+    look(&stage, at(0, 0, 59), one).await;
+    assert!(nights(&stage).await.is_empty(), "not when nobody wants it, and not before the hour");
+    look(&stage, at(0, 1, 0), one).await;
+    let first = told("2026-11-27");
+    assert_eq!(nights(&stage).await, first, "each bank and currency, for the day before");
+    for again in [at(0, 1, 0), at(0, 23, 59), at(1, 0, 59)] {
+        look(&stage, again, one).await;
+    }
+    assert_eq!(nights(&stage).await, first, "started anew, it asks for nothing twice");
+
+    // At the hour it was down.
+    tokio::join!(look(&stage, at(1, 15, 0), one), look(&stage, at(1, 15, 0), one));
+    assert_eq!(nights(&stage).await, told("2026-11-28"), "later on the day, and once though two look");
+    // It was down for two days altogether.
+    look(&stage, at(4, 1, 1), one).await;
+    assert_eq!(nights(&stage).await, told("2026-12-01"), "what was not looked at before is in this run");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_days_without_a_run_have_settled_is_compared_with_the_chain_by_the_next() {
+    let stage = Stage::new(vec![]).await;
+    stage.reconcile(CHAIN).await;
+    let payment = stage.accept(Shape::BankToToken, 3_000).await;
+    stage.reaches(payment, "completed").await;
+    stage.holds_eventually().await;
+
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(stage.context.now().plus(5 * DAY)));
+    let context = Context { clock: clock.clone(), ..stage.context.clone() };
+    let tx = context.db.begin().await.unwrap();
+    let asked =
+        runs::ask(&tx, &[CHAIN.to_owned()], (true, "2026-12-02"), "stage", context.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let (id, stop) = (asked[0].1, CancellationToken::new());
+    let nowhere = Arc::new(BankRegistry::new([], GuardConfig::default(), &clock, None));
+    let settings = Settings { poll: Duration::from_millis(20), ..Settings::default() };
+    let working = tokio::spawn(reconciliation::run(context.clone(), nowhere, vec![], settings, stop.clone()));
+    let run = async || runs::get(&context.db, id).await.unwrap().unwrap();
+    stage.until(async || done(&run().await)).await;
+    stop.cancel();
+    working.await.unwrap();
+    let summary = run().await.summary.unwrap();
+    assert_eq!((&summary["matched"], &summary["settled"]["chain"]), (&1.into(), &3_000.into()), "{summary}");
+}
