@@ -6,7 +6,8 @@
 //!
 //! A group reads a partition under a lease. Its offset moves in the same transaction as what the events caused, and
 //! only from where it was expected, under the epoch of the lease: an event that is delivered again changes nothing,
-//! and a reader that was paused past its lease (a zombie) writes nothing.
+//! and a reader that was paused past its lease (a zombie) writes nothing. How far a group has ever been is kept beside how far it
+//! is: one that is set back reads again, and passes over what would mean something else the second time.
 //!
 //! An event that cannot be taken in is parked as a dead letter, and those of the same key queue up behind it; other keys
 //! go on.
@@ -86,21 +87,25 @@ statements! {
 
     RENEW = "update consumer_offset set lease_until = $4
         where consumer_group = $1 and owner = $2 and lease_until > $3
-        returning topic, partition, xid, seq, epoch";
+        returning topic, partition, xid, seq, seen_xid, seen_seq, epoch";
 
     // Whole partitions: a group reads all its topics of a partition in one place.
     ACQUIRE = "update consumer_offset set owner = $2, epoch = epoch + 1, lease_until = $4
         where consumer_group = $1 and lease_until <= $3 and partition in (
             select partition from consumer_offset where consumer_group = $1
                 group by partition having bool_and(lease_until <= $3) order by partition limit $5)
-        returning topic, partition, xid, seq, epoch";
+        returning topic, partition, xid, seq, seen_xid, seen_seq, epoch";
 
     RELEASE = "update consumer_offset set lease_until = '-infinity'
         where consumer_group = $1 and owner = $2 and partition = any($3)";
 
     FORGET_MEMBER = "delete from consumer_member where consumer_group = $1 and owner = $2 or alive_until < $3";
 
-    ADVANCE = "update consumer_offset o set xid = moved.to_xid, seq = moved.to_seq
+    ADVANCE = "update consumer_offset o set xid = moved.to_xid, seq = moved.to_seq,
+            (seen_xid, seen_seq) = (
+                select furthest.xid, furthest.seq
+                    from (values (o.seen_xid, o.seen_seq), (moved.to_xid, moved.to_seq)) as furthest (xid, seq)
+                    order by furthest.xid desc, furthest.seq desc limit 1)
         from unnest($2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
             as moved (topic, partition, epoch, xid, seq, to_xid, to_seq)
         where o.consumer_group = $1 and o.topic = moved.topic and o.partition = moved.partition and o.epoch = moved.epoch
@@ -133,8 +138,13 @@ statements! {
 
     OFFSET_OF_KEY = "select coalesce(min(xid), 0) as xid from event where key = $1";
 
-    // Taking the lease away with the offset makes a running reader start again from there.
-    REWIND = "update consumer_offset set xid = $2, seq = $3, epoch = epoch + 1, lease_until = '-infinity', owner = null
+    // Taking the lease away with the offset makes a running reader start again from there. Never forward: what was not read yet would
+    // be lost.
+    REWIND = "update consumer_offset o set
+            (xid, seq) = (
+                select nearest.xid, nearest.seq from (values (o.xid, o.seq), ($2, $3)) as nearest (xid, seq)
+                    order by nearest.xid, nearest.seq limit 1),
+            epoch = epoch + 1, lease_until = '-infinity', owner = null
         where consumer_group = $1 returning partition";
 
     END = "select newest.xid, newest.seq
@@ -358,6 +368,8 @@ pub struct Held {
     pub partition: i16,
     /// How far the group is.
     pub offset: Offset,
+    /// How far it has ever been: beyond `offset` where it was set back. What lies up to here was taken in before, or set aside.
+    pub seen: Offset,
     /// Proves the lease when the offset moves.
     pub epoch: i64,
 }
@@ -483,6 +495,7 @@ fn held(rows: &[Row]) -> Result<Vec<Held>, StoreError> {
                 topic: row.try_get("topic")?,
                 partition: row.try_get("partition")?,
                 offset: offset_of(row)?,
+                seen: Offset { xid: row.try_get("seen_xid")?, seq: row.try_get("seen_seq")? },
                 epoch: row.try_get("epoch")?,
             })
         })
@@ -572,8 +585,8 @@ pub enum ReplayFrom {
     Payment(PaymentId),
 }
 
-/// Sets a group back; its readers lose their leases and begin again from there. Returns the offset; `None` if there is no
-/// such group.
+/// Sets a group back, never forward; its readers lose their leases and begin again from there. Returns the offset; `None` if there
+/// is no such group.
 pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Option<Offset>, StoreError> {
     let before = |xid: i64| Offset { xid: xid.saturating_sub(1).max(0), seq: i64::MAX };
     let offset = match from {

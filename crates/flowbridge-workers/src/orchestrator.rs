@@ -135,7 +135,7 @@ async fn take_slice(
         return Ok(vec![]);
     }
     let each = slice_max / i64::try_from(held.len()).unwrap_or(i64::MAX);
-    let slice = event_log::read_held(&context.db, held, each.max(1)).await?;
+    let mut slice = event_log::read_held(&context.db, held, each.max(1)).await?;
     let moved: Vec<(Held, Offset)> = held
         .iter()
         .filter_map(|held| {
@@ -147,6 +147,7 @@ async fn take_slice(
     if moved.is_empty() {
         return Ok(vec![]);
     }
+    slice.retain(|event| !was_seen(held, event));
     let mut taken = take_in(context, reader, &moved, &slice, &[]).await;
     for _ in 1..OVERTAKEN_TRIES {
         if !matches!(taken, Err(StoreError::Overtaken)) {
@@ -169,6 +170,14 @@ async fn take_slice(
         }
     }
     Ok(moved)
+}
+
+/// Was this event read before the group was set back? What the chain took back then has been put right since: said again, late, it
+/// would send a payment to a person.
+fn was_seen(held: &[Held], event: &LoggedEvent) -> bool {
+    held.iter().any(|held| {
+        event.topic == held.topic && event.partition == held.partition && event.offset <= held.seen
+    })
 }
 
 /// One transaction: decide, write, park what has to be, move the offsets.

@@ -2,6 +2,9 @@
 
 use crate::stage::{Shape, Stage, next};
 use flowbridge_bank::simulator::{Fault, Target};
+use flowbridge_chain::At;
+use flowbridge_store::event_log::{self, Offset, ReplayFrom};
+use flowbridge_workers::orchestrator;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bank_funded_payment_is_held_settled_and_captured() {
@@ -77,4 +80,43 @@ async fn a_reorganisation_below_a_settled_payment_ends_in_the_same_place() {
     assert_eq!(stage.state(payment).await, "completed");
     stage.holds_eventually().await;
     assert_eq!(stage.tokens_of_creditor().await, 35_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_set_back_reads_again_and_changes_nothing() {
+    let stage = Stage::new(vec![]).await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "completed").await;
+    stage.anvil.freeze();
+    let settled = "select included_number from chain_tx where purpose = 'settle'";
+    let settled: i64 = stage.sql.query_one(settled, &[]).await.unwrap().get(0);
+    let head = stage.chain.block(At::Latest).await.unwrap().unwrap().number;
+    stage.reorganise(head + 1 - u64::try_from(settled).unwrap()).await;
+    stage.until_found("select 1 from event where kind = 'chain.settled.removed'").await;
+    stage.anvil.thaw();
+    stage.until_found("select 1 from event where kind = 'chain.settled' having count(*) = 2").await;
+    stage.holds_eventually().await;
+
+    // Said now for the first time, that the settlement is gone would send it to a person: it is too late to settle it again.
+    let late = "update payment set initiate_before = now() - interval '2 min', expires_at = now() - interval '1 min'";
+    stage.sql.execute(late, &[]).await.unwrap();
+    let before = stage.history(payment).await;
+    let set_to = async |offset| {
+        let db = &stage.context.db;
+        event_log::replay(db, orchestrator::GROUP, ReplayFrom::After(offset)).await.unwrap().unwrap();
+        stage
+            .until(async || {
+                let lag = event_log::lag(db).await.unwrap();
+                lag.iter().all(|(group, _, behind)| group != orchestrator::GROUP || *behind == 0)
+            })
+            .await;
+    };
+    set_to(Offset::START).await;
+    assert_eq!((stage.state(payment).await.as_str(), stage.history(payment).await), ("completed", before));
+
+    // Never forward: what it has not read yet is read.
+    set_to(Offset { xid: i64::MAX, seq: i64::MAX }).await;
+    let next = stage.accept(Shape::BankToToken, 500).await;
+    stage.reaches(next, "completed").await;
+    stage.holds_eventually().await;
 }
