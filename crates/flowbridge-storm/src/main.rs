@@ -4,8 +4,9 @@
 //! A round lets one to three faults happen at the same time, makes them good, and measures how long it takes until a payment
 //! posted after that completes. Rounds follow each other until there were enough faults; load goes on all the time. A long
 //! storm goes on at least until every row of the fault matrix was in it, and each fault that lasts minutes.
-//! Then everything comes to rest and the oracle judges; interrupted, it does so after the round that it is in. The seed
-//! repeats the faults and the payments; how the machine interleaves them is its own affair.
+//! Then everything comes to rest and the oracle judges, and at last has the system read its log again; interrupted, it does so
+//! after the round that it is in. The seed repeats the faults and the payments; how the machine interleaves them is its own
+//! affair.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people and CI, on a terminal")]
 
 mod api;
@@ -24,7 +25,7 @@ mod world;
 use crate::api::{Api, Call};
 use crate::faults::{Deck, Fault, Field, Struck};
 use crate::load::Load;
-use crate::oracle::{Baseline, Evidence, Witness, text};
+use crate::oracle::{Baseline, Evidence, Replay, Witness, text};
 use crate::report::Report;
 use crate::sink::Sink;
 use crate::world::{Conditions, World};
@@ -32,7 +33,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use futures_util::FutureExt as _;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ const REST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// From here on a storm has time for faults that last minutes.
 const LONG: Duration = Duration::from_secs(600);
+/// Of a long storm so much is read again from the log, from its end back; of a short one all.
+const READ_AGAIN_MAX: Duration = Duration::from_secs(300);
 /// What is kept of a payment on disk, bytes: measured, and rounded up.
 const PAYMENT_BYTES: u64 = 40_000;
 /// What the storm takes before the first payment, and PostgreSQL's own log at its largest.
@@ -198,6 +201,7 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
         let missing = report.rows_not_struck();
         report.findings.extend(missing.iter().map(|row| format!("R{row}: no fault of this row has struck")));
     }
+    let over = jiff::Timestamp::now();
     println!(
         "the storm is over after {:.0} s; everything comes to rest",
         report.began.elapsed().as_secs_f64()
@@ -215,9 +219,13 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
         let on_disk = BufReader::new(File::open(&acknowledgements)?);
         let mut differences = load::read_back(on_disk, &mut book, seed)?;
         let evidence = Evidence { baseline: &baseline, witness: &witness, sink: &sink, book: &book, seed };
-        let mut verdict = oracle::judge(&world, &api, &evidence).await?;
-        verdict.violations.append(&mut differences);
         report.asked(&book, sink.deliveries(None));
+        let since = is_long(args).then(|| over - READ_AGAIN_MAX);
+        let from = since.map_or("the beginning".to_owned(), |instant| format!("{instant:.0}"));
+        println!("it is judged, and its log is read again from {from} on");
+        let replay = Replay { since, endpoints: &endpoints };
+        let mut verdict = oracle::judge(&world, &api, &evidence, &replay).await?;
+        verdict.violations.append(&mut differences);
         verdict
     };
     report.judged = judging.elapsed();
@@ -370,9 +378,7 @@ async fn wait_webhooks(api: &Api, endpoints: &[(&'static str, String)]) -> Resul
     for (who, endpoint) in endpoints {
         for state in ["claimed", "pending"] {
             loop {
-                let path = format!("/v1/webhook-endpoints/{endpoint}/deliveries?state={state}&limit=100");
-                let page = api.read(who, &path).await?;
-                let outstanding = oracle::list(&page, "data");
+                let outstanding = deliveries(api, who, endpoint, state).await?;
                 if outstanding.is_empty() || began.elapsed() > REST_PATIENCE {
                     break;
                 }
@@ -388,4 +394,10 @@ async fn wait_webhooks(api: &Api, endpoints: &[(&'static str, String)]) -> Resul
         }
     }
     Ok(())
+}
+
+/// A page of the deliveries to an endpoint that are in this state.
+async fn deliveries(api: &Api, who: &'static str, endpoint: &str, state: &str) -> Result<Vec<Value>> {
+    let path = format!("/v1/webhook-endpoints/{endpoint}/deliveries?state={state}&limit=100");
+    Ok(oracle::list(&api.read(who, &path).await?, "data").to_vec())
 }

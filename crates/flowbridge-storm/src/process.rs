@@ -26,6 +26,15 @@ pub(crate) struct Recipe {
     pub(crate) environment: Vec<(String, String)>,
 }
 
+impl Recipe {
+    /// Where its metrics are read.
+    pub(crate) fn metrics_url(&self) -> Result<String> {
+        let listen = self.environment.iter().find(|(name, _)| name.ends_with("METRICS_LISTEN"));
+        let (_, address) = listen.with_context(|| format!("{} has no metrics", self.name))?;
+        Ok(format!("http://{address}/metrics"))
+    }
+}
+
 /// A process that runs, is stopped, or has been killed.
 #[derive(Debug)]
 pub(crate) struct Process {

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use flowbridge_domain::id::PaymentId;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +47,8 @@ struct Endpoint {
     secret: String,
     told: BTreeMap<PaymentId, Told>,
     deliveries: u64,
+    /// Those of them that told what had been told before.
+    repeats: u64,
 }
 
 /// What one endpoint was told of one payment.
@@ -85,6 +87,15 @@ pub(crate) struct Heard {
     pub(crate) place: Place,
 }
 
+/// How much an endpoint has heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    /// Events, each once.
+    pub(crate) events: usize,
+    /// How often it was told one of any payment again.
+    pub(crate) repeats: u64,
+}
+
 /// All that was heard.
 #[derive(Debug, Default)]
 pub(crate) struct Ears {
@@ -99,6 +110,7 @@ impl Ears {
         known.deliveries += 1;
         let told = known.told.entry(payment).or_default();
         if told.events.iter().any(|(event, _)| *event == heard.event) {
+            known.repeats += 1;
             return;
         }
         told.events.push((heard.event, heard.stage));
@@ -116,6 +128,15 @@ impl Ears {
     pub(crate) fn story(&self, endpoint: &str, payment: PaymentId) -> Story {
         let told = self.endpoints.get(endpoint).and_then(|endpoint| endpoint.told.get(&payment));
         told.into_iter().flat_map(|told| &told.events).map(|(_, stage)| *stage).collect()
+    }
+
+    /// How much each endpoint has heard; events of some payments are left out.
+    pub(crate) fn tallies(&self, left_out: &BTreeSet<PaymentId>) -> BTreeMap<String, Tally> {
+        let tally = |endpoint: &Endpoint| {
+            let counted = endpoint.told.iter().filter(|(payment, _)| !left_out.contains(payment));
+            Tally { events: counted.map(|(_, told)| told.events.len()).sum(), repeats: endpoint.repeats }
+        };
+        self.endpoints.iter().map(|(name, endpoint)| (name.clone(), tally(endpoint))).collect()
     }
 
     /// What was wrong about what was told.

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -255,6 +256,14 @@ impl World {
         let answer = request.send().await?.error_for_status()?;
         let text = answer.text().await?;
         Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? })
+    }
+
+    /// Runs the program with these arguments on the stage, as an operator would.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Result<Output> {
+        let binary = self.processes.first().context("a process")?.lock().await.recipe.binary.clone();
+        let mut command = tokio::process::Command::new(binary);
+        let output = command.args(arguments).current_dir(&self.home).output().await;
+        output.with_context(|| format!("run `flowbridge {}`", arguments.join(" ")))
     }
 
     /// Starts again whatever has ended by itself, and says what that was. Not the ones somebody else has in hand.

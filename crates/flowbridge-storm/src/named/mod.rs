@@ -299,11 +299,7 @@ impl Desk<'_> {
 
     /// What a counter of a process says, over all its labels.
     async fn metric(&self, process: &str, name: &str) -> Result<u64> {
-        let process = process_named(self.world, process)?.lock().await;
-        let listen = process.recipe.environment.iter().find(|(name, _)| name.ends_with("METRICS_LISTEN"));
-        let url =
-            format!("http://{}/metrics", listen.map(|(_, address)| address.as_str()).context("metrics")?);
-        drop(process);
+        let url = process_named(self.world, process)?.lock().await.recipe.metrics_url()?;
         let metrics = self.world.http.get(url).send().await?.text().await?;
         let values = metrics.lines().filter(|line| line.starts_with(name));
         Ok(values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum())

@@ -9,7 +9,7 @@
 use super::chain_stage::{self, AMOUNT_UNITS, CHAIN_ID, SLICE, Servers, Stage};
 use super::journal::{Latencies, Latency};
 use super::report::{PROVEN, Progress};
-use super::usage::{self, Processes};
+use super::usage::{self, Origin, Processes};
 use super::{each, per_second, proof::Faults};
 use crate::clock::SystemClock;
 use crate::commands::say;
@@ -101,8 +101,8 @@ struct Figures {
     cpu_us_per_payment: BTreeMap<&'static str, f64>,
     wal_bytes_per_payment: f64,
     settings: BTreeMap<String, String>,
-    machine: String,
-    version: &'static str,
+    #[serde(flatten)]
+    origin: Origin,
 }
 
 pub(super) async fn run(args: ChainArgs) -> Result<ExitCode> {
@@ -169,8 +169,7 @@ async fn measure_chain(
         cpu_us_per_payment: usage::cpu_us_each(&before.0, &after.0, settled),
         wal_bytes_per_payment: each(per_second(wal, Duration::from_secs(1)), settled),
         settings: measure::settings(&db).await?.into_iter().collect(),
-        machine: usage::machine()?,
-        version: env!("CARGO_PKG_VERSION"),
+        origin: Origin::find()?,
     })
 }
 
@@ -349,7 +348,9 @@ fn print(figures: &Figures, as_json: bool) -> Result<ExitCode> {
         line("processor", format!("{} µs per payment", cpu.join(", ")));
         line("write-ahead log", format!("{:.0} bytes per payment", figures.wal_bytes_per_payment));
         line("proof", figures.proof.clone());
-        line("machine", figures.machine.clone());
+        for (name, value) in figures.origin.lines() {
+            line(name, value);
+        }
     }
     Ok(if figures.proof == PROVEN { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,7 +5,7 @@
 
 use super::report::Progress;
 use super::stack::{Stack, StackArgs};
-use super::usage;
+use super::usage::{self, Origin};
 use crate::commands::{say, stop_signal};
 use crate::roles::Role;
 use anyhow::{Result, bail};
@@ -50,8 +50,8 @@ struct Figures {
     /// What lies in the folder, once the run is over.
     stored_bytes: BTreeMap<&'static str, u64>,
     duration_s: f64,
-    machine: String,
-    version: &'static str,
+    #[serde(flatten)]
+    origin: Origin,
 }
 
 pub(super) async fn run(mut args: IdleArgs) -> Result<ExitCode> {
@@ -101,8 +101,7 @@ async fn measure_idle(stack: &mut Stack, args: &IdleArgs, progress: &Progress) -
             .collect(),
         stored_bytes: after.1,
         duration_s: args.duration.as_secs_f64(),
-        machine: usage::machine()?,
-        version: env!("CARGO_PKG_VERSION"),
+        origin: Origin::find()?,
     })
 }
 
@@ -158,7 +157,9 @@ fn table(figures: &Figures) {
     for (name, bytes) in &figures.grown_bytes_per_day {
         line(name, format!("{:.1} MB more a day", megabytes(*bytes)));
     }
-    line("machine", figures.machine.clone());
+    for (name, value) in figures.origin.lines() {
+        line(name, value);
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]

@@ -4,7 +4,8 @@
 //! ledger that means something.
 
 use super::report::{PROVEN, Progress};
-use super::{per_second, proof, usage, yardstick};
+use super::usage::Origin;
+use super::{per_second, proof, yardstick};
 use crate::clock::SystemClock;
 use crate::commands::{say, stop_signal};
 use anyhow::{Context as _, Result, bail};
@@ -76,8 +77,8 @@ struct Figures {
     wal_bytes_per_transfer: f64,
     settings: BTreeMap<String, String>,
     yardstick_tpc_b_per_s: Option<f64>,
-    machine: String,
-    version: &'static str,
+    #[serde(flatten)]
+    origin: Origin,
 }
 
 pub(super) async fn run(args: LedgerArgs) -> Result<ExitCode> {
@@ -167,8 +168,7 @@ async fn measure_ledger(args: &LedgerArgs, url: &str, progress: &Progress) -> Re
             / per_second(transfers.max(1), Duration::from_secs(1)),
         settings: measure::settings(&db).await?.into_iter().collect(),
         yardstick_tpc_b_per_s: yardstick,
-        machine: usage::machine()?,
-        version: env!("CARGO_PKG_VERSION"),
+        origin: Origin::find()?,
     })
 }
 
@@ -253,7 +253,9 @@ fn print(figures: &Figures, as_json: bool) -> Result<ExitCode> {
             line("pgbench TPC-B", format!("{tpc_b:.0} transactions/s on the same server"));
         }
         line("proof", figures.proof.clone());
-        line("machine", figures.machine.clone());
+        for (name, value) in figures.origin.lines() {
+            line(name, value);
+        }
         let settings: Vec<String> =
             figures.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
         line("settings", settings.join(", "));

@@ -6,7 +6,7 @@ use super::load::{Load, LoadArgs, Shape, Until};
 use super::receiver::Receiver;
 use super::report::{self, Figures, Progress};
 use super::stack::{Stack, StackArgs};
-use super::usage::{self, Processes};
+use super::usage::{Origin, Processes};
 use super::{past, per_second, proof};
 use crate::clock::SystemClock;
 use crate::commands::stop_signal;
@@ -222,8 +222,7 @@ pub(super) async fn figures(
         duration_s: time.as_secs_f64(),
         policy: policy(stack).await?,
         yardstick_tpc_b_per_s: None,
-        machine: usage::machine()?,
-        version: env!("CARGO_PKG_VERSION"),
+        origin: Origin::find()?,
     })
 }
 

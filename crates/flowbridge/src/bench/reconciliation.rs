@@ -8,6 +8,7 @@
 use super::cast::{Admin, CURRENCY, PARTICIPANTS, iban, participants};
 use super::report::Progress;
 use super::stack::{Stack, StackArgs};
+use super::usage::Origin;
 use crate::client::{ApiClient, new_key};
 use crate::clock::SystemClock;
 use crate::commands::reconciliation::pages;
@@ -195,6 +196,7 @@ async fn check(stack: &mut Stack, args: &ReconciliationArgs, progress: &Progress
         faults.push("a balance is unexplained".to_owned());
     }
     let verdict = if faults.is_empty() { "ok".to_owned() } else { faults.join("; ") };
+    let Origin { machine, version, commit } = Origin::find()?;
     let findings = json!({
         "verdict": verdict,
         "payments": count + args.each,
@@ -204,6 +206,9 @@ async fn check(stack: &mut Stack, args: &ReconciliationArgs, progress: &Progress
         "accused_wrongly": found.accused,
         "runs": runs,
         "after_decisions": { "runs": after, "open": still_open, "proof_holds": proof["holds"] },
+        "machine": machine,
+        "version": version,
+        "commit": commit,
     });
     if let Some(out) = &args.out {
         std::fs::write(out.join("check.json"), serde_json::to_string_pretty(&findings)?)?;

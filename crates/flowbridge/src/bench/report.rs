@@ -1,6 +1,7 @@
 //! What a run prints: a small table for people, one JSON object on the last line for programs.
 
 use super::journal::Latencies;
+use super::usage::Origin;
 use crate::commands::say;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,8 +32,8 @@ pub(super) struct Figures {
     pub(super) duration_s: f64,
     pub(super) policy: BTreeMap<String, String>,
     pub(super) yardstick_tpc_b_per_s: Option<f64>,
-    pub(super) machine: String,
-    pub(super) version: &'static str,
+    #[serde(flatten)]
+    pub(super) origin: Origin,
 }
 
 /// Prints the figures, in the form that was asked for. A proof that failed is exit code 1.
@@ -77,7 +78,9 @@ fn table(figures: &Figures) {
         line("pgbench TPC-B", format!("{tpc_b:.0} transactions/s on the same server"));
     }
     line("proof", figures.proof.clone());
-    line("machine", figures.machine.clone());
+    for (name, value) in figures.origin.lines() {
+        line(name, value);
+    }
     let policy: Vec<String> = figures.policy.iter().map(|(name, value)| format!("{name} {value}")).collect();
     line("policy", policy.join(", "));
 }

@@ -7,9 +7,11 @@ use super::each;
 use crate::config::Config;
 use anyhow::{Context as _, Result};
 use flowbridge_store::{Db, measure};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The processes to watch, by what they are.
@@ -154,8 +156,46 @@ fn listener(port: u16) -> Option<u32> {
     })
 }
 
+/// Where a figure comes from, for the record.
+#[derive(Debug, Serialize)]
+pub(super) struct Origin {
+    /// Processors, memory, kernel.
+    pub(super) machine: String,
+    pub(super) version: &'static str,
+    /// The short hash of the sources' commit, with `+` where they differ from it; none outside a checkout of git.
+    pub(super) commit: Option<String>,
+}
+
+impl Origin {
+    /// This machine, this program, and the sources that it was built from as they are now.
+    pub(super) fn find() -> Result<Self> {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Ok(Self { machine: machine()?, version: env!("CARGO_PKG_VERSION"), commit: commit_of(sources) })
+    }
+
+    /// What people are shown of it.
+    pub(super) fn lines(&self) -> [(&'static str, String); 2] {
+        let commit = self.commit.as_deref().unwrap_or("unknown");
+        [("machine", self.machine.clone()), ("commit", commit.to_owned())]
+    }
+}
+
+/// The commit that a folder of sources is at. Asked for when it is wanted: a build that knew it would be linked anew at each
+/// commit.
+fn commit_of(sources: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["--no-optional-locks", "-C"]).arg(sources).args(arguments).stdin(Stdio::null());
+        let output = git.output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let is_changed = !git(&["status", "--porcelain"])?.is_empty();
+    Some(if is_changed { format!("{commit}+") } else { commit })
+}
+
 /// The machine, for the record: processors, memory, kernel.
-pub(super) fn machine() -> Result<String> {
+fn machine() -> Result<String> {
     let processors = std::thread::available_parallelism()?;
     let info = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -175,6 +215,24 @@ mod tests {
     fn a_process_is_found_by_what_it_listens_on() {
         let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(listener(listening.local_addr().unwrap().port()), Some(std::process::id()));
+    }
+
+    #[test]
+    fn a_commit_is_told_with_whether_anything_differs_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let who = ["-c", "user.name=somebody", "-c", "user.email=somebody@flowbridge.example"];
+            let mut git = Command::new("git");
+            git.arg("-C").arg(folder.path()).args(who).args(["-c", "commit.gpgsign=false"]).args(arguments);
+            assert!(git.status().unwrap().success(), "{arguments:?}");
+        };
+        git(&["init", "-q"]);
+        assert_eq!(commit_of(folder.path()), None);
+        git(&["commit", "-q", "--allow-empty", "-m", "first"]);
+        let first = commit_of(folder.path()).unwrap();
+        assert!(first.chars().all(|digit| digit.is_ascii_hexdigit()), "{first}");
+        fs::write(folder.path().join("new"), "").unwrap();
+        assert_eq!(commit_of(folder.path()), Some(format!("{first}+")));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use super::chain_stage::{self, AMOUNT_UNITS, CHAIN_ID, SLICE, Servers, Stage};
 use super::proof::Faults;
 use super::report::{PROVEN, Progress, mega};
-use super::usage::{self, Processes};
+use super::usage::{self, Origin, Processes};
 use super::{each, per_second};
 use crate::clock::SystemClock;
 use crate::commands::say;
@@ -78,8 +78,8 @@ struct Figures {
     cpu_us_per_event: BTreeMap<&'static str, f64>,
     wal_bytes_per_event: f64,
     settings: BTreeMap<String, String>,
-    machine: String,
-    version: &'static str,
+    #[serde(flatten)]
+    origin: Origin,
 }
 
 pub(super) async fn run(args: WatcherArgs) -> Result<ExitCode> {
@@ -143,8 +143,7 @@ async fn measure_watcher(
         cpu_us_per_event: usage::cpu_us_each(&before.0, &after.0, events),
         wal_bytes_per_event: each(per_second(wal, Duration::from_secs(1)), events),
         settings: measure::settings(&db).await?.into_iter().collect(),
-        machine: usage::machine()?,
-        version: env!("CARGO_PKG_VERSION"),
+        origin: Origin::find()?,
     })
 }
 
@@ -303,7 +302,9 @@ fn print(figures: &Figures, as_json: bool) -> Result<ExitCode> {
         line("processor", format!("{} µs per event", cpu.join(", ")));
         line("write-ahead log", format!("{:.0} bytes per event", figures.wal_bytes_per_event));
         line("proof", figures.proof.clone());
-        line("machine", figures.machine.clone());
+        for (name, value) in figures.origin.lines() {
+            line(name, value);
+        }
     }
     Ok(if figures.proof == PROVEN { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

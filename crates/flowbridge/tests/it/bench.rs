@@ -7,6 +7,9 @@ use std::process::Command;
 fn bench(arguments: &[&str]) -> Value {
     let (figures, is_success, said) = run(arguments);
     assert!(is_success, "{said}");
+    for field in ["machine", "version", "commit"] {
+        assert!(figures.get(field).is_some(), "{field}: {said}");
+    }
     figures
 }
 
