@@ -252,6 +252,8 @@ pub(crate) async fn judge(
     let Evidence { baseline, witness, sink, book, seed } = *evidence;
     let mut verdict = Verdict::default();
     verdict.violations.extend(book.wrong.iter().cloned());
+    // First of all: what follows can take minutes, and the node forgets.
+    witness.read_on(world, true).await?;
     let mut stuck = Vec::new();
     let (payments, booked, alpha, beta, log) = tokio::try_join!(
         payments(api, baseline, seed, &mut stuck),
@@ -268,7 +270,6 @@ pub(crate) async fn judge(
     proof(api, &mut verdict).await?;
     money(&holdings(world, api, baseline).await?, &totals(book, &payments), &mut verdict);
     bookings(&booked, &payments, &mut verdict);
-    witness.read_on(world, true).await?;
     settlements(&witness.settled()?, &payments, &mut verdict);
     let returned = histories(&log.stories, &payments, &mut verdict);
     returns(api, &returned, &mut verdict).await?;
