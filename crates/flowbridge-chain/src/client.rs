@@ -411,14 +411,14 @@ impl Chain for HttpChain {
     }
 
     async fn l1_batch(&self, block_number: u64) -> Result<Option<L1Batch>, ChainError> {
-        let known = self.batches_by.get().copied();
-        let others = BatchMethod::ALL.into_iter().filter(|method| Some(*method) != known);
-        for method in known.into_iter().chain(others) {
-            match self.l1_batch_by(method, block_number).await {
+        // What has told of a batch before is the only one that is asked until the next start: it also refuses what it does not know yet.
+        let known = self.batches_by.get();
+        for method in known.map_or(&BatchMethod::ALL[..], std::slice::from_ref) {
+            match self.l1_batch_by(*method, block_number).await {
                 // Not every ZKsync chain has every method, and not every proxy allows it.
                 Err(ChainError::Refused(_) | ChainError::Forbidden(_)) => {}
                 Ok(batch) => {
-                    self.batches_by.get_or_init(|| method);
+                    self.batches_by.get_or_init(|| *method);
                     return Ok(batch);
                 }
                 Err(error) => return Err(error),

@@ -191,9 +191,9 @@ pub async fn next(
     }
     match chain.block(At::Number(place.number)).await? {
         Some(block) if block.hash == place.hash => {}
-        Some(_) => return rewind(chain, place).await,
+        Some(_) => return rewind(chain, place, true).await,
         None if place.known.contains(&(head.latest.number, head.latest.hash)) => return Ok(Next::Idle),
-        None => return rewind(chain, place).await,
+        None => return rewind(chain, place, false).await,
     }
     let stretch = if head.latest.number.saturating_sub(place.number) > settings.reorg_depth_blocks_max {
         deep_stretch(chain, contracts, place, settings, &head).await?
@@ -203,14 +203,18 @@ pub async fn next(
     Ok(stretch.map_or(Next::Again, |stretch| Next::TakeIn(Box::new(stretch))))
 }
 
-/// The newest block that both know.
-async fn rewind(chain: &dyn Chain, place: &Place) -> Result<Next, ChainError> {
+/// The newest block that both know. A node that has nothing else where we have blocks has not gone back: it is behind, and what it
+/// does not have yet may still come.
+async fn rewind(chain: &dyn Chain, place: &Place, mut has_others: bool) -> Result<Next, ChainError> {
     let mut oldest = place.number;
     for (number, hash) in &place.known {
         oldest = *number;
         match chain.block(At::Number(*number)).await? {
-            Some(block) if block.hash == *hash => return Ok(Next::Rewind(block)),
-            Some(_) | None => {}
+            Some(block) if block.hash == *hash => {
+                return Ok(if has_others { Next::Rewind(block) } else { Next::Idle });
+            }
+            Some(_) => has_others = true,
+            None => {}
         }
     }
     Err(ChainError::DeepReorg(oldest))

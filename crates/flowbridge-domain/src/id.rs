@@ -98,6 +98,14 @@ typed_id!(
     /// A payment: the customer's whole intention.
     PaymentId, "pay", "payment"
 );
+
+impl PaymentId {
+    /// When it was drawn, to the millisecond: soon after that, its payment was accepted.
+    pub fn drawn_at(&self) -> Timestamp {
+        let millis = i64::try_from(self.0.as_u128() >> 80).unwrap_or(0);
+        Timestamp::from_micros(millis.saturating_mul(1_000))
+    }
+}
 typed_id!(
     /// A participant: an institution that uses FlowBridge; our tenant.
     ParticipantId, "par", "participant"

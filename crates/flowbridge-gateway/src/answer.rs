@@ -65,6 +65,10 @@ impl From<StoreError> for Refusal {
         if matches!(error, StoreError::UnderWay(_)) {
             return Self::new(ErrorCode::InProgress);
         }
+        // Load that is shed is counted by its status; a line for each request would be more load.
+        if matches!(error, StoreError::Busy) {
+            return Self::new(ErrorCode::Unavailable);
+        }
         if error.is_retryable() {
             tracing::warn!(error = %error, "the database could not serve a request");
             return Self::new(ErrorCode::Unavailable);

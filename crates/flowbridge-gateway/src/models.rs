@@ -91,11 +91,11 @@ pub(crate) async fn list(
     only_operators(&caller)?;
     let paging = Paging::new(&gateway, &caller, (MODELS, &[]), (query.limit, query.cursor.as_deref()))?;
     let db = &gateway.parts.db;
-    let promoted = promotion::promoted(db).await?;
+    let newest = promotion::newest(db).await?;
     let mut found = promotion::list(db, paging.position, paging.rows_max()).await?;
     let next = paging.cut(&mut found, |proposal| ModelProposalId::as_uuid(&proposal.id));
     let page = ModelPage {
-        in_force: promotion::in_force(&promoted, &gateway.parts.shipped_model).to_owned(),
+        in_force: promotion::in_force(newest.as_slice(), &gateway.parts.shipped_model).to_owned(),
         data: found.iter().map(shown).collect::<Result<_, _>>()?,
         has_more: next.has_more,
         next_cursor: next.cursor.clone(),
@@ -197,9 +197,9 @@ fn refused(why: PromotionRefusal) -> Refusal {
             conflict("a model is proposed already: it has to be confirmed or rejected first")
         }
         PromotionRefusal::InForce => conflict("the model is in force"),
-        PromotionRefusal::OtherChampion => {
-            conflict("another model is in force than the one it was compared with: compare it with that one")
-        }
+        PromotionRefusal::OtherChampion => conflict(
+            "another model is in force than the one it was compared with: reject what is proposed, and compare with that one",
+        ),
         PromotionRefusal::NotCompared => {
             conflict("a model that was never in force is proposed with its comparison")
         }

@@ -134,18 +134,21 @@ statements! {
 
     RESOLVE_LETTERS = "update dead_letter set resolved_at = $2, resolution = $3 where id = any($1)";
 
-    OFFSET_AT_TIME = "select coalesce(min(xid), 0) as xid from event where id >= uuid_floor($1) and recorded_at >= $1";
+    // Beyond everything where there is no such event: then nothing is read again.
+    OFFSET_AT_TIME = "select coalesce(min(xid), 9223372036854775807) as xid from event
+        where id >= uuid_floor($1) and recorded_at >= $1";
 
-    OFFSET_OF_KEY = "select coalesce(min(xid), 0) as xid from event where key = $1";
+    OFFSET_OF_KEY = "select coalesce(min(xid), 9223372036854775807) as xid from event where key = $1";
 
     // Taking the lease away with the offset makes a running reader start again from there. Never forward: what was not read yet would
-    // be lost.
+    // be lost. In a cluster whose transactions are counted anew, what was seen in the one before says nothing about them.
     REWIND = "update consumer_offset o set
             (xid, seq) = (
                 select nearest.xid, nearest.seq from (values (o.xid, o.seq), ($2, $3)) as nearest (xid, seq)
                     order by nearest.xid, nearest.seq limit 1),
+            seen_xid = least(o.seen_xid, pg_snapshot_xmin(pg_current_snapshot())::text::bigint),
             epoch = epoch + 1, lease_until = '-infinity', owner = null
-        where consumer_group = $1 returning partition";
+        where consumer_group = $1 returning xid, seq";
 
     END = "select newest.xid, newest.seq
         from unnest($1::text[]) as topic, installation, generate_series(0, log_partitions - 1) as partition,
@@ -585,8 +588,8 @@ pub enum ReplayFrom {
     Payment(PaymentId),
 }
 
-/// Sets a group back, never forward; its readers lose their leases and begin again from there. Returns the offset; `None` if there
-/// is no such group.
+/// Sets a group back, never forward; its readers lose their leases and begin again from there. Returns where it stands now; `None` if
+/// there is no such group.
 pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Option<Offset>, StoreError> {
     let before = |xid: i64| Offset { xid: xid.saturating_sub(1).max(0), seq: i64::MAX };
     let offset = match from {
@@ -597,7 +600,8 @@ pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Option<Off
         }
     };
     let rewound = db.query(REWIND, &[&group, &offset.xid, &offset.seq]).await?;
-    Ok((!rewound.is_empty()).then_some(offset))
+    let places = rewound.iter().map(offset_of).collect::<Result<Vec<_>, _>>()?;
+    Ok(places.into_iter().min())
 }
 
 /// Where these topics end now, for who wants only what comes.

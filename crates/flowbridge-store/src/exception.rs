@@ -84,7 +84,9 @@ statements! {
         from recon_exception found
             cross join lateral jsonb_array_elements(found.suggestions) with ordinality as suggested (told, place)
             join statement_entry line on line.id = (suggested.told ->> 'line')::uuid
-        where found.id = $1 order by suggested.place";
+        where found.id = $1 and found.state = 'open' and exists (
+            select from recon_open still where still.side = 'bank' and still.source_id = line.id)
+        order by suggested.place";
 
     LOCK = concat!("select ", exception_columns!(), " from recon_exception where id = $1 for update");
 
@@ -579,7 +581,8 @@ pub async fn get(
     Ok(Some((exception, comments, decisions)))
 }
 
-/// The lines that an exception's ledger entry may be by the last run that found it, likeliest first.
+/// The lines that an open exception's ledger entry may be by the last run that found it, likeliest first; those that have a match by
+/// now are left out.
 pub async fn suggestions(db: &Db, id: ExceptionId) -> Result<Vec<Suggestion>, StoreError> {
     let rows = db.query(SUGGESTED, &[&id.as_uuid()]).await?;
     rows.iter()

@@ -64,7 +64,8 @@ macro_rules! all_is_read {
                 select from event
                     join consumer_offset o on o.consumer_group = 'orchestrator' and o.topic = 'chain'
                         and o.partition = event.partition
-                    where event.key = payment.id and event.topic = 'chain' and (event.xid, event.seq) > (o.xid, o.seq))
+                    where event.key = payment.id and event.topic = 'chain' and (event.xid, event.seq) > (o.xid, o.seq)
+                        and (event.xid, event.seq) > (o.seen_xid, o.seen_seq))
             and not exists (
                 select from dead_letter
                     where dead_letter.consumer_group = 'orchestrator' and dead_letter.key = payment.id

@@ -194,6 +194,11 @@ pub async fn promoted(db: &Db) -> Result<Vec<PromotedModel>, StoreError> {
     confirmed(&db.query(CONFIRMED, &[&LOOK_BACK_MAX]).await?)
 }
 
+/// The newest of what two people have put in force, if they ever have.
+pub async fn newest(db: &Db) -> Result<Option<PromotedModel>, StoreError> {
+    Ok(confirmed(&db.query(CONFIRMED, &[&1_i64]).await?)?.pop())
+}
+
 /// The model in force: the newest of `promoted`, or the shipped one.
 pub fn in_force<'a>(promoted: &'a [PromotedModel], shipped: &'a str) -> &'a str {
     promoted.first().map_or(shipped, |newest| newest.model.as_str())

@@ -66,6 +66,7 @@ statements! {
             event.recorded_at
         from consumer_offset o
             join event on event.topic = o.topic and event.partition = o.partition and (event.xid, event.seq) > (o.xid, o.seq)
+                and (event.xid, event.seq) > (o.seen_xid, o.seen_seq)
         where o.consumer_group = 'orchestrator'
         order by event.xid, event.seq limit $1");
 

@@ -14,7 +14,7 @@ use crate::statement::{StatementLine, covers};
 use flowbridge_domain::id::{PaymentId, ReconciliationId, StatementEntryId, StatementId};
 use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -130,7 +130,8 @@ statements! {
             ) following
         where closing_before <> opening order by account, currency, covers");
 
-    // The statements from the earliest that waits for its proof to the newest, newest first as HEADS has them. What one moves leads from
+    // The statements from the earliest that waits for its proof to the newest, newest first as HEADS has them; from each account's newest
+    // with a closing balance, where none waits, because what differs there still does until one says otherwise. What one moves leads from
     // its opening to its closing; without both it is the sum of its lines, and a line that was told without a closing balance is left
     // to the statement that tells it again with one. Until one does, it may belong to any statement from its day on.
     TO_PROVE = concat!("select statement.id, account, currency, ", covers!(), " as covers,
@@ -147,8 +148,17 @@ statements! {
                                 where later.same_as = line.id and whole.closing is not null))
             ) lines
         where statement.bank_code = $1 and ", covers!(), " >= (
-                select min(", covers!(), ") from statement_to_prove unproven join statement told on told.id = unproven.statement_id
-                    where unproven.bank_code = $1 and ", covers!(), " > $2)
+                select min(wanted.covers) from (
+                    select ", covers!(), " as covers
+                        from statement_to_prove unproven join statement told on told.id = unproven.statement_id
+                        where unproven.bank_code = $1
+                    union all
+                    select max(", covers!(), ") from statement told
+                        where told.bank_code = $1 and told.closing is not null and exists (
+                            select from statement_source source where source.bank_code = told.bank_code
+                                and source.reserve_accounts ->> told.currency = told.account)
+                        group by told.account, told.currency
+                ) wanted where wanted.covers > $2)
             and exists (
                 select from statement_source source where source.bank_code = statement.bank_code
                     and source.reserve_accounts ->> statement.currency = statement.account)
@@ -171,7 +181,8 @@ statements! {
             and (state in ('ready', 'claimed', 'sent', 'unknown') or exists (
                 select from event join consumer_offset o on o.consumer_group = 'orchestrator' and o.topic = event.topic
                         and o.partition = event.partition
-                    where event.key = effect.payment_id and event.topic = 'bank' and (event.xid, event.seq) > (o.xid, o.seq)))";
+                    where event.key = effect.payment_id and event.topic = 'bank' and (event.xid, event.seq) > (o.xid, o.seq)
+                        and (event.xid, event.seq) > (o.seen_xid, o.seen_seq)))";
 
     SAVE_MATCHES = "insert into recon_match (id, reconciliation_id, scope, how, difference, explanation, matched_at)
         select new.id, $1, $2, new.how, new.difference, new.explanation, $3
@@ -211,6 +222,7 @@ statements! {
     // Payments whose events the orchestrator has not read yet: their ledger is behind the chain for a moment.
     UNREAD_PAYMENTS = "select distinct event.key from consumer_offset o
             join event on event.topic = o.topic and event.partition = o.partition and (event.xid, event.seq) > (o.xid, o.seq)
+                and (event.xid, event.seq) > (o.seen_xid, o.seen_seq)
         where o.consumer_group = 'orchestrator'";
 
     MATCHED = "select source_id, moment from recon_match_item
@@ -568,6 +580,16 @@ impl Gap {
     pub const fn amount(&self) -> i64 {
         self.opening.saturating_sub(self.closing_before)
     }
+
+    /// What people decide about.
+    pub fn subject(&self) -> String {
+        format!("statement {} of {} {}: {}", self.name, self.account, self.currency, self.amount())
+    }
+
+    /// Is it missing below what this statement tells?
+    fn is_before(&self, cut: &Cut) -> bool {
+        self.account == cut.account && self.currency == cut.currency && self.as_of <= cut.as_of
+    }
 }
 
 /// A statement with a closing balance, at the instant up to which it tells everything.
@@ -602,7 +624,8 @@ pub struct Sides {
     pub statements: Vec<LastStatement>,
     /// Where a statement is missing.
     pub gaps: Vec<Gap>,
-    /// The statements that no run has proven yet, and the newest of their account; oldest first.
+    /// The statements that no run has proven yet, and the newest of each account; none after a gap, and none when it was cut off. Oldest
+    /// first.
     pub cuts: Vec<Cut>,
     /// The reserve per currency, as the ledger has it.
     pub reserves: Vec<(String, i64)>,
@@ -625,10 +648,16 @@ const OVERLAP: Duration = Duration::from_secs(3600);
 /// The journal is read in stretches of time, so that an index of blocks finds them.
 const STRETCH: Duration = Duration::from_secs(3600);
 
-/// Reads both sides of a bank, `records_max` records at most of each.
-pub async fn sides(db: &Db, bank: &str, now: Timestamp, records_max: usize) -> Result<Sides, StoreError> {
+/// Reads both sides of a bank, `records_max` records at most of each. Gaps whose subject people have decided about are none.
+pub async fn sides(
+    db: &Db,
+    bank: &str,
+    now: Timestamp,
+    records_max: usize,
+    decided: &BTreeSet<String>,
+) -> Result<Sides, StoreError> {
     let tx = db.snapshot().await?;
-    let read = read_sides(&tx, bank, now, records_max).await;
+    let read = read_sides(&tx, bank, now, records_max, decided).await;
     tx.rollback().await?;
     read
 }
@@ -696,8 +725,15 @@ async fn read_heads(tx: &Tx, bank: &str, now: Timestamp) -> Result<(Sides, Vec<i
     Ok((sides, accounts))
 }
 
-async fn read_sides(tx: &Tx, bank: &str, now: Timestamp, records_max: usize) -> Result<Sides, StoreError> {
+async fn read_sides(
+    tx: &Tx,
+    bank: &str,
+    now: Timestamp,
+    records_max: usize,
+    decided: &BTreeSet<String>,
+) -> Result<Sides, StoreError> {
     let (mut sides, accounts) = read_heads(tx, bank, now).await?;
+    sides.gaps.retain(|gap| !decided.contains(&gap.subject()));
     let limit = i64::try_from(SLICE).unwrap_or(i64::MAX);
     let mut after = Uuid::nil();
     while sides.theirs.len() < records_max {
@@ -727,8 +763,12 @@ async fn read_sides(tx: &Tx, bank: &str, now: Timestamp, records_max: usize) -> 
     sides.cut_off = sides.theirs.len() >= records_max || sides.ours.len() >= records_max;
     read_new_entries(tx, (bank, &accounts), records_max, &mut sides).await?;
     sides.left_over = exception::left_over(tx, bank).await?;
-    sides.cuts = read_cuts(tx, bank, now).await?;
-    read_posted_since(tx, &accounts, now, &mut sides.cuts).await?;
+    if !sides.cut_off {
+        sides.cuts = read_cuts(tx, bank, now).await?;
+        let gaps = &sides.gaps;
+        sides.cuts.retain(|cut| !gaps.iter().any(|gap| gap.is_before(cut)));
+        read_posted_since(tx, &accounts, now, &mut sides.cuts).await?;
+    }
     Ok(sides)
 }
 
@@ -801,7 +841,7 @@ async fn read_posted_since(
         for row in tx.query(POSTED, &[&accounts, &At(from), &At(to), &after]).await? {
             let (currency, change): (&str, i64) = (row.try_get("currency")?, row.try_get("change")?);
             let place = usize::try_from(row.try_get::<_, i32>("place")?).unwrap_or(0);
-            let since = instants.iter().take(place).copied().max();
+            let since = place.checked_sub(1).and_then(|last| instants.get(last).copied());
             for cut in cuts.iter_mut().filter(|cut| cut.currency == currency && Some(cut.as_of) <= since) {
                 cut.posted_since = cut.posted_since.saturating_add(change);
             }
@@ -932,6 +972,8 @@ pub struct Settled {
     pub ledger: Vec<(PaymentId, i64, Timestamp)>,
     /// On chain: the payment, transaction, place, whether it is final, token units and decimals.
     pub chain: Vec<ChainSettlement>,
+    /// There was more than may be looked at in one run: payments accepted from then on are for the next.
+    pub cut_off_at: Option<Timestamp>,
 }
 
 /// A settlement on chain.
@@ -962,6 +1004,13 @@ pub async fn settled(
     let read = read_settled(&tx, currency, (from, to), records_max).await;
     tx.rollback().await?;
     read
+}
+
+/// Up to when a scope's runs have looked at everything; none before the first that was done.
+pub async fn looked_until(db: &Db, scope: &str) -> Result<Option<Timestamp>, StoreError> {
+    let rows = db.query(LOOKED_UNTIL, &[&scope]).await?;
+    let until = rows.first().map(|row| row.try_get::<_, Option<At>>("until")).transpose()?;
+    Ok(until.flatten().map(|at| at.0))
 }
 
 async fn read_settled(
@@ -998,7 +1047,11 @@ async fn read_settled(
                 token_decimals: row.try_get("token_decimals")?,
             });
         }
-        if is_last || settled.ledger.len() >= records_max {
+        if is_last {
+            break;
+        }
+        if settled.ledger.len() >= records_max {
+            settled.cut_off_at = Some(PaymentId::from_uuid(up_to).drawn_at());
             break;
         }
         after = up_to;

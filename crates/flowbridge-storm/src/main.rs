@@ -201,7 +201,7 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
         let missing = report.rows_not_struck();
         report.findings.extend(missing.iter().map(|row| format!("R{row}: no fault of this row has struck")));
     }
-    let over = jiff::Timestamp::now();
+    let (over, was_long) = (jiff::Timestamp::now(), report.began.elapsed() >= LONG);
     println!(
         "the storm is over after {:.0} s; everything comes to rest",
         report.began.elapsed().as_secs_f64()
@@ -220,7 +220,7 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
         let mut differences = load::read_back(on_disk, &mut book, seed)?;
         let evidence = Evidence { baseline: &baseline, witness: &witness, sink: &sink, book: &book, seed };
         report.asked(&book, sink.deliveries(None));
-        let since = is_long(args).then(|| over - READ_AGAIN_MAX);
+        let since = was_long.then(|| over - READ_AGAIN_MAX);
         let from = since.map_or("the beginning".to_owned(), |instant| format!("{instant:.0}"));
         println!("it is judged, and its log is read again from {from} on");
         let replay = Replay { since, endpoints: &endpoints };

@@ -147,7 +147,14 @@ async fn take_slice(
     if moved.is_empty() {
         return Ok(vec![]);
     }
+    let read = slice.len();
     slice.retain(|event| !was_seen(held, event));
+    if slice.len() < read {
+        tracing::info!(
+            events = read - slice.len(),
+            "passed over what was taken in before the group was set back"
+        );
+    }
     let mut taken = take_in(context, reader, &moved, &slice, &[]).await;
     for _ in 1..OVERTAKEN_TRIES {
         if !matches!(taken, Err(StoreError::Overtaken)) {

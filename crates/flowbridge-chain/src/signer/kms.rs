@@ -89,7 +89,7 @@ impl KmsKey {
     async fn call(&self, action: &'static str, body: Value) -> Result<Value, ChainError> {
         let first = self.try_call(action, &body).await;
         let Err(ChainError::Wrong(_)) = &first else { return first };
-        let read = AwsCredentials::read(&self.config.credentials_file)?;
+        let read = AwsCredentials::read_now(&self.config.credentials_file).await?;
         *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = read;
         self.try_call(action, &body).await
     }
@@ -165,9 +165,18 @@ impl AwsCredentials {
     /// Reads their file: JSON with `access_key_id`, `secret_access_key` and, for temporary ones, `session_token`.
     /// [`ChainError::Wrong`]: there is none, or it is not that.
     pub fn read(file: &Path) -> Result<Self, ChainError> {
+        Self::parse(file, std::fs::read_to_string(file))
+    }
+
+    /// The same where nothing may wait for a disk.
+    pub async fn read_now(file: &Path) -> Result<Self, ChainError> {
+        Self::parse(file, tokio::fs::read_to_string(file).await)
+    }
+
+    fn parse(file: &Path, text: std::io::Result<String>) -> Result<Self, ChainError> {
         let name = file.display();
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| ChainError::Wrong(format!("cannot read the credentials {name}: {error}")))?;
+        let text =
+            text.map_err(|error| ChainError::Wrong(format!("cannot read the credentials {name}: {error}")))?;
         #[derive(Deserialize)]
         struct Written {
             access_key_id: String,

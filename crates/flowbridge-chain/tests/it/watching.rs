@@ -53,6 +53,25 @@ async fn a_reorganisation_below_all_that_is_remembered_wants_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_only_behind_takes_nothing_back_however_few_blocks_are_remembered() {
+    let node = Node::start().await;
+    let mut notebook = Notebook::at_the_deployment(&node);
+    node.anvil.freeze();
+    node.anvil.mine(40).unwrap();
+    notebook.catch_up(&node).await.unwrap();
+    let place = notebook.place.number;
+    notebook.place.known.retain(|(number, _)| [place, place - 30].contains(number));
+    node.command("anvil_rollback", json!([20])).await;
+    notebook.catch_up(&node).await.unwrap();
+    assert_eq!(notebook.place.number, place, "what it has is what we have");
+    // It goes on otherwise, past where we are.
+    node.anvil.mine(25).unwrap();
+    notebook.catch_up(&node).await.unwrap();
+    assert_eq!(notebook.place.number, place + 5);
+    assert_eq!(node.chain.block(At::Latest).await.unwrap().unwrap().hash, notebook.place.hash);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_wait_for_the_confirmations_that_policy_asks_for() {
     let node = Node::start().await;
     let mut notebook = Notebook::at_the_deployment(&node);

@@ -571,13 +571,17 @@ async fn operators_and_participants_have_webhook_endpoints_each_of_their_own() {
         ("POST", "/enable", None),
         ("DELETE", "", None),
     ] {
-        for (own, others, token) in [(ours, theirs, &operator), (theirs, ours, &alpha)] {
-            let to = |id: &str| format!("{all}/{id}{action}");
-            let key = (method != "GET").then(|| format!("{method}{action}"));
+        let owners = [(ours, theirs, &operator), (theirs, ours, &alpha)];
+        let to = |id: &str| format!("{all}/{id}{action}");
+        let key = (method != "GET").then(|| format!("{method}{action}"));
+        for (own, others, token) in owners {
             let prying = api.send(method, &to(others), token, key.as_deref(), body).await;
             assert_eq!(prying.status, 404, "{method} {action}: {}", prying.body);
             let listed = api.send("GET", &format!("{all}?limit=100"), token, None, None).await;
+            assert!(listed.body.to_string().contains(own), "{}", listed.body);
             assert!(!listed.body.to_string().contains(others), "{}", listed.body);
+        }
+        for (own, _, token) in owners {
             let done = api.send(method, &to(own), token, key.as_deref(), body).await;
             assert_eq!(done.status, 200, "{method} {action}: {}", done.body);
         }

@@ -51,9 +51,9 @@ pub(super) async fn judge(world: &World, verdict: &mut Verdict) -> Result<()> {
     let hopeless = letters.iter().filter(|letter| poison.contains(&letter.key));
     for Letter { id, key, .. } in hopeless.take(RETRIED_MAX) {
         let retried = world.command(&["dlq", "retry", id]).await.context("retry a dead letter")?;
-        if retried.status.code() != Some(REFUSED) {
-            let [said, complained] =
-                [&retried.stdout, &retried.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+        let [said, complained] =
+            [&retried.stdout, &retried.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+        if retried.status.code() != Some(REFUSED) || !is_told_why(&complained, *key) {
             verdict.violations.push(format!(
                 "I9: the letter of {key}, whom nobody knows, was retried with {}: {said}{complained}",
                 retried.status
@@ -62,6 +62,12 @@ pub(super) async fn judge(world: &World, verdict: &mut Verdict) -> Result<()> {
     }
     are_as_before(&letters, &list(world).await?, verdict);
     Ok(())
+}
+
+/// Is the operator told what is wrong with the letter, and not only that something is?
+fn is_told_why(complained: &str, key: PaymentId) -> bool {
+    complained.contains(&format!("there is no payment {key}"))
+        || complained.contains("cannot be read as an observation")
 }
 
 /// I9: what was set aside is what was written to be.

@@ -3,7 +3,8 @@
 //! At rest, all that can be seen of it is noted. Then the groups that make payments and deliveries of events are set back by
 //! `flowbridge events replay`, as an operator would, and when they have read everything again it is noted once more. They have
 //! done all of that before, so nothing may differ: no payment, no balance, no event more in the log, nothing more that a
-//! receiver of webhooks is told.
+//! receiver of webhooks is told. The orchestrator passes over what it has taken in before, so of it this shows that it does; the
+//! deliveries are asked for anew, and found made.
 //!
 //! How far a group is, only the monitor tells (`consumer_lag`), and only as it was at its last look. So the process with the
 //! monitor is started anew: what it says then is of after the groups were set back.
@@ -81,8 +82,10 @@ impl Derived {
     ) -> Result<Self> {
         // What has not ended is another payment than before, and told as that.
         let mut unfinished = Vec::new();
-        let (payments, log) =
-            tokio::try_join!(payments(api, baseline, seed, &mut unfinished), read_log(api, PAGE - 17))?;
+        let (payments, log) = tokio::try_join!(
+            payments(api, baseline, seed, &mut unfinished),
+            read_log(api, PAGE - 17, |_, _| {})
+        )?;
         Self::take((world, api, sink), &payments, &log).await
     }
 }
@@ -99,6 +102,28 @@ async fn balances(api: &Api) -> Result<BTreeMap<String, String>> {
 }
 
 impl Replay<'_> {
+    /// What reading the log again has changed of all that was seen before.
+    pub(super) async fn changes(
+        &self,
+        (world, api, sink): (&World, &Api, &Sink),
+        (baseline, seed): (&Baseline, u64),
+        (payments, log): (Vec<Seen>, Log),
+    ) -> Result<Vec<String>> {
+        // What is still on its way is not told because of the replay.
+        self.is_told(api).await?;
+        let before = Derived::take((world, api, sink), &payments, &log).await?;
+        drop(payments);
+        let heard = sink.deliveries(None);
+        let mut changed = self.run(world, api).await?;
+        // The payments of the stage are older than the endpoints, which hear of them from the beginning of the log and only then.
+        if self.since.is_none() && sink.deliveries(None) == heard {
+            changed.push("I8: nothing was read again".to_owned());
+        }
+        let after = Derived::take_anew((world, api, sink), baseline, seed).await?;
+        changed.append(&mut compare(&before, &after));
+        Ok(changed)
+    }
+
     /// Sets the groups back, and waits until they have read everything again and all that they queued is told. Gives what went
     /// wrong with that.
     pub(super) async fn run(&self, world: &World, api: &Api) -> Result<Vec<String>> {

@@ -31,7 +31,7 @@ use flowbridge_store::{StoreError, Tx};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -911,44 +911,36 @@ impl Sender {
         for tx in signed.iter().filter(|tx| tx.nonce.is_some_and(|nonce| nonce < used_below)) {
             wanted.extend(&tx.hashes);
         }
+        // A row may have come back to a nonce after that was taken for a hole. A row of an old key has nonces of its own.
+        let is_ours = *sender == self.signer.address();
+        let is_wanted =
+            |nonce: u64| is_ours && nonce < used_below && signed.iter().any(|tx| tx.nonce == Some(nonce));
+        let fillers: Vec<_> = self.fillers.iter().copied().filter(|(nonce, _)| is_wanted(*nonce)).collect();
+        wanted.extend(fillers.iter().map(|(_, hash)| *hash));
         let calls: Vec<_> = wanted.iter().map(|hash| self.chain.receipt(*hash)).collect();
         let answers: Vec<_> = stream::iter(calls).buffered(CALLS_MAX).collect().await;
         let mut receipts = HashMap::new();
         for (hash, answer) in wanted.into_iter().zip(answers) {
             receipts.extend(answer?.map(|receipt| (hash, receipt)));
         }
-        let strange: Vec<u64> = signed
-            .iter()
-            .filter(|tx| !tx.hashes.iter().any(|hash| receipts.contains_key(hash)))
-            .filter_map(|tx| tx.nonce.filter(|nonce| *nonce < used_below))
-            .collect();
-        let filled = self.filled(sender, &strange).await?;
+        let filled =
+            fillers.iter().filter(|(_, hash)| receipts.contains_key(hash)).map(|(nonce, _)| *nonce).collect();
+        let nobody_ours = signed.iter().any(|tx| {
+            tx.nonce.is_some_and(|nonce| nonce < used_below)
+                && !tx.hashes.iter().any(|hash| receipts.contains_key(hash))
+        });
         // Asked for only when a nonce seems to be somebody else's.
-        let finally_used_below = if strange.is_empty() {
-            0
-        } else {
+        let finally_used_below = if nobody_ours {
             match self.chain.nonce(sender, At::Number(final_number)).await {
                 Ok(nonce) => nonce,
                 // A node without old states cannot say: what is used stays used on a chain that keeps none.
                 Err(ChainError::Refused(_)) => used_below,
                 Err(error) => return Err(error),
             }
+        } else {
+            0
         };
         Ok(View { used_below, finally_used_below, known_below, final_number, receipts, filled })
-    }
-
-    /// Which of these nonces went to what we filled holes with: a row came back to its nonce after that was taken for a hole.
-    async fn filled(&self, sender: &EvmAddress, nonces: &[u64]) -> Result<HashSet<u64>, ChainError> {
-        let mut filled = HashSet::new();
-        if *sender != self.signer.address() {
-            return Ok(filled);
-        }
-        for (nonce, hash) in self.fillers.iter().filter(|(nonce, _)| nonces.contains(nonce)) {
-            if self.chain.receipt(*hash).await?.is_some() {
-                filled.insert(*nonce);
-            }
-        }
-        Ok(filled)
     }
 
     async fn carry_out(

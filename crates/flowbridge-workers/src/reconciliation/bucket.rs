@@ -174,7 +174,8 @@ impl CredentialProvider for CredentialsFile {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let read = AwsCredentials::read(&self.0)
+        let read = AwsCredentials::read_now(&self.0)
+            .await
             .map_err(|error| S3Error::Generic { store: "S3", source: Box::new(error) })?;
         Ok(Arc::new(AwsCredential {
             key_id: read.access_key_id,

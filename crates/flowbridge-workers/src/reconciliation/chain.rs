@@ -24,8 +24,6 @@ use std::sync::Arc;
 
 /// The beginning of a chain's scope; its currency follows.
 pub(super) const SCOPE: &str = "chain:";
-/// How many runs before this one are looked through for one that was done.
-const RUNS_MAX: i64 = 100;
 
 /// Compares.
 pub(super) async fn compare(
@@ -39,7 +37,7 @@ pub(super) async fn compare(
     let from = compared_from(context, &run.scope, settings, now).await?;
     rows::note_stage(&context.db, run, "reading both sides", now, settings.lease).await?;
     let (settled, unread) = rows::settled(&context.db, code, (from, now), settings.records_max).await?;
-    let is_whole = settled.ledger.len() < settings.records_max;
+    let is_whole = settled.cut_off_at.is_none();
     let unread: HashSet<_> = unread.into_iter().collect();
     let account: Arc<str> = Arc::from(run.scope.as_str());
     let ledger: Vec<Record> = settled
@@ -107,7 +105,8 @@ pub(super) async fn compare(
     let (manifest_sha256, reports) = reports((&ledger, &seen), &outcome, &[], made_of)?;
     Ok(Findings {
         as_of: Some(now),
-        ledger_until: now,
+        // What was under way then is looked at again, and what was not reached is.
+        ledger_until: settled.cut_off_at.unwrap_or(now.minus(settings.chain_lookback / 2)),
         manifest_sha256,
         summary,
         matches: Vec::new(),
@@ -120,8 +119,8 @@ pub(super) async fn compare(
     })
 }
 
-/// From which payment on they are compared: from `chain_lookback` ago, or from before that where days have gone by without a
-/// run, or where something is open.
+/// From which payment on they are compared: from `chain_lookback` ago, or from before that where no run has looked yet, or where
+/// something is open.
 async fn compared_from(
     context: &Context,
     scope: &str,
@@ -129,12 +128,8 @@ async fn compared_from(
     now: Timestamp,
 ) -> Result<Timestamp, StoreError> {
     let lookback = settings.chain_lookback;
-    let mut from = now.minus(lookback);
-    // What was under way when the last one looked is looked at again. Of runs that all failed, the oldest should have looked.
-    let runs = rows::list(&context.db, Some(scope), None, RUNS_MAX).await?;
-    if let Some(last) = runs.iter().find(|run| run.state == "done").or(runs.last()) {
-        from = from.min(last.as_of.unwrap_or(last.asked_at).minus(lookback / 2));
-    }
+    let looked_until = rows::looked_until(&context.db, scope).await?;
+    let mut from = looked_until.unwrap_or(Timestamp::from_micros(0)).min(now.minus(lookback));
     if let Some(oldest) = exception::oldest_open(&context.db, scope).await? {
         from = from.min(oldest.minus(lookback));
     }

@@ -17,20 +17,13 @@ use flowbridge_recon::break_kind::BreakKind;
 use flowbridge_recon::engine::Break;
 use flowbridge_recon::report::{Balance, BalanceAt};
 use flowbridge_store::exception::Found;
-use flowbridge_store::reconciliation::{Cut, Sides};
+use flowbridge_store::reconciliation::Sides;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The balance at the instant of each statement where it can be told, oldest first, and the statements that this settles.
 pub(super) fn at_each(sides: &Sides, balance: &[Balance]) -> (Vec<StatementId>, Vec<BalanceAt>) {
-    let is_after_gap = |cut: &Cut| {
-        sides
-            .gaps
-            .iter()
-            .any(|gap| gap.account == cut.account && gap.currency == cut.currency && gap.as_of <= cut.as_of)
-    };
-    let told = sides.cuts.iter().filter(|cut| !sides.cut_off && !is_after_gap(cut));
-    told.filter_map(|cut| {
+    let told = sides.cuts.iter().filter_map(|cut| {
         let of_account = |line: &&Balance| line.account == cut.account && line.currency == cut.currency;
         let line = balance.iter().find(of_account)?;
         let explained = line.explained() - i128::from(cut.moved_since);
@@ -46,8 +39,8 @@ pub(super) fn at_each(sides: &Sides, balance: &[Balance]) -> (Vec<StatementId>, 
             unexplained: units(i128::from(cut.closing) - explained),
         };
         Some((cut.statement, at))
-    })
-    .unzip()
+    });
+    told.unzip()
 }
 
 /// Those that say more than the balance of the newest statement says already.

@@ -29,7 +29,7 @@ use flowbridge_store::StoreError;
 use flowbridge_store::exception::{self, Found, Suggested, TO_AUDIT, TO_CONFIRM};
 use flowbridge_store::promotion;
 use flowbridge_store::reconciliation::{
-    self as rows, ClaimedRun, Findings, Gap, LastStatement, NewMatch, OurEntry, RecordKey, Sides, TheirLine,
+    self as rows, ClaimedRun, Findings, LastStatement, NewMatch, OurEntry, RecordKey, Sides, TheirLine,
 };
 use flowbridge_store::segment::{self, Evidence, Judged, Learned, SegmentKey};
 use serde_json::{Value, json};
@@ -78,13 +78,12 @@ pub(super) async fn reconcile(
     }
     stage("reading both sides").await?;
     let now = context.now();
-    let sides = rows::sides(&context.db, code.as_str(), now, settings.records_max).await?;
+    let decided = exception::decided(&context.db, &run.scope, BreakKind::StatementGap.code()).await?;
+    let sides = rows::sides(&context.db, code.as_str(), now, settings.records_max, &decided).await?;
     let operations = books::operations_of_lines(&sides.ours, &sides.theirs);
     let mut work = Work::new(run, sides, operations, settings, now);
     work.leave_out_what_is_under_way(context).await?;
     work.refused = exception::refused_pairs(&context.db, &run.scope).await?.into_iter().collect();
-    let settled = exception::decided(&context.db, &run.scope, BreakKind::StatementGap.code()).await?;
-    work.sides.gaps.retain(|gap| !settled.contains(&subject_of_gap(gap)));
     work.booked_before = booked_before(context, &work).await?;
     let evidence = segment::evidence(&context.db, &run.scope).await?;
     let promoted = promotion::promoted(&context.db).await?;
@@ -250,7 +249,7 @@ impl Work {
                 ),
                 "statement": missing.name,
             });
-            let about = (subject_of_gap(missing), missing.currency.clone());
+            let about = (missing.subject(), missing.currency.clone());
             verdicts.exceptions.push(break_found(&found, about, evidence, (self.now, &[], false)));
             outcome.breaks.push(found);
         }
@@ -877,10 +876,6 @@ struct Verdicts {
 }
 
 /// What an exception about a gap is known by.
-fn subject_of_gap(gap: &Gap) -> String {
-    format!("statement {} of {} {}: {}", gap.name, gap.account, gap.currency, gap.amount())
-}
-
 /// A break of an account as a whole.
 pub(super) fn account_break(kind: BreakKind, account: &str, minor_units: i128) -> Break {
     Break { kind, subject: Subject::Account(account.to_owned()), minor_units, age_days: 0 }

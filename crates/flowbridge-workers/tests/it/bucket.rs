@@ -27,14 +27,10 @@ impl Drop for TestBucket {
 }
 
 impl TestBucket {
-    /// None where moto is not installed, which is told.
-    pub(crate) async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let python = root.join(".tools/moto/bin/python");
-        if !python.exists() {
-            skip("moto is not installed (cargo xtask setup)");
-            return None;
-        }
+        assert!(python.exists(), "moto is not installed: cargo xtask setup");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(python);
         command.arg(root.join("tools/aws_server.py")).args(["127.0.0.1", &port.to_string()]);
@@ -49,7 +45,7 @@ impl TestBucket {
             folder,
         };
         bucket.create().await;
-        Some(bucket)
+        bucket
     }
 
     /// As the bank role sees it, from a prefix on.
@@ -93,9 +89,4 @@ impl TestBucket {
         let request = self.http.put(url).header("authorization", AUTHORIZATION).body(text);
         request.send().await.is_ok_and(|answer| answer.status().is_success())
     }
-}
-
-#[expect(clippy::print_stderr, reason = "a check that did not happen is loud")]
-fn skip(why: &str) {
-    eprintln!("SKIPPED: {why}");
 }

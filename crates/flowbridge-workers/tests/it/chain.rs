@@ -316,6 +316,25 @@ async fn a_reorganisation_deeper_than_the_limit_is_healed_once_a_person_raises_i
     assert_eq!(stage.tokens_of_creditor().await, 0);
     stage.anvil.thaw();
 
+    // Nothing is undone before a person knows how deep it went.
+    let at = "select block_number, epoch from chain_cursor";
+    let at = async || -> (i64, i64) {
+        let row = stage.sql.query_one(at, &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let (place, epoch) = at().await;
+    let mut role = stage.chain_role(Tuning::quick());
+    role.settings.watch.reorg_depth_blocks_max = 2;
+    let (stop, running) = stage.run_chain_role("with the low limit still", role);
+    stage.until(async || at().await.1 > epoch).await;
+    let looked_at = stage.chain.block(At::Latest).await.unwrap().unwrap().number + 5;
+    stage.until(async || stage.chain.block(At::Latest).await.unwrap().unwrap().number >= looked_at).await;
+    let undone = "select 1 from event where kind like 'chain.%.removed'";
+    assert!(stage.sql.query(undone, &[]).await.unwrap().is_empty());
+    assert_eq!(at().await.0, place);
+    stop.cancel();
+    running.await.unwrap();
+
     // The blocks below are forgotten; the one before the contracts is in the deployment's record.
     let mut role = stage.chain_role(Tuning::quick());
     role.settings.watch.reorg_depth_blocks_max = 1_000;

@@ -3,7 +3,10 @@
 use crate::stage::{Shape, Stage, next};
 use flowbridge_bank::simulator::{Fault, Target};
 use flowbridge_chain::At;
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::time::Timestamp;
 use flowbridge_store::event_log::{self, Offset, ReplayFrom};
+use flowbridge_store::reconciliation as runs;
 use flowbridge_workers::orchestrator;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,6 +90,9 @@ async fn a_group_that_is_set_back_reads_again_and_changes_nothing() {
     let stage = Stage::new(vec![]).await;
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "completed").await;
+    stage
+        .until_found("select 1 from chain_tx where purpose = 'settle' and included_number is not null")
+        .await;
     stage.anvil.freeze();
     let settled = "select included_number from chain_tx where purpose = 'settle'";
     let settled: i64 = stage.sql.query_one(settled, &[]).await.unwrap().get(0);
@@ -113,6 +119,19 @@ async fn a_group_that_is_set_back_reads_again_and_changes_nothing() {
     };
     set_to(Offset::START).await;
     assert_eq!((stage.state(payment).await.as_str(), stage.history(payment).await), ("completed", before));
+
+    let db = &stage.context.db;
+    let nobodys = ReplayFrom::Payment(PaymentId::generate(stage.context.now(), [7; 10]));
+    let stands = event_log::replay(db, orchestrator::GROUP, nobodys).await.unwrap().unwrap();
+    assert!(stands > Offset::START, "where there is no such event, nothing is read again");
+    // Set back, and nobody is there to read: what was taken in counts as taken in.
+    let set_back = "update consumer_offset set xid = 0, seq = 0, epoch = epoch + 1, owner = 'the test',
+            lease_until = 'infinity' where consumer_group = 'orchestrator'";
+    stage.sql.execute(set_back, &[]).await.unwrap();
+    stage.requires_proof().await;
+    let (_, unread) =
+        runs::settled(db, "EUR", (Timestamp::from_secs(0), stage.context.now()), 10).await.unwrap();
+    assert!(unread.is_empty(), "{unread:?}");
 
     // Never forward: what it has not read yet is read.
     set_to(Offset { xid: i64::MAX, seq: i64::MAX }).await;

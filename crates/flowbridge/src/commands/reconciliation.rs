@@ -433,22 +433,19 @@ fn suggestion_lines(exception: &Value) -> Vec<String> {
             // What is only likely never reads as certain.
             (probability * 1_000.0).floor() / 10.0
         ));
-        lines.extend(how_taken(exception, suggestion).map(|how| format!("    {how}")));
+        lines.push(format!("    {}", how_taken(exception, suggestion)));
     }
     lines
 }
 
-/// How a person says that it is this line; none once the exception is closed.
-fn how_taken(exception: &Value, suggestion: &Value) -> Option<String> {
-    if text(exception, "state") != "open" {
-        return None;
-    }
+/// How a person says that it is this line.
+fn how_taken(exception: &Value, suggestion: &Value) -> String {
     let (id, line) = (text(exception, "id"), text(suggestion, "statement_entry"));
     let about = exception.get("about").unwrap_or(&Value::Null);
     let records = about.get("records").and_then(Value::as_array).into_iter().flatten();
     let records: Vec<&str> = records.filter_map(Value::as_str).collect();
     let difference = amount(suggestion).saturating_sub(amount(about));
-    Some(if records.contains(&line) {
+    if records.contains(&line) {
         format!("flowbridge recon decide {id} accept --reason TEXT")
     } else if records.len() != 1 {
         format!("only after the pair is rejected: flowbridge recon decide {id} reject --reason TEXT")
@@ -456,7 +453,7 @@ fn how_taken(exception: &Value, suggestion: &Value) -> Option<String> {
         format!("differs from the entry by {difference}: only records worth the same belong together")
     } else {
         format!("flowbridge recon decide {id} rematch --partner {line} --reason TEXT")
-    })
+    }
 }
 
 fn amount(value: &Value) -> i64 {
