@@ -8,7 +8,7 @@
 //! table (or the partition of a new day) was still empty would read all of it, and go on doing so when it is full; hence
 //! whole tables are read in snapshots only, which look at everything on purpose.
 
-use crate::failpoint;
+use crate::failpoint::Commit;
 use crate::sql::Statement;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use flowbridge_domain::time::Timestamp;
@@ -130,7 +130,7 @@ impl Db {
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         let connection = self.connection().await?;
         connection.batch_execute("begin").await?;
-        Ok(Tx { connection: Some(connection) })
+        Ok(Tx { connection: Some(connection), commit: Commit::default() })
     }
 
     /// Begins a transaction that sees one instant of the database and changes nothing.
@@ -139,7 +139,7 @@ impl Db {
         connection
             .batch_execute("begin isolation level repeatable read read only; set local enable_seqscan = on")
             .await?;
-        Ok(Tx { connection: Some(connection) })
+        Ok(Tx { connection: Some(connection), commit: Commit::default() })
     }
 
     /// Runs one statement outside a transaction of the caller's.
@@ -150,9 +150,12 @@ impl Db {
     ) -> Result<Vec<Row>, StoreError> {
         let connection = self.connection().await?;
         let prepared = connection.prepare_cached(statement.sql).await?;
-        let nth = failpoint::before_commit();
+        let commit = Commit::default();
+        // What it will do is not known yet.
+        commit.has(statement, 1);
+        let nth = commit.before();
         let rows = connection.query(&prepared, params).await?;
-        failpoint::after_commit(nth);
+        Commit::after(nth);
         Ok(rows)
     }
 
@@ -203,14 +206,15 @@ const ENSURE_PARTITIONS: &str = "select ensure_daily_partitions((now() at time z
 #[derive(Debug)]
 pub struct Tx {
     connection: Option<Object>,
+    commit: Commit,
 }
 
 impl Tx {
     /// Makes it so. After an error here the outcome is not known: ask before doing it again.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        let nth = failpoint::before_commit();
+        let nth = self.commit.before();
         self.end("commit").await?;
-        failpoint::after_commit(nth);
+        Commit::after(nth);
         Ok(())
     }
 
@@ -236,7 +240,9 @@ impl Tx {
     ) -> Result<Vec<Row>, StoreError> {
         let connection = self.connection.as_ref().ok_or(StoreError::Lost)?;
         let prepared = connection.prepare_cached(statement.sql).await?;
-        Ok(connection.query(&prepared, params).await?)
+        let rows = connection.query(&prepared, params).await?;
+        self.commit.has(statement, u64::try_from(rows.len()).unwrap_or(u64::MAX));
+        Ok(rows)
     }
 
     pub(crate) async fn execute(
@@ -246,7 +252,9 @@ impl Tx {
     ) -> Result<u64, StoreError> {
         let connection = self.connection.as_ref().ok_or(StoreError::Lost)?;
         let prepared = connection.prepare_cached(statement.sql).await?;
-        Ok(connection.execute(&prepared, params).await?)
+        let rows = connection.execute(&prepared, params).await?;
+        self.commit.has(statement, rows);
+        Ok(rows)
     }
 }
 

@@ -1,47 +1,96 @@
-//! Crashes on purpose, for tests: `FLOWBRIDGE_CRASH=before:7` aborts the process just before its seventh commit (or statement
-//! outside a transaction) is sent, and `after:7` just after the seventh was answered. A release build has nothing of this,
-//! unless it is made with the feature `failpoints`.
+//! Crashes on purpose, for tests: `FLOWBRIDGE_CRASH=before:chain::send::NUMBER:2` aborts the process just before it sends its second
+//! commit of a transaction in which that statement did something, and `after:…` just after that was answered. A statement outside
+//! a transaction is a commit of its own. Names are those of the committed list of statements, without the crate. A release build has
+//! nothing of this, unless it is made with the feature `failpoints`.
 //!
 //! What a commit means for those outside is decided in the moments around it; a process that dies in them must leave
 //! nothing half done. An abort runs no destructor and flushes nothing, like a power cut for this process.
 
 #[cfg(any(debug_assertions, feature = "failpoints"))]
 mod armed {
+    use crate::sql::Statement;
     use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    #[expect(clippy::disallowed_methods, reason = "a crash on request is no part of the configuration")]
-    static PLAN: LazyLock<Option<(bool, u64)>> = LazyLock::new(|| {
-        let plan = std::env::var("FLOWBRIDGE_CRASH").ok()?;
-        let (when, nth) = plan.split_once(':')?;
-        Some((when == "after", nth.parse().ok()?))
-    });
-    static BEGUN: AtomicU64 = AtomicU64::new(0);
-
-    /// Numbers the commit that is about to be sent, or ends the process.
-    pub(crate) fn before_commit() -> u64 {
-        let nth = BEGUN.fetch_add(1, Ordering::Relaxed) + 1;
-        if *PLAN == Some((false, nth)) {
-            std::process::abort();
-        }
-        nth
+    struct Plan {
+        after: bool,
+        statement: String,
+        nth: u64,
     }
 
-    /// The commit of this number was answered.
-    pub(crate) fn after_commit(nth: u64) {
-        if *PLAN == Some((true, nth)) {
-            std::process::abort();
+    fn parse(plan: &str) -> Option<Plan> {
+        let (when, which) = plan.split_once(':')?;
+        let after = match when {
+            "before" => false,
+            "after" => true,
+            _ => return None,
+        };
+        let (statement, nth) = which.rsplit_once(':')?;
+        Some(Plan { after, statement: format!("flowbridge_store::{statement}"), nth: nth.parse().ok()? })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a crash on request is no part of the configuration")]
+    static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
+        let asked = std::env::var("FLOWBRIDGE_CRASH").ok()?;
+        let plan = parse(&asked);
+        assert!(plan.is_some(), "FLOWBRIDGE_CRASH is before:STATEMENT:N or after:STATEMENT:N, not {asked:?}");
+        plan
+    });
+    static MEANT: AtomicU64 = AtomicU64::new(0);
+
+    /// What is about to be committed.
+    #[derive(Debug, Default)]
+    pub(crate) struct Commit {
+        is_meant: AtomicBool,
+    }
+
+    impl Commit {
+        /// It has this statement in it, which did something to so many rows.
+        pub(crate) fn has(&self, statement: Statement, rows: u64) {
+            if rows > 0 && PLAN.as_ref().is_some_and(|plan| plan.statement == statement.name) {
+                self.is_meant.store(true, Ordering::Relaxed);
+            }
+        }
+
+        /// Numbers the commit that is about to be sent, if it is one that is meant, or ends the process.
+        pub(crate) fn before(&self) -> u64 {
+            if !self.is_meant.load(Ordering::Relaxed) {
+                return 0;
+            }
+            let nth = MEANT.fetch_add(1, Ordering::Relaxed) + 1;
+            if PLAN.as_ref().is_some_and(|plan| !plan.after && plan.nth == nth) {
+                std::process::abort();
+            }
+            nth
+        }
+
+        /// The commit of this number was answered.
+        pub(crate) fn after(nth: u64) {
+            if PLAN.as_ref().is_some_and(|plan| plan.after && plan.nth == nth) {
+                std::process::abort();
+            }
         }
     }
 }
 
 #[cfg(not(any(debug_assertions, feature = "failpoints")))]
 mod armed {
-    pub(crate) const fn before_commit() -> u64 {
-        0
-    }
+    use crate::sql::Statement;
 
-    pub(crate) const fn after_commit(_nth: u64) {}
+    #[derive(Debug, Default)]
+    pub(crate) struct Commit;
+
+    impl Commit {
+        #[expect(clippy::unused_self, reason = "there is nothing to count")]
+        pub(crate) const fn has(&self, _statement: Statement, _rows: u64) {}
+
+        #[expect(clippy::unused_self, reason = "there is nothing to count")]
+        pub(crate) const fn before(&self) -> u64 {
+            0
+        }
+
+        pub(crate) const fn after(_nth: u64) {}
+    }
 }
 
-pub(crate) use armed::{after_commit, before_commit};
+pub(crate) use armed::Commit;

@@ -8,7 +8,10 @@ use std::error::Error;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Statement {
     /// `module.name`, as the committed list of statements has it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the list of statements is a test"))]
+    #[cfg_attr(
+        not(any(test, debug_assertions, feature = "failpoints")),
+        expect(dead_code, reason = "asked for by tests and by crashes on purpose")
+    )]
     pub(crate) name: &'static str,
     /// The text, with `$1…` parameters.
     pub(crate) sql: &'static str,

@@ -4,6 +4,7 @@
 //! one that became another counts as that.
 
 mod chain;
+pub(crate) mod commits;
 mod crowd;
 pub(crate) mod database;
 mod deck;
@@ -20,6 +21,7 @@ use crate::proxy::{Proxy, Weather};
 use crate::sink::{Manner, Sink};
 use crate::world::{PROCESSES, World};
 use anyhow::{Context as _, Result};
+use commits::Commit;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::fmt;
@@ -32,9 +34,8 @@ const ROWS: [u8; 23] = [1, 3, 4, 5, 6, 7, 10, 11, 13, 14, 15, 16, 17, 22, 23, 24
 /// The row of the full disk.
 const ROW_DISK_FULL: u8 = 13;
 
-/// How often, and how far apart, a process is looked at that is to crash at its nth commit.
-const CRASH_LOOKS: usize = 100;
-const CRASH_LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a process may take to the commit at which it is to crash.
+const CRASH_PATIENCE: Duration = Duration::from_secs(8);
 /// A line that is silent for as long as this is a partition: its connections are dead when it is over.
 const PARTITION_MIN: Duration = Duration::from_secs(5);
 
@@ -51,8 +52,8 @@ pub(crate) enum Fault {
     RollingRestart,
     /// Its clock is wrong by so many seconds for the time.
     Skew { process: usize, secs: i64, lasting: Duration },
-    /// Aborts just before or just after its nth commit.
-    CrashAtCommit { process: usize, after: bool, nth: u32 },
+    /// Aborts just before or just after its nth commit of a sort.
+    CrashAtCommit { process: usize, commit: &'static Commit, after: bool, nth: u32 },
     /// SIGKILL for one server process of PostgreSQL, which makes it recover.
     DatabaseBackend,
     /// SIGKILL for all of PostgreSQL; started again after the time.
@@ -221,6 +222,11 @@ impl Fault {
         }
     }
 
+    /// The commit at which it struck, if it was one.
+    pub(crate) fn commit(&self) -> Option<String> {
+        if let Self::CrashAtCommit { commit, after, .. } = self { Some(commit.name(*after)) } else { None }
+    }
+
     /// Its row in the fault matrix, and how soon after it everything is as usual again, where the matrix has a target.
     pub(crate) fn target(&self) -> (u8, Option<Duration>) {
         let (row, millis) = match self {
@@ -306,8 +312,8 @@ impl Fault {
                 process.start()?;
                 true
             }
-            Self::CrashAtCommit { process, after, nth } => {
-                if !crash_at_commit(world, *process, *after, *nth).await? {
+            Self::CrashAtCommit { process, commit, after, nth } => {
+                if !commits::crash(world, *process, (*commit, *after), *nth, CRASH_PATIENCE).await? {
                     let killed = Self::Kill(*process, Duration::ZERO);
                     return Ok(Struck { fault: Some(killed), found });
                 }
@@ -477,26 +483,6 @@ pub(crate) async fn heal(field: &Field<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Starts a process that aborts at its nth commit. False if it never came to that, and was killed instead.
-async fn crash_at_commit(world: &World, index: usize, after: bool, nth: u32) -> Result<bool> {
-    let mut process = process_at(world, index)?.lock().await;
-    let when = if after { "after" } else { "before" };
-    process.terminate().await?;
-    process.start_with(&[("FLOWBRIDGE_CRASH", &format!("{when}:{nth}"))])?;
-    let mut has_aborted = None;
-    // A role that has little to do may never get there.
-    for _ in 0..CRASH_LOOKS {
-        has_aborted = process.has_aborted();
-        if has_aborted.is_some() {
-            break;
-        }
-        sleep(CRASH_LOOK_AGAIN).await;
-    }
-    process.kill().await?;
-    process.start()?;
-    Ok(has_aborted == Some(true))
 }
 
 /// A line has this weather for the time. False if nobody used it.

@@ -1,7 +1,7 @@
 //! What a storm was like, for people and as JSON: how often each class of fault struck, how soon everything was as usual again,
 //! and how many requests were answered well meanwhile.
 
-use crate::faults::{Fault, Struck};
+use crate::faults::{Fault, Struck, commits};
 use crate::load::{Answered, Book, Fate};
 use crate::oracle::Verdict;
 use crate::process::memory_of;
@@ -47,6 +47,8 @@ pub(crate) struct Report {
     /// The rows of the fault matrix that this storm knows.
     rows: BTreeSet<u8>,
     classes: BTreeMap<String, Seen>,
+    /// How often somebody crashed before or after each sort of commit.
+    commits: BTreeMap<String, usize>,
     /// How often a class of faults found nothing to spoil.
     idle: BTreeMap<String, usize>,
     /// What should not have come of faults that were alone.
@@ -71,6 +73,7 @@ impl Report {
             rounds: 0,
             rows: rows.into_iter().collect(),
             classes: BTreeMap::new(),
+            commits: commits::each().map(|(commit, after)| (commit.name(after), 0)).collect(),
             idle: BTreeMap::new(),
             findings: Vec::new(),
             memory_max: BTreeMap::new(),
@@ -98,6 +101,9 @@ impl Report {
                 continue;
             };
             self.faults += 1;
+            if let Some(times) = fault.commit().and_then(|commit| self.commits.get_mut(&commit)) {
+                *times += 1;
+            }
             let seen = self.classes.entry(fault.class()).or_default();
             seen.times += 1;
             (seen.row, seen.target) = fault.target();
@@ -112,6 +118,11 @@ impl Report {
     pub(crate) fn rows_not_struck(&self) -> Vec<u8> {
         let struck: BTreeSet<u8> = self.classes.values().map(|seen| seen.row).collect();
         self.rows.difference(&struck).copied().collect()
+    }
+
+    /// The commits at which nobody has crashed.
+    fn commits_not_struck(&self) -> Vec<&str> {
+        self.commits.iter().filter(|(_, times)| **times == 0).map(|(commit, _)| &**commit).collect()
     }
 
     /// Notes the memory that everybody has needed.
@@ -196,6 +207,12 @@ impl Report {
             listed(self.idle.iter().map(|(class, times)| format!("{times} x {class}"))),
             listed(self.rows_not_struck().iter().map(u8::to_string))
         );
+        let (missing, sorts) = (self.commits_not_struck(), self.commits.len());
+        println!(
+            "commits that somebody crashed before or after: {} of {sorts}; not: {}",
+            sorts - missing.len(),
+            listed(missing.into_iter().map(str::to_owned))
+        );
         println!(
             "stale writes refused: {}; at rest after {:.1} s; judged in {:.1} s; most memory: {}",
             self.stale_writes,
@@ -241,6 +258,7 @@ impl Report {
             "requests": { "tries": tries, "failed": failed, "hung_up": hung_up },
             "acknowledged": self.acknowledged, "statuses": self.statuses,
             "faults_without_effect": self.idle, "rows_not_struck": self.rows_not_struck(),
+            "crashes_at_commits": self.commits,
             "answered": {
                 "asked": self.answered.asked, "at_once": self.answered.at_once,
                 "with_edge": self.answered.with_edge, "in_the_end": self.answered.in_the_end,

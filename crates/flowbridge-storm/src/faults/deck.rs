@@ -5,6 +5,7 @@
 //! others, never two in a row, and each is alone in its round. The decks after that have as many cards of each sort as the sort
 //! deserves, and what lasts is drawn now and then.
 
+use super::commits::{self, Commit};
 use super::{BankFault, Fault, LINES, Line};
 use crate::proxy::Weather;
 use crate::sink::Manner;
@@ -14,7 +15,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use std::time::Duration;
 
-/// Those that write to the database, and so can crash at a commit.
+/// Those that write to the database under leases and epochs, or ahead of an answer.
 const WRITERS: [usize; 7] = [1, 2, 3, 4, 5, 6, 7];
 /// Those whose clock may be wrong: orchestrators, chain and bank.
 const SKEWED: [usize; 4] = [3, 4, 5, 6];
@@ -25,12 +26,17 @@ const ORCHESTRATOR: usize = 3;
 /// The role with the longest lease.
 const BANK: usize = 6;
 
+/// Before or after a commit.
+type Point = (&'static Commit, bool);
+
 /// The faults of a storm, in rounds.
 #[derive(Debug)]
 pub(crate) struct Deck {
     rng: StdRng,
     /// The next is the last.
     cards: Vec<Card>,
+    /// The commits at which nobody has crashed yet, each before and after.
+    commits: Vec<Point>,
     is_first: bool,
     is_long: bool,
     can_fill_disk: bool,
@@ -61,7 +67,8 @@ impl Deck {
         let lasting = if is_long { long_ones() } else { vec![] };
         let mut single: Vec<Card> = for_each_row().into_iter().chain(lasting).map(Card::This).collect();
         single.shuffle(&mut rng);
-        Self { rng, cards: between(sorts, single), is_first: true, is_long, can_fill_disk }
+        let cards = between(sorts, single);
+        Self { rng, cards, commits: vec![], is_first: true, is_long, can_fill_disk }
     }
 
     /// One to three faults at the same time; every other round has one only, so that recovery can be told by class.
@@ -76,7 +83,9 @@ impl Deck {
                 break;
             }
             round.push(match card {
-                Card::Any(sort) => draw(sort, &mut self.rng, self.is_long && !self.is_first),
+                Card::Any(sort) => {
+                    draw(sort, (&mut self.rng, &mut self.commits), self.is_long && !self.is_first)
+                }
                 Card::This(fault) => fault,
             });
             if is_alone || self.is_first && self.cards.is_empty() {
@@ -244,8 +253,22 @@ impl Sort {
     }
 }
 
+/// A crash at each commit once before any comes twice.
+fn crash(rng: &mut StdRng, commits: &mut Vec<Point>) -> Fault {
+    let (commit, after) = loop {
+        if let Some(point) = commits.pop() {
+            break point;
+        }
+        commits.extend(commits::each());
+        commits.shuffle(rng);
+    };
+    let processes = commit.processes();
+    let process = processes[rng.random_range(0..processes.len())];
+    Fault::CrashAtCommit { process, commit, after, nth: rng.random_range(1..=3) }
+}
+
 /// A fault of the sort; with `can_last`, now and then one that lasts.
-fn draw(sort: Sort, rng: &mut StdRng, can_last: bool) -> Fault {
+fn draw(sort: Sort, (rng, commits): (&mut StdRng, &mut Vec<Point>), can_last: bool) -> Fault {
     let mut short = |least: u64, most: u64| Duration::from_millis(rng.random_range(least..=most));
     let (blink, moment, while_) = (short(0, 1_500), short(500, 4_000), short(3_000, 6_000));
     let (beyond_lease, beyond_bank_lease) = (short(6_000, 9_000), short(11_000, 13_000));
@@ -261,9 +284,7 @@ fn draw(sort: Sort, rng: &mut StdRng, can_last: bool) -> Fault {
         Sort::Zombie => Fault::Pause(writer, beyond_lease),
         Sort::Restart => Fault::Restart(any),
         Sort::RollingRestart => Fault::RollingRestart,
-        Sort::CrashAtCommit => {
-            Fault::CrashAtCommit { process: writer, after: rng.random(), nth: rng.random_range(1..=40) }
-        }
+        Sort::CrashAtCommit => crash(rng, commits),
         Sort::Skew => Fault::Skew {
             process: SKEWED[rng.random_range(0..SKEWED.len())],
             secs: if rng.random() { SKEW_SECS } else { -SKEW_SECS },

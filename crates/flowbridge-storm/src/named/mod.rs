@@ -7,6 +7,7 @@
 
 mod banks;
 mod chain;
+mod commits;
 mod kinds;
 mod known;
 
@@ -38,10 +39,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
 
 /// Settings under which expiry comes within seconds instead of minutes.
-pub(crate) const SETTINGS: [(&str, &str); 3] = [
+pub(crate) const SETTINGS: [(&str, &str); 4] = [
     ("PAYMENTS__SETTLE_MARGIN_SECS", "2"),
     ("PAYMENTS__HOLD_MARGIN_SECS", "4"),
     ("PAYMENTS__INITIATE_WINDOW_SECS", "120"),
+    ("CHAIN__LEASE_MS", "2000"),
 ];
 
 /// The system and a partner's view of it.
@@ -101,7 +103,10 @@ pub(crate) async fn run(world: &World, api: &Api, only: &str) -> Result<bool> {
         "cancel racing settle, both ways" => cancel_race,
         "hold expires before settlement" => hold_expires,
     };
-    let last = scenarios! { "capture declined after settlement" => capture_declined };
+    let last = scenarios! {
+        "a role crashes before and after each of its commits" => crash_at_each_commit,
+        "capture declined after settlement" => capture_declined,
+    };
     let wanted = |scenario: &Scenario| scenario.0.contains(only);
     let mut is_good = true;
     for scenario in kinds.into_iter().chain(known).filter(wanted) {

@@ -1,0 +1,63 @@
+//! A crash around each commit on the way of a payment.
+
+use super::{ASHA, BIRK, Desk};
+use crate::faults::commits::{self, Commit};
+use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long a role may take to its next commit of a sort.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How far apart payments are posted meanwhile.
+const PACE: Duration = Duration::from_millis(150);
+const AMOUNT: i64 = 120;
+
+impl Desk<'_> {
+    /// Each role dies before and after the first commit of each of its sorts, all roles at the same time, while payments are posted:
+    /// each of them moves money once.
+    pub(super) async fn crash_at_each_commit(&self) -> Result<()> {
+        let (deposit, _) = self.at_bank(ASHA).await?;
+        let tokens = self.wallet(BIRK).await?;
+        let mut roles: BTreeMap<&str, Vec<(&Commit, bool)>> = BTreeMap::new();
+        for point in commits::each() {
+            roles.entry(point.0.role).or_default().push(point);
+        }
+        let is_over = Cell::new(false);
+        let crashes = async {
+            let outcome = try_join_all(roles.into_values().map(|points| self.crash_at(points))).await;
+            is_over.set(true);
+            outcome
+        };
+        let payments = async {
+            let mut ids = Vec::new();
+            while !is_over.get() {
+                ids.push(self.pay(ASHA, BIRK, AMOUNT).await?);
+                sleep(PACE).await;
+            }
+            anyhow::Ok(ids)
+        };
+        let (crashed, ids) = tokio::join!(crashes, payments);
+        crashed?;
+        let ids = ids?;
+        self.completes(&ids).await?;
+        let sum = AMOUNT * i64::try_from(ids.len())?;
+        self.booked_once(ASHA, deposit, sum).await?;
+        let came = self.wallet(BIRK).await? - tokens;
+        ensure!(came == sum, "{came} came of {} payments, not {sum}", ids.len());
+        Ok(())
+    }
+
+    /// One role after another sort of commit.
+    async fn crash_at(&self, points: Vec<(&Commit, bool)>) -> Result<()> {
+        for (commit, after) in points {
+            let process = commit.processes().first().copied().context("nobody makes such commits")?;
+            let has_crashed = commits::crash(self.world, process, (commit, after), 1, PATIENCE).await?;
+            let name = commit.name(after);
+            ensure!(has_crashed, "within {PATIENCE:?} the {} came to no commit, or ended otherwise, {name}", commit.role);
+        }
+        Ok(())
+    }
+}
