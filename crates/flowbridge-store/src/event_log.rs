@@ -588,8 +588,8 @@ pub enum ReplayFrom {
     Payment(PaymentId),
 }
 
-/// Sets a group back, never forward; its readers lose their leases and begin again from there. Returns where it stands now; `None` if
-/// there is no such group.
+/// Sets a group back, never forward; its readers lose their leases and begin again from there. Returns the furthest of where
+/// they stand now; `None` if there is no such group.
 pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Option<Offset>, StoreError> {
     let before = |xid: i64| Offset { xid: xid.saturating_sub(1).max(0), seq: i64::MAX };
     let offset = match from {
@@ -601,7 +601,7 @@ pub async fn replay(db: &Db, group: &str, from: ReplayFrom) -> Result<Option<Off
     };
     let rewound = db.query(REWIND, &[&group, &offset.xid, &offset.seq]).await?;
     let places = rewound.iter().map(offset_of).collect::<Result<Vec<_>, _>>()?;
-    Ok(places.into_iter().min())
+    Ok(places.into_iter().max())
 }
 
 /// Where these topics end now, for who wants only what comes.

@@ -56,7 +56,11 @@ impl Desk<'_> {
             let process = commit.processes().first().copied().context("nobody makes such commits")?;
             let has_crashed = commits::crash(self.world, process, (commit, after), 1, PATIENCE).await?;
             let name = commit.name(after);
-            ensure!(has_crashed, "within {PATIENCE:?} the {} came to no commit, or ended otherwise, {name}", commit.role);
+            ensure!(
+                has_crashed,
+                "within {PATIENCE:?} the {} came to no commit, or ended otherwise, {name}",
+                commit.role
+            );
         }
         Ok(())
     }
