@@ -10,8 +10,11 @@ statements! {
     OPEN_PAYMENTS = "select state, count(*) as waiting, min(state_since) as oldest from payment
         where is_open group by state";
 
+    // Lane by lane, as what waits is indexed.
     OPEN_EFFECTS = "select lane, kind, state, count(*) as waiting, min(state_since) as oldest from effect
-        where is_waiting group by lane, kind, state";
+            where is_waiting and lane = 'bank' group by lane, kind, state
+        union all select lane, kind, state, count(*), min(state_since) from effect
+            where is_waiting and lane = 'chain' group by lane, kind, state";
 
     // Effects that were sent to the chain wait as its transactions do.
     OPEN_TXS = "select lane, purpose, chain_tx.state, count(*) as waiting, min(chain_tx.created_at) as oldest from chain_tx

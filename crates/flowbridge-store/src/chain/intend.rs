@@ -15,23 +15,28 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
-    DUE_ON_CHAIN = concat!("select count(*) as due, min(state_since) as oldest from (
-            select state_since from effect
-                where is_waiting and lane = 'chain' and bank_code is null and kind = any($1) and state = 'ready'
-                    and next_attempt_at <= $2 and ", is_possible!(), "
-                order by next_attempt_at limit $3) first");
+    DUE_ON_CHAIN = concat!("select count(*) as due, min(first.state_since) as oldest
+        from unnest($1::text[]) as wanted (kind) cross join lateral (
+            select effect.state_since from effect
+                where effect.is_waiting and effect.lane = 'chain' and effect.kind = wanted.kind and effect.state = 'ready'
+                    and effect.next_attempt_at <= $2 and ", is_possible!(), "
+                order by effect.next_attempt_at limit $3) first");
 
-    // Initiations that are due, with their leaves' content. Locked against a client's cancellation.
+    // Initiations that are due, with their leaves' content. Locked against a client's cancellation. Read in the order in which they
+    // are due and no further than the limit: what belongs to each is looked up for it (`offset 0`), or a plan joins all payments.
     CLAIM_INITIATIONS = "select effect.payment_id, payment.number, payment.currency, payment.funding, payment.payout,
             payment.amount, payment.fee, payment.expires_at, payment.initiate_before, effect.traceparent,
-            payment.\"authorization\", debtor.wallet as debtor_wallet, creditor.wallet as creditor_wallet,
-            effect.state_since
-        from effect
-            join payment on payment.id = effect.payment_id
-            join account debtor on debtor.id = payment.debtor_account
-            join account creditor on creditor.id = payment.creditor_account
-        where effect.is_waiting and effect.lane = 'chain' and effect.bank_code is null and effect.kind = 'initiate'
-            and effect.state = 'ready' and effect.next_attempt_at <= $1 and payment.currency = any($3)
+            payment.\"authorization\", payment.debtor_wallet, payment.creditor_wallet, effect.state_since
+        from effect cross join lateral (
+            select paid.number, paid.currency, paid.funding, paid.payout, paid.amount, paid.fee, paid.expires_at, paid.initiate_before,
+                    paid.\"authorization\", debtor.wallet as debtor_wallet, creditor.wallet as creditor_wallet
+                from payment paid
+                    join account debtor on debtor.id = paid.debtor_account
+                    join account creditor on creditor.id = paid.creditor_account
+                where paid.id = effect.payment_id and paid.currency = any($3)
+                offset 0) payment
+        where effect.is_waiting and effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'
+            and effect.next_attempt_at <= $1
         order by effect.next_attempt_at limit $2
         for update of effect skip locked";
 
@@ -50,16 +55,22 @@ statements! {
         where payment_id = any($1) and kind = 'initiate' and state = 'ready'";
 
     // Everything else acts on a leaf that is already on chain; a payment whose leaf is not there yet is not due.
-    CLAIM_ON_LEAVES = concat!("select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, chain_leaf.root,
-            chain_leaf.place, chain_tx.currency
-        from effect
-            join chain_leaf on chain_leaf.payment_id = effect.payment_id
-            join chain_batch on chain_batch.root = chain_leaf.root
-            join chain_tx on chain_tx.id = chain_batch.chain_tx
-        where effect.is_waiting and effect.lane = 'chain' and effect.bank_code is null and effect.kind = any($1)
-            and effect.state = 'ready' and effect.next_attempt_at <= $2 and ", is_possible!(), "
-        order by effect.next_attempt_at limit $3
-        for update of effect skip locked");
+    CLAIM_ON_LEAVES = concat!("select due.payment_id, due.kind, due.traceparent, due.state_since, due.root, due.place, due.currency
+        from unnest($1::text[]) as wanted (kind) cross join lateral (
+            select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, effect.next_attempt_at, leaf.root, leaf.place,
+                    leaf.currency
+                from effect cross join lateral (
+                    select chain_leaf.root, chain_leaf.place, chain_tx.currency
+                        from chain_leaf
+                            join chain_batch on chain_batch.root = chain_leaf.root
+                            join chain_tx on chain_tx.id = chain_batch.chain_tx
+                        where chain_leaf.payment_id = effect.payment_id
+                        offset 0) leaf
+                where effect.is_waiting and effect.lane = 'chain' and effect.kind = wanted.kind and effect.state = 'ready'
+                    and effect.next_attempt_at <= $2 and ", is_possible!(), "
+                order by effect.next_attempt_at limit $3
+                for update of effect skip locked) due
+        order by due.next_attempt_at limit $3");
 
     MARK_SENT = "update effect set state = 'sent', attempts = attempts + 1, sent_at = $3, state_since = $3
         from unnest($1::uuid[], $2::text[]) as item (payment_id, kind)
@@ -109,13 +120,13 @@ use is_possible;
 /// What is due of some effects, before a transaction is begun for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// How many, counted to a limit.
+    /// How many, of each effect counted to a limit.
     pub count: usize,
     /// Since when the one waits that has waited longest.
     pub oldest: Timestamp,
 }
 
-/// Looks at what is due of these effects, and counts up to `limit` of it. `None`: nothing is.
+/// Looks at what is due of these effects, and counts up to `limit` of each. `None`: nothing is.
 pub async fn due(
     db: &Db,
     effects: &[Effect],
