@@ -5,8 +5,8 @@
 //! dead connection otherwise hangs for a quarter of an hour.
 //!
 //! Slices find their rows by index, and their plans are kept for as long as the connection. A plan that was made while a
-//! table (or the partition of a new day) was still empty would read all of it, and go on doing so when it is full; hence
-//! whole tables are read in snapshots only, which look at everything on purpose.
+//! table (or the partition of a new day) was still empty, or by a wrong guess at how much is due, would read all of it and go on
+//! doing so when it is full; hence whole tables are read, hashed and merged in snapshots only, which look at everything on purpose.
 
 use crate::failpoint::Commit;
 use crate::sql::Statement;
@@ -77,7 +77,8 @@ impl Db {
         config.tcp_user_timeout(Duration::from_secs(5));
         config.keepalives_idle(Duration::from_secs(10));
         config.options(format!(
-            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c enable_seqscan=off",
+            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} \
+             -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off",
             settings.statement_timeout.as_millis(),
             settings.lock_timeout.as_millis(),
             settings.statement_timeout.as_millis(),
@@ -137,7 +138,10 @@ impl Db {
     pub(crate) async fn snapshot(&self) -> Result<Tx, StoreError> {
         let connection = self.connection().await?;
         connection
-            .batch_execute("begin isolation level repeatable read read only; set local enable_seqscan = on")
+            .batch_execute(
+                "begin isolation level repeatable read read only; set local enable_seqscan = on; \
+                 set local enable_hashjoin = on; set local enable_mergejoin = on",
+            )
             .await?;
         Ok(Tx { connection: Some(connection), commit: Commit::default() })
     }

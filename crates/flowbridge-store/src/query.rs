@@ -36,7 +36,7 @@ statements! {
         order by id desc limit $7");
 
     LIST_FAILED = concat!("select ", payment_columns!(), " from payment
-        where state = 'failed' and ", viewer!(), " and ", within!(), " and ", list_filter!(), "
+        where state = 'failed' and reason is not null and ", viewer!(), " and ", within!(), " and ", list_filter!(), "
         order by id desc limit $7");
 
     LIST_KIND = concat!("select ", payment_columns!(), " from payment

@@ -64,4 +64,28 @@ async fn every_statement_prepares_with_the_types_it_was_written_for() {
             .expect("a line");
     }
     insta::assert_snapshot!(list);
+
+    // Rows that change with every step change in place (adr 7), as long as no index names what changes, in its columns or its predicate.
+    let named = "select distinct depended.refobjid::regclass::text, attribute.attname::text
+        from pg_depend depended
+            join pg_index on pg_index.indexrelid = depended.objid and pg_index.indrelid = depended.refobjid
+            join pg_attribute attribute
+                on attribute.attrelid = depended.refobjid and attribute.attnum = depended.refobjsubid
+        where depended.classid = 'pg_class'::regclass and depended.refclassid = 'pg_class'::regclass
+            and depended.refobjid = any (array['payment', 'effect', 'webhook_delivery']::regclass[])";
+    let named = client.query(named, &[]).await.expect("the indexes' columns");
+    let named: Vec<(String, String)> = named.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert!(named.contains(&("payment".to_owned(), "is_open".to_owned())), "{named:?}");
+    let changing = [
+        (
+            "payment",
+            ["state", "state_since", "chain_leg", "hold_leg", "payout_leg", "round", "log_xid"].as_slice(),
+        ),
+        ("effect", &["state", "state_since", "attempts", "fence", "lease_owner", "lease_until", "sent_at"]),
+        ("webhook_delivery", &["state", "state_since", "attempts", "lease_until"]),
+    ];
+    for (table, column) in &named {
+        let changes = changing.iter().any(|(of, columns)| of == table && columns.contains(&column.as_str()));
+        assert!(!changes, "an index of {table} names {column}: every step is then written into every index");
+    }
 }

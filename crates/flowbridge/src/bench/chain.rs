@@ -189,7 +189,7 @@ fn role(stage: &Stage, args: &ChainArgs, anvil: &EmbeddedAnvil) -> ChainRole {
         settings: ChainSettings {
             chain_id: CHAIN_ID,
             batch_size_max: batch,
-            batch_delay: if batch == 1 { Duration::ZERO } else { Duration::from_millis(50) },
+            batch_delay: if batch == 1 { Duration::ZERO } else { Duration::from_millis(20) },
             in_flight_max: if batch == 1 { 256 } else { 32 },
             gas_per_tx_max: 16_000_000,
             gas_margin_percent: 25,
@@ -201,7 +201,7 @@ fn role(stage: &Stage, args: &ChainArgs, anvil: &EmbeddedAnvil) -> ChainRole {
             watch: chain_stage::WATCH,
             start: stage.start,
             poll: Duration::from_millis(200),
-            pace: Duration::from_millis(20),
+            pace: Duration::from_millis(5),
             lease: Duration::from_secs(10),
         },
     }
