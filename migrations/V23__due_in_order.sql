@@ -2,9 +2,3 @@
 -- not be read in that order on chain, where there is no bank: everything that was due was read, sorted and joined for each claim.
 create index effect_due_on_chain on effect (kind, next_attempt_at) where is_waiting and lane = 'chain';
 create index effect_due_at_bank on effect (bank_code, next_attempt_at) where is_waiting and lane = 'bank';
-drop index effect_due;
-
--- The index of failed payments named the state, so that each step of every payment was written into all of its indexes. A reason they
--- have too, and of the others only those that are being undone or looked at by a person.
-drop index payment_failed;
-create index payment_failed on payment (id) where reason is not null;

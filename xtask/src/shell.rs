@@ -19,6 +19,11 @@ pub(crate) fn command(program: impl AsRef<OsStr>, arguments: &[&str]) -> Command
     command
 }
 
+/// Builds every program as the tests build it: alone, it would be built anew with other features of its libraries.
+pub(crate) fn build_as_for_tests() -> Result<()> {
+    run(cargo(&["build", "--workspace", "--bins", "--tests"]))
+}
+
 /// The cargo that started us, without what it told us about this package: build scripts that look at such variables would
 /// run anew, and with them half of what we depend on, whenever one goes from `cargo xtask` to plain `cargo` and back.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {

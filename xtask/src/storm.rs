@@ -12,11 +12,14 @@ const SHORT: [&str; 6] = ["--seed", "20261123", "--faults", "60", "--rate", "20"
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let is_long = arguments.windows(2).any(|pair| pair[0] == "--duration" && pair[1].ends_with(['m', 'h']));
     let is_release = is_long || arguments.contains(&"--release");
-    let mut build = vec!["build", "--package", "flowbridge", "--package", "flowbridge-storm"];
     if is_release {
-        build.extend(["--release", "--features", "flowbridge/failpoints"]);
+        let package = ["build", "--package", "flowbridge", "--package", "flowbridge-storm"];
+        shell::run(shell::cargo(
+            &[&package[..], &["--release", "--features", "flowbridge/failpoints"]].concat(),
+        ))?;
+    } else {
+        shell::build_as_for_tests()?;
     }
-    shell::run(shell::cargo(&build))?;
     let target = shell::target_folder()?;
     let built = target.join(if is_release { "release" } else { "debug" });
     let mut command = shell::command(built.join("flowbridge-storm"), &[]);

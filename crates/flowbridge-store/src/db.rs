@@ -12,6 +12,8 @@ use crate::failpoint::Commit;
 use crate::sql::Statement;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use flowbridge_domain::time::Timestamp;
+use futures_util::TryStreamExt as _;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
@@ -152,15 +154,15 @@ impl Db {
         statement: Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
+        if Commit::is_planned(statement) {
+            let tx = self.begin().await?;
+            let rows = tx.query(statement, params).await?;
+            tx.commit().await?;
+            return Ok(rows);
+        }
         let connection = self.connection().await?;
         let prepared = connection.prepare_cached(statement.sql).await?;
-        let commit = Commit::default();
-        // What it will do is not known yet.
-        commit.has(statement, 1);
-        let nth = commit.before();
-        let rows = connection.query(&prepared, params).await?;
-        Commit::after(nth);
-        Ok(rows)
+        Ok(connection.query(&prepared, params).await?)
     }
 
     /// Is the database there? For readiness checks.
@@ -216,9 +218,9 @@ pub struct Tx {
 impl Tx {
     /// Makes it so. After an error here the outcome is not known: ask before doing it again.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        let nth = self.commit.before();
+        self.commit.before();
         self.end("commit").await?;
-        Commit::after(nth);
+        self.commit.after();
         Ok(())
     }
 
@@ -244,8 +246,12 @@ impl Tx {
     ) -> Result<Vec<Row>, StoreError> {
         let connection = self.connection.as_ref().ok_or(StoreError::Lost)?;
         let prepared = connection.prepare_cached(statement.sql).await?;
-        let rows = connection.query(&prepared, params).await?;
-        self.commit.has(statement, u64::try_from(rows.len()).unwrap_or(u64::MAX));
+        let mut answer = pin!(connection.query_raw(&prepared, params.iter().copied()).await?);
+        let mut rows = Vec::new();
+        while let Some(row) = answer.as_mut().try_next().await? {
+            rows.push(row);
+        }
+        self.commit.has(statement, answer.rows_affected().unwrap_or(0));
         Ok(rows)
     }
 

@@ -1,6 +1,6 @@
 //! Crashes on purpose, for tests: `FLOWBRIDGE_CRASH=before:chain::send::NUMBER:2` aborts the process just before it sends its second
-//! commit of a transaction in which that statement did something, and `after:…` just after that was answered. A statement outside
-//! a transaction is a commit of its own. Names are those of the committed list of statements, without the crate. A release build has
+//! commit of a transaction in which that statement did something, and `after:…` just after that was answered. A statement that
+//! is named so is given a transaction if it has none. Names are those of the committed list of statements, without the crate. A release build has
 //! nothing of this, unless it is made with the feature `failpoints`.
 //!
 //! What a commit means for those outside is decided in the moments around it; a process that dies in them must leave
@@ -45,28 +45,32 @@ mod armed {
     }
 
     impl Commit {
+        /// Whether a commit that has this statement in it is one that is meant.
+        pub(crate) fn is_planned(statement: Statement) -> bool {
+            PLAN.as_ref().is_some_and(|plan| plan.statement == statement.name)
+        }
+
         /// It has this statement in it, which did something to so many rows.
         pub(crate) fn has(&self, statement: Statement, rows: u64) {
-            if rows > 0 && PLAN.as_ref().is_some_and(|plan| plan.statement == statement.name) {
+            if rows > 0 && Self::is_planned(statement) {
                 self.is_meant.store(true, Ordering::Relaxed);
             }
         }
 
-        /// Numbers the commit that is about to be sent, if it is one that is meant, or ends the process.
-        pub(crate) fn before(&self) -> u64 {
-            if !self.is_meant.load(Ordering::Relaxed) {
-                return 0;
-            }
-            let nth = MEANT.fetch_add(1, Ordering::Relaxed) + 1;
-            if PLAN.as_ref().is_some_and(|plan| !plan.after && plan.nth == nth) {
-                std::process::abort();
-            }
-            nth
+        /// It is about to be sent: counts it, or ends the process.
+        pub(crate) fn before(&self) {
+            self.count(false);
         }
 
-        /// The commit of this number was answered.
-        pub(crate) fn after(nth: u64) {
-            if PLAN.as_ref().is_some_and(|plan| plan.after && plan.nth == nth) {
+        /// It was answered: counts it, or ends the process.
+        pub(crate) fn after(&self) {
+            self.count(true);
+        }
+
+        fn count(&self, after: bool) {
+            let Some(plan) = PLAN.as_ref().filter(|plan| plan.after == after) else { return };
+            if self.is_meant.load(Ordering::Relaxed) && MEANT.fetch_add(1, Ordering::Relaxed) + 1 == plan.nth
+            {
                 std::process::abort();
             }
         }
@@ -84,12 +88,15 @@ mod armed {
         #[expect(clippy::unused_self, reason = "there is nothing to count")]
         pub(crate) const fn has(&self, _statement: Statement, _rows: u64) {}
 
-        #[expect(clippy::unused_self, reason = "there is nothing to count")]
-        pub(crate) const fn before(&self) -> u64 {
-            0
+        pub(crate) const fn is_planned(_statement: Statement) -> bool {
+            false
         }
 
-        pub(crate) const fn after(_nth: u64) {}
+        #[expect(clippy::unused_self, reason = "there is nothing to count")]
+        pub(crate) const fn before(&self) {}
+
+        #[expect(clippy::unused_self, reason = "there is nothing to count")]
+        pub(crate) const fn after(&self) {}
     }
 }
 

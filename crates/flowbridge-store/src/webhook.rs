@@ -16,7 +16,7 @@ use crate::event_log::{Held, Offset};
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{DeliveryId, EventId, ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
@@ -93,10 +93,10 @@ statements! {
     // candidate: as a join it compares every open delivery with every other.
     CLAIM = concat!("with ready as (
             select endpoint.id,
-                    case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end - coalesce(busy.deliveries, 0) as room,
+                    case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end
+                        - coalesce(($6::jsonb ->> endpoint.id::text)::bigint, 0) as room,
                     endpoint.unanswered_streak
                 from webhook_endpoint endpoint
-                    left join unnest($6::uuid[], $7::bigint[]) as busy (id, deliveries) on busy.id = endpoint.id
                 where endpoint.status = 'active' and (endpoint.paused_until is null or endpoint.paused_until <= $1)
         ), due as (
             select oldest.id from ready, lateral (
@@ -746,8 +746,9 @@ pub async fn claim(
     request: &ClaimRequest<'_>,
     now: Timestamp,
 ) -> Result<Vec<ClaimedDelivery>, StoreError> {
-    let (busy, deliveries): (Vec<Uuid>, Vec<i64>) =
-        request.in_flight.iter().map(|(endpoint, deliveries)| (endpoint.as_uuid(), *deliveries)).unzip();
+    let busy = request.in_flight.iter();
+    let busy: Map<String, Value> =
+        busy.map(|(endpoint, deliveries)| (endpoint.as_uuid().to_string(), json!(deliveries))).collect();
     let rows = db
         .query(
             CLAIM,
@@ -757,8 +758,7 @@ pub async fn claim(
                 &At(now.plus(request.lease)),
                 &request.in_flight_per_endpoint_max,
                 &request.unanswered_until_one_at_a_time,
-                &busy,
-                &deliveries,
+                &Value::Object(busy),
             ],
         )
         .await?;

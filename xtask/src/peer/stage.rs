@@ -33,8 +33,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Builds, starts, and waits until it has sent its first payments and serves.
     pub(crate) fn start() -> Result<Self> {
-        // Everything, as the tests build it: alone, the program would be built anew with other features of its libraries.
-        shell::run(shell::cargo(&["build", "--workspace", "--bins", "--tests"]))?;
+        shell::build_as_for_tests()?;
         let target = shell::target_folder()?;
         let folder = target.join("peers");
         if folder.exists() {

@@ -35,7 +35,7 @@ pub(crate) struct Deck {
     rng: StdRng,
     /// The next is the last.
     cards: Vec<Card>,
-    /// The commits at which nobody has crashed yet, each before and after.
+    /// The commits that were not drawn yet, each before and after.
     commits: Vec<Point>,
     is_first: bool,
     is_long: bool,
@@ -253,7 +253,7 @@ impl Sort {
     }
 }
 
-/// A crash at each commit once before any comes twice.
+/// A crash at each commit once before any is drawn twice.
 fn crash(rng: &mut StdRng, commits: &mut Vec<Point>) -> Fault {
     let (commit, after) = loop {
         if let Some(point) = commits.pop() {

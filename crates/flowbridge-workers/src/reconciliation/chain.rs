@@ -6,6 +6,7 @@
 use super::Settings;
 use super::run::{MadeOf, RunError, break_found, by_key, reports, units};
 use crate::context::Context;
+use flowbridge_api::payment::show_instant;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::chain::ChainEvent;
@@ -85,8 +86,10 @@ pub(super) async fn compare(
     let sum = |amounts: &mut dyn Iterator<Item = i128>| units(amounts.fold(0_i128, i128::saturating_add));
     let on_ledger = sum(&mut ledger.iter().map(|record| record.minor_units));
     let on_chain = sum(&mut events.iter().filter(|event| event.is_final).map(|event| event.minor_units));
+    // What was under way then is looked at again, and what was not reached is.
+    let looked_until = settled.cut_off_at.unwrap_or(now.minus(settings.chain_lookback / 2));
     let summary = json!({
-        "scope": run.scope, "day": run.day, "is_whole": is_whole,
+        "scope": run.scope, "day": run.day, "is_whole": is_whole, "looked_until": show_instant(looked_until),
         "entries": ledger.len(), "events": events.len(), "under_way": unread.len(),
         "matched": ledger.len().saturating_sub(outcome.breaks.len()), "breaks": kinds,
         "settled": { "currency": code, "ledger": on_ledger, "chain": on_chain },
@@ -105,8 +108,7 @@ pub(super) async fn compare(
     let (manifest_sha256, reports) = reports((&ledger, &seen), &outcome, &[], made_of)?;
     Ok(Findings {
         as_of: Some(now),
-        // What was under way then is looked at again, and what was not reached is.
-        ledger_until: settled.cut_off_at.unwrap_or(now.minus(settings.chain_lookback / 2)),
+        ledger_until: looked_until,
         manifest_sha256,
         summary,
         matches: Vec::new(),

@@ -875,7 +875,6 @@ struct Verdicts {
     exceptions: Vec<Found>,
 }
 
-/// What an exception about a gap is known by.
 /// A break of an account as a whole.
 pub(super) fn account_break(kind: BreakKind, account: &str, minor_units: i128) -> Break {
     Break { kind, subject: Subject::Account(account.to_owned()), minor_units, age_days: 0 }
