@@ -80,7 +80,7 @@ impl Db {
         config.keepalives_idle(Duration::from_secs(10));
         config.options(format!(
             "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} \
-             -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off",
+             -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off",
             settings.statement_timeout.as_millis(),
             settings.lock_timeout.as_millis(),
             settings.statement_timeout.as_millis(),
