@@ -55,6 +55,10 @@ impl DbSettings {
     }
 }
 
+/// How statements are planned outside snapshots. Their costs say nothing about how long they take, so none is worth compiling.
+pub(crate) const SLICES_PLANS: &str =
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Db {
@@ -79,8 +83,7 @@ impl Db {
         config.tcp_user_timeout(Duration::from_secs(5));
         config.keepalives_idle(Duration::from_secs(10));
         config.options(format!(
-            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} \
-             -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off",
+            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} {SLICES_PLANS}",
             settings.statement_timeout.as_millis(),
             settings.lock_timeout.as_millis(),
             settings.statement_timeout.as_millis(),
@@ -247,10 +250,7 @@ impl Tx {
         let connection = self.connection.as_ref().ok_or(StoreError::Lost)?;
         let prepared = connection.prepare_cached(statement.sql).await?;
         let mut answer = pin!(connection.query_raw(&prepared, params.iter().copied()).await?);
-        let mut rows = Vec::new();
-        while let Some(row) = answer.as_mut().try_next().await? {
-            rows.push(row);
-        }
+        let rows = answer.as_mut().try_collect().await?;
         self.commit.has(statement, answer.rows_affected().unwrap_or(0));
         Ok(rows)
     }

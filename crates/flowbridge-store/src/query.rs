@@ -35,6 +35,7 @@ statements! {
         where ", viewer!(), " and ", within!(), " and ", list_filter!(), "
         order by id desc limit $7");
 
+    // Each has a reason, by which they are indexed.
     LIST_FAILED = concat!("select ", payment_columns!(), " from payment
         where state = 'failed' and reason is not null and ", viewer!(), " and ", within!(), " and ", list_filter!(), "
         order by id desc limit $7");

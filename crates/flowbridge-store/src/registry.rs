@@ -4,12 +4,13 @@
 //! them, or a statement that no longer parses, fails here and not in production. So does an index that names what every step changes,
 //! and a statement that has no index to find its rows by (adr 7).
 
+use crate::db::SLICES_PLANS;
 use crate::sql::Statement;
 use flowbridge_embedded::EmbeddedPostgres;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 const MODULES: &[&[Statement]] = &[
     crate::accept::STATEMENTS,
@@ -49,8 +50,7 @@ async fn every_statement_prepares_with_the_types_it_was_written_for() {
     db.migrate().await.expect("migrations");
     db.migrate().await.expect("migrating twice changes nothing");
 
-    let (client, connection) =
-        tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.expect("connection");
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.expect("connection");
     tokio::spawn(connection);
     let mut list = String::new();
     for statement in MODULES.iter().copied().flatten() {
@@ -130,12 +130,10 @@ async fn every_statement_finds_its_rows_by_an_index() {
     let server = EmbeddedPostgres::temporary().expect("a private PostgreSQL");
     let db = crate::Db::new(&crate::DbSettings::new(server.url())).expect("settings");
     db.migrate().await.expect("migrations");
-    let (client, connection) =
-        tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.expect("connection");
+    let mut config: Config = server.url().parse().expect("a URL");
+    config.options(format!("{SLICES_PLANS} -c plan_cache_mode=force_generic_plan"));
+    let (client, connection) = config.connect(NoTls).await.expect("connection");
     tokio::spawn(connection);
-    let as_slices_do = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
-        set plan_cache_mode = force_generic_plan";
-    client.batch_execute(as_slices_do).await.expect("settings");
     let indexes = client
         .query(
             "select indexrelid::regclass::text, indrelid::regclass::text, indpred is not null from pg_index",
