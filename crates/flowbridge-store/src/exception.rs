@@ -58,7 +58,7 @@ statements! {
             select from journal_entry entry where entry.source_id = found.id and entry.moment = 'correction')
         group by currency";
 
-    OLDEST_OPEN = "select min(since) as since from recon_exception where scope = $1 and state = 'open'";
+    OPEN_SUBJECTS = "select subject from recon_exception where scope = $1 and state = 'open' order by id limit $2";
 
     REFUSED_PAIRS = "select subject from recon_exception found where scope = $1 and kind = $2 and state = 'decided'
         and exists (select from recon_decision decision join recon_verdict verdict on verdict.decision_id = decision.id
@@ -525,12 +525,10 @@ pub(crate) async fn left_over(tx: &Tx, scope: &str) -> Result<Vec<(String, i64)>
     rows.iter().map(|row| Ok((row.try_get("currency")?, row.try_get("amount")?))).collect()
 }
 
-/// Since when the oldest exception of a scope is open.
-pub async fn oldest_open(db: &Db, scope: &str) -> Result<Option<Timestamp>, StoreError> {
-    match db.query(OLDEST_OPEN, &[&scope]).await?.first() {
-        Some(row) => Ok(row.try_get::<_, Option<At>>("since")?.map(|at| at.0)),
-        None => Ok(None),
-    }
+/// What the open exceptions of a scope are about, the oldest first, and `max` of them at most.
+pub async fn open_subjects(db: &Db, scope: &str, max: usize) -> Result<Vec<String>, StoreError> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    db.query(OPEN_SUBJECTS, &[&scope, &max]).await?.iter().map(|row| Ok(row.try_get("subject")?)).collect()
 }
 
 /// Which exceptions.

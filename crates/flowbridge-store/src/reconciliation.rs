@@ -201,23 +201,16 @@ statements! {
             from unnest($3::uuid[], $4::text[], $5::smallint[]) as new (source_id, moment, round)
         on conflict do nothing";
 
-    // The settled amount of each payment as the ledger has it: what was settled less what a reorganisation took back.
-    SETTLED = "select source_id, sum(case when moment = 'settled' then amount else -amount end)::bigint as amount,
-            max(posted_at) as posted_at
-        from journal_entry
-        where currency = $1 and moment in ('settled', 'settlement_removed')
-            and source_id > $2 and source_id < uuid_floor($3)
-        group by source_id order by source_id limit $4";
+    SETTLED = concat!(settled_in_ledger!(), " and source_id > $2 and source_id < uuid_floor($3)
+        group by source_id order by source_id limit $4");
 
-    // What is announced, and so final enough for policy, is what lies up to the cursor's place.
-    SETTLED_ON_CHAIN = "select log.payment_id, log.tx_hash, log.log_index, leaf.amount, contract.token_decimals,
-            log.block_number <= coalesce((select announced_number from chain_cursor), 0) as announced
-        from chain_log log
-            join chain_contract contract on contract.currency = log.currency
-            left join chain_leaf leaf on leaf.payment_id = log.payment_id
-        where log.currency = $1 and log.kind = 'payment' and log.data ->> 'kind' = 'chain.settled'
-            and log.payment_id > $2 and log.payment_id <= $3
-        order by log.payment_id, log.block_number, log.log_index";
+    SETTLED_OF = concat!(settled_in_ledger!(), " and source_id = any($2) group by source_id order by source_id");
+
+    SETTLED_ON_CHAIN = concat!(settled_on_chain!(), " and log.payment_id > $2 and log.payment_id <= $3
+        order by log.payment_id, log.block_number, log.log_index");
+
+    SETTLED_ON_CHAIN_OF = concat!(settled_on_chain!(), " and log.payment_id = any($2)
+        order by log.payment_id, log.block_number, log.log_index");
 
     // Payments whose events the orchestrator has not read yet: their ledger is behind the chain for a moment.
     UNREAD_PAYMENTS = "select distinct event.key from consumer_offset o
@@ -235,6 +228,29 @@ statements! {
         union all
         select 'exception' as kind, count(*), min(since) from recon_exception where state = 'open'";
 }
+
+/// The settled amount of each payment as the ledger has it: what was settled less what a reorganisation took back.
+macro_rules! settled_in_ledger {
+    () => {
+        "select source_id, sum(case when moment = 'settled' then amount else -amount end)::bigint as amount, \
+             max(posted_at) as posted_at \
+         from journal_entry where currency = $1 and moment in ('settled', 'settlement_removed')"
+    };
+}
+use settled_in_ledger;
+
+/// What is announced, and so final enough for policy, is what lies up to the cursor's place.
+macro_rules! settled_on_chain {
+    () => {
+        "select log.payment_id, log.tx_hash, log.log_index, leaf.amount, contract.token_decimals, \
+             log.block_number <= coalesce((select announced_number from chain_cursor), 0) as announced \
+         from chain_log log \
+             join chain_contract contract on contract.currency = log.currency \
+             left join chain_leaf leaf on leaf.payment_id = log.payment_id \
+         where log.currency = $1 and log.kind = 'payment' and log.data ->> 'kind' = 'chain.settled'"
+    };
+}
+use settled_on_chain;
 
 macro_rules! run_columns {
     () => {
@@ -976,6 +992,33 @@ pub struct Settled {
     pub cut_off_at: Option<Timestamp>,
 }
 
+impl Settled {
+    fn add_ledger(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+        for row in rows {
+            let amount: i64 = row.try_get("amount")?;
+            if amount != 0 {
+                let payment = PaymentId::from_uuid(row.try_get("source_id")?);
+                self.ledger.push((payment, amount, row.try_get::<_, At>("posted_at")?.0));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_chain(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+        for row in rows {
+            self.chain.push(ChainSettlement {
+                payment: PaymentId::from_uuid(row.try_get("payment_id")?),
+                tx_hash: row.try_get("tx_hash")?,
+                log_index: row.try_get("log_index")?,
+                is_final: row.try_get("announced")?,
+                units: row.try_get("amount")?,
+                token_decimals: row.try_get("token_decimals")?,
+            });
+        }
+        Ok(())
+    }
+}
+
 /// A settlement on chain.
 #[derive(Debug, Clone)]
 pub struct ChainSettlement {
@@ -993,15 +1036,17 @@ pub struct ChainSettlement {
     pub token_decimals: i16,
 }
 
-/// Both sides of the chain in a currency for payments from an instant on, and the payments whose news is still unread.
+/// Both sides of the chain in a currency, and the payments whose news is still unread: for payments from an instant on, and for
+/// those of `again` that are older.
 pub async fn settled(
     db: &Db,
     currency: &str,
     (from, to): (Timestamp, Timestamp),
+    again: &[PaymentId],
     records_max: usize,
 ) -> Result<(Settled, Vec<Uuid>), StoreError> {
     let tx = db.snapshot().await?;
-    let read = read_settled(&tx, currency, (from, to), records_max).await;
+    let read = read_settled(&tx, currency, (from, to), again, records_max).await;
     tx.rollback().await?;
     read
 }
@@ -1017,40 +1062,32 @@ async fn read_settled(
     tx: &Tx,
     currency: &str,
     (from, to): (Timestamp, Timestamp),
+    again: &[PaymentId],
     records_max: usize,
 ) -> Result<(Settled, Vec<Uuid>), StoreError> {
     let mut settled = Settled::default();
     let limit = i64::try_from(SLICE).unwrap_or(i64::MAX);
     let mut after = PaymentId::generate(from, [0; 10]).as_uuid();
     let end = PaymentId::generate(to, [255; 10]).as_uuid();
+    let older: Vec<Uuid> = again.iter().map(PaymentId::as_uuid).filter(|id| *id <= after).collect();
+    for slice in older.chunks(SLICE) {
+        settled.add_ledger(&tx.query(SETTLED_OF, &[&currency, &slice]).await?)?;
+        settled.add_chain(&tx.query(SETTLED_ON_CHAIN_OF, &[&currency, &slice]).await?)?;
+    }
+    let room = settled.ledger.len().saturating_add(records_max);
     loop {
         let rows = tx.query(SETTLED, &[&currency, &after, &At(to), &limit]).await?;
-        for row in &rows {
-            let amount: i64 = row.try_get("amount")?;
-            if amount != 0 {
-                let payment = PaymentId::from_uuid(row.try_get("source_id")?);
-                settled.ledger.push((payment, amount, row.try_get::<_, At>("posted_at")?.0));
-            }
-        }
+        settled.add_ledger(&rows)?;
         let is_last = rows.len() < SLICE;
         let up_to = match rows.last() {
             Some(row) if !is_last => row.try_get("source_id")?,
             Some(_) | None => end,
         };
-        for row in tx.query(SETTLED_ON_CHAIN, &[&currency, &after, &up_to]).await? {
-            settled.chain.push(ChainSettlement {
-                payment: PaymentId::from_uuid(row.try_get("payment_id")?),
-                tx_hash: row.try_get("tx_hash")?,
-                log_index: row.try_get("log_index")?,
-                is_final: row.try_get("announced")?,
-                units: row.try_get("amount")?,
-                token_decimals: row.try_get("token_decimals")?,
-            });
-        }
+        settled.add_chain(&tx.query(SETTLED_ON_CHAIN, &[&currency, &after, &up_to]).await?)?;
         if is_last {
             break;
         }
-        if settled.ledger.len() >= records_max {
+        if settled.ledger.len() >= room {
             settled.cut_off_at = Some(PaymentId::from_uuid(up_to).drawn_at());
             break;
         }

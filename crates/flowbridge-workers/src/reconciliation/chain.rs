@@ -7,6 +7,7 @@ use super::Settings;
 use super::run::{MadeOf, RunError, break_found, by_key, reports, units};
 use crate::context::Context;
 use flowbridge_api::payment::show_instant;
+use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::chain::ChainEvent;
@@ -37,8 +38,12 @@ pub(super) async fn compare(
     let now = context.now();
     let from = compared_from(context, &run.scope, settings, now).await?;
     rows::note_stage(&context.db, run, "reading both sides", now, settings.lease).await?;
-    let (settled, unread) = rows::settled(&context.db, code, (from, now), settings.records_max).await?;
-    let is_whole = settled.cut_off_at.is_none();
+    // What is open is looked at however old it is, by itself: a window that began there would be too large in the end.
+    let open = exception::open_subjects(&context.db, &run.scope, settings.records_max).await?;
+    let again: Vec<PaymentId> = open.iter().filter_map(|subject| PaymentId::parse(subject).ok()).collect();
+    let (settled, unread) =
+        rows::settled(&context.db, code, (from, now), &again, settings.records_max).await?;
+    let is_whole = settled.cut_off_at.is_none() && open.len() < settings.records_max;
     let unread: HashSet<_> = unread.into_iter().collect();
     let account: Arc<str> = Arc::from(run.scope.as_str());
     let ledger: Vec<Record> = settled
@@ -121,21 +126,15 @@ pub(super) async fn compare(
     })
 }
 
-/// From which payment on they are compared: from `chain_lookback` ago, or from before that where no run has looked yet, or where
-/// something is open.
+/// From which payment on they are compared: from `chain_lookback` ago, or from before that where no run has looked yet.
 async fn compared_from(
     context: &Context,
     scope: &str,
     settings: &Settings,
     now: Timestamp,
 ) -> Result<Timestamp, StoreError> {
-    let lookback = settings.chain_lookback;
     let looked_until = rows::looked_until(&context.db, scope).await?;
-    let mut from = looked_until.unwrap_or(Timestamp::from_micros(0)).min(now.minus(lookback));
-    if let Some(oldest) = exception::oldest_open(&context.db, scope).await? {
-        from = from.min(oldest.minus(lookback));
-    }
-    Ok(from)
+    Ok(looked_until.unwrap_or(Timestamp::EPOCH).min(now.minus(settings.chain_lookback)))
 }
 
 /// What the chain has settled for good, as the other side of the report.

@@ -7,6 +7,7 @@ use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
 use flowbridge_store::reconciliation as runs;
 use flowbridge_workers::context::Context;
 use flowbridge_workers::reconciliation::{self, Settings};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -90,11 +91,44 @@ async fn what_days_without_a_run_have_settled_is_compared_with_the_chain_by_the_
     stage.reaches(payment, "completed").await;
     stage.holds_eventually().await;
 
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(stage.context.now().plus(5 * DAY)));
+    let summary = reconcile_in(&stage, 5 * DAY).await;
+    assert_eq!((&summary["matched"], &summary["settled"]["chain"]), (&1.into(), &3_000.into()), "{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_open_is_looked_at_again_however_old_it_is_and_nothing_else_is() {
+    let stage = Stage::new(vec![]).await;
+    let [lost, other] = [3_000, 500].map(|minor_units| stage.accept(Shape::BankToToken, minor_units));
+    let (lost, other) = (lost.await, other.await);
+    for payment in [lost, other] {
+        stage.reaches(payment, "completed").await;
+    }
+    stage.holds_eventually().await;
+    let lose = "create table lost as select * from chain_log where payment_id = $1 and data ->> 'kind' = 'chain.settled'";
+    stage.sql.batch_execute(&lose.replace("$1", &format!("'{}'", lost.as_uuid()))).await.unwrap();
+    let gone = "delete from chain_log log using lost where (log.tx_hash, log.log_index) = (lost.tx_hash, lost.log_index)";
+    assert_eq!(stage.sql.execute(gone, &[]).await.unwrap(), 1);
+    let open = async || -> i64 {
+        let open = "select count(*) from recon_exception where state = 'open'";
+        stage.sql.query_one(open, &[]).await.unwrap().get(0)
+    };
+    for later in [DAY, 30 * DAY, 60 * DAY] {
+        reconcile_in(&stage, later).await;
+        assert_eq!(open().await, 1, "the chain still does not have it");
+    }
+    let back = "insert into chain_log select * from lost";
+    stage.sql.execute(back, &[]).await.unwrap();
+    let summary = reconcile_in(&stage, 90 * DAY).await;
+    assert_eq!((&summary["matched"], open().await), (&1.into(), 0), "only the one that was open: {summary}");
+}
+
+/// A run that is asked for and carried out so much later; its summary.
+async fn reconcile_in(stage: &Stage, later: Duration) -> Value {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(stage.context.now().plus(later)));
     let context = Context { clock: clock.clone(), ..stage.context.clone() };
     let tx = context.db.begin().await.unwrap();
     let asked =
-        runs::ask(&tx, &[CHAIN.to_owned()], (true, "2026-12-02"), "stage", context.now()).await.unwrap();
+        runs::ask(&tx, &[CHAIN.to_owned()], (false, "2026-12-02"), "stage", context.now()).await.unwrap();
     tx.commit().await.unwrap();
     let (id, stop) = (asked[0].1, CancellationToken::new());
     let nowhere = Arc::new(BankRegistry::new([], GuardConfig::default(), &clock, None));
@@ -104,6 +138,5 @@ async fn what_days_without_a_run_have_settled_is_compared_with_the_chain_by_the_
     stage.until(async || done(&run().await)).await;
     stop.cancel();
     working.await.unwrap();
-    let summary = run().await.summary.unwrap();
-    assert_eq!((&summary["matched"], &summary["settled"]["chain"]), (&1.into(), &3_000.into()), "{summary}");
+    run().await.summary.unwrap()
 }
