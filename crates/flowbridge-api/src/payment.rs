@@ -127,9 +127,20 @@ pub struct CreateRefundBody {
     /// Your own reference, used once for ever
     #[schema(max_length = 35)]
     end_to_end_id: Option<String>,
+    /// The global tracking id, a UUIDv4; drawn if it is not given
+    #[schema(format = "uuid")]
+    uetr: Option<String>,
     /// What the debtor of the refund tells its creditor
     #[schema(max_length = 140)]
     remittance_information: Option<String>,
+    /// A day in the future waits; a day in the past is today
+    #[schema(format = "date", example = "2026-11-23")]
+    requested_execution_date: Option<String>,
+    /// Settled before this instant, or not at all
+    #[schema(format = "date-time")]
+    expires_at: Option<String>,
+    /// Of a refund out of tokens: its debtor's ERC-3009 `ReceiveWithAuthorization` to the settlement manager, instead of a standing allowance
+    authorization: Option<AuthorizationBody>,
 }
 
 /// An account, by one of its names.
@@ -262,16 +273,20 @@ fn read_authorization(reader: &mut Reader<'_>) -> Option<Value> {
         if valid { Ok(text.to_owned()) } else { Err("0x and 64 hexadecimal digits") }
     };
     let mut object = Map::new();
-    for name in ["valid_after", "valid_before", "v"] {
+    // All are asked for before one that is missing ends it: what nobody asks for is told to be unknown.
+    let numbers = ["valid_after", "valid_before", "v"].map(|name| {
         let number = reader.integer(name);
         if number.is_some_and(|number| number < 0 || name == "v" && !(27..=28).contains(&number)) {
             reader.fault(name, "not_valid", if name == "v" { "27 or 28" } else { "not negative" });
         }
-        object.insert(name.to_owned(), json!(reader.require(name, number)?));
-    }
-    for name in ["nonce", "r", "s"] {
+        (name, reader.require(name, number).map(|number| json!(number)))
+    });
+    let words = ["nonce", "r", "s"].map(|name| {
         let word = reader.text(name, word);
-        object.insert(name.to_owned(), json!(reader.require(name, word)?));
+        (name, reader.require(name, word).map(|word| json!(word)))
+    });
+    for (name, value) in numbers.into_iter().chain(words) {
+        object.insert(name.to_owned(), value?);
     }
     Some(Value::Object(object))
 }

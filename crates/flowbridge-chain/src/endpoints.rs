@@ -20,7 +20,6 @@ use crate::rpc::{Http, Transport};
 use futures_util::future::join_all;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -145,7 +144,9 @@ impl Endpoints {
         let heads = join_all(self.all.iter().map(|endpoint| endpoint.look())).await;
         let seen: Vec<(&Arc<Endpoint>, Block)> =
             self.all.iter().zip(heads).filter_map(|(endpoint, head)| Some((endpoint, head?))).collect();
-        if let Some(newest) = seen.iter().map(|(_, head)| head.time).max() {
+        // One that stands alone may be ahead on a chain of its own.
+        let followed = seen.iter().filter(|(endpoint, _)| endpoint.state().health != Health::Alone);
+        if let Some(newest) = followed.map(|(_, head)| head.time).max() {
             for (endpoint, head) in &seen {
                 endpoint.set_behind(newest.since(head.time) > self.settings.behind_max);
             }
@@ -157,42 +158,34 @@ impl Endpoints {
         }
     }
 
-    /// Do all know the same block at the height that all have?
+    /// Do all know the same block at the height that all have? Those at the head are asked at the lowest of their heads, so that one
+    /// that is far behind hides no young fork; and everybody is at the lowest of all, because one with a newer head on a chain of its own
+    /// makes all the others look as if they were behind.
     async fn compare(&self, seen: &[(&Arc<Endpoint>, Block)]) {
-        let level: Vec<&Arc<Endpoint>> =
-            seen.iter().map(|(endpoint, _)| *endpoint).filter(|endpoint| endpoint.is_level()).collect();
-        let Some(height) =
-            seen.iter().filter(|(endpoint, _)| endpoint.is_level()).map(|(_, head)| head.number).min()
-        else {
-            return;
-        };
-        let blocks = join_all(level.iter().map(|endpoint| endpoint.block(At::Number(height)))).await;
-        let known: Vec<(&Arc<Endpoint>, [u8; 32])> = level
-            .into_iter()
-            .zip(blocks)
-            .filter_map(|(endpoint, block)| Some((endpoint, block.ok()??.hash)))
-            .collect();
-        let mut votes: HashMap<[u8; 32], usize> = HashMap::new();
-        for (_, hash) in &known {
-            *votes.entry(*hash).or_default() += 1;
+        let level: Vec<_> = seen.iter().filter(|(endpoint, _)| endpoint.is_level()).copied().collect();
+        let mut votes = vec![Vote::at_lowest_of(&level).await];
+        if level.len() < seen.len() {
+            votes.push(Vote::at_lowest_of(seen).await);
         }
+        let split = votes.iter().find(|vote| vote.is_split());
         let rounds = {
             let mut rounds = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);
-            *rounds = if votes.len() > 1 { rounds.saturating_add(1) } else { 0 };
+            *rounds = if split.is_some() { rounds.saturating_add(1) } else { 0 };
             *rounds
         };
         let disagree = rounds >= DISAGREEMENTS_MIN;
         metrics::gauge!("chain_endpoints_disagree").set(f64::from(disagree));
-        if disagree {
+        if let Some(split) = split
+            && disagree
+        {
             tracing::error!(
-                chain.block_number = height,
-                blocks = votes.len(),
+                chain.block_number = split.height,
                 "endpoints know different blocks at one height; one of them does not follow the chain"
             );
         }
-        for (endpoint, hash) in &known {
-            let own = votes.get(hash).copied().unwrap_or_default();
-            endpoint.set_alone(disagree && own * 2 < known.len());
+        for (endpoint, _) in votes.iter().flat_map(|vote| &vote.known) {
+            let is_alone = votes.iter().any(|vote| vote.is_against_most(endpoint));
+            endpoint.set_alone(disagree && is_alone);
         }
     }
 
@@ -225,6 +218,33 @@ impl Endpoints {
             || ChainError::Unavailable("no endpoint serves this chain".to_owned()),
             ChainError::Limited,
         )
+    }
+}
+
+/// Which block endpoints know at one height.
+struct Vote<'a> {
+    height: u64,
+    known: Vec<(&'a Arc<Endpoint>, [u8; 32])>,
+}
+
+impl<'a> Vote<'a> {
+    /// At the lowest of their heads, which all of them have.
+    async fn at_lowest_of(voters: &[(&'a Arc<Endpoint>, Block)]) -> Self {
+        let height = voters.iter().map(|(_, head)| head.number).min().unwrap_or_default();
+        let blocks = join_all(voters.iter().map(|(endpoint, _)| endpoint.block(At::Number(height)))).await;
+        let answers = voters.iter().zip(blocks);
+        let known = answers.filter_map(|((endpoint, _), block)| Some((*endpoint, block.ok()??.hash)));
+        Self { height, known: known.collect() }
+    }
+
+    fn is_split(&self) -> bool {
+        self.known.windows(2).any(|pair| matches!(pair, [(_, one), (_, other)] if one != other))
+    }
+
+    fn is_against_most(&self, endpoint: &Arc<Endpoint>) -> bool {
+        let own = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, endpoint));
+        let with = |hash: [u8; 32]| self.known.iter().filter(|(_, known)| *known == hash).count();
+        own.is_some_and(|(_, hash)| with(*hash) * 2 < self.known.len())
     }
 }
 

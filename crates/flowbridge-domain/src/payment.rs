@@ -284,7 +284,7 @@ pub enum Initiation {
 /// A person's decision on a payment under review, approved and audited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Decision {
-    /// Go on from where the legs stand.
+    /// Go on from where the legs stand. A bank that had refused is asked again; a creditor is paid although the debtor's bank had declined.
     Resume,
     /// Undo it on chain and at the bank.
     Cancel,
@@ -332,6 +332,8 @@ pub enum Event {
     Credited,
     /// It will not.
     CreditDeclined(ReasonCode),
+    /// The bank neither does what it was asked for nor says that it will not: people have to find out why.
+    BankRefused(BankStep),
     /// A person decided.
     Reviewed(Decision),
 }

@@ -1,9 +1,9 @@
 //! Answers: JSON, or a problem; with the trace that a partner can name to us.
 
 use crate::Gateway;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flowbridge_api::problem::{ErrorCode, Fault, Occasion, Problem};
@@ -66,7 +66,7 @@ impl From<StoreError> for Refusal {
             return Self::new(ErrorCode::InProgress);
         }
         // Load that is shed is counted by its status; a line for each request would be more load.
-        if matches!(error, StoreError::Busy) {
+        if matches!(error, StoreError::Busy | StoreError::Away) {
             return Self::new(ErrorCode::Unavailable);
         }
         if error.is_retryable() {
@@ -185,13 +185,13 @@ pub(crate) async fn observe(State(gateway): State<Gateway>, mut request: Request
     };
     request.extensions_mut().insert(trace);
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let method = request.method().as_str().to_owned();
+    let method = known_method(request.method());
     let began = tokio::time::Instant::now();
     let mut response = next.run(request).await;
     let status = response.status();
     let trace_id = trace.span.trace_id_hex();
     let occasion = Occasion { base, path: &path, trace_id: &trace_id };
-    metrics::counter!("http_requests_total", "route" => route.clone(), "method" => method.clone(), "status" => status.as_u16().to_string()).increment(1);
+    metrics::counter!("http_requests_total", "route" => route.clone(), "method" => method, "status" => status.as_u16().to_string()).increment(1);
     metrics::histogram!("http_request_seconds", "route" => route, "method" => method)
         .record(began.elapsed().as_secs_f64());
     if let Some(refusal) = response.extensions_mut().remove::<std::sync::Arc<Refusal>>() {
@@ -204,6 +204,7 @@ pub(crate) async fn observe(State(gateway): State<Gateway>, mut request: Request
     {
         // What the framework refuses by itself.
         let code = match status {
+            StatusCode::SERVICE_UNAVAILABLE => ErrorCode::Unavailable,
             StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLarge,
             StatusCode::GATEWAY_TIMEOUT => ErrorCode::Timeout,
             StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
@@ -214,10 +215,41 @@ pub(crate) async fn observe(State(gateway): State<Gateway>, mut request: Request
             _ if status.is_server_error() => ErrorCode::Internal,
             _ => return traced(response, &trace_id),
         };
-        write_problem(&mut response, &Problem::new(code, occasion));
+        let problem = Problem::new(code, occasion);
+        let problem = match said(&mut response, status).await {
+            Some(detail) => problem.detail(detail),
+            None => problem,
+        };
+        write_problem(&mut response, &problem);
     }
     traced(response, &trace_id)
 }
+
+/// The method as a label of a metric. What else a client writes there is its own invention, and would be kept for ever.
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// What the framework says of a parameter that it cannot read: which, and why.
+async fn said(response: &mut Response, status: StatusCode) -> Option<String> {
+    if status != StatusCode::BAD_REQUEST {
+        return None;
+    }
+    let bytes = to_bytes(std::mem::take(response.body_mut()), SAID_BYTES_MAX).await.ok()?;
+    let text = String::from_utf8(bytes.to_vec()).ok()?;
+    (!text.trim().is_empty()).then_some(text)
+}
+
+const SAID_BYTES_MAX: usize = 1_000;
 
 fn traced(mut response: Response, trace_id: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(trace_id) {

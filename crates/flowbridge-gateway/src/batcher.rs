@@ -117,7 +117,11 @@ impl Committer {
             match self.attempt(part).await {
                 Ok(some) => outcomes.extend(some.into_iter().map(Ok)),
                 Err(error)
-                    if part.len() > 1 && !matches!(error, StoreError::Unavailable(_) | StoreError::Busy) =>
+                    if part.len() > 1
+                        && !matches!(
+                            error,
+                            StoreError::Unavailable(_) | StoreError::Away | StoreError::Busy
+                        ) =>
                 {
                     left.extend(part.chunks(part.len().div_ceil(10)).rev());
                 }

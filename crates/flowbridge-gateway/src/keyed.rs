@@ -4,7 +4,7 @@ use crate::Gateway;
 use crate::answer::{Answer, Refusal, kept};
 use crate::caller::Caller;
 use axum::http::{HeaderMap, StatusCode};
-use flowbridge_api::problem::ErrorCode;
+use flowbridge_api::problem::{ErrorCode, Fault};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_security::sealing::{Sealed, SealingKeys};
 use flowbridge_store::accept::{KeptAnswer, Keyed, KeyedRequest, keep, take_key};
@@ -46,12 +46,23 @@ pub(crate) async fn once_on<T: Serialize>(
     }
     match take_key(&tx, key, gateway.now()).await? {
         Keyed::Replay(answer) => {
+            tx.rollback().await?;
             return Ok(kept(opened(&gateway.parts.sealing, key, answer)?, true, made.collection));
         }
-        Keyed::UsedOtherwise => return Err(Refusal::new(ErrorCode::KeyReused)),
+        Keyed::UsedOtherwise => {
+            tx.rollback().await?;
+            return Err(Refusal::new(ErrorCode::KeyReused));
+        }
         Keyed::Start => {}
     }
-    let body = work(&tx).await?;
+    let body = match work(&tx).await {
+        Ok(body) => body,
+        Err(refusal) => {
+            // The connection goes back to its pool; dropped, it would be closed. If it cannot, that is what happens to it.
+            drop(tx.rollback().await);
+            return Err(refusal);
+        }
+    };
     let body = serde_json::to_vec(&body).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written as JSON");
         Refusal::new(ErrorCode::Internal)
@@ -109,17 +120,16 @@ fn opened(keys: &SealingKeys, key: &KeyedRequest, answer: KeptAnswer) -> Result<
     Ok(KeptAnswer { status: answer.status, body: body.to_vec() })
 }
 
-/// What exists already is the client's to know; everything else is ours.
+/// What exists already, and what it names that does not, is the client's to know; everything else is ours.
 pub(crate) fn unless_it_exists(error: StoreError) -> Refusal {
+    let exists = |what| Refusal::new(ErrorCode::AlreadyExists).detail(what);
+    let unknown = |member, what| Refusal::from(vec![Fault::new(member, "not_valid", what)]);
     match error.constraint() {
-        Some(constraint) => Refusal::new(ErrorCode::AlreadyExists).detail(match constraint {
-            "account_iban_currency_key" => "an account with this IBAN and currency exists",
-            "account_wallet_currency_key" => "an account with this wallet and currency exists",
-            "account_bank_code_fkey" => "there is no such bank",
-            "account_participant_id_fkey" => "there is no such participant",
-            "participant_lei_key" => "a participant with this LEI exists",
-            _ => "it exists",
-        }),
-        None => error.into(),
+        Some("account_iban_currency_key") => exists("an account with this IBAN and currency exists"),
+        Some("account_wallet_currency_key") => exists("an account with this wallet and currency exists"),
+        Some("participant_lei_key") => exists("a participant with this LEI exists"),
+        Some("account_bank_code_fkey") => unknown("/bank", "there is no such bank"),
+        Some("account_participant_id_fkey") => unknown("/participant_id", "there is no such participant"),
+        Some(_) | None => error.into(),
     }
 }

@@ -473,11 +473,14 @@ pub(crate) async fn list(
     next.answer(&page)
 }
 
-/// An instant to filter by.
+/// An instant to filter by. Of what was accepted before there were ids to tell of it, there is nothing.
 fn instant(name: &str, given: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
     let invalid = |why| Refusal::new(ErrorCode::InvalidParameter).detail(format!("{name}: {why}"));
-    given.map(|text| read_instant(text).map_err(invalid)).transpose()
+    given.map(|text| read_instant(text).map(|at| at.max(EARLIEST)).map_err(invalid)).transpose()
 }
+
+/// Ids begin with the milliseconds since 1970, and are looked for from some minutes before.
+const EARLIEST: Timestamp = Timestamp::from_secs(3_600);
 
 /// A filter's word, empty when it is not given.
 fn one_of(name: &str, given: Option<String>, words: &[&str]) -> Result<String, Refusal> {

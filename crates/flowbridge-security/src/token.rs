@@ -5,8 +5,8 @@
 //! has been verified are remembered by their SHA-256. The memory is bounded, holds verified tokens only (nobody can fill
 //! it with rubbish), and answers for signature and claims alone: times and the deny list are looked at every time.
 //!
-//! A token that was granted cannot be called back, only denied: [`DenyList`] holds until the token would have expired
-//! anyway. The list is per process; whoever runs several feeds each from the same source.
+//! A token that was granted cannot be called back, only denied: to the clients on the [`DenyList`]. The list is per process; whoever
+//! runs several keeps each up to date from the same source.
 
 use crate::jose::{self, JwsError, NumericDate};
 use crate::jwk::PublicKeys;
@@ -18,7 +18,7 @@ use flowbridge_domain::time::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ pub enum TokenError {
     /// Bound to a key or certificate (`cnf`): worth nothing as a bearer token.
     #[error("the token is bound to a key and cannot be used as a bearer token")]
     Bound,
-    /// On the deny list.
+    /// Its client is on the deny list.
     #[error("the token has been revoked")]
     Revoked,
 }
@@ -195,7 +195,7 @@ pub struct TokenVerifier {
 }
 
 impl TokenVerifier {
-    /// Accepts tokens of `issuer` for `audience`, signed with one of `keys`, that are not on `deny_list`.
+    /// Accepts tokens of `issuer` for `audience`, signed with one of `keys`, whose client is not on `deny_list`.
     pub fn new(issuer: &str, audience: &str, keys: PublicKeys, deny_list: Arc<DenyList>) -> Self {
         Self { issuer: issuer.into(), audience: audience.into(), keys, deny_list, verified: Mutex::default() }
     }
@@ -210,7 +210,7 @@ impl TokenVerifier {
             None => Arc::new(self.read(token)?),
         };
         check_times(&claims, now)?;
-        if self.deny_list.denies(&claims, now) {
+        if self.deny_list.denies(&claims) {
             return Err(TokenError::Revoked);
         }
         if is_new {
@@ -296,39 +296,19 @@ impl Verified {
     }
 }
 
-/// Tokens and clients that are no longer welcome although their tokens have not expired.
+/// Clients that are no longer welcome although tokens of theirs have not expired.
 #[derive(Debug, Default)]
-pub struct DenyList(RwLock<Denied>);
-
-#[derive(Debug, Default)]
-struct Denied {
-    tokens: HashMap<String, Timestamp>,
-    clients: HashMap<String, Timestamp>,
-}
+pub struct DenyList(RwLock<HashSet<String>>);
 
 impl DenyList {
-    /// Refuses one token by its id (`jti`) from now on.
-    pub fn deny_token(&self, token_id: &str, now: Timestamp) {
-        let mut denied = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        deny(&mut denied.tokens, token_id, now);
+    /// Refuses every token of these clients from now on, and of no others.
+    pub fn replace(&self, clients: HashSet<String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = clients;
     }
 
-    /// Refuses all tokens that a client holds, as long as one issued before `now` could live.
-    pub fn deny_client(&self, client_id: &str, now: Timestamp) {
-        let mut denied = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        deny(&mut denied.clients, client_id, now);
+    fn denies(&self, claims: &AccessClaims) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&claims.client_id)
     }
-
-    fn denies(&self, claims: &AccessClaims, now: Timestamp) -> bool {
-        let denied = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let holds = |until: Option<&Timestamp>| until.is_some_and(|until| now < *until);
-        holds(denied.tokens.get(&claims.token_id)) || holds(denied.clients.get(&claims.client_id))
-    }
-}
-
-fn deny(list: &mut HashMap<String, Timestamp>, name: &str, now: Timestamp) {
-    list.retain(|_, until| now < *until);
-    list.insert(name.to_owned(), now.plus(TOKEN_LIFE_MAX).plus(CLOCK_SKEW_MAX));
 }
 
 /// The token in an `Authorization` header: scheme `Bearer` in any case, then one token (RFC 6750 §2.1). Tokens in a query

@@ -5,6 +5,7 @@ use crate::sql::{At, statements};
 use flowbridge_domain::id::ParticipantId;
 use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
+use std::collections::HashSet;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -19,6 +20,8 @@ statements! {
         where client_id > $1 order by client_id limit $2";
 
     SET_STATUS = "update oauth_client set status = $2 where client_id = $1 returning client_id";
+
+    DISABLED = "select client_id from oauth_client where status = 'disabled'";
 
     FIND = "select client_id, participant_id, name, scopes, jwks, status from oauth_client where client_id = $1";
 
@@ -71,10 +74,15 @@ pub async fn clients(db: &Db, after: &str, limit: i64) -> Result<Vec<OauthClient
     db.query(LIST, &[&after, &limit]).await?.iter().map(read).collect()
 }
 
-/// Lets a client sign in, or not any more; tokens that it has are good until they expire. False if there is none.
+/// Lets a client sign in, or not any more. False if there is none.
 pub async fn set_client_status(db: &Db, client_id: &str, active: bool) -> Result<bool, StoreError> {
     let status = if active { "active" } else { "disabled" };
     Ok(!db.query(SET_STATUS, &[&client_id, &status]).await?.is_empty())
+}
+
+/// The clients that may not sign in.
+pub async fn disabled_clients(db: &Db) -> Result<HashSet<String>, StoreError> {
+    db.query(DISABLED, &[]).await?.iter().map(|row| Ok(row.try_get("client_id")?)).collect()
 }
 
 fn read(row: &Row) -> Result<OauthClient, StoreError> {

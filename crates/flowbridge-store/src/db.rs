@@ -9,6 +9,7 @@
 //! doing so when it is full; hence whole tables are read, hashed and merged in snapshots only, which look at everything on purpose.
 
 use crate::failpoint::Commit;
+use crate::presence::Presence;
 use crate::sql::Statement;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use flowbridge_domain::time::Timestamp;
@@ -16,6 +17,7 @@ use futures_util::TryStreamExt as _;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
@@ -65,6 +67,7 @@ pub struct Db {
     pool: Pool,
     waiting_max: usize,
     config: Config,
+    presence: Presence,
 }
 
 impl std::fmt::Debug for Db {
@@ -79,6 +82,8 @@ impl Db {
         let mut config: Config =
             settings.url.parse().map_err(|error| StoreError::Settings(format!("database URL: {error}")))?;
         config.application_name("flowbridge");
+        // Of several hosts, the one that writes: a standby on its way to becoming that is not the database yet.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         config.connect_timeout(Duration::from_secs(3));
         config.tcp_user_timeout(Duration::from_secs(5));
         config.keepalives_idle(Duration::from_secs(10));
@@ -96,7 +101,7 @@ impl Db {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Settings(error.to_string()))?;
-        Ok(Self { pool, waiting_max: settings.pool_waiting_max, config })
+        Ok(Self { pool, waiting_max: settings.pool_waiting_max, config, presence: Presence::default() })
     }
 
     /// Brings the schema up to date and prepares the partitions of the days around `today_micros`. Safe to run at the same
@@ -192,18 +197,34 @@ impl Db {
         (status.size, status.waiting)
     }
 
+    /// Resolves when a database that is away is back; never, if it is not away.
+    pub async fn returns(&self) {
+        self.presence.returns().await;
+    }
+
     async fn connection(&self) -> Result<Object, StoreError> {
+        if self.presence.is_away() {
+            return Err(StoreError::Away);
+        }
         // A queue that takes longer than its callers wait helps nobody: who comes last hears so while it can still go elsewhere.
         if self.pool.status().waiting >= self.waiting_max {
             return Err(StoreError::Busy);
         }
-        self.pool.get().await.map_err(|error| match error {
-            PoolError::Timeout(_) => StoreError::Busy,
-            PoolError::Backend(error) => error.into(),
-            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-                StoreError::Settings(error.to_string())
+        match self.pool.get().await {
+            Ok(connection) => {
+                self.presence.met();
+                Ok(connection)
             }
-        })
+            Err(PoolError::Timeout(_)) => Err(StoreError::Busy),
+            Err(PoolError::Backend(error)) => {
+                let error = error.into();
+                self.presence.missed(&error, &self.config);
+                Err(error)
+            }
+            Err(
+                error @ (PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)),
+            ) => Err(StoreError::Settings(error.to_string())),
+        }
     }
 }
 
@@ -283,6 +304,9 @@ pub enum StoreError {
     /// The database cannot be reached or gave up on the statement: try again later. A commit may have happened.
     #[error("the database is not available")]
     Unavailable(#[source] tokio_postgres::Error),
+    /// The database has not been there for a while: try again when it [`Db::returns`]. Nothing was asked of it.
+    #[error("the database is away")]
+    Away,
     /// Every connection is taken: shed load, or try again.
     #[error("every database connection is taken")]
     Busy,
@@ -326,7 +350,12 @@ impl StoreError {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable(_) | Self::Busy | Self::TryAgain(_) | Self::Overtaken | Self::UnderWay(_)
+            Self::Unavailable(_)
+                | Self::Away
+                | Self::Busy
+                | Self::TryAgain(_)
+                | Self::Overtaken
+                | Self::UnderWay(_)
         )
     }
 
@@ -374,8 +403,10 @@ impl From<tokio_postgres::Error> for StoreError {
                 let constraint = db.constraint().unwrap_or_else(|| db.message()).to_owned();
                 Self::Refused { constraint, source: error }
             }
-            // We stood still for so long that the server gave up on us.
-            &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Self::Unavailable(error),
+            // We stood still for so long that the server gave up on us; or it has become a standby.
+            &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT | &SqlState::READ_ONLY_SQL_TRANSACTION => {
+                Self::Unavailable(error)
+            }
             code if matches!(code.code().get(..2), Some("08" | "53" | "57" | "58")) => {
                 Self::Unavailable(error)
             }

@@ -16,15 +16,17 @@ use std::time::Duration;
 use uuid::Uuid;
 
 statements! {
-    // What was set aside or refused may be asked for again (a wallet is no longer frozen); the rest is asked for once.
+    // What was set aside or refused may be asked for again (a wallet is no longer frozen), and what was left to people, of which the
+    // bank is asked first what became of it; the rest is asked for once.
     INSERT = "insert into effect (payment_id, kind, lane, bank_code, next_attempt_at, state_since, traceparent)
         select new.payment_id, new.kind, new.lane, new.bank_code, new.next_attempt_at, $7, new.traceparent
             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
                 as new (payment_id, kind, lane, bank_code, next_attempt_at, traceparent)
         on conflict (payment_id, kind) do update
-            set state = 'ready', attempts = 0, next_attempt_at = excluded.next_attempt_at,
-                fence = effect.fence + 1, outcome = null, state_since = excluded.state_since
-            where effect.state = 'refused'";
+            set state = case effect.state when 'escalated' then 'unknown' else 'ready' end, attempts = 0,
+                next_attempt_at = excluded.next_attempt_at, fence = effect.fence + 1, outcome = null,
+                state_since = excluded.state_since
+            where effect.state in ('refused', 'escalated')";
 
     // Takes back what no worker has begun; says which it was in time for.
     REVOKE = "update effect set state = 'revoked', state_since = $3
@@ -105,7 +107,7 @@ impl NewEffect {
     }
 }
 
-/// Inserts effects; one that exists is left as it is, unless it was refused and is now asked for anew. What one slice asks
+/// Inserts effects; one that exists is left as it is, unless it was refused, or left to people, and is now asked for anew. What one slice asks
 /// for twice (its payment was initiated, taken back and initiated again) is asked for once, as it would be in two slices.
 pub(crate) async fn insert(tx: &Tx, effects: &[NewEffect], now: Timestamp) -> Result<(), StoreError> {
     let mut first: BTreeMap<(PaymentId, Effect), &NewEffect> = BTreeMap::new();

@@ -23,6 +23,7 @@ pub mod monitor;
 pub mod observation;
 pub mod party;
 pub mod payment;
+mod presence;
 pub mod promotion;
 pub mod proof;
 pub mod query;

@@ -4,7 +4,7 @@
 //! them, the evidence (transaction, block, bank reference) that a timeline shows.
 
 use crate::event_data::EventData;
-use flowbridge_domain::bank::ReasonCode;
+use flowbridge_domain::bank::{BankStep, ReasonCode};
 use flowbridge_domain::payment::{ChainLog, Event, SetAside};
 use flowbridge_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ struct Values<'a> {
     reason_code: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until_micros: Option<i64>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    step: Option<Cow<'a, str>>,
 }
 
 impl<'a> Values<'a> {
@@ -60,6 +62,9 @@ pub fn encode(event: &Event, evidence: &impl Serialize) -> Option<(String, Event
         Event::Released => ("bank.released".to_owned(), none),
         Event::Credited => ("bank.credited".to_owned(), none),
         Event::CreditDeclined(code) => ("bank.credit_declined".to_owned(), Values::code(code)),
+        Event::BankRefused(step) => {
+            ("bank.refused".to_owned(), Values { step: Some(step.as_str().into()), ..none })
+        }
         Event::CancelRequested { .. }
         | Event::InitiateWindowClosed
         | Event::SettleWindowClosing
@@ -102,6 +107,7 @@ fn event_of(kind: &str, values: &Values<'_>) -> Option<Event> {
         "bank.released" => Event::Released,
         "bank.credited" => Event::Credited,
         "bank.credit_declined" => Event::CreditDeclined(code()?),
+        "bank.refused" => Event::BankRefused(values.step.as_deref().and_then(BankStep::parse)?),
         _ => return None,
     })
 }
@@ -172,6 +178,7 @@ mod tests {
             Event::Released,
             Event::Credited,
             Event::CreditDeclined(code),
+            Event::BankRefused(BankStep::Release),
         ];
         for event in
             chain.into_iter().flat_map(|log| [Event::Chain(log), Event::ChainRemoved(log)]).chain(bank)

@@ -110,7 +110,7 @@ impl fmt::Debug for Stage {
 #[cfg(test)]
 mod tests {
     use super::{Move, NAMES, Stage};
-    use flowbridge_domain::bank::{HoldMode, ReasonCode};
+    use flowbridge_domain::bank::{BankStep, HoldMode, ReasonCode};
     use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
     use flowbridge_domain::money::{Currency, Money};
     use flowbridge_domain::party::BankCode;
@@ -185,6 +185,9 @@ mod tests {
             Event::Released,
             Event::Credited,
             Event::CreditDeclined(ReasonCode::BLOCKED_ACCOUNT),
+            Event::BankRefused(BankStep::Capture),
+            Event::BankRefused(BankStep::Release),
+            Event::BankRefused(BankStep::Credit),
             Event::Reviewed(Decision::Resume),
             Event::Reviewed(Decision::Cancel),
             Event::Reviewed(Decision::CloseCompleted),

@@ -141,6 +141,7 @@ impl Worker for Dispatcher {
                     bank,
                     capabilities,
                     may_pay_out,
+                    claimed_at: now,
                 };
                 if let Err(error) = slice.serve(claimed).await {
                     tracing::error!(
@@ -165,6 +166,7 @@ struct Slice<'a> {
     bank: BankCode,
     capabilities: Capabilities,
     may_pay_out: bool,
+    claimed_at: Timestamp,
 }
 
 /// When a payout that the breaker has stopped is looked at again.
@@ -225,6 +227,10 @@ impl Slice<'_> {
         };
         if operations.is_empty() {
             return vec![];
+        }
+        // Who stood still since the claim may have lost it, and another may have sent these meanwhile: nothing is sent near its end.
+        if self.context.now().since(self.claimed_at) >= self.settings.lease / 2 {
+            return vec![NextMove::Send(None); operations.len()];
         }
         let outcomes = self.desk.execute(&operations).await;
         let silence = || Outcome::Unknown { cause: "no answer for this operation".into() };
@@ -302,9 +308,43 @@ impl Slice<'_> {
                     tracing::warn!(error = chain(&error), "could not record what a bank said; trying again");
                     tokio::time::sleep(RECORD_AGAIN_AFTER).await;
                 }
+                Err(error) if !error.is_retryable() => return self.write_each(results, observations).await,
                 outcome => return outcome,
             }
         }
+    }
+
+    /// One answer that cannot be written down stops none of its neighbours: it is left to people, without what the bank said.
+    async fn write_each(
+        &self,
+        results: &[EffectResult],
+        observations: &HashMap<(PaymentId, Effect), (Event, String)>,
+    ) -> Result<HashSet<(PaymentId, Effect)>, StoreError> {
+        let mut ours = HashSet::new();
+        for result in results {
+            match self.try_to_write(std::slice::from_ref(result), observations).await {
+                Ok(one) => ours.extend(one),
+                Err(error) if !error.is_retryable() => {
+                    tracing::error!(
+                        payment.id = %result.payment_id,
+                        bank = self.bank.as_str(),
+                        effect = result.effect.as_str(),
+                        error = chain(&error),
+                        "what a bank said cannot be written down; a bank operation waits for a person"
+                    );
+                    let unsaid = EffectResult {
+                        next: EffectNext::Escalated,
+                        reference: None,
+                        outcome: "what the bank said cannot be written down".into(),
+                        booked_at: None,
+                        ..result.clone()
+                    };
+                    ours.extend(self.try_to_write(&[unsaid], &HashMap::new()).await?);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ours)
     }
 
     /// One transaction.
@@ -375,7 +415,7 @@ impl Slice<'_> {
                     // A bank that will not let go of a hold has a reason that only a person can find.
                     BankStep::Release => {
                         result.next = EffectNext::Escalated;
-                        None
+                        refused(effect.step)
                     }
                 }
             }
@@ -391,7 +431,7 @@ impl Slice<'_> {
             }
             NextMove::Escalate(why) => {
                 (result.next, result.outcome) = (EffectNext::Escalated, why);
-                None
+                refused(effect.step)
             }
         };
         if result.next == EffectNext::Escalated {
@@ -444,6 +484,11 @@ const fn outcome(next: &NextMove) -> &'static str {
 
 fn key(effect: &ClaimedBankEffect) -> OperationKey {
     OperationKey { payment_id: effect.payment_id, step: effect.step }
+}
+
+/// What people have to find out. A hold that nobody placed ends with its payment, by the clock.
+fn refused(step: BankStep) -> Option<Event> {
+    (step != BankStep::PlaceHold).then_some(Event::BankRefused(step))
 }
 
 fn operation(effect: &ClaimedBankEffect, details: &BankDetails) -> Operation {

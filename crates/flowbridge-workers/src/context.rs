@@ -125,7 +125,12 @@ pub async fn run_loop(
             match (failures, pause) {
                 (0, Duration::ZERO) => {}
                 (0, _) => context.wake.wait(rhythm.bell, pause).await,
-                (_, _) => tokio::time::sleep(pause).await,
+                (_, _) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = context.db.returns() => {}
+                    }
+                }
             }
             if began.elapsed() < rhythm.pace {
                 tokio::time::sleep_until(began + rhythm.pace).await;

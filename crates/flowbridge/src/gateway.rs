@@ -11,7 +11,9 @@ use flowbridge_security::cursor::CursorKey;
 use flowbridge_security::keys::KeyFolder;
 use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier};
+use flowbridge_store::Db;
 use flowbridge_store::accept::PaymentPolicy;
+use flowbridge_store::access;
 use flowbridge_workers::context::{Context, chain};
 use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError};
 use std::sync::Arc;
@@ -23,7 +25,8 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     let issuer = config.issuer();
     let folder = KeyFolder::new(&config.security.keys);
     let keys = folder.load_or_create()?;
-    let verifier = TokenVerifier::new(&issuer, &issuer, keys.public_keys()?, Arc::new(DenyList::default()));
+    let deny_list = Arc::new(DenyList::default());
+    let verifier = TokenVerifier::new(&issuer, &issuer, keys.public_keys()?, deny_list.clone());
     let jwks = keys.jwks();
     let life = Duration::from_secs(config.security.token_ttl_secs);
     let gateway = GatewayParts {
@@ -43,12 +46,29 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     let router = router(gateway, settings(config)?);
     let listener = listen(config.gateway.listen, "[gateway] listen").await?;
     let (limits, stop) = (serve_limits(config), parts.stop.clone());
+    let db = parts.context.db.clone();
     running.spawn(Role::Gateway, async move {
-        serve(listener, router, limits, stop.cancelled_owned()).await;
+        tokio::select! {
+            () = serve(listener, router, limits, stop.cancelled_owned()) => {}
+            () = deny_disabled(&db, &deny_list) => {}
+        }
         Ok(())
     });
     Ok(())
 }
+
+/// Whoever may not sign in any more is soon refused altogether, whatever tokens it has.
+async fn deny_disabled(db: &Db, deny_list: &DenyList) {
+    loop {
+        // Without the database nothing can be accepted anyway; what was read last stays.
+        if let Ok(clients) = access::disabled_clients(db).await {
+            deny_list.replace(clients);
+        }
+        tokio::time::sleep(DISABLED_READ_EVERY).await;
+    }
+}
+
+const DISABLED_READ_EVERY: Duration = Duration::from_secs(1);
 
 fn serve_limits(config: &Config) -> ServeLimits {
     let section = &config.gateway;

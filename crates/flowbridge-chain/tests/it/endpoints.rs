@@ -131,6 +131,22 @@ async fn an_endpoint_on_a_fork_of_its_own_is_set_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_that_look_behind_one_on_a_fork_of_its_own_are_followed() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 3).await;
+    ways.shims[0].set(Weather::Fork);
+    let head = node.chain.block(At::Latest).await.unwrap().unwrap();
+    for shim in &ways.shims[1..] {
+        shim.set(Weather::Stale(head.number));
+    }
+    ways.look_until(0, |health| *health == Health::Alone).await;
+    for place in [1, 2] {
+        ways.look_until(place, |health| *health == Health::Well).await;
+    }
+    assert_eq!(ways.chain.block(At::Latest).await.unwrap().unwrap().hash, head.hash);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_of_another_chain_is_refused_at_the_start_and_never_asked_later() {
     let node = Node::start().await;
     let ways = Ways::to(&node, 2).await;

@@ -4,7 +4,7 @@
 //! moved, the fact brings its journal entries with it.
 
 use super::{ChainLog, Event, Funding, Payout, Terms};
-use crate::bank::HoldMode;
+use crate::bank::{BankStep, HoldMode};
 use crate::ledger::{HoldMovement, JournalEntry, LedgerAccount, LedgerHold, Moment};
 use crate::money::Money;
 
@@ -163,6 +163,7 @@ impl Legs {
             | Event::InitiateWindowClosed
             | Event::SettleWindowClosing
             | Event::InitiationRefused(_)
+            | Event::BankRefused(_)
             | Event::Reviewed(_) => Err(NotLearned::NoFact),
         }
     }
@@ -339,6 +340,23 @@ impl Legs {
         self.round = self.round.checked_add(1).ok_or(NotLearned::Contradiction)?;
         self.hold = HoldLeg::NotAsked;
         Ok(self.ledger_hold(terms, HoldMovement::Place))
+    }
+
+    /// What a bank was asked for and has not answered.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = BankStep> {
+        let hold = match self.hold {
+            HoldLeg::Asked => Some(BankStep::PlaceHold),
+            HoldLeg::CaptureAsked => Some(BankStep::Capture),
+            HoldLeg::ReleaseAsked { .. } => Some(BankStep::Release),
+            HoldLeg::NotAsked
+            | HoldLeg::Placed
+            | HoldLeg::Declined
+            | HoldLeg::Captured
+            | HoldLeg::CaptureDeclined
+            | HoldLeg::Released => None,
+        };
+        let credit = (self.payout == PayoutLeg::CreditAsked).then_some(BankStep::Credit);
+        hold.into_iter().chain(credit)
     }
 
     /// Has bank money moved, or may it, that only settlement justifies? A confirm-only bank's capture comes before settlement.

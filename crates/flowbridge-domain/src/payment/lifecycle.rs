@@ -43,7 +43,9 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
         }
     };
 
-    let mut travel = Travel { terms, from: progress.state, legs, now, effects: vec![], released: None };
+    let is_resumed = event == Event::Reviewed(Decision::Resume);
+    let mut travel =
+        Travel { terms, from: progress.state, is_resumed, legs, now, effects: vec![], released: None };
     let route = match direction {
         Direction::Stay(state) => vec![state],
         Direction::Forward => travel.forward(),
@@ -51,6 +53,12 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
         Direction::WindDown(reason) => travel.wind_down(reason),
         Direction::Close(reason) => travel.close(reason),
     };
+    if let State::UnderReview(ReviewReason::BankRefused) = progress.state
+        && matches!(direction, Direction::Forward | Direction::Cancel(_))
+    {
+        // Whatever comes next waits for the bank's answer.
+        travel.effects.extend(legs.unanswered().map(Effect::Bank));
+    }
     let state = route.last().copied().unwrap_or(progress.state);
     let next = Progress { state, legs: travel.legs };
     let entered: Vec<State> = route.into_iter().filter(|entered| *entered != progress.state).collect();
@@ -117,6 +125,7 @@ fn after_fact(before: &Payment, legs: &Legs, event: Event, now: Timestamp) -> Di
             | Event::InitiateWindowClosed
             | Event::SettleWindowClosing
             | Event::InitiationRefused(_)
+            | Event::BankRefused(_)
             | Event::Reviewed(_) => {
                 if legs.chain == ChainLeg::Closed {
                     Direction::WindDown(reason)
@@ -156,6 +165,7 @@ fn after_fact(before: &Payment, legs: &Legs, event: Event, now: Timestamp) -> Di
             | Event::InitiateWindowClosed
             | Event::SettleWindowClosing
             | Event::InitiationRefused(_)
+            | Event::BankRefused(_)
             | Event::Reviewed(_) => Direction::Stay(State::Completed),
         },
         State::Failed(_) if matches!(event, Event::Chain(ChainLog::Settled)) => {
@@ -213,6 +223,7 @@ fn on_the_way(terms: &Terms, legs: &Legs, event: Event) -> Direction {
         | Event::InitiateWindowClosed
         | Event::SettleWindowClosing
         | Event::InitiationRefused(_)
+        | Event::BankRefused(_)
         | Event::Reviewed(_) => Direction::Forward,
     }
 }
@@ -281,10 +292,18 @@ fn on_request(
         }),
         (Event::Reviewed(_), _) => Err(Rejected::NotApplicable),
         (
+            Event::BankRefused(step),
+            State::Initiated | State::Held | State::Settled | State::Cancelling(_),
+        ) if legs.unanswered().any(|asked| asked == step) => {
+            Ok(Direction::Stay(State::UnderReview(ReviewReason::BankRefused)))
+        }
+        (Event::BankRefused(_), State::UnderReview(_)) => Err(Rejected::Repeat),
+        (
             Event::CancelRequested { .. }
             | Event::SettleWindowClosing
             | Event::InitiateWindowClosed
-            | Event::InitiationRefused(_),
+            | Event::InitiationRefused(_)
+            | Event::BankRefused(_),
             State::Accepted
             | State::Initiated
             | State::Held
@@ -315,6 +334,8 @@ fn on_request(
 struct Travel<'a> {
     terms: &'a Terms,
     from: State,
+    /// Two people want it to go on.
+    is_resumed: bool,
     legs: Legs,
     now: Timestamp,
     effects: Vec<Effect>,
@@ -388,6 +409,10 @@ impl Travel<'_> {
                     return vec![State::Settled];
                 }
                 HoldLeg::CaptureAsked => return vec![State::Settled],
+                // The loss is booked, and whose it is has nothing to do with the creditor: people may pay on.
+                HoldLeg::CaptureDeclined
+                    if self.terms.payout == Payout::Bank
+                        && (self.is_resumed || self.legs.payout != PayoutLeg::NotDue) => {}
                 HoldLeg::CaptureDeclined => {
                     return vec![State::Settled, State::UnderReview(ReviewReason::CaptureFailed)];
                 }

@@ -96,14 +96,17 @@ pub enum ReviewReason {
     CreditorBlocked,
     /// Settled on chain, but the debtor's bank declined the capture.
     CaptureFailed,
+    /// A bank neither does what it was asked for nor says that it will not.
+    BankRefused,
     /// Bank money moved, but the settlement that it was for is gone.
     FundsMovedWithoutSettlement,
 }
 
-const REVIEW: [(ReviewReason, &str); 4] = [
+const REVIEW: [(ReviewReason, &str); 5] = [
     (ReviewReason::Contradiction, "contradiction"),
     (ReviewReason::CreditorBlocked, "creditor_blocked"),
     (ReviewReason::CaptureFailed, "capture_failed"),
+    (ReviewReason::BankRefused, "bank_refused"),
     (ReviewReason::FundsMovedWithoutSettlement, "funds_moved_without_settlement"),
 ];
 

@@ -7,6 +7,7 @@ use crate::support::{
     CREDITOR_FROZEN, HOLD_DECLINED, HOLD_PLACED, INITIATED, REVOKED, REVOKED_UNSIGNED, SETTLE_BEFORE,
     SETTLED, Story, TOKEN_TO_BANK, TOKEN_TO_TOKEN, every_event, payment, removed,
 };
+use flowbridge_domain::bank::BankStep;
 use flowbridge_domain::ledger::HoldMovement;
 use flowbridge_domain::payment::{
     ChainLog, Decision, Effect, Event, Initiation, Rejected, State, Step, step,
@@ -185,6 +186,7 @@ fn states() -> [(&'static str, Vec<Position>); 8] {
             vec![
                 at("creditor_blocked", held_at_bank().after([CREDITOR_FROZEN])),
                 at("capture_failed", held_at_bank().after([SETTLED, CAPTURE_DECLINED])),
+                at("bank_refused", held_at_bank().after([SETTLED, Event::BankRefused(BankStep::Capture)])),
                 at(
                     "funds_moved_without_settlement",
                     held_at_bank().after([SETTLED, Event::Captured, removed(ChainLog::Settled), CANCELLED]),
@@ -222,6 +224,7 @@ fn event_name(event: Event) -> String {
         Event::Released => "bank: released".into(),
         Event::Credited => "bank: credited".into(),
         Event::CreditDeclined(_) => "bank: credit declined".into(),
+        Event::BankRefused(step) => format!("bank: refuses the {}", step.as_str()),
         Event::Reviewed(Decision::Resume) => "person: resume".into(),
         Event::Reviewed(Decision::Cancel) => "person: cancel".into(),
         Event::Reviewed(Decision::CloseCompleted) => "person: close as completed".into(),

@@ -22,6 +22,7 @@ const CREDIT: Effect = Effect::Bank(BankStep::Credit);
 
 const CONTRADICTION: State = State::UnderReview(ReviewReason::Contradiction);
 const FUNDS_MOVED: State = State::UnderReview(ReviewReason::FundsMovedWithoutSettlement);
+const BANK_REFUSED: State = State::UnderReview(ReviewReason::BankRefused);
 const CREDITOR_BLOCKED: State = State::UnderReview(ReviewReason::CreditorBlocked);
 
 /// Initiated, funds reserved, settlement asked for.
@@ -266,6 +267,39 @@ fn a_decision_that_changes_nothing_tells_the_partners_nothing() {
         .stands_at(State::UnderReview(ReviewReason::CaptureFailed))
         .after([Event::Reviewed(Decision::CloseCompleted)])
         .stands_at(State::Completed);
+}
+
+#[test]
+fn people_may_pay_the_creditor_although_the_debtors_bank_has_declined() {
+    let lost = payment(BANK_TO_BANK)
+        .after([INITIATED, HOLD_PLACED, SETTLED, CAPTURE_DECLINED])
+        .stands_at(State::UnderReview(ReviewReason::CaptureFailed))
+        .rejects(Event::Reviewed(Decision::Cancel), Rejected::Repeat)
+        .never_asked(CREDIT);
+    let paid = lost.after([Event::Reviewed(Decision::Resume)]).stands_at(State::Settled).asked_once(CREDIT);
+    paid.after([Event::Credited, Event::Chain(ChainLog::RedemptionBurned)]).stands_at(State::Completed).owns(
+        &[(Account::ReserveAtCreditorsBank, -NET), (Account::HouseWallet, FEE), (Account::Loss, AMOUNT)],
+    );
+}
+
+#[test]
+fn what_a_bank_neither_does_nor_declines_is_for_people_who_have_it_asked_again_or_close_it() {
+    let refused = payment(CONFIRM_ONLY_TO_TOKEN)
+        .after([INITIATED, HOLD_PLACED, Event::Captured, REVOKED, CANCELLED])
+        .rejects(Event::BankRefused(BankStep::Credit), Rejected::TooLate)
+        .after([Event::BankRefused(BankStep::Release)])
+        .stands_at(BANK_REFUSED)
+        .rejects(Event::BankRefused(BankStep::Release), Rejected::Repeat)
+        .asked_once(RELEASE);
+    refused
+        .clone()
+        .after([Event::Reviewed(Decision::CloseFailed)])
+        .stands_at(State::Failed(EndReason::Reviewed));
+    let again =
+        refused.after([Event::Reviewed(Decision::Resume)]).stands_at(State::Cancelling(EndReason::Reviewed));
+    assert_eq!(again.asked.iter().filter(|asked| **asked == RELEASE).count(), 2);
+    again.clone().after([Event::BankRefused(BankStep::Release)]).stands_at(BANK_REFUSED);
+    again.after([Event::Released]).stands_at(State::Failed(EndReason::Reviewed)).owns(&[]);
 }
 
 #[test]

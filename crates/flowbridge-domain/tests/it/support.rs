@@ -1,6 +1,6 @@
 //! Payments of every shape, the events that can meet them, and the books that their steps are posted to.
 
-use flowbridge_domain::bank::{HoldMode, ReasonCode};
+use flowbridge_domain::bank::{BankStep, HoldMode, ReasonCode};
 use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
 use flowbridge_domain::ledger::{HoldMovement, JournalEntry, LedgerAccount, LedgerHold, Moment};
 use flowbridge_domain::money::{Currency, Money};
@@ -137,6 +137,9 @@ pub(crate) fn every_event() -> Vec<Event> {
         Event::Released,
         Event::Credited,
         CREDIT_DECLINED,
+        Event::BankRefused(BankStep::Capture),
+        Event::BankRefused(BankStep::Release),
+        Event::BankRefused(BankStep::Credit),
     ];
     let decisions = [Decision::Resume, Decision::Cancel, Decision::CloseCompleted, Decision::CloseFailed];
     wishes

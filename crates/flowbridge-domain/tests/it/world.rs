@@ -715,8 +715,10 @@ impl World {
         let reorganised = self.has_reorganised(setting);
         let ended = match state {
             State::Completed => {
+                // People may pay the creditor although the debtor's bank declined: the loss is ours.
+                let debtor_owes = if declined(BankStep::Capture) { 0 } else { AMOUNT };
                 self.creditor_got(setting) == NET
-                    && self.debtor_gave(setting) == AMOUNT
+                    && self.debtor_gave(setting) == debtor_owes
                     && matches!(self.chain_leg(), ChainLeg::Settled | ChainLeg::Closed)
             }
             State::Failed(_) => {
@@ -728,7 +730,7 @@ impl World {
             State::UnderReview(ReviewReason::CaptureFailed) => declined(BankStep::Capture),
             State::UnderReview(ReviewReason::FundsMovedWithoutSettlement) => reorganised,
             State::UnderReview(ReviewReason::Contradiction) => reorganised || hold_was_lost,
-            State::UnderReview(ReviewReason::CreditorBlocked)
+            State::UnderReview(ReviewReason::CreditorBlocked | ReviewReason::BankRefused)
             | State::Accepted
             | State::Initiated
             | State::Held

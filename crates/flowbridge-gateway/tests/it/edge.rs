@@ -235,6 +235,10 @@ async fn payments_are_listed_by_when_they_were_accepted() {
         ("created_from=2027-01-15T08:02:30Z&created_to=2027-01-15T08:02:30Z", vec![]),
         ("created_from=2100-01-01T00:00:00Z", vec![]),
         ("created_to=0001-01-01T00:00:00Z", vec![]),
+        ("created_to=1970-01-01T00:00:00Z", vec![]),
+        ("created_from=1970-01-01T00:00:00Z", vec![103, 102, 101, 100]),
+        ("created_from=0001-01-01T00:00:00Z", vec![103, 102, 101, 100]),
+        ("created_from=-009000-01-01T00:00:00Z", vec![103, 102, 101, 100]),
     ] {
         for token in [&api.alpha, &api.beta] {
             let page = api.get(token, &format!("/v1/payments?{query}")).await;

@@ -1,6 +1,6 @@
 //! Lanes: one key's line of transactions, and who may sign in it for now.
 
-use super::{Lane, address, number, unsigned};
+use super::{Lane, address, hash, number, unsigned};
 use crate::db::{Db, StoreError, Tx};
 use crate::sql::{At, statements};
 use flowbridge_domain::party::EvmAddress;
@@ -20,8 +20,9 @@ statements! {
 
     // Another key has other nonces: what the old one has signed has to have come to its end first.
     REKEY_LANE = "update chain_lane set sender = $3, next_nonce = $4
-        where lane = $1 and epoch = $2 and not exists (
-            select from chain_tx where chain_tx.lane = $1 and state in ('signed', 'broadcast', 'dropped', 'included'))";
+        where lane = $1 and epoch = $2
+            and not exists (select from chain_tx where chain_tx.lane = $1 and state in ('signed', 'broadcast', 'dropped'))
+            and not exists (select from chain_tx where chain_tx.lane = $1 and state = 'included')";
 
     // What has a nonce of the old key and no signature waits for one of the new key. A signature that comes late is under a lease
     // that is over: nobody writes it down, so nobody sees it.
@@ -36,6 +37,12 @@ statements! {
     GUARD_LANE = "select next_nonce from chain_lane where lane = $1 and epoch = $2 for update";
 
     SET_NONCE = "update chain_lane set next_nonce = $3 where lane = $1 and epoch = $2";
+
+    SAVE_FILLER = "insert into chain_filler (sender, nonce, tx_hash, sent_at) values ($1, $2, $3, $4) on conflict do nothing";
+
+    FORGET_FILLERS = "delete from chain_filler where sender = $1 and nonce < $2";
+
+    FILLERS = "select nonce, tx_hash from chain_filler where sender = $1 and nonce = any($2)";
 }
 
 /// A lane that is ours for now.
@@ -120,4 +127,32 @@ pub async fn guard_lane(tx: &Tx, lease: &LaneLease) -> Result<u64, StoreError> {
 pub async fn set_nonce(tx: &Tx, lease: &LaneLease, nonce: u64) -> Result<(), StoreError> {
     let moved = tx.execute(SET_NONCE, &[&lease.lane.as_str(), &lease.epoch, &number(nonce)?]).await?;
     if moved == 1 { Ok(()) } else { Err(StoreError::Lost) }
+}
+
+/// So far back holes are remembered that were filled. What a reorganisation brings back is younger.
+const FILLED_KEPT: u64 = 10_000;
+
+/// Writes down what is to fill a hole in the nonces of `sender`.
+pub async fn save_filler(
+    tx: &Tx,
+    sender: &EvmAddress,
+    nonce: u64,
+    tx_hash: &[u8; 32],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let key = sender.as_bytes().to_vec();
+    tx.execute(SAVE_FILLER, &[&key, &number(nonce)?, &tx_hash.to_vec(), &At(now)]).await?;
+    tx.execute(FORGET_FILLERS, &[&key, &number(nonce.saturating_sub(FILLED_KEPT))?]).await?;
+    Ok(())
+}
+
+/// What these nonces of `sender` were filled with, if they were holes.
+pub async fn fillers(
+    db: &Db,
+    sender: &EvmAddress,
+    nonces: &[u64],
+) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+    let wanted = nonces.iter().map(|nonce| number(*nonce)).collect::<Result<Vec<i64>, _>>()?;
+    let rows = db.query(FILLERS, &[&sender.as_bytes().to_vec(), &wanted]).await?;
+    rows.iter().map(|row| Ok((unsigned(row.try_get("nonce")?)?, hash(row, "tx_hash")?))).collect()
 }

@@ -555,8 +555,8 @@ async fn save_totals(tx: &Tx, logs: &[SeenLog], back_to: Option<u64>) -> Result<
             &[
                 &currency.code(),
                 &number(sequence)?,
-                &number(minted)?,
-                &number(burned)?,
+                &i64::try_from(minted).unwrap_or(i64::MAX),
+                &i64::try_from(burned).unwrap_or(i64::MAX),
                 &number(escrowed)?,
                 &number(redemption)?,
                 &gaps,

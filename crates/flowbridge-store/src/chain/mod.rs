@@ -18,11 +18,14 @@ pub use intend::{
     leaves_of, read_batches, roots_of,
 };
 pub use l1::{L1Block, blocks_on_their_way, save_l1_blocks};
-pub use lanes::{LaneLease, guard_lane, lease_lane, rekey_lane, release_lane, set_nonce};
+pub use lanes::{
+    LaneLease, fillers, guard_lane, lease_lane, rekey_lane, release_lane, save_filler, set_nonce,
+};
 pub use logs::{Said, SeenLog};
 pub use send::{
-    OpenTx, Signature, TxBody, TxFate, TxState, follow_included, give_up, open_txs, refuse_initiation,
-    refuse_unsent, save_fates, save_signatures, still_asked, take_nonces, tx_bodies, tx_payments, unsign,
+    OpenTx, Signature, TxBody, TxFate, TxState, follow_included, give_up, open_txs, postpone,
+    refuse_initiation, refuse_unsent, save_fates, save_signatures, still_asked, take_nonces, tx_bodies,
+    tx_payments, unsign,
 };
 pub use watch::{
     Block, Head, Stretch, WatcherLease, blocks_with_logs, head, known_blocks, lease_watcher, missed_logs,

@@ -43,11 +43,13 @@ statements! {
         from chain_tx left join chain_tx_version version on version.tx_hash = chain_tx.tx_hash
         where chain_tx.id = any($1)";
 
-    // A reorganisation took its block: it is broadcast again, with the nonce it has.
+    // A reorganisation took its block: it is broadcast again, with the nonce it has. Not below where the watcher goes back to: what
+    // waits there to be final may be hours of it.
     REOPEN_TXS = "update chain_tx set state = 'signed', included_number = null, included_hash = null, state_since = $2,
             signed_at = $2
         from chain_block
         where chain_tx.lane = $1 and chain_tx.state in ('included', 'confirmed')
+            and chain_tx.included_number > (select block_number from chain_cursor) - $3
             and chain_block.number = chain_tx.included_number and chain_block.hash <> chain_tx.included_hash";
 
     CONFIRM_TXS = "update chain_tx set state = 'confirmed', state_since = $3
@@ -87,10 +89,16 @@ statements! {
         select tx_hash, chain_tx, raw, $4 from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as new (tx_hash, chain_tx, raw)
         on conflict do nothing";
 
+    // What has ended stays so, whatever one who slept through it says: another transaction carries its payments.
     MOVE_TXS = "update chain_tx set state = new.state, included_number = new.number, included_hash = new.hash,
             outcome = coalesce(new.outcome, chain_tx.outcome), state_since = $6
         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::text[]) as new (id, state, number, hash, outcome)
-        where chain_tx.id = new.id and chain_tx.state <> new.state";
+        where chain_tx.id = new.id and chain_tx.state <> new.state
+            and (new.state in ('reverted', 'abandoned')
+                or chain_tx.state in ('signed', 'broadcast', 'dropped', 'included', 'confirmed'))";
+
+    POSTPONE = "update effect set next_attempt_at = $3
+        where payment_id = any($1) and kind = $2 and lane = 'chain' and state = 'ready'";
 
     UNSIGN = "update chain_tx set state = 'intended', nonce = null, sender = null, tx_hash = null, signed_at = null,
             state_since = $2
@@ -332,7 +340,7 @@ pub async fn follow_included(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (lane, settled, depth) = (lane.as_str(), number(settled_number)?, number(reorg_depth_blocks_max)?);
-    db.query(REOPEN_TXS, &[&lane, &At(now)]).await?;
+    db.query(REOPEN_TXS, &[&lane, &At(now), &depth]).await?;
     db.query(CONFIRM_TXS, &[&lane, &number(confirmed_number)?, &At(now)]).await?;
     db.query(FINALIZE_TXS, &[&lane, &settled, &depth, &At(now)]).await?;
     db.query(DOUBT_TXS, &[&lane, &settled, &depth, &At(now)]).await?;
@@ -353,6 +361,18 @@ pub async fn give_up(
         columns!(given, |open| open.id, state, None::<i64>, None::<Vec<u8>>, why, open.effect.as_str());
     tx.execute(MOVE_TXS, &[&ids, &states, &numbers, &hashes, &outcomes, &At(now)]).await?;
     tx.execute(UNMARK_SENT, &[&ids, &kinds, &At(retry_at), &At(now)]).await?;
+    Ok(())
+}
+
+/// What is asked of the chain for these payments is looked at again at `until`, and not before.
+pub async fn postpone(
+    tx: &Tx,
+    payments: &[PaymentId],
+    effect: Effect,
+    until: Timestamp,
+) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
+    tx.execute(POSTPONE, &[&ids, &effect.as_str(), &At(until)]).await?;
     Ok(())
 }
 

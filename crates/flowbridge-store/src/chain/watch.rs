@@ -22,7 +22,10 @@ statements! {
 
     RELEASE_WATCHER = "update chain_cursor set lease_until = '-infinity' where owner = $1";
 
-    MOVE_CURSOR = "update chain_cursor set block_number = $2, block_hash = $3, announced_number = $4 where epoch = $1";
+    // Only from the very place that was read with the lease: the one who moved it without hearing so is its holder still, and would
+    // announce twice.
+    MOVE_CURSOR = "update chain_cursor set block_number = $2, block_hash = $3, announced_number = $4
+        where epoch = $1 and block_number = $5 and block_hash = $6 and announced_number = $7";
 
     SAVE_HEAD = "insert into chain_head (chain_id, latest_number, latest_time, safe_number, safe_time, finalized_number, finalized_time, seen_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -265,7 +268,18 @@ pub async fn missed_logs(db: &Db) -> Result<i64, StoreError> {
 
 async fn move_cursor(tx: &Tx, lease: &WatcherLease, to: &Block, announced: u64) -> Result<(), StoreError> {
     let moved = tx
-        .execute(MOVE_CURSOR, &[&lease.epoch, &number(to.number)?, &to.hash.to_vec(), &number(announced)?])
+        .execute(
+            MOVE_CURSOR,
+            &[
+                &lease.epoch,
+                &number(to.number)?,
+                &to.hash.to_vec(),
+                &number(announced)?,
+                &number(lease.block_number)?,
+                &lease.block_hash.to_vec(),
+                &number(lease.announced_number)?,
+            ],
+        )
         .await?;
     if moved == 1 { Ok(()) } else { Err(StoreError::Lost) }
 }
@@ -299,6 +313,9 @@ async fn save_head(tx: &Tx, stretch: &Stretch, announced: u64, now: Timestamp) -
     Ok(())
 }
 
+/// Old blocks are forgotten once in so many.
+const FORGOTTEN_EVERY: u64 = 64;
+
 async fn save_blocks(
     tx: &Tx,
     stretch: &Stretch,
@@ -312,6 +329,10 @@ async fn save_blocks(
         At(block.time)
     );
     tx.execute(SAVE_BLOCKS, &[&numbers, &hashes, &times]).await?;
+    // Each look passes over the blocks that are kept, which are hours of them where the chain is slow to be final.
+    if !stretch.blocks.iter().any(|block| block.number.is_multiple_of(FORGOTTEN_EVERY)) {
+        return Ok(());
+    }
     let deepest = stretch.last.number.saturating_sub(reorg_depth_blocks_max);
     // Policy may ask for more confirmations than the chain goes back: what is final and not announced will be the clock.
     let oldest = if announced < stretch.head.finalized.number { deepest.min(announced) } else { deepest };

@@ -14,9 +14,9 @@ use crate::step::Step;
 use flowbridge_chain::call::{self, OnLeaves};
 use flowbridge_chain::leaf::{LeafTerms, root};
 use flowbridge_chain::plan::{Action, InFlight, Stage, TxFees, View, plan};
-use flowbridge_chain::signer::{self, Unsigned};
+use flowbridge_chain::signer::{self, Signed, Unsigned};
 use flowbridge_chain::watch::Head;
-use flowbridge_chain::{At, Chain, ChainError, ContractSet, Leaf, Refusal, Scope, Signer};
+use flowbridge_chain::{At, Chain, ChainError, ContractSet, Leaf, Receipt, Refusal, Scope, Signer};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::EvmAddress;
@@ -31,7 +31,7 @@ use flowbridge_store::{StoreError, Tx};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -53,25 +53,38 @@ pub(super) struct Sender {
     oldest: Option<Timestamp>,
     /// What holds up the lane and has no row.
     filler: Option<Filler>,
-    /// What holes were filled with, the newest last: nonce and hash. Only in memory: after a restart a filler of ours that took a
-    /// nonce which a row came back to looks like somebody else's.
-    fillers: VecDeque<(u64, [u8; 32])>,
     breaker: BreakerView,
+    /// What the contracts stop altogether for now, each with one intention that is tried again and again; the rest of it waits as
+    /// effects, so that it takes nobody's place.
+    stopped: HashSet<Kind>,
     /// Gas that calls of a function have taken by the byte of their calldata, the most that was seen.
     gas_per_byte: HashMap<Selector, u64>,
     /// Room for gas beyond the configured margin, in percent, since transactions have run out of it.
     further_margin: u64,
 }
 
+/// What a transaction does, and in which currency's contracts.
+type Kind = (Currency, Effect);
+
 /// Which function of a contract is called: the first bytes of the calldata.
 type Selector = [u8; 4];
 
-/// The chain as it was before our rows were read.
-#[derive(Debug, Clone, Copy)]
+/// The chain as it was before our rows were read, by one node: what another one says, a block behind, does not go with it.
+#[derive(Debug)]
 struct Sight {
+    node: Arc<dyn Chain>,
     head: Head,
     /// The lane's next nonce on chain.
     nonce: u64,
+}
+
+impl Sight {
+    async fn read(chain: &Arc<dyn Chain>, sender: &EvmAddress) -> Result<Self, ChainError> {
+        let node = chain.pinned().unwrap_or_else(|| Arc::clone(chain));
+        let nonce = node.nonce(sender, At::Latest).await?;
+        let head = Head::read(&*node).await?;
+        Ok(Self { node, head, nonce })
+    }
 }
 
 /// What fills a hole at the head of the line. Only in memory: who does not know what it offers begins with what a first version
@@ -98,6 +111,9 @@ const DEADLINE_MARGIN: Duration = Duration::from_secs(3);
 /// How long a payment waits after the contracts refused it for a reason that may pass.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// What the contracts stop altogether is asked for again after so long; one transaction of it is tried all the time.
+const STOPPED_FOR: Duration = Duration::from_secs(5);
+
 /// Transactions of a lane looked at in one turn.
 const OPEN_MAX: i64 = 1_024;
 
@@ -106,9 +122,6 @@ const CLAIMS_MAX: usize = 2_000;
 
 /// Calls to the node, or to a signer, under way at the same time.
 const CALLS_MAX: usize = 16;
-
-/// Versions of fillers that are remembered.
-const FILLERS_MAX: usize = 256;
 
 /// Percent.
 const FURTHER_MARGIN_MAX: u64 = 300;
@@ -130,7 +143,7 @@ impl Worker for Sender {
             Err(error) => return Ok(chain_error(self.lane.as_str(), &error)),
         };
         let (now, owner) = (self.context.now(), self.context.instance.as_str());
-        let (sender, chain_nonce) = (self.signer.address(), sight.map(|sight| sight.nonce));
+        let (sender, chain_nonce) = (self.signer.address(), sight.as_ref().map(|sight| sight.nonce));
         let (db, term) = (&self.context.db, self.settings.lease);
         let lease = rows::lease_lane(db, self.lane, owner, (&sender, chain_nonce), now, term).await?;
         let Some(lease) = lease else {
@@ -144,8 +157,11 @@ impl Worker for Sender {
         if let Some(sight) = sight {
             self.track(&lease, &open, &sight, &sender).await?;
         }
+        // What nothing is left of to try has to be tried anew.
+        self.stopped
+            .retain(|kind| open.iter().any(|tx| tx.state == TxState::Intended && kind_of(tx) == *kind));
         // What cannot be sent soon stays an effect, which its client can still take back.
-        let room = self.room(&open).saturating_sub(count_of(&open, &[TxState::Intended]));
+        let room = self.room(&open).saturating_sub(self.going(&open).count());
         let may_mint = self.breaker.is_closed(&self.context).await?;
         if !may_mint && self.hold_back(&lease, &open).await? {
             open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
@@ -181,8 +197,8 @@ impl Sender {
             looked_at: None,
             oldest: None,
             filler: None,
-            fillers: VecDeque::new(),
             breaker,
+            stopped: HashSet::new(),
             gas_per_byte,
             further_margin: 0,
         }
@@ -210,11 +226,7 @@ impl Sender {
     /// Follows what the lane's old key has under way. Nobody can sign for it here: what waits goes on as it was signed.
     async fn see_off(&mut self, lease: &LaneLease, old: &EvmAddress) -> Result<(), StoreError> {
         let open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
-        let sight = async {
-            let nonce = self.chain.nonce(old, At::Latest).await?;
-            Ok::<_, ChainError>(Sight { head: Head::read(&*self.chain).await?, nonce })
-        };
-        match sight.await {
+        match Sight::read(&self.chain, old).await {
             Ok(sight) => self.track(lease, &open, &sight, old).await?,
             Err(error) => drop(chain_error(self.lane.as_str(), &error)),
         }
@@ -229,6 +241,11 @@ impl Sender {
         Ok(())
     }
 
+    /// What is intended and not stopped.
+    fn going<'a>(&self, open: &'a [OpenTx]) -> impl Iterator<Item = &'a OpenTx> {
+        open.iter().filter(|tx| tx.state == TxState::Intended && !self.stopped.contains(&kind_of(tx)))
+    }
+
     /// How many more transactions may be under way.
     fn room(&self, open: &[OpenTx]) -> usize {
         let under_way = [TxState::Numbered, TxState::Signed, TxState::Broadcast, TxState::Dropped];
@@ -241,10 +258,9 @@ impl Sender {
         if self.looked_at.is_some_and(|at| now.since(at) < self.settings.poll) {
             return Ok(None);
         }
-        let nonce = self.chain.nonce(&self.signer.address(), At::Latest).await?;
-        let head = Head::read(&*self.chain).await?;
+        let sight = Sight::read(&self.chain, &self.signer.address()).await?;
         self.looked_at = Some(now);
-        Ok(Some(Sight { head, nonce }))
+        Ok(Some(sight))
     }
 
     /// Gives the lane back, so that another process need not wait for the lease to run out.
@@ -349,7 +365,10 @@ impl Sender {
             let set = self.contracts_of(due.amount.currency())?;
             match Opening::of(due, set) {
                 Ok(opening) if opening.authorization.is_some() => {
-                    intentions.push(self.initiation(set, vec![opening])?);
+                    let kind = (set.currency, Effect::InitiateOnChain);
+                    if !self.wait_if_stopped(tx, kind, &[opening.leaf.payment_id], now).await? {
+                        intentions.push(self.initiation(set, vec![opening])?);
+                    }
                 }
                 Ok(opening) => {
                     let token_funded = opening.leaf.terms.token_funded;
@@ -359,6 +378,9 @@ impl Sender {
             }
         }
         for ((currency, _), openings) in groups {
+            if self.wait_if_stopped(tx, (currency, Effect::InitiateOnChain), &ids_of(&openings), now).await? {
+                continue;
+            }
             let set = self.contracts_of(currency)?;
             for batch in openings.chunks(self.settings.batch_size_max) {
                 let waiting = batch.iter().map(|opening| opening.waiting_since);
@@ -425,6 +447,13 @@ impl Sender {
                 .iter()
                 .map(chain_leaf)
                 .collect::<Result<Vec<Leaf>, _>>()?;
+            let currency = payments.first().map(|payment| payment.currency);
+            let ids: Vec<PaymentId> = payments.iter().map(|payment| payment.payment_id).collect();
+            if let Some(currency) = currency
+                && self.wait_if_stopped(tx, (currency, effect), &ids, now).await?
+            {
+                continue;
+            }
             let waiting = payments.iter().map(|payment| payment.waiting_since);
             if !self.is_ripe(payments.len() == batch.len(), waiting, now) {
                 continue;
@@ -466,6 +495,21 @@ impl Sender {
         })
     }
 
+    /// While a kind is stopped, what is due of it makes way for what is not. True if it is.
+    async fn wait_if_stopped(
+        &self,
+        tx: &Tx,
+        kind: Kind,
+        payments: &[PaymentId],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let is_stopped = self.stopped.contains(&kind);
+        if is_stopped {
+            rows::postpone(tx, payments, kind.1, now.plus(STOPPED_FOR)).await?;
+        }
+        Ok(is_stopped)
+    }
+
     /// Full, or its first payment has waited for company long enough.
     fn is_ripe(&self, full: bool, waiting: impl Iterator<Item = Timestamp>, now: Timestamp) -> bool {
         full || waiting.min().is_some_and(|oldest| now.since(oldest) >= self.settings.batch_delay)
@@ -484,8 +528,9 @@ impl Sender {
     async fn send(&mut self, lease: &LaneLease, open: &[OpenTx]) -> Result<bool, StoreError> {
         let unsigned: Vec<&OpenTx> = open.iter().filter(|tx| tx.state == TxState::Numbered).collect();
         let room = self.room(open);
+        let is_tried = |tx: &&OpenTx| tx.state == TxState::Intended && self.stopped.contains(&kind_of(tx));
         let intended: Vec<&OpenTx> =
-            open.iter().filter(|tx| tx.state == TxState::Intended).take(room).collect();
+            self.going(open).take(room).chain(open.iter().filter(is_tried)).collect();
         if unsigned.is_empty() && intended.is_empty() {
             return Ok(false);
         }
@@ -503,7 +548,8 @@ impl Sender {
                 })
             })
             .collect();
-        let Simulated { sound, made_way } = self.simulate_all(lease, intended, &bodies).await?;
+        let Simulated { sound, mut made_way } = self.simulate_all(lease, intended, &bodies).await?;
+        made_way |= self.leave_one_of_stopped(lease, open).await?;
         if numbered.is_empty() && sound.is_empty() {
             return Ok(made_way);
         }
@@ -534,26 +580,23 @@ impl Sender {
         }
         let outcomes: Vec<_> = stream::iter(calls).buffered(CALLS_MAX).collect().await;
         let mut simulated = Simulated { sound: Vec::new(), made_way: false };
-        let mut stopped: Vec<(Currency, Effect)> = Vec::new();
         for ((open, body), outcome) in with_bodies.into_iter().zip(outcomes) {
-            if stopped.contains(&(open.currency, open.effect)) {
-                continue;
-            }
             match outcome {
                 Ok(gas) if gas.amount() > self.settings.gas_per_tx_max => {
                     simulated.made_way |= self.refused(lease, open, &Refusal::TooMuch).await?;
                 }
                 Ok(gas) => {
+                    self.stopped.remove(&kind_of(open));
                     self.learn(&body.calldata, gas);
                     let margin = self.settings.gas_margin_percent.saturating_add(self.further_margin);
                     let limit = gas.with_margin(margin).min(self.settings.gas_per_tx_max);
                     simulated.sound.push((open, body, limit));
                 }
+                Err(ChainError::Reverted(refusal)) if refusal.scope() == Scope::Lane => {
+                    self.stop(kind_of(open), &refusal);
+                }
                 Err(ChainError::Reverted(refusal)) => {
                     simulated.made_way |= self.refused(lease, open, &refusal).await?;
-                    if refusal.scope() == Scope::Lane {
-                        stopped.push((open.currency, open.effect));
-                    }
                 }
                 Err(error) => {
                     chain_error(self.lane.as_str(), &error);
@@ -693,11 +736,8 @@ impl Sender {
     async fn refused(&self, lease: &LaneLease, open: &OpenTx, refusal: &Refusal) -> Result<bool, StoreError> {
         let now = self.context.now();
         match refusal.scope() {
-            Scope::Lane => {
-                metrics::counter!("chain_lane_stopped_total", "lane" => self.lane.as_str()).increment(1);
-                tracing::error!(lane = self.lane.as_str(), why = %refusal, "the contracts stop this lane; it waits");
-                Ok(false)
-            }
+            // Nothing is wrong with the transaction: it is tried again.
+            Scope::Lane => Ok(false),
             Scope::Call if *refusal == Refusal::TooLate => {
                 self.ask_again_later(lease, open, "too_late", now).await
             }
@@ -705,6 +745,39 @@ impl Sender {
             Scope::Call => self.ask_again_later(lease, open, "unknown_batch", now.plus(RETRY_AFTER)).await,
             Scope::Item => self.bisect(lease, open, refusal).await,
         }
+    }
+
+    fn stop(&mut self, kind: Kind, refusal: &Refusal) {
+        metrics::counter!("chain_lane_stopped_total", "lane" => self.lane.as_str()).increment(1);
+        if self.stopped.insert(kind) {
+            let (currency, effect) = kind;
+            tracing::error!(
+                lane = self.lane.as_str(),
+                currency = currency.code(),
+                effect = effect.as_str(),
+                why = %refusal,
+                "the contracts stop this lane; it waits"
+            );
+        }
+    }
+
+    /// Of what is stopped one transaction is kept, the oldest, to be tried again; the others' payments wait as effects, and can still
+    /// be taken back. True if there were any.
+    async fn leave_one_of_stopped(&self, lease: &LaneLease, open: &[OpenTx]) -> Result<bool, StoreError> {
+        let mut kept = HashSet::new();
+        let others: Vec<&OpenTx> = open
+            .iter()
+            .filter(|tx| tx.state == TxState::Intended && self.stopped.contains(&kind_of(tx)))
+            .filter(|tx| !kept.insert(kind_of(tx)))
+            .collect();
+        if others.is_empty() {
+            return Ok(false);
+        }
+        let now = self.context.now();
+        let again_at = now.plus(STOPPED_FOR);
+        self.in_lane(lease, async |tx| rows::give_up(tx, &others, false, "stopped", again_at, now).await)
+            .await?;
+        Ok(true)
     }
 
     /// Not sent, and never will be: its payments are free for another transaction, from `retry_at` on.
@@ -817,19 +890,28 @@ impl Sender {
         sender: &EvmAddress,
     ) -> Result<(), StoreError> {
         let now = self.context.now();
-        let Sight { head, nonce: chain_nonce } = *sight;
+        let head = sight.head;
         let signed: Vec<&OpenTx> = open.iter().filter(|tx| tx.nonce.is_some()).collect();
         self.oldest = signed.iter().map(|tx| tx.created_at).min();
         if self.tracked.is_some_and(|(at, seen)| seen == head && now.since(at) < TRACK_INTERVAL) {
             return Ok(());
         }
-        let view = match self.view(sender, &signed, chain_nonce, &head).await {
+        let mut view = match self.view(sender, &signed, sight).await {
             Ok(view) => view,
             Err(error) => {
                 chain_error(self.lane.as_str(), &error);
                 return Ok(());
             }
         };
+        let strangers = strangers(&signed, &view);
+        if !strangers.is_empty() {
+            // A row may have come back to a nonce after that was taken for a hole.
+            let fillers = rows::fillers(&self.context.db, sender, &strangers).await?;
+            if let Err(error) = look_closer(&*sight.node, sender, &fillers, &mut view).await {
+                chain_error(self.lane.as_str(), &error);
+                return Ok(());
+            }
+        }
         let in_flight: Vec<InFlight<Uuid>> = signed.iter().filter_map(|tx| in_flight(tx)).collect();
         let next_nonce = lease.next_nonce.max(in_flight.iter().map(|tx| tx.nonce + 1).max().unwrap_or(0));
         self.learn_from_shortage(&signed, &view);
@@ -895,52 +977,19 @@ impl Sender {
         }
     }
 
-    async fn view(
-        &self,
-        sender: &EvmAddress,
-        signed: &[&OpenTx],
-        used_below: u64,
-        head: &Head,
-    ) -> Result<View, ChainError> {
-        let final_number = self.settings.watch.finality.final_number(head);
+    async fn view(&self, sender: &EvmAddress, signed: &[&OpenTx], sight: &Sight) -> Result<View, ChainError> {
+        let used_below = sight.nonce;
+        let final_number = self.settings.watch.finality.final_number(&sight.head);
         if signed.is_empty() {
             return Ok(View { used_below, known_below: used_below, final_number, ..View::default() });
         }
-        let known_below = self.chain.nonce(sender, At::Pending).await?;
+        let known_below = sight.node.nonce(sender, At::Pending).await?;
         let mut wanted: Vec<[u8; 32]> = Vec::new();
         for tx in signed.iter().filter(|tx| tx.nonce.is_some_and(|nonce| nonce < used_below)) {
             wanted.extend(&tx.hashes);
         }
-        // A row may have come back to a nonce after that was taken for a hole. A row of an old key has nonces of its own.
-        let is_ours = *sender == self.signer.address();
-        let is_wanted =
-            |nonce: u64| is_ours && nonce < used_below && signed.iter().any(|tx| tx.nonce == Some(nonce));
-        let fillers: Vec<_> = self.fillers.iter().copied().filter(|(nonce, _)| is_wanted(*nonce)).collect();
-        wanted.extend(fillers.iter().map(|(_, hash)| *hash));
-        let calls: Vec<_> = wanted.iter().map(|hash| self.chain.receipt(*hash)).collect();
-        let answers: Vec<_> = stream::iter(calls).buffered(CALLS_MAX).collect().await;
-        let mut receipts = HashMap::new();
-        for (hash, answer) in wanted.into_iter().zip(answers) {
-            receipts.extend(answer?.map(|receipt| (hash, receipt)));
-        }
-        let filled =
-            fillers.iter().filter(|(_, hash)| receipts.contains_key(hash)).map(|(nonce, _)| *nonce).collect();
-        let nobody_ours = signed.iter().any(|tx| {
-            tx.nonce.is_some_and(|nonce| nonce < used_below)
-                && !tx.hashes.iter().any(|hash| receipts.contains_key(hash))
-        });
-        // Asked for only when a nonce seems to be somebody else's.
-        let finally_used_below = if nobody_ours {
-            match self.chain.nonce(sender, At::Number(final_number)).await {
-                Ok(nonce) => nonce,
-                // A node without old states cannot say: what is used stays used on a chain that keeps none.
-                Err(ChainError::Refused(_)) => used_below,
-                Err(error) => return Err(error),
-            }
-        } else {
-            0
-        };
-        Ok(View { used_below, finally_used_below, known_below, final_number, receipts, filled })
+        let receipts = receipts(&*sight.node, wanted).await?;
+        Ok(View { used_below, known_below, final_number, receipts, ..View::default() })
     }
 
     async fn carry_out(
@@ -1000,11 +1049,9 @@ impl Sender {
             Action::FillHole(nonce) => {
                 metrics::counter!("chain_nonce_gaps_total", "lane" => self.lane.as_str()).increment(1);
                 tracing::warn!(lane = self.lane.as_str(), nonce, "filling a hole in the nonces");
-                if let Err(error) = self.fill(nonce, None).await {
-                    chain_error(self.lane.as_str(), &error);
-                }
+                self.fill(lease, nonce, None).await?;
             }
-            Action::RaiseFiller(nonce) => self.raise_filler(nonce).await,
+            Action::RaiseFiller(nonce) => self.raise_filler(lease, nonce).await?,
             Action::SkipTo(nonce) => {
                 tracing::warn!(
                     lane = self.lane.as_str(),
@@ -1074,8 +1121,34 @@ impl Sender {
     }
 
     /// Sends nothing to ourselves, so that what waits above this nonce can be included; for more than was offered `last`, up to
-    /// the cap. Returns what it offers.
-    async fn fill(&mut self, nonce: u64, last: Option<TxFees>) -> Result<TxFees, ChainError> {
+    /// the cap. Returns what it offers, if it could be sent.
+    async fn fill(
+        &self,
+        lease: &LaneLease,
+        nonce: u64,
+        last: Option<TxFees>,
+    ) -> Result<Option<TxFees>, StoreError> {
+        let (fees, signed) = match self.signed_filler(nonce, last).await {
+            Ok(filler) => filler,
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                return Ok(None);
+            }
+        };
+        // Before anybody sees it: a question that was not answered in time may have been carried out.
+        let (own, now) = (self.signer.address(), self.context.now());
+        self.in_lane(lease, async |tx| rows::save_filler(tx, &own, nonce, &signed.hash, now).await).await?;
+        match self.chain.send(&signed.raw).await {
+            // What waits there offers as much: the next one offers more.
+            Ok(()) | Err(ChainError::Underpriced) => Ok(Some(fees)),
+            Err(error) => {
+                chain_error(self.lane.as_str(), &error);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn signed_filler(&self, nonce: u64, last: Option<TxFees>) -> Result<(TxFees, Signed), ChainError> {
         let (policy, market) = (&self.settings.fees, self.chain.fees().await?);
         let fees =
             last.map_or_else(|| policy.first(market), |last| policy.bumped(last, market).unwrap_or(last));
@@ -1090,41 +1163,56 @@ impl Sender {
             fee_per_gas: fees.fee_per_gas,
             priority_fee: fees.priority_fee,
         };
-        let signed = signer::sign(&*self.signer, &nothing).await?;
-        // Before anybody sees it: a question that was not answered in time may have been carried out.
-        self.remember_filler(nonce, signed.hash);
-        match self.chain.send(&signed.raw).await {
-            // What waits there offers as much: the next one offers more.
-            Ok(()) | Err(ChainError::Underpriced) => Ok(fees),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn remember_filler(&mut self, nonce: u64, hash: [u8; 32]) {
-        if self.fillers.contains(&(nonce, hash)) {
-            return;
-        }
-        if self.fillers.len() >= FILLERS_MAX {
-            self.fillers.pop_front();
-        }
-        self.fillers.push_back((nonce, hash));
+        Ok((fees, signer::sign(&*self.signer, &nothing).await?))
     }
 
     /// What fills the hole at the head of the line waits. A reorganisation may have put it there, and a row of ours come back, so
     /// it is given as much time as whatever else waits there; then more is offered.
-    async fn raise_filler(&mut self, nonce: u64) {
+    async fn raise_filler(&mut self, lease: &LaneLease, nonce: u64) -> Result<(), StoreError> {
         let now = self.context.now();
         let known = self.filler.filter(|filler| filler.nonce == nonce);
         let mut filler = known.unwrap_or(Filler { nonce, fees: None, since: now, seen: now });
         filler.seen = now;
-        if now.since(filler.since) >= self.settings.fees.bump_after {
-            match self.fill(nonce, filler.fees).await {
-                Ok(fees) => (filler.fees, filler.since) = (Some(fees), now),
-                Err(error) => drop(chain_error(self.lane.as_str(), &error)),
-            }
+        if now.since(filler.since) >= self.settings.fees.bump_after
+            && let Some(fees) = self.fill(lease, nonce, filler.fees).await?
+        {
+            (filler.fees, filler.since) = (Some(fees), now);
         }
         self.filler = Some(filler);
+        Ok(())
     }
+}
+
+async fn receipts(node: &dyn Chain, wanted: Vec<[u8; 32]>) -> Result<HashMap<[u8; 32], Receipt>, ChainError> {
+    let calls: Vec<_> = wanted.iter().map(|hash| node.receipt(*hash)).collect();
+    let answers: Vec<_> = stream::iter(calls).buffered(CALLS_MAX).collect().await;
+    let mut receipts = HashMap::new();
+    for (hash, answer) in wanted.into_iter().zip(answers) {
+        receipts.extend(answer?.map(|receipt| (hash, receipt)));
+    }
+    Ok(receipts)
+}
+
+/// Nonces are used, and by no version of ours: by what holes were filled with, or else by somebody else, and is that final?
+async fn look_closer(
+    node: &dyn Chain,
+    sender: &EvmAddress,
+    fillers: &[(u64, [u8; 32])],
+    view: &mut View,
+) -> Result<(), ChainError> {
+    let included = receipts(node, fillers.iter().map(|(_, hash)| *hash).collect()).await?;
+    let filled = fillers.iter().filter(|(_, hash)| included.contains_key(hash));
+    view.filled = filled.map(|(nonce, _)| *nonce).collect();
+    let final_block = At::Number(view.final_number);
+    view.finally_used_below = match node.nonce(sender, final_block).await {
+        Ok(nonce) => nonce,
+        // A node that has the block and no old states: what is used stays used on a chain that keeps none.
+        Err(ChainError::Refused(_)) if node.block(final_block).await?.is_some() => view.used_below,
+        // One that does not have it cannot say.
+        Err(ChainError::Refused(_)) => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(())
 }
 
 /// What came of running calls without sending them.
@@ -1141,6 +1229,14 @@ struct Numbered<'a> {
     body: &'a TxBody,
     nonce: u64,
     gas_limit: u64,
+}
+
+const fn kind_of(tx: &OpenTx) -> Kind {
+    (tx.currency, tx.effect)
+}
+
+fn ids_of(openings: &[Opening]) -> Vec<PaymentId> {
+    openings.iter().map(|opening| opening.leaf.payment_id).collect()
 }
 
 fn count_of(open: &[OpenTx], states: &[TxState]) -> usize {
@@ -1173,6 +1269,13 @@ impl Gas {
 
 fn bytes_of(calldata: &[u8]) -> u64 {
     u64::try_from(calldata.len()).unwrap_or(u64::MAX)
+}
+
+/// Nonces of ours that are used, by none of the versions that we signed.
+fn strangers(signed: &[&OpenTx], view: &View) -> Vec<u64> {
+    let is_ours = |tx: &&&OpenTx| tx.hashes.iter().any(|hash| view.receipts.contains_key(hash));
+    let others = signed.iter().filter(|tx| !is_ours(tx));
+    others.filter_map(|tx| tx.nonce).filter(|nonce| *nonce < view.used_below).collect()
 }
 
 fn in_flight(tx: &OpenTx) -> Option<InFlight<Uuid>> {

@@ -10,7 +10,7 @@ use flowbridge_chain::watch::Bell;
 use flowbridge_chain::{At, Leaf, call, vault};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::party::EvmAddress;
-use flowbridge_store::chain::{Duty, Lane};
+use flowbridge_store::chain::{self as rows, Duty, Lane};
 use flowbridge_store::{breaker, event_log, lifecycle, query};
 use flowbridge_workers::chain::{self, ChainRole};
 use flowbridge_workers::context::Context;
@@ -407,6 +407,38 @@ async fn a_chain_role_that_is_killed_again_and_again_sends_everything_once() {
     }
     assert_eq!(stage.tokens_of_creditor().await, 600_000_000, "60 payments of 10 EUR");
     stage.until_found("select 1 from chain_totals where gaps = 0").await;
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_that_a_process_filled_is_known_to_the_next_when_what_was_there_comes_back() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, ..Tuning::default() }).await;
+    let (stop, running) = stage.run_chain_role("fills", stage.chain_role(Tuning::quick()));
+    let own = key(INITIATOR).address();
+    stage.anvil.freeze();
+    let lost = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until_found("select 1 from chain_tx where state = 'broadcast'").await;
+    let nonce = stage.chain.nonce(&own, At::Latest).await.unwrap();
+    // As if it were final and the chain had gone back behind it: no row waits with its nonce, and no node has it.
+    stage.sql.batch_execute("update chain_tx set state = 'finalized'").await.unwrap();
+    stage.node("anvil_dropAllTransactions", json!([])).await;
+    let above = stage.accept(Shape::BankToToken, 500).await;
+    stage.until_found("select 1 from chain_filler").await;
+    stage.anvil.thaw();
+    stage.reaches(above, "completed").await;
+    stop.cancel();
+    running.await.unwrap();
+
+    let filled = rows::fillers(&stage.context.db, &own, &[nonce, nonce + 1]).await.unwrap();
+    let [(place, hash)] = filled.as_slice() else { panic!("one hole, filled once: {filled:?}") };
+    assert_eq!(*place, nonce);
+    assert!(stage.chain.receipt(*hash).await.unwrap().is_some_and(|receipt| receipt.succeeded));
+    let back =
+        format!("update chain_tx set state = 'broadcast' where nonce = {nonce} and purpose = 'initiate'");
+    assert_eq!(stage.sql.execute(&back, &[]).await.unwrap(), 1);
+    stage.run_chain_role("comes after it", stage.chain_role(Tuning::quick()));
+    stage.reaches(lost, "completed").await;
+    assert_eq!(stage.tokens_of_creditor().await, 15_000_000, "each once");
     stage.requires_proof().await;
 }
 

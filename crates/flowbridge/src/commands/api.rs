@@ -1,6 +1,6 @@
 //! `flowbridge api`, `token` and `proof`: calls of the API, signed in.
 
-use super::{AsClient, say};
+use super::{AsClient, AsOperator, say};
 use crate::client::new_key;
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -47,7 +47,7 @@ pub(super) async fn token(client: &AsClient) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn proof(client: &AsClient) -> Result<ExitCode> {
+pub(super) async fn proof(client: &AsOperator) -> Result<ExitCode> {
     let proof = client.sign_in()?.get("/v1/proof").await?;
     say(serde_json::to_string_pretty(&proof)?);
     Ok(if proof.get("holds") == Some(&Value::Bool(true)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -29,7 +29,7 @@ pub(crate) enum ClientsCommand {
     List,
     /// Register a client, or give a registered one other keys and scopes
     Register(RegisterArgs),
-    /// Let a client sign in no more; tokens that it has are good until they expire, some minutes
+    /// Let a client sign in no more; gateways refuse the tokens that it has within two seconds
     Disable(OneClient),
     /// Let it sign in again
     Enable(OneClient),

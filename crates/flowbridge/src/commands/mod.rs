@@ -67,7 +67,7 @@ enum Command {
     #[command(subcommand)]
     Participants(participants::ParticipantsCommand),
     /// Compare ledger, chain and banks, now
-    Proof(AsClient),
+    Proof(AsOperator),
     /// Measure what this program does a second, and prove that nothing was lost on the way
     #[command(subcommand)]
     Bench(crate::bench::BenchCommand),
@@ -98,8 +98,26 @@ pub(crate) struct AsClient {
 
 impl AsClient {
     fn sign_in(&self) -> Result<ApiClient> {
-        ApiClient::new(Profile::load(&dev::folder(), &self.client)?)
+        sign_in_as(&self.client)
     }
+}
+
+/// Who a command of operators acts as.
+#[derive(Debug, Args)]
+pub(crate) struct AsOperator {
+    /// The client profile: `.flowbridge/clients/NAME.json`
+    #[arg(long, default_value = "operator", value_name = "NAME")]
+    client: String,
+}
+
+impl AsOperator {
+    fn sign_in(&self) -> Result<ApiClient> {
+        sign_in_as(&self.client)
+    }
+}
+
+fn sign_in_as(profile: &str) -> Result<ApiClient> {
+    ApiClient::new(Profile::load(&dev::folder(), profile)?)
 }
 
 /// Runs a command.

@@ -5,6 +5,7 @@ use crate::client::{ApiClient, new_key};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use flowbridge_bank::iso20022::{PaymentInstruction, read_pain001};
+use flowbridge_domain::money::{Currency, Money};
 use flowbridge_security::sha256;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -194,32 +195,55 @@ async fn submit(args: SubmitArgs) -> Result<ExitCode> {
     say(format_args!("{:<28} {:<32} {:<14} {}", "place", "payment", "amount", "outcome"));
     for (entry, outcome) in rows {
         let note = entry.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
-        match outcome {
-            Ok(payment) => {
-                all_completed &= text(&payment, "state") == "completed";
-                say(format_args!(
-                    "{:<28} {:<32} {:<14} {}{note}",
-                    entry.place,
-                    text(&payment, "id"),
-                    amount(&payment),
-                    state(&payment)
-                ));
+        let is_completed = |payment: &Value| text(payment, "state") == "completed";
+        all_completed &= matches!(&outcome, Submitted::Stands(payment) if is_completed(payment));
+        let (payment, end) = match outcome {
+            Submitted::Stands(payment) => {
+                let end = format!("{}{note}", state(&payment));
+                (Some(payment), end)
             }
-            Err(why) => {
-                all_completed = false;
-                say(format_args!("{:<28} {:<32} {:<14} refused: {why}", entry.place, "-", "-"));
+            Submitted::Accepted(payment, why) => {
+                (Some(payment), format!("accepted; how it went on could not be read: {why}"))
             }
-        }
+            Submitted::Refused(why) => (None, format!("refused: {why}")),
+            Submitted::Unknown(why) => {
+                (None, format!("not known: {why}. Give the same file again: it pays nothing twice"))
+            }
+        };
+        let id = payment.as_ref().map_or("-", |payment| text(payment, "id"));
+        let amount = payment.as_ref().map_or_else(|| "-".to_owned(), amount);
+        say(format_args!("{:<28} {id:<32} {amount:<14} {end}", entry.place));
     }
     Ok(if all_completed { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
-async fn submit_one(client: &ApiClient, entry: &Entry, key: &str) -> Result<Value, String> {
-    let request = entry.request.as_ref().map_err(Clone::clone)?;
-    let answer = client.call("POST", "/v1/payments", Some(request), Some(key)).await;
-    let answer = answer.map_err(|error| format!("{error:#}"))?;
+/// What became of a payment of a file.
+enum Submitted {
+    /// It was accepted, and stands like this.
+    Stands(Value),
+    /// It was accepted, and could not be followed.
+    Accepted(Value, String),
+    /// It was not accepted.
+    Refused(String),
+    /// Nobody said whether it was.
+    Unknown(String),
+}
+
+async fn submit_one(client: &ApiClient, entry: &Entry, key: &str) -> Submitted {
+    let request = match &entry.request {
+        Ok(request) => request,
+        Err(why) => return Submitted::Refused(why.clone()),
+    };
+    let answer = match client.call("POST", "/v1/payments", Some(request), Some(key)).await {
+        Ok(answer) => answer,
+        Err(error) => return Submitted::Unknown(format!("{error:#}")),
+    };
+    let code = answer.body.get("code").and_then(Value::as_str);
+    if answer.status >= 500 || code == Some("request_in_progress") {
+        return Submitted::Unknown(answer.problem());
+    }
     if answer.status != 201 {
-        let reason = match answer.body.get("code").and_then(Value::as_str) {
+        let reason = match code {
             Some("debtor_account_unknown") => "AC02 ",
             Some("creditor_account_unknown") => "AC03 ",
             Some("account_closed") => "AC04 ",
@@ -228,7 +252,7 @@ async fn submit_one(client: &ApiClient, entry: &Entry, key: &str) -> Result<Valu
             Some("insufficient_funds") => "AM04 ",
             _ => "",
         };
-        return Err(format!("{reason}{}", answer.problem()));
+        return Submitted::Refused(format!("{reason}{}", answer.problem()));
     }
     // A payment of a future day waits for it; nobody waits with it.
     let later = request
@@ -236,9 +260,12 @@ async fn submit_one(client: &ApiClient, entry: &Entry, key: &str) -> Result<Valu
         .and_then(Value::as_str)
         .is_some_and(|date| date > today().as_str());
     if later {
-        return Ok(answer.body);
+        return Submitted::Stands(answer.body);
     }
-    follow(client, text(&answer.body, "id")).await.map_err(|error| format!("{error:#}"))
+    match follow(client, text(&answer.body, "id")).await {
+        Ok(payment) => Submitted::Stands(payment),
+        Err(error) => Submitted::Accepted(answer.body, format!("{error:#}")),
+    }
 }
 
 fn read_lines(bytes: &[u8]) -> Result<Vec<Entry>> {
@@ -364,13 +391,12 @@ pub(crate) async fn show(client: &ApiClient, id: &str) -> Result<()> {
         ));
     }
     for entry in list_of(&timeline, "journal_entries") {
-        let units = entry.get("amount").and_then(Value::as_i64).unwrap_or_default();
         let legs = format!(
-            "  ledger: {:<16} debit {}, credit {}: {units} {}",
+            "  ledger: {:<16} debit {}, credit {}: {}",
             text(entry, "moment"),
             text(entry, "debit"),
             text(entry, "credit"),
-            text(entry, "currency")
+            money(entry)
         );
         lines.push((text(entry, "at").to_owned(), legs));
     }
@@ -431,10 +457,13 @@ fn state(payment: &Value) -> String {
 }
 
 fn amount(payment: &Value) -> String {
-    use flowbridge_domain::money::{Currency, Money};
-    let amount = payment.get("instructed_amount").cloned().unwrap_or_default();
-    let units = amount.get("amount").and_then(Value::as_i64).unwrap_or_default();
-    match Currency::parse(text(&amount, "currency")) {
+    payment.get("instructed_amount").map(money).unwrap_or_default()
+}
+
+/// What has an `amount` in minor units and a `currency`.
+fn money(value: &Value) -> String {
+    let units = value.get("amount").and_then(Value::as_i64).unwrap_or_default();
+    match Currency::parse(text(value, "currency")) {
         Ok(currency) => Money::new(units.into(), currency).to_string(),
         Err(_) => String::new(),
     }

@@ -3,7 +3,7 @@
 //! All of it goes over the API, signed in as an operator.
 
 use super::recon::ReconCommand;
-use super::{AsClient, say};
+use super::{AsOperator, say};
 use crate::client::{ApiClient, new_key};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
@@ -47,20 +47,6 @@ pub(crate) enum RunningCommand {
     Decide(DecideArgs),
     /// Say who works on an exception, or comment on it
     Note(NoteArgs),
-}
-
-/// Who a command acts as.
-#[derive(Debug, Args)]
-pub(crate) struct AsOperator {
-    /// The client profile: `.flowbridge/clients/NAME.json`
-    #[arg(long, default_value = "operator", value_name = "NAME")]
-    client: String,
-}
-
-impl AsOperator {
-    pub(super) fn sign_in(&self) -> Result<ApiClient> {
-        AsClient { client: self.client.clone() }.sign_in()
-    }
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,8 @@
 //! Learning needs no running system: what it makes is a file, and beside it what was measured. Which model is in force is decided at
 //! the API by two operators who are signed in, and nowhere else.
 
-use super::super::reconciliation::{AsOperator, rows, text};
+use super::super::AsOperator;
+use super::super::reconciliation::{rows, text};
 use super::super::{database, say};
 use super::threads;
 use crate::client::new_key;
