@@ -32,8 +32,8 @@ const CONFIRM: &str = "/v1/exceptions/{id}/decisions/{decision_id}/confirm";
 const REJECT: &str = "/v1/exceptions/{id}/decisions/{decision_id}/reject";
 const BREAKER: &str = "/v1/breaker";
 const RESET: &str = "/v1/breaker/reset";
-const RESET_CONFIRM: &str = "/v1/breaker/reset/confirm";
-const RESET_REJECT: &str = "/v1/breaker/reset/reject";
+const RESET_CONFIRM: &str = "/v1/breaker/reset/{proposal}/confirm";
+const RESET_REJECT: &str = "/v1/breaker/reset/{proposal}/reject";
 /// Events of the breaker that are shown.
 const HISTORY_MAX: i64 = 50;
 const SECS_PER_DAY: u64 = 24 * 3600;
@@ -491,7 +491,9 @@ pub(crate) struct BreakerBody {
     cause: Option<String>,
     #[schema(format = DateTime)]
     since: Option<String>,
-    /// Who has proposed to reset it.
+    /// The proposal to reset it that waits for a second person.
+    reset_proposal: Option<i64>,
+    /// Who has made it.
     reset_proposed_by: Option<String>,
     /// Why.
     reset_reason: Option<String>,
@@ -531,21 +533,20 @@ pub(crate) async fn show_breaker(State(gateway): State<Gateway>, caller: Caller)
             state: "closed",
             cause: None,
             since: None,
+            reset_proposal: None,
             reset_proposed_by: None,
             reset_reason: None,
             history,
         },
-        Breaker::Tripped { cause, since, proposal } => {
-            let (reset_proposed_by, reset_reason) = proposal.unzip();
-            BreakerBody {
-                state: "tripped",
-                cause: Some(cause),
-                since: Some(show_instant(since)),
-                reset_proposed_by,
-                reset_reason,
-                history,
-            }
-        }
+        Breaker::Tripped { cause, since, proposal } => BreakerBody {
+            state: "tripped",
+            cause: Some(cause),
+            since: Some(show_instant(since)),
+            reset_proposal: proposal.as_ref().map(|proposal| proposal.id),
+            reset_proposed_by: proposal.as_ref().map(|proposal| proposal.by.clone()),
+            reset_reason: proposal.map(|proposal| proposal.reason),
+            history,
+        },
     };
     json(StatusCode::OK, &body)
 }
@@ -555,6 +556,8 @@ pub(crate) async fn show_breaker(State(gateway): State<Gateway>, caller: Caller)
 pub(crate) struct ResetNoted {
     /// `reset_proposed`, `reset` or `reset_rejected`.
     state: &'static str,
+    /// Which proposal: what another operator confirms or rejects.
+    proposal: i64,
 }
 
 /// Propose that minting and payouts go on
@@ -573,44 +576,52 @@ pub(crate) async fn propose_reset(
     let reason = read_reset(&body.value)?;
     keyed::once(&gateway, &key, made(StatusCode::OK), async |tx| {
         let proposed = breaker::propose_reset(tx, &reason, caller.client_id(), gateway.now()).await?;
-        proposed.map_err(breaker_refused)?;
-        Ok(ResetNoted { state: "reset_proposed" })
+        let proposal = proposed.map_err(breaker_refused)?;
+        Ok(ResetNoted { state: "reset_proposed", proposal })
     })
     .await
 }
 
 /// Confirm that minting and payouts go on
-#[utoipa::path(post, path = "/v1/breaker/reset/confirm", operation_id = "confirm_breaker_reset", tag = "proof",
-    params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+#[utoipa::path(post, path = "/v1/breaker/reset/{proposal}/confirm", operation_id = "confirm_breaker_reset", tag = "proof",
+    params(("proposal" = i64, Path, description = "The proposal"), ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
     responses((status = 200, description = "They go on", body = ResetNoted), crate::openapi::Refusals))]
 pub(crate) async fn confirm_reset(
     State(gateway): State<Gateway>,
     caller: Caller,
+    Path(proposal): Path<i64>,
     headers: HeaderMap,
 ) -> Answer {
-    answer_reset(&gateway, &caller, &headers, Verdict::Confirmed).await
+    answer_reset(&gateway, (&caller, &headers), proposal, Verdict::Confirmed).await
 }
 
 /// Reject that minting and payouts go on
-#[utoipa::path(post, path = "/v1/breaker/reset/reject", operation_id = "reject_breaker_reset", tag = "proof",
-    params(("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
+#[utoipa::path(post, path = "/v1/breaker/reset/{proposal}/reject", operation_id = "reject_breaker_reset", tag = "proof",
+    params(("proposal" = i64, Path, description = "The proposal"), ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
     responses((status = 200, description = "They stay stopped", body = ResetNoted), crate::openapi::Refusals))]
 pub(crate) async fn reject_reset(
     State(gateway): State<Gateway>,
     caller: Caller,
+    Path(proposal): Path<i64>,
     headers: HeaderMap,
 ) -> Answer {
-    answer_reset(&gateway, &caller, &headers, Verdict::Rejected).await
+    answer_reset(&gateway, (&caller, &headers), proposal, Verdict::Rejected).await
 }
 
-async fn answer_reset(gateway: &Gateway, caller: &Caller, headers: &HeaderMap, verdict: Verdict) -> Answer {
+async fn answer_reset(
+    gateway: &Gateway,
+    (caller, headers): (&Caller, &HeaderMap),
+    proposal: i64,
+    verdict: Verdict,
+) -> Answer {
     only_operators(caller)?;
     let routes = [RESET_CONFIRM, RESET_REJECT];
-    keyed::answer_proposal(gateway, (caller, headers), routes, &[], verdict, async |tx| {
-        let confirmed = verdict == Verdict::Confirmed;
-        let answered = breaker::answer_reset(tx, confirmed, caller.client_id(), gateway.now()).await?;
+    let id = proposal.to_string();
+    keyed::answer_proposal(gateway, (caller, headers), routes, &[&id], verdict, async |tx| {
+        let (confirmed, by) = (verdict == Verdict::Confirmed, caller.client_id());
+        let answered = breaker::answer_reset(tx, proposal, confirmed, by, gateway.now()).await?;
         answered.map_err(breaker_refused)?;
-        Ok(ResetNoted { state: if confirmed { "reset" } else { "reset_rejected" } })
+        Ok(ResetNoted { state: if confirmed { "reset" } else { "reset_rejected" }, proposal })
     })
     .await
 }
@@ -622,7 +633,9 @@ fn breaker_refused(why: BreakerRefusal) -> Refusal {
         BreakerRefusal::AlreadyProposed => {
             conflict("a reset is proposed already: it has to be confirmed or rejected first")
         }
-        BreakerRefusal::NotProposed => conflict("nobody has proposed to reset it"),
+        BreakerRefusal::NotProposed => {
+            conflict("this is not what is proposed now: read how the breaker stands again")
+        }
         BreakerRefusal::SamePerson => Refusal::new(ErrorCode::SecondPerson),
     }
 }

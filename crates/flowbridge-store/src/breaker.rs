@@ -10,20 +10,22 @@ use flowbridge_domain::time::Timestamp;
 use tokio_postgres::Row;
 
 statements! {
-    LAST = "select kind, cause, by, proposed_by, at from breaker_event order by seq desc limit 1";
+    LAST = "select seq, kind, cause, by, proposed_by, at from breaker_event order by seq desc limit 1";
 
     LOCK = "select from pg_advisory_xact_lock(4661007)";
 
     TRIPPED_FOR = "select cause, at from breaker_event where kind = 'tripped' order by seq desc limit 1";
 
-    NOTE = "insert into breaker_event (kind, cause, by, proposed_by, at) values ($1, $2, $3, $4, $5)";
+    NOTE = "insert into breaker_event (kind, cause, by, proposed_by, at) values ($1, $2, $3, $4, $5) returning seq";
 
-    HISTORY = "select kind, cause, by, proposed_by, at from breaker_event order by seq desc limit $1";
+    HISTORY = "select seq, kind, cause, by, proposed_by, at from breaker_event order by seq desc limit $1";
 }
 
 /// Something that happened to the breaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerEvent {
+    /// Its number; a later one is greater.
+    pub seq: i64,
     /// `tripped`, `reset_proposed`, `reset_rejected` or `reset`.
     pub kind: String,
     /// Why.
@@ -47,9 +49,20 @@ pub enum Breaker {
         cause: String,
         /// When.
         since: Timestamp,
-        /// Who has proposed to reset it, and why.
-        proposal: Option<(String, String)>,
+        /// What is proposed, and waits for a second person.
+        proposal: Option<ResetProposal>,
     },
+}
+
+/// A proposal to reset the breaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetProposal {
+    /// Which: whoever confirms it says so, and confirms nothing that came after it.
+    pub id: i64,
+    /// Who has proposed it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 impl Breaker {
@@ -66,7 +79,7 @@ pub enum BreakerRefusal {
     NotTripped,
     /// Somebody has proposed to reset it: that has to be confirmed or rejected first.
     AlreadyProposed,
-    /// Nobody has proposed to reset it.
+    /// Nobody has proposed to reset it, or what was proposed has been answered.
     NotProposed,
     /// Who proposes does not confirm.
     SamePerson,
@@ -100,7 +113,11 @@ fn stands(last: BreakerEvent, tripped: Option<&Row>) -> Result<Breaker, StoreErr
     Ok(Breaker::Tripped {
         cause: tripped.try_get("cause")?,
         since: tripped.try_get::<_, At>("at")?.0,
-        proposal: (last.kind == "reset_proposed").then_some((last.by, last.cause)),
+        proposal: (last.kind == "reset_proposed").then_some(ResetProposal {
+            id: last.seq,
+            by: last.by,
+            reason: last.cause,
+        }),
     })
 }
 
@@ -125,19 +142,18 @@ pub async fn trip(
     Ok(true)
 }
 
-/// Proposes to reset it.
+/// Proposes to reset it. Returns the proposal's id.
 pub async fn propose_reset(
     tx: &Tx,
     reason: &str,
     by: &str,
     now: Timestamp,
-) -> Result<Result<(), BreakerRefusal>, StoreError> {
+) -> Result<Result<i64, BreakerRefusal>, StoreError> {
     match locked(tx).await? {
         Breaker::Closed => Ok(Err(BreakerRefusal::NotTripped)),
         Breaker::Tripped { proposal: Some(_), .. } => Ok(Err(BreakerRefusal::AlreadyProposed)),
         Breaker::Tripped { proposal: None, .. } => {
-            note(tx, "reset_proposed", reason, (by, None), now).await?;
-            Ok(Ok(()))
+            Ok(Ok(note(tx, "reset_proposed", reason, (by, None), now).await?))
         }
     }
 }
@@ -145,21 +161,22 @@ pub async fn propose_reset(
 /// Answers a proposal to reset it.
 pub async fn answer_reset(
     tx: &Tx,
+    id: i64,
     confirmed: bool,
     by: &str,
     now: Timestamp,
 ) -> Result<Result<(), BreakerRefusal>, StoreError> {
     match locked(tx).await? {
         Breaker::Closed => Ok(Err(BreakerRefusal::NotTripped)),
-        Breaker::Tripped { proposal: None, .. } => Ok(Err(BreakerRefusal::NotProposed)),
-        Breaker::Tripped { proposal: Some((maker, _)), .. } if confirmed && maker == by => {
-            Ok(Err(BreakerRefusal::SamePerson))
-        }
-        Breaker::Tripped { proposal: Some((maker, reason)), .. } => {
-            let kind = if confirmed { "reset" } else { "reset_rejected" };
-            note(tx, kind, &reason, (by, Some(maker.as_str())), now).await?;
-            Ok(Ok(()))
-        }
+        Breaker::Tripped { proposal, .. } => match proposal.filter(|proposal| proposal.id == id) {
+            None => Ok(Err(BreakerRefusal::NotProposed)),
+            Some(proposal) if confirmed && proposal.by == by => Ok(Err(BreakerRefusal::SamePerson)),
+            Some(proposal) => {
+                let kind = if confirmed { "reset" } else { "reset_rejected" };
+                note(tx, kind, &proposal.reason, (by, Some(proposal.by.as_str())), now).await?;
+                Ok(Ok(()))
+            }
+        },
     }
 }
 
@@ -174,13 +191,15 @@ async fn note(
     cause: &str,
     (by, proposed_by): (&str, Option<&str>),
     now: Timestamp,
-) -> Result<(), StoreError> {
-    tx.execute(NOTE, &[&kind, &cause, &by, &proposed_by, &At(now)]).await?;
-    Ok(())
+) -> Result<i64, StoreError> {
+    let rows = tx.query(NOTE, &[&kind, &cause, &by, &proposed_by, &At(now)]).await?;
+    let row = rows.first().ok_or_else(|| StoreError::Corrupt("a row that was not written".into()))?;
+    Ok(row.try_get("seq")?)
 }
 
 fn read(row: &Row) -> Result<BreakerEvent, StoreError> {
     Ok(BreakerEvent {
+        seq: row.try_get("seq")?,
         kind: row.try_get("kind")?,
         cause: row.try_get("cause")?,
         by: row.try_get("by")?,

@@ -258,8 +258,9 @@ async fn what_is_put_together_and_has_no_nonce_is_held_back_by_the_breaker() {
     stage.blocks_pass(4).await;
     assert_eq!((stage.state(payment).await.as_str(), stage.tokens_of_creditor().await), ("held", 0));
     let tx = db.begin().await.unwrap();
-    breaker::propose_reset(&tx, "it holds again", "maker", stage.context.now()).await.unwrap().unwrap();
-    breaker::answer_reset(&tx, true, "checker", stage.context.now()).await.unwrap().unwrap();
+    let now = stage.context.now();
+    let proposal = breaker::propose_reset(&tx, "it holds again", "maker", now).await.unwrap().unwrap();
+    breaker::answer_reset(&tx, proposal, true, "checker", now).await.unwrap().unwrap();
     tx.commit().await.unwrap();
     stage.reaches(payment, "completed").await;
     stage.requires_proof().await;
@@ -283,7 +284,7 @@ async fn a_reorganisation_in_mid_life_is_healed_by_the_same_bytes() {
     let stage = Stage::new(vec![slow_hold()]).await;
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "initiated").await;
-    stage.reorganise(3).await;
+    stage.take_back_newest_log().await;
     stage.until_found("select 1 from event where kind = 'chain.initiated.removed'").await;
     stage.reaches(payment, "completed").await;
     let initiations =
@@ -362,7 +363,7 @@ async fn tokens_that_one_slice_escrows_twice_were_reserved_once() {
     stage.until_found("select 1 from effect where kind = 'settle' and state <> 'done'").await;
     stage.keep_from_orchestrators(true).await;
     stage.until_found("select 1 from event where kind = 'chain.settled' having count(*) = 2").await;
-    stage.reorganise(3).await;
+    stage.take_back_newest_log().await;
     stage.until_found("select 1 from event where kind = 'chain.settled' having count(*) = 3").await;
     assert_eq!(stage.state(payment).await, "held");
     stage.keep_from_orchestrators(false).await;
@@ -383,7 +384,7 @@ async fn tokens_that_move_past_us_are_an_entry_of_their_own() {
     stage.until_found("select 1 from journal_entry where moment like 'custody%' and amount = 400").await;
     assert_eq!(stage.tokens_of_creditor().await, 6_000_000);
     stage.requires_proof().await;
-    stage.reorganise(3).await;
+    stage.take_back_newest_log().await;
     stage.until_found("select 1 from journal_entry where moment = 'custody_transfer_removed'").await;
     stage.holds_eventually().await;
 }
@@ -407,6 +408,28 @@ async fn a_chain_role_that_is_killed_again_and_again_sends_everything_once() {
     }
     assert_eq!(stage.tokens_of_creditor().await, 600_000_000, "60 payments of 10 EUR");
     stage.until_found("select 1 from chain_totals where gaps = 0").await;
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_contracts_stop_waits_as_effects_but_for_one_transaction_that_is_tried() {
+    let stage = Stage::new(vec![]).await;
+    stage.guardian(stage.contracts.manager, call::pause()).await;
+    let mut payments = Vec::new();
+    for _ in 0..4 {
+        // One after the other, so that each would be settled by a transaction of its own.
+        let payment = stage.accept(Shape::BankToToken, 1_000).await;
+        stage.reaches(payment, "held").await;
+        payments.push(payment);
+    }
+    let tried = "select 1 from chain_tx where purpose = 'settle' and state = 'intended' having count(*) = 1";
+    stage.until_found(tried).await;
+    let waiting = "select 1 from effect where kind = 'settle' and state = 'ready' and next_attempt_at > now() having count(*) = 3";
+    stage.until_found(waiting).await;
+    stage.guardian(stage.contracts.manager, call::unpause()).await;
+    for payment in payments {
+        stage.reaches(payment, "completed").await;
+    }
     stage.requires_proof().await;
 }
 
@@ -478,7 +501,7 @@ async fn what_the_chain_says_carries_how_final_it_is_and_what_it_takes_back_does
     let stage = Stage::new(vec![slow_hold()]).await;
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "initiated").await;
-    stage.reorganise(3).await;
+    stage.take_back_newest_log().await;
     stage.until_found("select 1 from event where kind = 'chain.initiated.removed'").await;
     stage.reaches(payment, "completed").await;
     let refused = stage.accept_together(1, Some(0)).await;

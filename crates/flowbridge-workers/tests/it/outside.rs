@@ -106,7 +106,7 @@ async fn waiting_for_settlement() -> (Stage, PaymentId) {
 async fn is_whole_through_a_reorganisation(stage: &Stage) {
     stage.anvil.freeze();
     stage.requires_proof().await;
-    stage.reorganise(3).await;
+    stage.take_back_newest_log().await;
     stage.until_found("select 1 from journal_entry where moment = 'custody_transfer_removed'").await;
     stage.requires_proof().await;
     stage.anvil.thaw();

@@ -124,12 +124,15 @@ async fn what_the_bank_confirmed_and_never_booked_trips_the_breaker_and_is_writt
     answer(&stage, (found.id, decision), "checker").await.unwrap();
 
     let tx = stage.context.db.begin().await.unwrap();
-    breaker::propose_reset(&tx, "written off", "maker", stage.context.now()).await.unwrap().unwrap();
+    let now = stage.context.now();
+    let proposal = breaker::propose_reset(&tx, "written off", "maker", now).await.unwrap().unwrap();
     tx.commit().await.unwrap();
     let tx = stage.context.db.begin().await.unwrap();
-    let alone = breaker::answer_reset(&tx, true, "maker", stage.context.now()).await.unwrap();
+    let alone = breaker::answer_reset(&tx, proposal, true, "maker", now).await.unwrap();
     assert_eq!(alone, Err(BreakerRefusal::SamePerson));
-    breaker::answer_reset(&tx, true, "checker", stage.context.now()).await.unwrap().unwrap();
+    let other = breaker::answer_reset(&tx, proposal + 1, true, "checker", now).await.unwrap();
+    assert_eq!(other, Err(BreakerRefusal::NotProposed), "only what the second person has read");
+    breaker::answer_reset(&tx, proposal, true, "checker", now).await.unwrap().unwrap();
     tx.commit().await.unwrap();
     stage.reaches(waiting, "completed").await;
     stage.holds_eventually().await;
@@ -141,7 +144,7 @@ async fn ledger_and_chain_agree_payment_by_payment_through_a_reorganisation() {
     let stage = Stage::new(vec![]).await;
     let payment = stage.accept(Shape::BankToToken, 3_000).await;
     stage.reaches(payment, "completed").await;
-    stage.reorganise(3).await;
+    stage.take_back_newest_log().await;
     let later = stage.accept(Shape::BankToToken, 500).await;
     stage.reaches(later, "completed").await;
     stage.holds_eventually().await;

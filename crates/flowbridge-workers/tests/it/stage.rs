@@ -9,7 +9,7 @@ use flowbridge_chain::deploy::{self, Admin, Plan, Roles};
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::watch::{Bell, Finality, WatchSettings};
 use flowbridge_chain::{
-    Bearer, Chain, ChainError, ContractSet, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key,
+    At, Bearer, Chain, ChainError, ContractSet, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key,
     Signer,
 };
 use flowbridge_domain::bank::HoldMode;
@@ -579,6 +579,15 @@ impl Stage {
     /// Replaces the newest blocks by as many empty ones; their transactions go back to the pool.
     pub(crate) async fn reorganise(&self, depth: u64) {
         self.node("anvil_reorg", json!([depth, []])).await;
+    }
+
+    /// The same down to the newest log of ours that was seen, however many blocks have come since.
+    pub(crate) async fn take_back_newest_log(&self) {
+        let newest = "select max(block_number) from chain_log";
+        let newest: i64 = self.sql.query_one(newest, &[]).await.unwrap().get(0);
+        let head = self.chain.block(At::Latest).await.unwrap().unwrap().number;
+        // One more may come meanwhile.
+        self.reorganise(head + 2 - u64::try_from(newest).unwrap()).await;
     }
 
     /// A call of the node's own.

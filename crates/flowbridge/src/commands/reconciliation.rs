@@ -510,9 +510,24 @@ pub(crate) enum BreakerCommand {
         client: AsOperator,
     },
     /// Confirm what another operator has proposed: they go on
-    Confirm(AsOperator),
+    Confirm(ResetAnswer),
     /// Reject what was proposed: they stay stopped
-    Reject(AsOperator),
+    Reject(ResetAnswer),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResetAnswer {
+    /// The proposal, `reset_proposal` of `flowbridge breaker show`
+    proposal: i64,
+    #[command(flatten)]
+    client: AsOperator,
+}
+
+impl ResetAnswer {
+    async fn send(&self, verdict: &str) -> Result<Value> {
+        let path = format!("/v1/breaker/reset/{}/{verdict}", self.proposal);
+        self.client.sign_in()?.call("POST", &path, None, Some(&new_key())).await?.success()
+    }
 }
 
 /// Runs a command.
@@ -524,16 +539,8 @@ pub(super) async fn breaker(command: BreakerCommand) -> Result<ExitCode> {
             let client = client.sign_in()?;
             client.call("POST", "/v1/breaker/reset", Some(&body), Some(&new_key())).await?.success()?
         }
-        BreakerCommand::Confirm(client) => client
-            .sign_in()?
-            .call("POST", "/v1/breaker/reset/confirm", None, Some(&new_key()))
-            .await?
-            .success()?,
-        BreakerCommand::Reject(client) => client
-            .sign_in()?
-            .call("POST", "/v1/breaker/reset/reject", None, Some(&new_key()))
-            .await?
-            .success()?,
+        BreakerCommand::Confirm(answer) => answer.send("confirm").await?,
+        BreakerCommand::Reject(answer) => answer.send("reject").await?,
     };
     say(serde_json::to_string_pretty(&answer)?);
     Ok(ExitCode::SUCCESS)
