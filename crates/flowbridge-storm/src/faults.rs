@@ -113,10 +113,11 @@ pub(crate) enum Line {
     Banks,
     Gateway1,
     Gateway2,
-    Receiver,
+    /// That to an endpoint of the receiver of webhooks.
+    Receiver(&'static str),
 }
 
-const LINES: [Line; 8] = [
+const LINES: [Line; 9] = [
     Line::Database,
     Line::DatabaseOfTwo,
     Line::Rpc,
@@ -124,7 +125,8 @@ const LINES: [Line; 8] = [
     Line::Banks,
     Line::Gateway1,
     Line::Gateway2,
-    Line::Receiver,
+    Line::Receiver("alpha"),
+    Line::Receiver("beta"),
 ];
 
 /// What a bank does.
@@ -215,7 +217,11 @@ impl Fault {
             Self::BankDown(..) => "bank down".to_owned(),
             Self::Receiver(_, manner, _) => match manner {
                 Manner::Slow(_) => "webhook receiver: Slow".to_owned(),
-                other @ (Manner::Polite | Manner::Broken | Manner::Liar | Manner::Redirects) => {
+                other @ (Manner::Polite
+                | Manner::Broken
+                | Manner::Liar
+                | Manner::Redirects
+                | Manner::Untrusted) => {
                     format!("webhook receiver: {other:?}")
                 }
             },
@@ -262,7 +268,9 @@ impl Fault {
                 | BankFault::OmitsOutcomes => (28, None),
             },
             Self::BankDown(..) => (30, None),
-            Self::Receiver(..) | Self::Network(Line::Receiver, ..) | Self::Cut(Line::Receiver) => (31, None),
+            Self::Receiver(..) | Self::Network(Line::Receiver(_), ..) | Self::Cut(Line::Receiver(_)) => {
+                (31, None)
+            }
             Self::Network(Line::Database | Line::DatabaseOfTwo, Weather::Stall | Weather::Refuse, _) => {
                 (15, Some(5_000))
             }
@@ -276,7 +284,7 @@ impl Fault {
 
     /// Lets it happen, and makes it good again.
     pub(crate) async fn strike(&self, field: &Field<'_>) -> Result<Struck> {
-        let Field { world, sink, .. } = *field;
+        let world = field.world;
         let mut found = vec![];
         let has_struck = match self {
             Self::Kill(index, down) => {
@@ -369,9 +377,9 @@ impl Fault {
                 chain::raise_base_fee(world).await?;
                 true
             }
-            Self::Network(line, weather, lasting) => spoil(line_of(field, *line), *weather, *lasting).await,
+            Self::Network(line, weather, lasting) => spoil(line_of(field, *line)?, *weather, *lasting).await,
             Self::Cut(line) => {
-                let line = line_of(field, *line);
+                let line = line_of(field, *line)?;
                 let is_used = line.connections() > 0;
                 line.cut();
                 is_used
@@ -392,16 +400,10 @@ impl Fault {
                 is_met
             }
             Self::Receiver(endpoint, manner, lasting) => {
-                sink.behave_at(endpoint, *manner);
-                let other = if *endpoint == "alpha" { "beta" } else { "alpha" };
-                let before = sink.deliveries(Some(other));
-                sleep(*lasting).await;
-                let told = sink.deliveries(Some(other)) > before;
-                sink.behave(Manner::Polite);
-                if !told {
-                    found.push(format!("R31: {other} was told nothing while {endpoint} was {manner:?}"));
-                }
-                true
+                let (is_met, told) =
+                    meanwhile::receiver_misbehaves(field, endpoint, *manner, *lasting).await?;
+                found = told;
+                is_met
             }
         };
         Ok(Struck { fault: has_struck.then(|| self.clone()), found })
@@ -443,14 +445,14 @@ impl fmt::Display for Line {
             Self::NewHeads => "chain (WebSocket)",
             Self::Banks => "banks",
             Self::Gateway1 | Self::Gateway2 => "gateway",
-            Self::Receiver => "receiver",
+            Self::Receiver(_) => "receiver",
         })
     }
 }
 
-fn line_of<'a>(field: &Field<'a>, line: Line) -> &'a Proxy {
+fn line_of<'a>(field: &Field<'a>, line: Line) -> Result<&'a Proxy> {
     let world = field.world;
-    match line {
+    Ok(match line {
         Line::Database => &world.postgres_lines[0],
         Line::DatabaseOfTwo => &world.postgres_lines[1],
         Line::Rpc => &world.rpc_line,
@@ -458,15 +460,15 @@ fn line_of<'a>(field: &Field<'a>, line: Line) -> &'a Proxy {
         Line::Banks => &world.bank_line,
         Line::Gateway1 => &world.gateway_lines[0],
         Line::Gateway2 => &world.gateway_lines[1],
-        Line::Receiver => &field.sink.line,
-    }
+        Line::Receiver(endpoint) => field.sink.line(endpoint)?,
+    })
 }
 
 /// Makes all weather fair again.
 pub(crate) async fn heal(field: &Field<'_>) -> Result<()> {
     let Field { world, sink, .. } = *field;
     for line in LINES {
-        line_of(field, line).set(Weather::Fair);
+        line_of(field, line)?.set(Weather::Fair);
     }
     world.first_node_line.set(Weather::Fair);
     sink.behave(Manner::Polite);

@@ -20,6 +20,7 @@ mod proxy;
 mod report;
 mod sink;
 mod stage;
+mod tls;
 mod world;
 
 use crate::api::{Api, Call};
@@ -46,6 +47,9 @@ use tokio::sync::watch;
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(90);
 /// How long everything may take to come to its end once the storm is over.
 const REST_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Those that are told of their payments.
+const INSTITUTIONS: [&str; 2] = ["alpha", "beta"];
 
 /// From here on a storm has time for faults that last minutes.
 const LONG: Duration = Duration::from_secs(600);
@@ -181,7 +185,7 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
     };
     let (world, api) = set_up(args, conditions).await?;
     let (world, api, home) = (Arc::new(world), Arc::new(api), args.folder.canonicalize()?);
-    let sink = Sink::start().await?;
+    let sink = Sink::start(&world.authority, &INSTITUTIONS).await?;
     let endpoints = open_endpoints(&api, &sink).await?;
     let baseline = Baseline::take(&world, &api).await?;
     let witness = Arc::new(Witness::new(&world).await?);
@@ -249,8 +253,8 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
 /// An endpoint for each institution, with its id.
 async fn open_endpoints(api: &Api, sink: &Sink) -> Result<Vec<(&'static str, String)>> {
     let mut endpoints = Vec::new();
-    for who in ["alpha", "beta"] {
-        let body = json!({ "url": sink.url(who) });
+    for who in INSTITUTIONS {
+        let body = json!({ "url": sink.url(who)? });
         let create = Call {
             who,
             method: &Method::POST,

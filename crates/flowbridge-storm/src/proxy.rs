@@ -1,13 +1,15 @@
 //! A proxy that goes wrong on request: between the roles and PostgreSQL, the chain node and the banks, and between
 //! clients and gateways.
 //!
-//! It forwards bytes and knows no protocol. In [`Weather::Duplicate`] whatever a client sends goes to the server a second
-//! time over a connection of its own, whose answers nobody reads: a request that the network delivered twice.
+//! It forwards bytes and knows no protocol but TLS, where clients speak that: it ends here, as in front of many a server, and the
+//! weather comes around it and inside it. In [`Weather::Duplicate`] whatever a client sends goes to the server a second time over
+//! a connection of its own, whose answers nobody reads: a request that the network delivered twice.
 //!
 //! What it tears, it tears towards both sides: over TCP with a reset, so that what was under way is lost and the next read or
 //! write fails, where an orderly end would look like a server that had said all. Sockets of one machine have no reset: they
 //! just end.
 
+use crate::tls::Identity;
 use anyhow::{Context as _, Result};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_rustls::server::TlsStream;
 
 /// A connection that cannot be taken, such as for want of a file descriptor, must not end the line for all that follow.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -73,9 +76,33 @@ struct Line {
     cuts: watch::Receiver<u64>,
 }
 
+impl Line {
+    /// For one more connection, which the next cut tears.
+    fn for_connection(&self) -> Self {
+        let mut line = self.clone();
+        line.cuts.mark_unchanged();
+        line
+    }
+}
+
 impl Proxy {
     /// Listens on a free port of this machine.
     pub(crate) async fn tcp(upstream: Upstream) -> Result<Arc<Self>> {
+        Self::listen(upstream, carry).await
+    }
+
+    /// The same for clients that speak TLS; the server is told in plain what they say.
+    pub(crate) async fn tls(upstream: Upstream, identity: Arc<Identity>) -> Result<Arc<Self>> {
+        Self::listen(upstream, move |client, line| carry_secret(client, Arc::clone(&identity), line)).await
+    }
+
+    async fn listen<F>(
+        upstream: Upstream,
+        carry: impl Fn(TcpStream, Line) -> F + Send + 'static,
+    ) -> Result<Arc<Self>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let port = listener.local_addr()?.port();
         let (weather, cuts, line) = controls(upstream);
@@ -88,7 +115,7 @@ impl Proxy {
                 };
                 // Small writes go out as they come: this is a network with faults, not with delays of its own.
                 let _ = client.set_nodelay(true);
-                lines.spawn(carry(client, line.clone()));
+                lines.spawn(carry(client, line.for_connection()));
                 while lines.try_join_next().is_some() {}
             }
         });
@@ -108,19 +135,19 @@ impl Proxy {
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 };
-                lines.spawn(carry(client, line.clone()));
+                lines.spawn(carry(client, line.for_connection()));
                 while lines.try_join_next().is_some() {}
             }
         });
         Ok(Arc::new(Self { weather, cuts, port: None, acceptor }))
     }
 
-    /// The port of a proxy made by [`Self::tcp`].
+    /// The port of a proxy made by [`Self::tcp`] or [`Self::tls`].
     pub(crate) fn port(&self) -> Result<u16> {
         self.port.context("a line without a port")
     }
 
-    /// The address of a proxy made by [`Self::tcp`], as `127.0.0.1:PORT`.
+    /// The address of such a one, as `127.0.0.1:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("127.0.0.1:{}", self.port.unwrap_or_default())
     }
@@ -160,6 +187,12 @@ impl Stream for TcpStream {
     }
 }
 
+impl Stream for TlsStream<TcpStream> {
+    fn end_with_reset(&self) {
+        self.get_ref().0.end_with_reset();
+    }
+}
+
 impl Stream for UnixStream {
     fn end_with_reset(&self) {}
 }
@@ -187,7 +220,6 @@ async fn carry(mut client: impl Stream + 'static, mut line: Line) {
         Weather::Status(status) => return turn_away(client, status).await,
         Weather::Fair | Weather::Delay(_) | Weather::Stall | Weather::Duplicate | Weather::Resets(_) => {}
     }
-    line.cuts.mark_unchanged();
     let Ok(mut server) = dial(&line.upstream).await else { return };
     let shadow = line.upstream.clone();
     let (there, back) = (line.weather.clone(), line.weather.clone());
@@ -205,6 +237,25 @@ async fn carry(mut client: impl Stream + 'static, mut line: Line) {
     if let Err(Torn) = end {
         client.end_with_reset();
         server.end_with_reset();
+    }
+}
+
+/// Shakes hands with a client, and carries what it says after that.
+async fn carry_secret(client: TcpStream, identity: Arc<Identity>, mut line: Line) {
+    if *line.weather.borrow() == Weather::Refuse {
+        return client.end_with_reset();
+    }
+    let mut weather = line.weather.clone();
+    let shake = async {
+        weather.wait_for(|now| *now != Weather::Stall).await.ok()?;
+        identity.shake_hands(client).await
+    };
+    let secret = tokio::select! {
+        _ = line.cuts.changed() => None,
+        secret = shake => secret,
+    };
+    if let Some(secret) = secret {
+        carry(secret, line).await;
     }
 }
 
@@ -254,7 +305,8 @@ async fn pump(
                 let _ = stream.write_all(data).await;
             }
         }
-        if to.write_all(data).await.is_err() {
+        // What a socket does not take at once, TLS keeps until it is flushed.
+        if to.write_all(data).await.is_err() || to.flush().await.is_err() {
             break;
         }
     }

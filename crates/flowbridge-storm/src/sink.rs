@@ -1,11 +1,12 @@
 //! The receiver of webhooks: checks each signature with an independent library and remembers what it was told first when.
-//! It stands behind a line of the network that can go wrong like any other, and each endpoint has manners of its own.
+//! Each endpoint stands behind a line of its own, over HTTPS, that can go wrong like any other, and has manners of its own.
 //!
 //! Each delivery says its place among those of its payment. What is told for the first time has to have a later one than all
 //! that was told before, whatever was repeated meanwhile.
 
 use crate::proxy::{Proxy, Upstream};
 use crate::stage::{Stage, Story};
+use crate::tls::{CertificateAuthority, Distrust, Identity};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::body::Bytes;
@@ -39,6 +40,8 @@ pub(crate) enum Manner {
     Liar,
     /// Sends whoever delivers somewhere else.
     Redirects,
+    /// Shows a certificate that nobody trusts.
+    Untrusted,
 }
 
 #[derive(Debug, Default)]
@@ -155,22 +158,49 @@ impl Ears {
 #[derive(Debug, Clone)]
 pub(crate) struct Sink {
     ears: Arc<Mutex<Ears>>,
-    /// The way to it.
-    pub(crate) line: Arc<Proxy>,
+    doors: Arc<BTreeMap<String, Door>>,
+}
+
+/// The way to one endpoint.
+#[derive(Debug)]
+struct Door {
+    line: Arc<Proxy>,
+    identity: Arc<Identity>,
 }
 
 impl Sink {
-    pub(crate) async fn start() -> Result<Self> {
+    /// With these endpoints, certified by `authority`.
+    pub(crate) async fn start(authority: &CertificateAuthority, endpoints: &[&str]) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let line = Proxy::tcp(Upstream::Tcp(listener.local_addr()?.port())).await?;
-        let sink = Self { ears: Arc::default(), line };
+        let server = Upstream::Tcp(listener.local_addr()?.port());
+        let mut doors = BTreeMap::new();
+        for endpoint in endpoints {
+            let identity = Arc::new(authority.identify()?);
+            let line = Proxy::tls(server.clone(), Arc::clone(&identity)).await?;
+            doors.insert((*endpoint).to_owned(), Door { line, identity });
+        }
+        let sink = Self { ears: Arc::default(), doors: Arc::new(doors) };
         let router = Router::new().route("/{endpoint}", post(receive)).with_state(sink.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(sink)
     }
 
-    pub(crate) fn url(&self, endpoint: &str) -> String {
-        format!("http://{}/{endpoint}", self.line.authority())
+    pub(crate) fn url(&self, endpoint: &str) -> Result<String> {
+        Ok(format!("https://{}/{endpoint}", self.line(endpoint)?.authority()))
+    }
+
+    /// The way to an endpoint.
+    pub(crate) fn line(&self, endpoint: &str) -> Result<&Proxy> {
+        Ok(&self.door(endpoint)?.line)
+    }
+
+    /// What came of it that an endpoint was [`Manner::Untrusted`].
+    pub(crate) fn distrust(&self, endpoint: &str) -> Result<Distrust> {
+        Ok(self.door(endpoint)?.identity.distrust())
+    }
+
+    fn door(&self, endpoint: &str) -> Result<&Door> {
+        self.doors.get(endpoint).with_context(|| format!("no endpoint {endpoint}"))
     }
 
     /// Opens an endpoint whose deliveries are signed with this secret.
@@ -180,7 +210,7 @@ impl Sink {
 
     /// All endpoints behave like this from now on.
     pub(crate) fn behave(&self, manner: Manner) {
-        self.with(|ears| ears.endpoints.values_mut().for_each(|endpoint| endpoint.manner = manner));
+        self.doors.keys().for_each(|name| self.behave_at(name, manner));
     }
 
     /// One endpoint does.
@@ -190,6 +220,13 @@ impl Sink {
                 endpoint.manner = manner;
             }
         });
+        if let Some(Door { line, identity }) = self.doors.get(name) {
+            identity.show_untrusted(manner == Manner::Untrusted);
+            if manner == Manner::Untrusted {
+                // Whoever is connected has looked at the certificate already, and would not look again.
+                line.cut();
+            }
+        }
     }
 
     /// What an endpoint was told of a payment.
@@ -247,7 +284,7 @@ async fn receive(
             let elsewhere = [(header::LOCATION, "/elsewhere")];
             return (StatusCode::TEMPORARY_REDIRECT, elsewhere).into_response();
         }
-        Manner::Polite | Manner::Slow(_) | Manner::Liar => {}
+        Manner::Polite | Manner::Slow(_) | Manner::Liar | Manner::Untrusted => {}
     }
     if let Err(error) = sink.take_in(&endpoint, &headers, &body) {
         sink.with(|ears| ears.complain(format!("a delivery to {endpoint}: {error:#}")));
@@ -256,7 +293,7 @@ async fn receive(
     match manner {
         Manner::Slow(late) => tokio::time::sleep(late).await,
         Manner::Liar => return StatusCode::BAD_GATEWAY.into_response(),
-        Manner::Polite | Manner::Broken | Manner::Redirects => {}
+        Manner::Polite | Manner::Broken | Manner::Redirects | Manner::Untrusted => {}
     }
     StatusCode::NO_CONTENT.into_response()
 }
@@ -271,7 +308,93 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use super::Place;
+    use super::{Manner, Place, Sink};
+    use crate::proxy::Weather;
+    use crate::tls::CertificateAuthority;
+    use flowbridge_domain::id::PaymentId;
+    use flowbridge_domain::time::Timestamp;
+    use reqwest::{Certificate, Client};
+    use serde_json::json;
+    use std::time::Duration;
+    use tokio::time::{sleep, timeout};
+
+    const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+    fn trusting(authority: &CertificateAuthority) -> Client {
+        let root = Certificate::from_pem(authority.pem().as_bytes()).unwrap();
+        Client::builder().tls_certs_only([root]).build().unwrap()
+    }
+
+    /// Delivers the nth event of a payment, as FlowBridge does; the status of the answer.
+    async fn deliver(client: &Client, sink: &Sink, endpoint: &str, nth: u64) -> reqwest::Result<u16> {
+        let payment = PaymentId::generate(Timestamp::from_secs(1_000), [7; 10]);
+        let sequence = format!("{nth:020}-{nth:020}");
+        let body = json!({ "subject": payment.to_string(), "type": "payment.held", "sequence": sequence });
+        let (id, now, body) = (format!("event {nth}"), jiff::Timestamp::now().as_second(), body.to_string());
+        let signature = standardwebhooks::Webhook::new(SECRET).unwrap().sign(&id, now, body.as_bytes());
+        let request = client
+            .post(sink.url(endpoint).unwrap())
+            .header("webhook-id", id)
+            .header("webhook-timestamp", now)
+            .header("webhook-signature", signature.unwrap())
+            .body(body);
+        Ok(request.send().await?.status().as_u16())
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let seen = async {
+            while !what() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), seen).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_endpoint_is_told_nothing_while_its_certificate_is_wrong_and_the_other_everything() {
+        let authority = CertificateAuthority::new("a test").unwrap();
+        let sink = Sink::start(&authority, &["alpha", "beta"]).await.unwrap();
+        sink.expect("alpha", SECRET);
+        sink.expect("beta", SECRET);
+        let client = trusting(&authority);
+        assert_eq!(deliver(&client, &sink, "alpha", 1).await.unwrap(), 204);
+        let stranger = trusting(&CertificateAuthority::new("another").unwrap());
+        assert!(deliver(&stranger, &sink, "alpha", 2).await.unwrap_err().is_connect());
+        assert_eq!(sink.distrust("alpha").unwrap().refused, 0, "that one is not told of as a fault");
+
+        sink.behave_at("alpha", Manner::Untrusted);
+        until(|| sink.line("alpha").unwrap().connections() == 0).await;
+        // The client may not know yet that its first connection is torn.
+        deliver(&client, &sink, "alpha", 2).await.unwrap_err();
+        assert!(deliver(&client, &sink, "alpha", 2).await.unwrap_err().is_connect());
+        assert_eq!(deliver(&client, &sink, "beta", 1).await.unwrap(), 204);
+        until(|| sink.distrust("alpha").unwrap().refused > 0).await;
+        assert_eq!(sink.distrust("alpha").unwrap().believed, 0);
+        assert_eq!((sink.deliveries(Some("alpha")), sink.deliveries(Some("beta"))), (1, 1));
+
+        sink.behave(Manner::Polite);
+        assert_eq!(deliver(&client, &sink, "alpha", 2).await.unwrap(), 204);
+        assert_eq!((sink.deliveries(Some("alpha")), sink.wrong()), (2, vec![]));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_line_to_an_endpoint_goes_wrong_inside_tls_and_around_it() {
+        let authority = CertificateAuthority::new("a test").unwrap();
+        let sink = Sink::start(&authority, &["alpha"]).await.unwrap();
+        sink.expect("alpha", SECRET);
+        let line = sink.line("alpha").unwrap();
+        line.set(Weather::Status(503));
+        assert_eq!(deliver(&trusting(&authority), &sink, "alpha", 1).await.unwrap(), 503);
+        line.set(Weather::Refuse);
+        assert!(deliver(&trusting(&authority), &sink, "alpha", 1).await.unwrap_err().is_connect());
+        line.set(Weather::Stall);
+        let client = trusting(&authority);
+        let silent = timeout(Duration::from_millis(300), deliver(&client, &sink, "alpha", 1)).await;
+        silent.unwrap_err();
+        line.set(Weather::Fair);
+        assert_eq!(deliver(&client, &sink, "alpha", 1).await.unwrap(), 204);
+        assert_eq!((sink.deliveries(None), sink.wrong()), (1, vec![]));
+    }
 
     #[test]
     fn a_place_is_read_as_a_delivery_writes_it_and_compares_as_its_text() {

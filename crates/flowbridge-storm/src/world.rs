@@ -3,6 +3,7 @@
 use crate::disk::Disk;
 use crate::process::{Process, Recipe};
 use crate::proxy::{Proxy, Upstream};
+use crate::tls::CertificateAuthority;
 use anyhow::{Context as _, Result, bail, ensure};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_embedded::{AnvilSettings, EmbeddedAnvil, EmbeddedPostgres};
@@ -78,6 +79,8 @@ pub(crate) struct World {
     pub(crate) socket_line: Arc<Proxy>,
     pub(crate) bank_line: Arc<Proxy>,
     pub(crate) gateway_lines: [Arc<Proxy>; 2],
+    /// Whom the role `webhooks` trusts to certify receivers.
+    pub(crate) authority: CertificateAuthority,
     /// Issuer of tokens and audience of assertions.
     pub(crate) issuer: String,
     pub(crate) rpc_url: String,
@@ -138,6 +141,9 @@ impl World {
             Proxy::tcp(Upstream::Tcp(gateway_ports[0])).await?,
             Proxy::tcp(Upstream::Tcp(gateway_ports[1])).await?,
         ];
+        let authority = CertificateAuthority::new("FlowBridge storm")?;
+        let trusted = data.join("receivers.pem");
+        std::fs::write(&trusted, authority.pem())?;
         let config = data.join("storm.toml");
         write_config(&data.join("flowbridge.toml"), &config, &bank_line)?;
         let environment = |name: &str| -> Result<Vec<(String, String)>> {
@@ -171,13 +177,17 @@ impl World {
         };
         let mut processes = Vec::new();
         for (name, role) in PROCESSES {
+            let mut environment = environment(name)?;
+            if role == "webhooks" {
+                environment.push(("SSL_CERT_FILE".to_owned(), trusted.display().to_string()));
+            }
             let recipe = Recipe {
                 name: name.to_owned(),
                 role,
                 binary: binary.to_owned(),
                 home: home.to_owned(),
                 config: config.clone(),
-                environment: environment(name)?,
+                environment,
             };
             let mut process = Process::new(recipe);
             process.start()?;
@@ -201,6 +211,7 @@ impl World {
             socket_line,
             bank_line,
             gateway_lines,
+            authority,
             issuer: format!("http://127.0.0.1:{port}"),
             simulator_url: format!("http://127.0.0.1:{}", port + 2),
             simulator_key,

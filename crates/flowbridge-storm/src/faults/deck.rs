@@ -132,8 +132,9 @@ fn between(others: Vec<Card>, single: Vec<Card>) -> Vec<Card> {
     laid
 }
 
-/// Faults of those rows of the fault matrix in which no sort is sure to be.
-fn for_each_row() -> [Fault; 7] {
+/// Faults of those rows of the fault matrix in which no sort is sure to be, and of row 31 the one that stops a delivery before it
+/// is made.
+fn for_each_row() -> [Fault; 8] {
     let moment = Duration::from_secs(4);
     [
         Fault::Kill(GATEWAY, Duration::from_secs(1)),
@@ -143,6 +144,7 @@ fn for_each_row() -> [Fault; 7] {
         Fault::Cut(Line::NewHeads),
         Fault::Bank("alpha", BankFault::LosesReplies, moment),
         Fault::Bank("beta", BankFault::RepeatsOutcomes, moment),
+        Fault::Receiver("beta", Manner::Untrusted, moment),
     ]
 }
 
@@ -333,7 +335,7 @@ fn draw(sort: Sort, (rng, commits): (&mut StdRng, &mut Vec<Point>), can_last: bo
             Fault::Network(line, Weather::Stall, Duration::from_secs(secs))
         }
         Sort::TurnedAway => {
-            let line = [Line::Rpc, Line::Rpc, Line::Banks, Line::Receiver][rng.random_range(0..4)];
+            let line = [Line::Rpc, Line::Rpc, Line::Banks, Line::Receiver(bank)][rng.random_range(0..4)];
             let status = [429, 500, 503][rng.random_range(0..3)];
             Fault::Network(line, Weather::Status(status), moment)
         }
@@ -365,7 +367,8 @@ fn draw(sort: Sort, (rng, commits): (&mut StdRng, &mut Vec<Point>), can_last: bo
                 Manner::Slow(Duration::from_secs(if seldom { 30 } else { 3 })),
                 Manner::Liar,
                 Manner::Redirects,
-            ][rng.random_range(0..4)];
+                Manner::Untrusted,
+            ][rng.random_range(0..5)];
             Fault::Receiver(bank, manner, while_)
         }
     }

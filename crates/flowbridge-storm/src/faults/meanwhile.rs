@@ -2,6 +2,7 @@
 
 use super::{Field, is_gateway, process_at, was_met};
 use crate::proxy::Weather;
+use crate::sink::Manner;
 use crate::world::PROCESSES;
 use anyhow::Result;
 use reqwest::Method;
@@ -89,6 +90,32 @@ pub(super) async fn bank_down(
         None => vec![format!("R30: nothing went through at {other} while {bank} was down")],
     };
     Ok((is_met, found))
+}
+
+/// The receiver behaves like this at one endpoint, and the other is told all the same. Says as well whether anybody noticed: of a
+/// certificate that nobody trusts, who shakes hands.
+pub(super) async fn receiver_misbehaves(
+    field: &Field<'_>,
+    endpoint: &'static str,
+    manner: Manner,
+    lasting: Duration,
+) -> Result<(bool, Vec<String>)> {
+    let sink = field.sink;
+    let other = if endpoint == "alpha" { "beta" } else { "alpha" };
+    let (told_before, before) = (sink.deliveries(Some(other)), sink.distrust(endpoint)?);
+    sink.behave_at(endpoint, manner);
+    sleep(lasting).await;
+    let is_told = sink.deliveries(Some(other)) > told_before;
+    sink.behave(Manner::Polite);
+    let after = sink.distrust(endpoint)?;
+    let mut found = vec![];
+    if !is_told {
+        found.push(format!("R31: {other} was told nothing while {endpoint} was {manner:?}"));
+    }
+    if after.believed > before.believed {
+        found.push(format!("R31: {endpoint} was believed, with a certificate that nobody trusts"));
+    }
+    Ok((manner != Manner::Untrusted || after.refused > before.refused, found))
 }
 
 /// What there is to say of a payment that was posted while something was wrong, and took so long, or did not get through.

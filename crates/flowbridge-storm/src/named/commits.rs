@@ -2,13 +2,11 @@
 
 use super::{ASHA, BIRK, Desk, PATIENCE, eventually};
 use crate::faults::commits::{self, Commit};
-use crate::oracle::text;
 use crate::sink::Sink;
 use crate::stage::Stage;
 use anyhow::{Context as _, Result, ensure};
 use flowbridge_domain::id::PaymentId;
 use futures_util::future::try_join_all;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,11 +22,8 @@ impl Desk<'_> {
     /// Each role dies before and after the first commit of each of its sorts, all roles at the same time, while payments are posted:
     /// each of them moves money once, and the debtor's institution hears that it has.
     pub(super) async fn crash_at_each_commit(&self) -> Result<()> {
-        let sink = Sink::start().await?;
-        let (status, made) =
-            self.post("/v1/webhook-endpoints", "alpha", &json!({ "url": sink.url("alpha") })).await?;
-        ensure!(status == 201, "the endpoint was refused: {status} {made}");
-        sink.expect("alpha", text(&made, "secret"));
+        let sink = Sink::start(&self.world.authority, &["alpha"]).await?;
+        self.open_endpoint(&sink, "alpha").await?;
         let (deposit, _) = self.at_bank(ASHA).await?;
         let tokens = self.wallet(BIRK).await?;
         let mut roles: BTreeMap<&str, Vec<(&Commit, bool)>> = BTreeMap::new();

@@ -6,7 +6,7 @@ use crate::faults::database::write_poison;
 use crate::oracle::text;
 use crate::proxy::Weather;
 use crate::stage::Stage;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use flowbridge_domain::id::PaymentId;
 use futures_util::future::try_join_all;
 use reqwest::Method;
@@ -206,19 +206,13 @@ impl Desk<'_> {
 
     /// What is left of an endpoint that was deleted while it was failing: nothing is sent to it, and others go on.
     pub(super) async fn deleted_listener(&self) -> Result<()> {
-        let sink = crate::sink::Sink::start().await?;
-        let mut endpoints = Vec::new();
-        for name in ["kept", "deleted"] {
-            let (status, made) =
-                self.post("/v1/webhook-endpoints", "alpha", &json!({ "url": sink.url(name) })).await?;
-            ensure!(status == 201, "the endpoint was refused: {status} {made}");
-            sink.expect(name, text(&made, "secret"));
-            endpoints.push(text(&made, "id").to_owned());
-        }
+        let sink = crate::sink::Sink::start(&self.world.authority, &["kept", "deleted"]).await?;
+        self.open_endpoint(&sink, "kept").await?;
+        let deleted = self.open_endpoint(&sink, "deleted").await?;
         sink.behave(crate::sink::Manner::Broken);
         let first = self.pay(ASHA, BIRK, 30).await?;
         self.until(&first, &["completed"]).await?;
-        let path = format!("/v1/webhook-endpoints/{}", endpoints.get(1).context("two endpoints")?);
+        let path = format!("/v1/webhook-endpoints/{deleted}");
         let key = format!("deleted-{:032x}", rand::random::<u128>());
         let delete = Call { who: "alpha", method: &Method::DELETE, path: &path, key: Some(&key), body: None };
         let gone = self.api.call(0, delete).await?;

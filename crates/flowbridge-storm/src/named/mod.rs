@@ -10,10 +10,12 @@ mod chain;
 mod commits;
 mod kinds;
 mod known;
+mod webhooks;
 
 use crate::api::{Api, Call};
 use crate::faults::process_named;
 use crate::oracle::{PROOF_PATIENCE, list, text};
+use crate::sink::Sink;
 use crate::world::World;
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::{BoxFuture, join_all, try_join_all};
@@ -104,6 +106,7 @@ pub(crate) async fn run(world: &World, api: &Api, only: &str) -> Result<bool> {
         "hold expires before settlement" => hold_expires,
     };
     let last = scenarios! {
+        "webhook receiver shows a certificate that nobody trusts" => receiver_untrusted,
         "a role crashes before and after each of its commits" => crash_at_each_commit,
         "capture declined after settlement" => capture_declined,
     };
@@ -182,6 +185,15 @@ impl Desk<'_> {
 
     async fn some(&self, count: usize) -> Result<Vec<String>> {
         try_join_all((0..count).map(|_| self.pay(ASHA, BIRK, 120))).await
+    }
+
+    /// Opens an endpoint of the receiver's for webhooks to alpha, and says its id.
+    async fn open_endpoint(&self, sink: &Sink, name: &str) -> Result<String> {
+        let body = json!({ "url": sink.url(name)? });
+        let (status, made) = self.post("/v1/webhook-endpoints", "alpha", &body).await?;
+        ensure!(status == 201, "the endpoint was refused: {status} {made}");
+        sink.expect(name, text(&made, "secret"));
+        Ok(text(&made, "id").to_owned())
     }
 
     async fn payment(&self, id: &str) -> Result<Value> {

@@ -25,8 +25,10 @@ use flowbridge_store::webhook::{
 };
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode};
+use rustls::CertificateError;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -505,9 +507,11 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 }
 
 fn describe(error: &reqwest::Error) -> String {
-    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    if let Some(refused) = causes.find_map(|cause| cause.downcast_ref::<EgressRefused>()) {
+    if let Some(refused) = cause::<EgressRefused>(error) {
         return refused.to_string();
+    }
+    if let Some(error) = cause(error) {
+        return describe_tls(error).to_owned();
     }
     let what = if error.is_timeout() {
         "no answer in time"
@@ -517,6 +521,36 @@ fn describe(error: &reqwest::Error) -> String {
         "the connection broke off"
     };
     what.to_owned()
+}
+
+/// What is wrong with a receiver's TLS, and what its owner can do about it.
+fn describe_tls(error: &rustls::Error) -> &'static str {
+    let rustls::Error::InvalidCertificate(flaw) = error else {
+        return "no TLS connection came about: TLS 1.2 or 1.3 has to be spoken at this address";
+    };
+    if matches!(flaw, CertificateError::Expired | CertificateError::ExpiredContext { .. }) {
+        "its certificate has expired: renew it"
+    } else if matches!(
+        flaw,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+    ) {
+        "its certificate is for another name: use one for the host of this address"
+    } else if matches!(flaw, CertificateError::UnknownIssuer) {
+        "its certificate leads to no authority that is trusted here: use another, and send the whole chain"
+    } else {
+        "its certificate is not valid: replace it"
+    }
+}
+
+/// The cause of an error that is of this type. An [`std::io::Error`] does not count what it wraps among its sources.
+fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let next = |&error: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    };
+    std::iter::successors(Some(error), next).find_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]

@@ -30,12 +30,15 @@ use flowbridge_workers::context::{Context, Turn};
 use flowbridge_workers::webhook::{
     Deliverer, DeliverySettings, FanOut, FanOutSettings, Patience, WebhookSettings, run, seal_anew, tidy,
 };
+use rcgen::{CertificateParams, KeyPair};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -246,6 +249,36 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
     stage.work().await;
     assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Pending);
     assert_eq!((receiver.heard().len(), elsewhere.heard().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_a_failure_that_says_what_to_do() {
+    let mut stage = Stage::new().await;
+    let owner = stage.participant().await;
+    let in_plain = Receiver::start(|_| Reply::ok()).await;
+    let cases = [
+        (
+            certified_by_itself(2100).await,
+            "its certificate leads to no authority that is trusted here: use another, and send the whole chain",
+        ),
+        (certified_by_itself(2020).await, "its certificate has expired: renew it"),
+        (
+            in_plain.url("/").replace("http:", "https:"),
+            "no TLS connection came about: TLS 1.2 or 1.3 has to be spoken at this address",
+        ),
+    ];
+    for (url, refusal) in cases {
+        let (endpoint, _) = stage.endpoint(owner, &url, &[]).await;
+        stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+        stage.work().await;
+        let delivery = stage.only_delivery(endpoint).await;
+        let attempt = &delivery.attempt_log[0];
+        assert_eq!((attempt.status, attempt.error.as_deref()), (None, Some(refusal)));
+        let again = stage.clock.now().plus(stage.settings.schedule[1]);
+        assert_eq!((delivery.state, delivery.next_attempt_at), (DeliveryState::Pending, Some(again)));
+        stage.set_disabled(owner, endpoint, Some("seen")).await;
+    }
+    assert!(in_plain.heard().is_empty());
 }
 
 #[tokio::test]
@@ -1006,6 +1039,30 @@ impl Receiver {
         };
         tokio::time::timeout(Duration::from_secs(30), all).await.expect("the receiver hears in time");
     }
+}
+
+/// A server over TLS whose certificate, good until a year, nobody else has signed; returns its URL.
+async fn certified_by_itself(until: i32) -> String {
+    let key = KeyPair::generate().unwrap();
+    let mut about = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    about.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let certificate = about.self_signed(&key).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.into()], key.into())
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            drop(acceptor.accept(client).await);
+        }
+    });
+    url
 }
 
 async fn hear(
