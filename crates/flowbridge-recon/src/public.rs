@@ -224,15 +224,15 @@ impl PublicSet {
         [self.pair.ledger.len(), self.pair.bank.len()]
     }
 
-    /// Matches with nothing but the two files.
-    pub fn unsupervised(&self, threads: usize) -> Score {
+    /// Matches with nothing but the two files. What was prepared goes as soon as no pair has to be measured any more.
+    pub fn unsupervised(self, threads: usize) -> Score {
         let begun = std::time::Instant::now();
-        let (pair, truth) = (&self.pair, &self.truth);
+        let Self { pair, truth, seconds } = self;
         let blocking = Blocking::converted();
-        let cold = model::learn_cold(pair, &blocking, LEARNED_FROM_MAX, threads);
+        let cold = model::learn_cold(&pair, &blocking, LEARNED_FROM_MAX, threads);
         let learned = begun.elapsed().as_secs_f64();
-        let judged = model::judge_cold(pair, &blocking, &cold, threads);
-        let seconds = self.seconds + begun.elapsed().as_secs_f64();
+        let judged = model::choose_cold(pair, &blocking, &cold, threads);
+        let seconds = seconds + begun.elapsed().as_secs_f64();
         let chosen = truth.chosen(&judged, |_| true);
         let (f1, coverage_at_999, counted) = counted_curve(&chosen, truth.pairs);
         let seconds_predict_only = seconds - learned;
