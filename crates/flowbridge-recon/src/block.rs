@@ -90,7 +90,8 @@ struct Index {
 
 impl Index {
     /// Of rows of key, amount and line.
-    fn new(mut rows: Vec<(u64, i64, u32)>) -> Self {
+    fn new(rows: impl Iterator<Item = (u64, i64, u32)>) -> Self {
+        let mut rows: Vec<(u64, i64, u32)> = rows.collect();
         rows.sort_unstable();
         rows.dedup();
         let mut stretches: FastMap<u64, Range<u32>> = FastMap::default();
@@ -139,9 +140,9 @@ impl<'a> Keys<'a> {
             }
         }
         let mut invoices: FastMap<u64, Vec<u32>> = FastMap::default();
-        let (mut amounts, mut ibans, mut names, mut prefixes) = (vec![], vec![], vec![], vec![]);
-        for line in (0..bank.len()).filter(|line| open.bank[*line]) {
-            let (amount, number) = (bank.minor_units[line], line as u32);
+        let lines = (0..bank.len()).filter(|line| open.bank[*line]);
+        for line in lines.clone() {
+            let number = line as u32;
             if !wanted.is_empty() {
                 for gram in bank.joined.of(line).windows(GRAM) {
                     let key = text::hash64(gram);
@@ -156,24 +157,24 @@ impl<'a> Keys<'a> {
             for invoice in bank.invoices.of(line) {
                 invoices.entry(*invoice).or_default().push(number);
             }
-            amounts.push((0, amount, number));
-            if bank.iban[line] != 0 {
-                ibans.push((bank.iban[line], amount, number));
-            }
-            names.extend(name_keys(bank, line).map(|key| (key, amount, number)));
-            if let Some(key) = prefix_key(bank, line, blocking) {
-                prefixes.push((key, amount, number));
-            }
         }
+        drop(wanted);
+        let row = |key: u64, line: usize| (key, bank.minor_units[line], line as u32);
+        let account = |line: &usize| bank.iban[*line];
+        let name_rows = |line| name_keys(bank, line).map(move |key| row(key, line));
+        let prefix_row = |line| prefix_key(bank, line, blocking).map(|key| row(key, line));
+        // One after the other: the rows of an index are more than what it keeps of them.
         Self {
             pair,
             blocking,
             grams,
             invoices,
-            amounts: Index::new(amounts),
-            ibans: Index::new(ibans),
-            names: Index::new(names),
-            prefixes: Index::new(prefixes),
+            amounts: Index::new(lines.clone().map(|line| row(0, line))),
+            ibans: Index::new(
+                lines.clone().filter(|line| account(line) != 0).map(|line| row(account(&line), line)),
+            ),
+            names: Index::new(lines.clone().flat_map(name_rows)),
+            prefixes: Index::new(lines.filter_map(prefix_row)),
         }
     }
 
@@ -260,7 +261,7 @@ impl<'a> Keys<'a> {
 /// The first five letters of the two longest words of the name.
 fn name_keys(side: &Side, record: usize) -> impl Iterator<Item = u64> {
     let mut best: [&[u8]; 2] = [&[], &[]];
-    let name = side.name.of(record);
+    let name = side.name(record);
     let source = if name.is_empty() { side.narrative.of(record) } else { name };
     for word in text::words(source).filter(|word| word.len() >= 5 && !word.iter().any(u8::is_ascii_digit)) {
         if word.len() > best[0].len() {

@@ -14,11 +14,36 @@ const COMPARISONS: usize = 7;
 const LEVELS: [usize; COMPARISONS] = [64, 64, 194, 6, 3, 4, 4];
 const ROUNDS: usize = 9;
 const SWEEPS: usize = 6;
+const PAIRS_PER_PART: usize = 1 << 16;
 /// How many pairs of doubt are added to the counts of levels.
 const PULL: f64 = 20.0;
 
 /// The level of each comparison.
 pub(crate) type Levels = [u16; COMPARISONS];
+
+/// Levels side by side in one number: learning keeps those of all its pairs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packed(u32);
+
+/// How many bits each level takes.
+const BITS: [u32; COMPARISONS] = [6, 6, 8, 3, 2, 2, 2];
+
+impl From<Levels> for Packed {
+    fn from(levels: Levels) -> Self {
+        let each = levels.into_iter().zip(BITS).rev();
+        Self(each.fold(0, |packed, (level, bits)| packed << bits | u32::from(level)))
+    }
+}
+
+impl From<Packed> for Levels {
+    fn from(Packed(mut packed): Packed) -> Self {
+        BITS.map(|bits| {
+            let level = packed & ((1 << bits) - 1);
+            packed >>= bits;
+            level as u16
+        })
+    }
+}
 
 /// Which level each comparison of a pair falls into.
 pub(crate) fn levels(f: &Features) -> Levels {
@@ -88,40 +113,37 @@ impl ColdModel {
     pub(crate) fn fit(
         graph: &Graph,
         records: usize,
-        levels: &[Levels],
-        starts: &[f32],
+        levels: &[Packed],
+        starts: Vec<f32>,
         threads: usize,
     ) -> Self {
         let records = records as f64;
-        let mut probabilities = graph.normalised(starts, SWEEPS);
-        let mut model = Self::weigh(records, levels, &probabilities, threads);
+        // One list of numbers, by turns scores and probabilities.
+        let mut numbers = starts;
+        graph.normalise(&mut numbers, SWEEPS);
+        let mut model = Self::weigh(records, levels, &numbers, threads);
         for _ in 0..ROUNDS {
-            let scores = model.scores(levels, threads);
-            probabilities = graph.normalised(&scores, SWEEPS);
-            model = Self::weigh(records, levels, &probabilities, threads);
+            parallel::fill(&mut numbers, PAIRS_PER_PART, threads, |from, scores| {
+                for (score, levels) in scores.iter_mut().zip(&levels[from..]) {
+                    *score = model.score(&Levels::from(*levels));
+                }
+            });
+            graph.normalise(&mut numbers, SWEEPS);
+            model = Self::weigh(records, levels, &numbers, threads);
         }
         model
     }
 
-    /// Scores of many pairs.
-    pub(crate) fn scores(&self, levels: &[Levels], threads: usize) -> Vec<f32> {
-        let ranges = parallel::ranges(levels.len(), 1 << 16);
-        parallel::map(ranges.len(), threads, |part| {
-            levels[ranges[part].clone()].iter().map(|levels| self.score(levels)).collect::<Vec<_>>()
-        })
-        .concat()
-    }
-
-    fn weigh(records: f64, levels: &[Levels], probabilities: &[f32], threads: usize) -> Self {
-        let ranges = parallel::ranges(levels.len(), 1 << 16);
+    fn weigh(records: f64, levels: &[Packed], probabilities: &[f32], threads: usize) -> Self {
+        let ranges = parallel::ranges(levels.len(), PAIRS_PER_PART);
         let counts = parallel::map(ranges.len(), threads, |part| {
             let mut counts: Vec<Vec<[f64; 2]>> = LEVELS.iter().map(|count| vec![[0.0; 2]; *count]).collect();
             for (levels, probability) in
                 levels[ranges[part].clone()].iter().zip(&probabilities[ranges[part].clone()])
             {
                 let probability = f64::from(*probability);
-                for (level, counts) in levels.iter().zip(&mut counts) {
-                    let count = &mut counts[usize::from(*level)];
+                for (level, counts) in Levels::from(*levels).into_iter().zip(&mut counts) {
+                    let count = &mut counts[usize::from(level)];
                     count[0] += probability;
                     count[1] += 1.0 - probability;
                 }
@@ -165,4 +187,16 @@ pub(crate) fn first_guess(f: &Features) -> f32 {
     let amount = if f[6] > 0.0 { 4.0 } else { -f[8] / 20_000.0 };
     f[23] * f[24] + amount - f[15].abs() * 0.1 + 8.0 * f[1] + 4.0 * f[16] + 3.0 * f[18] + 5.0 * f[3].min(1.0)
         - 8.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_levels_come_out_as_they_went_in() {
+        for levels in [[0; COMPARISONS], [5, 0, 193, 1, 2, 0, 3], LEVELS.map(|count| count as u16 - 1)] {
+            assert_eq!(Levels::from(Packed::from(levels)), levels);
+        }
+    }
 }

@@ -62,9 +62,10 @@ impl Graph {
         &self.by_column[self.column_starts[right] as usize..self.column_starts[right + 1] as usize]
     }
 
-    /// Probabilities of the candidates whose log-odds are `scores`, when each record has at most one partner.
-    pub(crate) fn normalised(&self, scores: &[f32], sweeps: usize) -> Vec<f32> {
-        let weights: Vec<f32> = scores.iter().map(|score| score.clamp(-30.0, 30.0).exp()).collect();
+    /// Turns log-odds of the candidates into probabilities, when each record has at most one partner.
+    pub(crate) fn normalise(&self, scores: &mut [f32], sweeps: usize) {
+        let weights = scores;
+        weights.iter_mut().for_each(|weight| *weight = weight.clamp(-30.0, 30.0).exp());
         let mut row_null = vec![1.0f32; self.rows()];
         let mut column_null = vec![1.0f32; self.columns()];
         for _ in 0..sweeps {
@@ -87,14 +88,11 @@ impl Graph {
                 *null = 1.0 / (1.0 + sum);
             }
         }
-        self.candidates
-            .iter()
-            .zip(&weights)
-            .map(|(candidate, weight)| {
-                weight * row_null[candidate.ledger as usize] * column_null[candidate.bank as usize]
-            })
-            .map(|probability| probability.clamp(0.0, 1.0))
-            .collect()
+        for (candidate, weight) in self.candidates.iter().zip(weights) {
+            let probability =
+                *weight * row_null[candidate.ledger as usize] * column_null[candidate.bank as usize];
+            *weight = probability.clamp(0.0, 1.0);
+        }
     }
 
     /// The best score of a rival for the ledger record, and of a rival for the bank line, for each candidate.
@@ -141,8 +139,9 @@ pub const CONTEXT_NAMES: [&str; CONTEXT] = [
 
 /// The context of each candidate, from first scores and from those of the cold model.
 pub(crate) fn context(graph: &Graph, scores: &[f32], cold: &[f32]) -> Vec<[f32; CONTEXT]> {
-    let normalised = graph.normalised(scores, 20);
-    let cold = graph.normalised(cold, 20);
+    let (mut normalised, mut cold) = (scores.to_vec(), cold.to_vec());
+    graph.normalise(&mut normalised, 20);
+    graph.normalise(&mut cold, 20);
     let rivals = graph.runners_up(scores);
     let rank = |positions: &mut dyn Iterator<Item = usize>, score: f32| {
         positions.filter(|position| scores[*position] > score).take(16).count() as f32

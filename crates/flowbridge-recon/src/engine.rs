@@ -148,7 +148,7 @@ pub fn run(ledger: &[Record], bank: &[Record], model: &Model, settings: &Setting
     // Many shards run side by side; a single one uses the threads inside.
     let inner = if shards.len() >= settings.threads { 1 } else { settings.threads };
     let parts = parallel::map(shards.len(), settings.threads, |shard| {
-        run_shard(ledger, bank, &shards[shard], model, settings, inner)
+        run_shard(ledger, bank, shards[shard].clone(), model, settings, inner)
     });
     let mut outcome = Outcome::default();
     let (mut open_ledger, mut open_bank) = (Vec::new(), Vec::new());
@@ -210,12 +210,12 @@ struct ShardOutcome {
 fn run_shard(
     ledger: &[Record],
     bank: &[Record],
-    shard: &Shard,
+    shard: Shard,
     model: &Model,
     settings: &Settings,
     threads: usize,
 ) -> ShardOutcome {
-    let pair = Pair::new(Side::new(ledger, &shard.ledger), Side::new(bank, &shard.bank));
+    let pair = Pair::of_shard(ledger, bank, shard);
     let mut open = Open::all(&pair);
     let mut work = ShardWork { pair: &pair, ledger, bank, settings, outcome: Outcome::default() };
     work.repeated_references(&mut open);

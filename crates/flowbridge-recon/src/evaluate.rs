@@ -30,11 +30,8 @@ pub struct PublicFigures {
 /// Evaluates on the public set where `folder`, or `splink-transactions` in it, holds its two files.
 pub fn public_set(folder: &Path, threads: usize) -> Result<Option<PublicFigures>, ReadPublicSetError> {
     let Some(set) = read_public_set(folder)? else { return Ok(None) };
-    Ok(Some(PublicFigures {
-        records: set.records(),
-        unsupervised: set.unsupervised(threads),
-        labelled: set.labelled(threads),
-    }))
+    let (records, labelled) = (set.records(), set.labelled(threads));
+    Ok(Some(PublicFigures { records, unsupervised: set.unsupervised(threads), labelled }))
 }
 
 /// The number of records and the unsupervised part alone.

@@ -61,7 +61,6 @@ pub(crate) struct Scratch {
     /// What each of its words is worth, and all of them.
     weights: Vec<f32>,
     weight: f32,
-    name_frequency: f32,
 }
 
 impl Scratch {
@@ -79,10 +78,6 @@ impl Scratch {
             ((pair.bank.len() as f32 + 1.0) / (count + 1.0)).ln()
         }));
         self.weight = self.weights.iter().sum();
-        self.name_frequency = pair
-            .name_count
-            .get(&text::hash64(pair.ledger.name.of(place)))
-            .map_or(0.0, |count| (*count as f32).ln());
     }
 
     /// How many lines begin with that many of the record's letters. Those that begin with one letter more stand among them.
@@ -115,9 +110,9 @@ impl Scratch {
 /// Adds what only pairs that the cold model keeps are worth: the similarity of names.
 pub(crate) fn complete(pair: &Pair, candidate: Candidate, f: &mut Features) {
     let (a, b) = (candidate.ledger as usize, candidate.bank as usize);
-    let name = pair.bank.name.of(b);
+    let name = pair.bank.name(b);
     f[17] = text::jaro_winkler(
-        pair.ledger.name.of(a),
+        pair.ledger.name(a),
         if name.is_empty() { pair.bank.narrative.of(b) } else { name },
     );
 }
@@ -155,8 +150,8 @@ pub(crate) fn measure(pair: &Pair, candidate: Candidate, scratch: &mut Scratch) 
     let short = ours.saturating_abs().saturating_sub(theirs.saturating_abs());
     f[10] = f32::from(u8::from(KNOWN_FEES.contains(&short.saturating_abs())));
     f[11] = short.clamp(-10_000, 10_000) as f32;
-    f[12] = pair.amount_count.get(&(theirs as u64)).map_or(0.0, |count| (*count as f32).ln());
-    f[13] = scratch.name_frequency;
+    f[12] = pair.amount_frequency[b];
+    f[13] = pair.name_frequency[a];
     f[14] = f32::from(u8::from(ledger.rail[a] == bank.rail[b]));
     f[15] = bank.booked_on[b].days_since(ledger.booked_on[a]).clamp(-60, 60) as f32;
     f[16] = match (ledger.iban[a], bank.iban[b]) {

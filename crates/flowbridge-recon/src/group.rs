@@ -256,7 +256,7 @@ fn may_be_same_party(a: &Side, record: usize, b: &Side, other: usize) -> bool {
         return a.iban[record] == b.iban[other];
     }
     // Who says nothing about the other party contradicts nothing.
-    let is_silent = |side: &Side, record: usize| side.iban[record] == 0 && side.name.of(record).is_empty();
+    let is_silent = |side: &Side, record: usize| side.iban[record] == 0 && side.name(record).is_empty();
     if is_silent(a, record) || is_silent(b, other) {
         return true;
     }
@@ -267,7 +267,7 @@ fn may_be_same_party(a: &Side, record: usize, b: &Side, other: usize) -> bool {
 }
 
 fn party_keys(side: &Side, record: usize) -> impl Iterator<Item = u64> {
-    let name = side.name.of(record);
+    let name = side.name(record);
     let by_name = (name.len() >= 5).then(|| text::hash64(name));
     let by_account = (side.iban[record] != 0).then(|| side.iban[record]);
     by_account.into_iter().chain(by_name)

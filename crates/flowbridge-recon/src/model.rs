@@ -7,7 +7,7 @@
 use crate::assign::{self, Edge};
 use crate::block::{Blocking, Candidate, Keys};
 use crate::calibrate::Isotonic;
-use crate::cold::{self, ColdModel};
+use crate::cold::{self, ColdModel, Packed};
 use crate::compete::{self, CONTEXT, Graph, log_odds};
 use crate::feature::{self, COLD_SCORE, FEATURES, Features, Scratch};
 use crate::origin::{self, Origin};
@@ -123,31 +123,40 @@ pub(crate) fn learn_cold(pair: &Pair, blocking: &Blocking, records_max: usize, t
     let step = pair.ledger.len().div_ceil(records_max).max(1);
     let keys = Keys::new(pair, blocking, &Open::all(pair));
     let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
-    let parts = parallel::map(ranges.len(), threads, |part| {
+    let find = |part: usize| {
         let (mut candidates, mut near) = (Vec::new(), Vec::new());
         for record in ranges[part].clone().filter(|record| record.is_multiple_of(step)) {
             keys.candidates_of(record, &mut candidates, &mut near);
         }
-        let (mut levels, mut starts) = (Vec::new(), Vec::new());
+        let (mut levels, mut starts) =
+            (Vec::with_capacity(candidates.len()), Vec::with_capacity(candidates.len()));
         let mut scratch = Scratch::default();
         for candidate in &candidates {
             let features = feature::measure(pair, *candidate, &mut scratch);
-            levels.push(cold::levels(&features));
+            levels.push(Packed::from(cold::levels(&features)));
             starts.push(cold::first_guess(&features));
         }
         (candidates, levels, starts)
+    };
+    let (mut candidates, mut levels, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    parallel::in_order(ranges.len(), threads, find, |part| {
+        add(&mut candidates, &part.0, ranges.len());
+        add(&mut levels, &part.1, ranges.len());
+        add(&mut starts, &part.2, ranges.len());
     });
-    let count = parts.iter().map(|part| part.0.len()).sum();
-    let (mut candidates, mut levels, mut starts) =
-        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
-    for part in parts {
-        candidates.extend(part.0);
-        levels.extend(part.1);
-        starts.extend(part.2);
-    }
+    drop(keys);
     let graph = Graph::new(pair.ledger.len(), pair.bank.len(), candidates);
     let records = pair.ledger.len().div_ceil(step).min(pair.bank.len());
-    ColdModel::fit(&graph, records, &levels, &starts, threads)
+    ColdModel::fit(&graph, records, &levels, starts, threads)
+}
+
+/// Adds a part to a list. Memory that is asked for and not used costs nothing, and growing doubles: so the first part says
+/// how much there may be of all.
+fn add<T: Copy>(list: &mut Vec<T>, part: &[T], parts: usize) {
+    if list.is_empty() {
+        list.reserve(part.len() * parts / 4 * 5);
+    }
+    list.extend_from_slice(part);
 }
 
 /// Finds and measures the candidates of the records that are still open, and keeps those the cold model does not exclude.
@@ -160,7 +169,7 @@ pub(crate) fn measure(
 ) -> Measured {
     let keys = Keys::new(pair, blocking, open);
     let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
-    let parts = parallel::map(ranges.len(), threads, |part| {
+    let find = |part: usize| {
         let (mut kept, mut features) = (Vec::new(), Vec::new());
         let (mut candidates, mut near, mut row) = (Vec::new(), Vec::new(), Vec::new());
         let mut scratch = Scratch::default();
@@ -183,12 +192,13 @@ pub(crate) fn measure(
             }
         }
         (kept, features)
-    });
+    };
     let (mut candidates, mut features) = (Vec::new(), Vec::new());
-    for part in parts {
-        candidates.extend(part.0);
-        features.extend(part.1);
-    }
+    parallel::in_order(ranges.len(), threads, find, |part| {
+        add(&mut candidates, &part.0, ranges.len());
+        add(&mut features, &part.1, ranges.len());
+    });
+    drop(keys);
     Measured { graph: Graph::new(pair.ledger.len(), pair.bank.len(), candidates), features }
 }
 
@@ -215,12 +225,25 @@ fn keep_best<T>(row: &mut Vec<(Candidate, T)>, score: impl Fn(&T) -> f32) {
     }
 }
 
-/// Judges all candidates of a shard by the cold model alone, which needs no more of them than their scores.
-pub(crate) fn judge_cold(pair: &Pair, blocking: &Blocking, cold: &ColdModel, threads: usize) -> Vec<Judged> {
+/// The pairs of a shard that the cold model chooses alone, which needs no more of all others than their scores.
+pub(crate) fn choose_cold(pair: Pair, blocking: &Blocking, cold: &ColdModel, threads: usize) -> Vec<Judged> {
+    let (graph, mut scores) = score_cold(&pair, blocking, cold, threads);
+    drop(pair);
+    let chosen = assigned(&graph, &scores, ALONE_COLD);
+    graph.normalise(&mut scores, 20);
+    let judged = |position: u32| Judged {
+        candidate: graph.candidates[position as usize],
+        score: log_odds(scores[position as usize]),
+        is_chosen: true,
+    };
+    chosen.into_iter().map(judged).collect()
+}
+
+fn score_cold(pair: &Pair, blocking: &Blocking, cold: &ColdModel, threads: usize) -> (Graph, Vec<f32>) {
     let keys = Keys::new(pair, blocking, &Open::all(pair));
     let ranges = parallel::ranges(pair.ledger.len(), ROWS_PER_PART);
-    let parts = parallel::map(ranges.len(), threads, |part| {
-        let mut kept = Vec::new();
+    let find = |part: usize| {
+        let (mut kept, mut scores) = (Vec::new(), Vec::new());
         let (mut candidates, mut near, mut row) = (Vec::new(), Vec::new(), Vec::new());
         let mut scratch = Scratch::default();
         for record in ranges[part].clone() {
@@ -231,15 +254,20 @@ pub(crate) fn judge_cold(pair: &Pair, blocking: &Blocking, cold: &ColdModel, thr
                 (*candidate, cold.score(&cold::levels(&feature::measure(pair, *candidate, &mut scratch))))
             }));
             keep_best(&mut row, |score| *score);
-            kept.extend_from_slice(&row);
+            for (candidate, score) in &row {
+                kept.push(*candidate);
+                scores.push(*score);
+            }
         }
-        kept
+        (kept, scores)
+    };
+    let (mut candidates, mut scores) = (Vec::new(), Vec::new());
+    parallel::in_order(ranges.len(), threads, find, |part| {
+        add(&mut candidates, &part.0, ranges.len());
+        add(&mut scores, &part.1, ranges.len());
     });
-    let (candidates, scores): (Vec<Candidate>, Vec<f32>) = parts.into_iter().flatten().unzip();
-    let graph = Graph::new(pair.ledger.len(), pair.bank.len(), candidates);
-    let probabilities = graph.normalised(&scores, 20);
-    let confident: Vec<f32> = probabilities.iter().map(|probability| log_odds(*probability)).collect();
-    choose(&graph, &scores, confident, ALONE_COLD)
+    drop(keys);
+    (Graph::new(pair.ledger.len(), pair.bank.len(), candidates), scores)
 }
 
 const SHIPPED: &str = include_str!("../../../models/recon/v1.json");
@@ -543,23 +571,29 @@ fn with_context(measured: &Measured, first: &[f32]) -> (Graph, Vec<[f32; WIDE]>)
 
 /// Chooses pairs by the greatest sum of `weights`, and gives each the score by which it is trusted.
 fn choose(graph: &Graph, weights: &[f32], scores: Vec<f32>, alone: f32) -> Vec<Judged> {
-    let mut positions = Vec::new();
-    let mut edges = Vec::new();
-    for (position, (candidate, weight)) in graph.candidates.iter().zip(weights).enumerate() {
-        let weight = ((weight - alone) * 1_048_576.0) as i64;
-        if weight > 0 {
-            positions.push(position);
-            edges.push(Edge { left: candidate.ledger, right: candidate.bank, weight });
-        }
-    }
     let mut judged: Vec<Judged> = graph
         .candidates
         .iter()
         .zip(scores)
         .map(|(candidate, score)| Judged { candidate: *candidate, score, is_chosen: false })
         .collect();
-    for edge in assign::assign(graph.rows(), graph.columns(), &edges) {
-        judged[positions[edge]].is_chosen = true;
+    for position in assigned(graph, weights, alone) {
+        judged[position as usize].is_chosen = true;
     }
     judged
+}
+
+/// Positions of the candidates with the greatest sum of `weights` in which no record stands twice.
+fn assigned(graph: &Graph, weights: &[f32], alone: f32) -> Vec<u32> {
+    let mut positions = Vec::with_capacity(graph.len());
+    let mut edges = Vec::with_capacity(graph.len());
+    for (position, (candidate, weight)) in graph.candidates.iter().zip(weights).enumerate() {
+        let weight = ((weight - alone) * 1_048_576.0) as i64;
+        if weight > 0 {
+            positions.push(position as u32);
+            edges.push(Edge { left: candidate.ledger, right: candidate.bank, weight });
+        }
+    }
+    let kept = assign::assign(graph.rows(), graph.columns(), &edges);
+    kept.into_iter().map(|edge| positions[edge]).collect()
 }

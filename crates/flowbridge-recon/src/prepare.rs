@@ -1,10 +1,10 @@
 //! A shard's records made ready for comparison: everything that can be computed once per record and not per pair.
 //!
-//! Lists of all records lie in one piece of memory each, with their bounds beside them. Counts of amounts, names and
-//! words are of the whole shard: what is frequent proves little.
+//! Lists of all records lie in one piece of memory each, with their bounds beside them; of a thing that no record has there
+//! is nothing at all. Counts of amounts, names and words are of the whole shard: what is frequent proves little.
 
 use crate::date::Date;
-use crate::record::Record;
+use crate::record::{Record, Shard};
 use crate::text;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -45,22 +45,62 @@ pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<Mixed>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Lists<T> {
     items: Vec<T>,
+    /// Where each list begins and the last one ends; empty while all lists are.
     bounds: Vec<u32>,
 }
 
 impl<T> Lists<T> {
     fn with_capacity(records: usize) -> Self {
-        let mut bounds = Vec::with_capacity(records + 1);
-        bounds.push(0);
-        Self { items: Vec::new(), bounds }
+        Self { items: Vec::new(), bounds: Vec::with_capacity(records + 1) }
     }
 
-    fn close(&mut self) {
-        self.bounds.push(self.items.len() as u32);
+    /// Ends the list of that record.
+    fn close(&mut self, record: usize) {
+        if !self.items.is_empty() {
+            self.bounds.resize(record + 1, 0);
+            self.bounds.push(self.items.len() as u32);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 
     pub(crate) fn of(&self, record: usize) -> &[T] {
-        &self.items[self.bounds[record] as usize..self.bounds[record + 1] as usize]
+        match self.bounds.get(record..record + 2) {
+            Some(bounds) => &self.items[bounds[0] as usize..bounds[1] as usize],
+            None => &[],
+        }
+    }
+}
+
+/// What is read of a record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    pub(crate) minor_units: i128,
+    pub(crate) booked_on: Date,
+    pub(crate) is_return: bool,
+    pub(crate) reference: &'a str,
+    pub(crate) batch: &'a str,
+    pub(crate) counterparty_iban: &'a str,
+    pub(crate) counterparty: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) rail: &'a str,
+}
+
+impl<'a> From<&'a Record> for Fields<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self {
+            minor_units: record.minor_units,
+            booked_on: record.booked_on,
+            is_return: record.is_return,
+            reference: &record.reference,
+            batch: &record.batch,
+            counterparty_iban: &record.counterparty_iban,
+            counterparty: &record.counterparty,
+            text: &record.text,
+            rail: &record.rail,
+        }
     }
 }
 
@@ -77,11 +117,12 @@ pub(crate) struct Side {
     pub(crate) rail: Vec<u32>,
     /// Name and text, folded.
     pub(crate) narrative: Lists<u8>,
-    /// The name alone, folded.
-    pub(crate) name: Lists<u8>,
+    /// How much of the narrative is the name.
+    name_letters: Vec<u32>,
     /// The reference field, letters and digits only.
     pub(crate) reference: Lists<u8>,
-    /// Reference, name and text without blanks: line breaks of a bank cut references in two.
+    /// Reference, name and text without blanks: line breaks of a bank cut references in two. Only where the other side has
+    /// something to look for in it.
     pub(crate) joined: Lists<u8>,
     /// The batch's id, letters and digits only.
     pub(crate) batch: Lists<u8>,
@@ -92,34 +133,51 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    pub(crate) fn new(records: &[Record], positions: &[u32]) -> Self {
+    /// The ledger's side, of the records at `positions`.
+    pub(crate) fn ledger<'a>(positions: Vec<u32>, fields: impl Fn(u32) -> Fields<'a>) -> Self {
+        Self::new(positions, fields, false)
+    }
+
+    /// The bank's side of a shard with that ledger.
+    pub(crate) fn bank<'a>(positions: Vec<u32>, fields: impl Fn(u32) -> Fields<'a>, ledger: &Self) -> Self {
+        let is_searched = !ledger.reference.is_empty() || !ledger.batch.is_empty();
+        Self::new(positions, fields, is_searched)
+    }
+
+    fn new<'a>(positions: Vec<u32>, fields: impl Fn(u32) -> Fields<'a>, is_searched: bool) -> Self {
         let count = positions.len();
         let mut side = Self {
-            positions: positions.to_vec(),
+            positions: Vec::new(),
             minor_units: Vec::with_capacity(count),
             booked_on: Vec::with_capacity(count),
             is_return: Vec::with_capacity(count),
             iban: Vec::with_capacity(count),
             rail: Vec::with_capacity(count),
             narrative: Lists::with_capacity(count),
-            name: Lists::with_capacity(count),
+            name_letters: Vec::with_capacity(count),
             reference: Lists::with_capacity(count),
-            joined: Lists::with_capacity(count),
+            joined: Lists::with_capacity(if is_searched { count } else { 0 }),
             batch: Lists::with_capacity(count),
             tokens: Lists::with_capacity(count),
             invoices: Lists::with_capacity(count),
         };
-        for position in positions {
-            side.push(&records[*position as usize]);
+        for position in &positions {
+            side.push(&fields(*position), is_searched);
         }
-        side
+        Self { positions, ..side }
+    }
+
+    /// The name alone, folded.
+    pub(crate) fn name(&self, record: usize) -> &[u8] {
+        &self.narrative.of(record)[..self.name_letters[record] as usize]
     }
 
     pub(crate) fn len(&self) -> usize {
         self.positions.len()
     }
 
-    fn push(&mut self, record: &Record) {
+    fn push(&mut self, record: &Fields, is_searched: bool) {
+        let place = self.minor_units.len();
         // Beyond 64 bits an amount is only compared for being far away; saturating keeps the order.
         let units = i64::try_from(record.minor_units).unwrap_or(if record.minor_units < 0 {
             i64::MIN / 4
@@ -136,29 +194,29 @@ impl Side {
         });
         self.rail.push(text::hash32(record.rail.as_bytes()));
 
-        text::fold_into(&record.counterparty, &mut self.name.items);
-        self.name.close();
-
         let begin = self.narrative.items.len();
-        text::fold_into(&record.counterparty, &mut self.narrative.items);
+        text::fold_into(record.counterparty, &mut self.narrative.items);
+        self.name_letters.push((self.narrative.items.len() - begin) as u32);
         if self.narrative.items.len() > begin && !record.text.is_empty() {
             self.narrative.items.push(b' ');
         }
-        text::fold_into(&record.text, &mut self.narrative.items);
-        self.narrative.close();
+        text::fold_into(record.text, &mut self.narrative.items);
+        self.narrative.close(place);
 
         let begin_reference = self.reference.items.len();
-        push_compact(&record.reference, &mut self.reference.items);
+        push_compact(record.reference, &mut self.reference.items);
         if PLACEHOLDERS.contains(&&self.reference.items[begin_reference..]) {
             self.reference.items.truncate(begin_reference);
         }
-        self.reference.close();
-        push_compact(&record.batch, &mut self.batch.items);
-        self.batch.close();
-        push_compact(&record.reference, &mut self.joined.items);
+        self.reference.close(place);
+        push_compact(record.batch, &mut self.batch.items);
+        self.batch.close(place);
         let narrative = &self.narrative.items[begin..];
-        self.joined.items.extend(narrative.iter().filter(|byte| **byte != b' '));
-        self.joined.close();
+        if is_searched {
+            push_compact(record.reference, &mut self.joined.items);
+            self.joined.items.extend(narrative.iter().filter(|byte| **byte != b' '));
+            self.joined.close(place);
+        }
 
         let from = self.tokens.items.len();
         self.tokens.items.extend(
@@ -168,14 +226,14 @@ impl Side {
                 .map(text::hash32),
         );
         sort_from(&mut self.tokens.items, from);
-        self.tokens.close();
+        self.tokens.close(place);
 
         let from = self.invoices.items.len();
         push_numbers(&self.reference.items[begin_reference..], &mut self.invoices.items);
         push_numbers(&self.narrative.items[begin..], &mut self.invoices.items);
         self.invoices.items.truncate(from + INVOICES_PER_RECORD_MAX);
         sort_from(&mut self.invoices.items, from);
-        self.invoices.close();
+        self.invoices.close(place);
     }
 }
 
@@ -186,10 +244,10 @@ pub(crate) struct Pair {
     pub(crate) bank: Side,
     /// How often each word occurs in the bank's lines.
     pub(crate) word_count: FastMap<u32, u32>,
-    /// How often each amount occurs in the bank's lines.
-    pub(crate) amount_count: FastMap<u64, u32>,
-    /// How often each name occurs in the ledger.
-    pub(crate) name_count: FastMap<u64, u32>,
+    /// Of each bank line, the logarithm of how many have its amount.
+    pub(crate) amount_frequency: Vec<f32>,
+    /// Of each ledger record, the logarithm of how many have its name.
+    pub(crate) name_frequency: Vec<f32>,
     /// The bank's lines in the order of their narratives: the number of lines that begin alike is the width of a range.
     pub(crate) by_narrative: Vec<u32>,
 }
@@ -197,19 +255,20 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn new(ledger: Side, bank: Side) -> Self {
         let mut word_count = FastMap::default();
-        let mut amount_count = FastMap::default();
-        let mut name_count = FastMap::default();
-        for record in 0..bank.len() {
-            for token in bank.tokens.of(record) {
-                *word_count.entry(*token).or_insert(0) += 1;
-            }
-            *amount_count.entry(bank.minor_units[record] as u64).or_insert(0) += 1;
+        for token in &bank.tokens.items {
+            *word_count.entry(*token).or_insert(0) += 1;
         }
-        for record in 0..ledger.len() {
-            *name_count.entry(text::hash64(ledger.name.of(record))).or_insert(0) += 1;
-        }
+        let amount_frequency = frequencies(bank.minor_units.iter().map(|units| *units as u64));
+        let name_frequency = frequencies((0..ledger.len()).map(|record| text::hash64(ledger.name(record))));
         let by_narrative = by_narrative(&bank);
-        Self { ledger, bank, word_count, amount_count, name_count, by_narrative }
+        Self { ledger, bank, word_count, amount_frequency, name_frequency, by_narrative }
+    }
+
+    /// Of the records of a shard.
+    pub(crate) fn of_shard(ledger: &[Record], bank: &[Record], shard: Shard) -> Self {
+        let ledger = Side::ledger(shard.ledger, |position| Fields::from(&ledger[position as usize]));
+        let bank = Side::bank(shard.bank, |position| Fields::from(&bank[position as usize]), &ledger);
+        Self::new(ledger, bank)
     }
 
     /// Of the narratives in a stretch of their order, which all begin with the same `place` letters, those whose next letter
@@ -222,6 +281,15 @@ impl Pair {
         let from = stretch.start + from as u32;
         from..from + count as u32
     }
+}
+
+/// Of each key, the logarithm of how often it occurs.
+fn frequencies(keys: impl Iterator<Item = u64> + Clone) -> Vec<f32> {
+    let mut counts: FastMap<u64, u32> = FastMap::default();
+    for key in keys.clone() {
+        *counts.entry(key).or_insert(0) += 1;
+    }
+    keys.map(|key| counts.get(&key).map_or(0.0, |count| (*count as f32).ln())).collect()
 }
 
 /// The lines in the order of their narratives. Most differ within the first eight letters, which compare as one number.

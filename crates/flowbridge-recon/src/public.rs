@@ -6,21 +6,17 @@
 use crate::block::Blocking;
 use crate::date::Date;
 use crate::model::{self, Certainty, Judged, Model, Open};
-use crate::prepare::{Pair, Side};
-use crate::record::{self, Record};
+use crate::prepare::{Fields, Pair, Side};
 use crate::text;
-use flowbridge_domain::money::Currency;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::{Field, RowAccessor as _};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Where nothing but frequencies is learned, a sixth of the records gives the same pairs in a sixth of the time and memory.
 const LEARNED_FROM_MAX: usize = 8_000;
 
-/// Both files ready for comparison, and the truth beside them. The records themselves are gone: nothing asks for them again.
+/// Both files ready for comparison, and the truth beside them. The rows themselves are gone: nothing asks for them again.
 #[derive(Debug)]
 pub struct PublicSet {
     pair: Pair,
@@ -89,24 +85,89 @@ pub struct Honest {
 /// Reads `transactions_origin.parquet` and `transactions_destination.parquet`.
 pub fn read(origin: &Path, destination: &Path) -> Result<PublicSet, ReadPublicSetError> {
     let mut seconds = 0.0;
-    let mut prepare = |(records, truth): (Vec<Record>, Vec<i64>)| {
-        let begun = std::time::Instant::now();
-        let positions = record::in_order(&records);
-        let side = Side::new(&records, &positions);
-        let truth: Vec<i64> = positions.iter().map(|position| truth[*position as usize]).collect();
-        seconds += begun.elapsed().as_secs_f64();
-        (side, truth)
-    };
-    let (ledger, ledger_truth) = prepare(read_file(origin)?);
-    let (bank, bank_truth) = prepare(read_file(destination)?);
+    let mut prepare =
+        |path: &Path, side: &dyn Fn(Vec<u32>, &Rows) -> Side| -> Result<_, ReadPublicSetError> {
+            let rows = read_file(path)?;
+            let begun = std::time::Instant::now();
+            let positions = rows.in_order();
+            let truth = rows.truth_of(&positions);
+            let side = side(positions, &rows);
+            seconds += begun.elapsed().as_secs_f64();
+            Ok((side, truth))
+        };
+    let (ledger, ledger_truth) =
+        prepare(origin, &|positions, rows| Side::ledger(positions, |position| rows.fields(position)))?;
+    let (bank, bank_truth) = prepare(destination, &|positions, rows| {
+        Side::bank(positions, |position| rows.fields(position), &ledger)
+    })?;
     let begun = std::time::Instant::now();
     let pair = Pair::new(ledger, bank);
     let seconds = seconds + begun.elapsed().as_secs_f64();
     Ok(PublicSet { pair, truth: Truth::new(ledger_truth, bank_truth), seconds })
 }
 
-/// The records of one file, and the true group of each.
-fn read_file(path: &Path) -> Result<(Vec<Record>, Vec<i64>), ReadPublicSetError> {
+/// The rows of one file, column by column: as records of their own they would take five times the memory.
+#[derive(Default)]
+struct Rows {
+    minor_units: Vec<i64>,
+    booked_on: Vec<Date>,
+    ids: Texts,
+    memos: Texts,
+    /// The true group of each.
+    truth: Vec<i64>,
+}
+
+impl Rows {
+    /// Positions in the order of their contents, as [`crate::record::shards`] has them.
+    fn in_order(&self) -> Vec<u32> {
+        let contents = |position: u32| {
+            let place = position as usize;
+            (self.booked_on[place], self.minor_units[place], self.ids.of(place), self.memos.of(place))
+        };
+        let mut positions: Vec<u32> = (0..self.truth.len() as u32).collect();
+        positions.sort_by(|a, b| contents(*a).cmp(&contents(*b)));
+        positions
+    }
+
+    fn truth_of(&self, positions: &[u32]) -> Vec<i64> {
+        positions.iter().map(|position| self.truth[*position as usize]).collect()
+    }
+
+    fn fields(&self, position: u32) -> Fields<'_> {
+        Fields {
+            minor_units: self.minor_units[position as usize].into(),
+            booked_on: self.booked_on[position as usize],
+            is_return: false,
+            reference: "",
+            batch: "",
+            counterparty_iban: "",
+            counterparty: self.memos.of(position as usize),
+            text: "",
+            rail: "",
+        }
+    }
+}
+
+/// Many short texts behind each other.
+#[derive(Default)]
+struct Texts {
+    letters: String,
+    ends: Vec<u32>,
+}
+
+impl Texts {
+    fn push(&mut self, text: &str) {
+        self.letters.push_str(text);
+        self.ends.push(self.letters.len() as u32);
+    }
+
+    fn of(&self, place: usize) -> &str {
+        let begin = if place == 0 { 0 } else { self.ends[place - 1] };
+        &self.letters[begin as usize..self.ends[place] as usize]
+    }
+}
+
+fn read_file(path: &Path) -> Result<Rows, ReadPublicSetError> {
     let name = || path.display().to_string();
     let format = |error: parquet::errors::ParquetError| ReadPublicSetError::Format(name(), error.to_string());
     let file = std::fs::File::open(path).map_err(|error| ReadPublicSetError::Open(name(), error))?;
@@ -128,10 +189,7 @@ fn read_file(path: &Path) -> Result<(Vec<Record>, Vec<i64>), ReadPublicSetError>
         column("amount")?,
         column("unique_id")?,
     );
-    let currency = Currency::parse("GBP").map_err(|_| missing("currency"))?;
-    let account: Arc<str> = Arc::from("public");
-    let count = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
-    let (mut records, mut truth) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut rows = Rows::default();
     for row in reader.get_row_iter(None).map_err(format)? {
         let row = row.map_err(format)?;
         let fields: Vec<&Field> = row.get_column_iter().map(|(_, field)| field).collect();
@@ -146,29 +204,18 @@ fn read_file(path: &Path) -> Result<(Vec<Record>, Vec<i64>), ReadPublicSetError>
         let amount = if let Field::Double(amount) = fields[amount_at]
             && amount.abs() < 1e13
         {
-            Some((amount * 100.0).round() as i128)
+            Some((amount * 100.0).round() as i64)
         } else {
             None
         };
         let memo = if let Field::Str(text) = fields[memo_at] { text.as_str() } else { "" };
-        truth.push(row.get_long(truth_at).map_err(format)?);
-        records.push(Record {
-            id: fields[id_at].to_string().into(),
-            account: Arc::clone(&account),
-            currency,
-            minor_units: amount.ok_or_else(|| missing("amount"))?,
-            booked_on: days.ok_or_else(|| missing("transaction_date"))?,
-            value_on: None,
-            reference: "".into(),
-            batch: "".into(),
-            counterparty_iban: "".into(),
-            counterparty: memo.into(),
-            text: "".into(),
-            rail: "".into(),
-            is_return: false,
-        });
+        rows.truth.push(row.get_long(truth_at).map_err(format)?);
+        rows.ids.push(&fields[id_at].to_string());
+        rows.minor_units.push(amount.ok_or_else(|| missing("amount"))?);
+        rows.booked_on.push(days.ok_or_else(|| missing("transaction_date"))?);
+        rows.memos.push(memo);
     }
-    Ok((records, truth))
+    Ok(rows)
 }
 
 impl PublicSet {
@@ -177,15 +224,15 @@ impl PublicSet {
         [self.pair.ledger.len(), self.pair.bank.len()]
     }
 
-    /// Matches with nothing but the two files.
-    pub fn unsupervised(&self, threads: usize) -> Score {
+    /// Matches with nothing but the two files. What was prepared goes as soon as no pair has to be measured any more.
+    pub fn unsupervised(self, threads: usize) -> Score {
         let begun = std::time::Instant::now();
-        let (pair, truth) = (&self.pair, &self.truth);
+        let Self { pair, truth, seconds } = self;
         let blocking = Blocking::converted();
-        let cold = model::learn_cold(pair, &blocking, LEARNED_FROM_MAX, threads);
+        let cold = model::learn_cold(&pair, &blocking, LEARNED_FROM_MAX, threads);
         let learned = begun.elapsed().as_secs_f64();
-        let judged = model::judge_cold(pair, &blocking, &cold, threads);
-        let seconds = self.seconds + begun.elapsed().as_secs_f64();
+        let judged = model::choose_cold(pair, &blocking, &cold, threads);
+        let seconds = seconds + begun.elapsed().as_secs_f64();
         let chosen = truth.chosen(&judged, |_| true);
         let (f1, coverage_at_999, counted) = counted_curve(&chosen, truth.pairs);
         let seconds_predict_only = seconds - learned;
@@ -246,17 +293,16 @@ impl PublicSet {
 struct Truth {
     ledger: Vec<i64>,
     bank: Vec<i64>,
-    partners: HashMap<i64, usize>,
+    /// The true groups that have a bank line, sorted.
+    partners: Vec<i64>,
     pairs: usize,
 }
 
 impl Truth {
     fn new(ledger: Vec<i64>, bank: Vec<i64>) -> Self {
-        let mut partners = HashMap::new();
-        for truth in &bank {
-            *partners.entry(*truth).or_insert(0) += 1;
-        }
-        let pairs = ledger.iter().filter(|truth| partners.contains_key(truth)).count();
+        let mut partners = bank.clone();
+        partners.sort_unstable();
+        let pairs = ledger.iter().filter(|truth| partners.binary_search(truth).is_ok()).count();
         Self { ledger, bank, partners, pairs }
     }
 
@@ -265,7 +311,7 @@ impl Truth {
     }
 
     fn has_partner(&self, ledger: u32) -> bool {
-        self.partners.contains_key(&self.ledger[ledger as usize])
+        self.partners.binary_search(&self.ledger[ledger as usize]).is_ok()
     }
 
     fn chosen(&self, judged: &[Judged], counts: impl Fn(u32) -> bool) -> Vec<(f32, bool)> {

@@ -72,13 +72,6 @@ pub fn shards(ledger: &[Record], bank: &[Record]) -> Vec<Shard> {
     shards
 }
 
-/// Positions of the records of a single shard, in the order of their contents.
-pub(crate) fn in_order(records: &[Record]) -> Vec<u32> {
-    let mut positions: Vec<u32> = (0..records.len() as u32).collect();
-    order_by_contents(records, &mut positions);
-    positions
-}
-
 fn order_by_contents(records: &[Record], positions: &mut [u32]) {
     positions.sort_by(|a, b| {
         let (a, b) = (&records[*a as usize], &records[*b as usize]);

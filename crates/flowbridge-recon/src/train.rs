@@ -15,9 +15,9 @@ use crate::feedback::{Answers, Ruling};
 use crate::generate::{self, Books, Recipe};
 use crate::group;
 use crate::model::{self, Certainty, Measured, Model, Open};
-use crate::prepare::{Pair, Side};
+use crate::prepare::Pair;
 use crate::public;
-use crate::record::{self, Record};
+use crate::record::{self, Record, Shard};
 use crate::report::sha256;
 use serde::Serialize;
 
@@ -43,8 +43,7 @@ pub fn on_synthetic(recipes: &[Recipe], threads: usize) -> Model {
     for recipe in recipes {
         let books = generate::make(*recipe);
         for shard in record::shards(&books.ledger, &books.bank) {
-            let pair =
-                Pair::new(Side::new(&books.ledger, &shard.ledger), Side::new(&books.bank, &shard.bank));
+            let pair = Pair::of_shard(&books.ledger, &books.bank, shard);
             // The cold model learns from the first shard as it is, full references and all.
             let cold = cold.get_or_insert_with(|| model::learn_cold(&pair, &blocking, usize::MAX, threads));
             let mut open = Open::all(&pair);
@@ -59,7 +58,7 @@ pub fn on_synthetic(recipes: &[Recipe], threads: usize) -> Model {
     let graph = Graph::new(rows as usize, columns as usize, candidates);
     let measured = Measured { graph, features };
     let cold = cold.unwrap_or_else(|| {
-        let empty = Pair::new(Side::new(&[], &[]), Side::new(&[], &[]));
+        let empty = Pair::of_shard(&[], &[], Shard::default());
         model::learn_cold(&empty, &blocking, usize::MAX, threads)
     });
     let mut model = Model::train(blocking, cold, &measured, &outcomes, CERTAINTY, threads);
@@ -180,9 +179,9 @@ struct OpenShard {
 fn open_shards(model: &Model, ledger: &[Record], bank: &[Record], threads: usize) -> Vec<OpenShard> {
     let shards = record::shards(ledger, bank);
     shards
-        .iter()
+        .into_iter()
         .map(|shard| {
-            let pair = Pair::new(Side::new(ledger, &shard.ledger), Side::new(bank, &shard.bank));
+            let pair = Pair::of_shard(ledger, bank, shard);
             let mut open = Open::all(&pair);
             engine::by_reference(&pair, &mut open);
             group::find_quoted(&pair, &mut open);

@@ -1,5 +1,6 @@
 //! FlowBridge: every tier of a payment system as roles of one program.
 
+mod allocator;
 mod bench;
 mod chain;
 mod client;
@@ -15,16 +16,16 @@ mod roles;
 use clap::Parser as _;
 use std::process::ExitCode;
 
-/// Requests and rows are many small values that live for milliseconds: docs/adr/0008.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    let cli = commands::Cli::parse();
+    if cli.is_about_files() {
+        allocator::keep_nothing();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    match runtime.block_on(commands::run(commands::Cli::parse())) {
+    match runtime.block_on(commands::run(cli)) {
         Ok(code) => code,
         Err(error) => fail(&error),
     }

@@ -88,6 +88,13 @@ enum Command {
     Breaker(reconciliation::BreakerCommand),
 }
 
+impl Cli {
+    /// Does it match files, and end?
+    pub(crate) fn is_about_files(&self) -> bool {
+        matches!(self.command, Command::Recon(ReconGroup::Files(_)))
+    }
+}
+
 /// Who a command acts as.
 #[derive(Debug, Args)]
 pub(crate) struct AsClient {
