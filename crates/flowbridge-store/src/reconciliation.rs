@@ -1194,7 +1194,7 @@ pub async fn finish(
     let proven: Vec<Uuid> = findings.proven.iter().map(|statement| statement.as_uuid()).collect();
     tx.execute(PROVEN, &[&run.scope, &proven, &At(now.minus(CUT_AGE_MAX))]).await?;
     let changed = exception::record(&tx, run, findings, now).await?;
-    segment::record(&tx, run, &findings.learned, now).await?;
+    segment::record(&tx, run, &findings.learned).await?;
     for (format, body) in &findings.reports {
         tx.execute(SAVE_REPORT, &[&id, format, body]).await?;
     }

@@ -6,6 +6,7 @@ use flowbridge_bank::simulator::{Fault, Target};
 use flowbridge_domain::id::{DecisionId, ExceptionId, ModelProposalId};
 use flowbridge_domain::ledger::Contra;
 use flowbridge_domain::party::BankCode;
+use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::Model;
 use flowbridge_recon::anomaly::Memory;
 use flowbridge_recon::feedback::Verdict as Ruled;
@@ -637,6 +638,18 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
     let model = &run.summary.unwrap()["model"];
     assert_eq!(model["sha256"], Model::shipped_sha256(), "{model}");
     assert_eq!(model["passed_over"][0]["sha256"], lost, "{model}");
+
+    // What stands of a segment is its last stage, and when it was last taken back.
+    let moves =
+        "insert into recon_stage (scope, account, rail, how, stage, decided, errors, audited, audit_errors,
+            reconciliation_id, since)
+        select 'alpha', 'DE02', 'NTRF', 'model', stage, 0, 0, 0, 0, $1, to_timestamp(seconds)
+            from unnest(array['auto', 'suggest', 'auto'], array[1, 2, 3]) as moved (stage, seconds)";
+    stage.sql.execute(moves, &[&run.id.as_uuid()]).await.unwrap();
+    let stages = segment::evidence(&stage.context.db, "alpha").await.unwrap().stages;
+    let [stands] = stages.as_slice() else { panic!("{stages:?}") };
+    let seconds = (stands.since.as_secs_down(), stands.demoted_at.map(Timestamp::as_secs_down));
+    assert_eq!((stands.stage.as_str(), seconds), ("auto", (3, Some(2))));
 }
 
 /// Two people put a model in force, which was never measured here.
