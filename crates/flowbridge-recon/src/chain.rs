@@ -78,23 +78,72 @@ pub fn compare(ledger: &[Record], events: &[ChainEvent]) -> Vec<ChainFinding> {
     let mut findings = Vec::new();
     for (payment, positions) in &by_payment {
         let of = |wanted: fn(&ChainEvent) -> bool| {
-            positions.iter().copied().find(|position| wanted(&events[*position as usize]))
+            positions.iter().copied().filter(move |position| wanted(&events[*position as usize]))
         };
-        let settled = of(|event| event.is_final && !event.is_removed && !event.is_failed);
-        let shaky = of(|event| (event.is_removed || !event.is_final) && !event.is_failed);
+        let mut settled = of(|event| event.is_final && !event.is_removed && !event.is_failed);
+        let shaky = of(|event| (event.is_removed || !event.is_final) && !event.is_failed).next();
         let Some(entry) = entries.remove(payment) else {
             findings.extend(settled.map(|event| ChainFinding::ChainOnly { event }));
             continue;
         };
         let agrees = |event: u32| ledger[entry as usize].minor_units == events[event as usize].minor_units;
-        findings.push(match (settled, shaky) {
+        findings.push(match (settled.next(), shaky) {
             (Some(event), _) if agrees(event) => ChainFinding::Settled { ledger: entry, event },
             (Some(event), _) => ChainFinding::Amount { ledger: entry, event },
             (None, Some(event)) => ChainFinding::NotFinal { ledger: entry, event },
             (None, None) => ChainFinding::LedgerOnly { ledger: entry },
         });
+        // The ledger knows one settlement of a payment.
+        findings.extend(settled.map(|event| ChainFinding::ChainOnly { event }));
     }
     findings.extend(entries.into_values().map(|ledger| ChainFinding::LedgerOnly { ledger }));
     findings.sort_unstable();
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::date::Date;
+    use flowbridge_domain::money::Currency;
+    use std::sync::Arc;
+
+    fn entry(id: &str) -> Record {
+        Record {
+            id: id.into(),
+            account: Arc::from("chain:EUR"),
+            currency: Currency::parse("EUR").unwrap(),
+            minor_units: 500,
+            booked_on: Date::from_epoch_days(0),
+            value_on: None,
+            reference: id.into(),
+            batch: "".into(),
+            counterparty_iban: "".into(),
+            counterparty: "".into(),
+            text: "".into(),
+            rail: "".into(),
+            is_return: false,
+        }
+    }
+
+    fn settled(tx_hash: &str, payment: &str) -> ChainEvent {
+        ChainEvent {
+            tx_hash: tx_hash.into(),
+            log_index: 0,
+            payment_id: payment.into(),
+            minor_units: 500,
+            is_final: true,
+            is_removed: false,
+            is_failed: false,
+        }
+    }
+
+    #[test]
+    fn each_further_settlement_of_a_payment_is_reported() {
+        let events = [settled("0x1", "a"), settled("0x2", "a"), settled("0x2", "a"), settled("0x3", "a")];
+        let (second, third) = (ChainFinding::ChainOnly { event: 1 }, ChainFinding::ChainOnly { event: 3 });
+        let first = ChainFinding::Settled { ledger: 0, event: 0 };
+        assert_eq!(compare(&[entry("a")], &events), [first, second, third]);
+        assert_eq!(compare(&[], &events), [ChainFinding::ChainOnly { event: 0 }, second, third]);
+    }
 }

@@ -42,9 +42,20 @@ pub const fn proposed(kind: BreakKind, minor_units: i128) -> Option<(Contra, i12
 pub fn written_off(kind: BreakKind, minor_units: i128) -> i128 {
     match proposed(kind, minor_units) {
         Some((_, change)) => change,
-        None if matches!(kind, BreakKind::OverdueAtBank | BreakKind::InstalmentIncomplete) => {
-            minor_units.saturating_neg()
-        }
+        None if kind == BreakKind::OverdueAtBank => minor_units.saturating_neg(),
+        // What is still to come is told as what the bank has more, which is less than nothing.
+        None if kind == BreakKind::InstalmentIncomplete => minor_units,
         None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_bank_does_not_have_is_taken_out_of_our_books() {
+        assert_eq!(written_off(BreakKind::OverdueAtBank, 100), -100, "an entry of 100 that has no line");
+        assert_eq!(written_off(BreakKind::InstalmentIncomplete, -20), -20, "lines of 80 for an entry of 100");
     }
 }

@@ -110,10 +110,10 @@ statements! {
     DECIDE = "update recon_exception set state = 'decided', closed_at = $2 where id = $1";
 
     // What a record that has no partner yet changes the reserve by.
-    OPEN_AMOUNT = "select line.amount from recon_open still join statement_entry line on line.id = still.source_id
+    OPEN_AMOUNT = "select line.currency, line.amount from recon_open still join statement_entry line on line.id = still.source_id
             where still.side = 'bank' and $1 = 'bank' and still.source_id = $2 and still.scope = $5
         union all
-        select case when debit.kind = 'reserve' and debit.owner = $5 then entry.amount else -entry.amount end
+        select entry.currency, case when debit.kind = 'reserve' and debit.owner = $5 then entry.amount else -entry.amount end
             from recon_open still
                 join journal_entry entry on entry.source_id = still.source_id and entry.moment = still.moment
                     and entry.round = still.round
@@ -334,7 +334,7 @@ pub enum DecisionRefusal {
     NothingToPost,
     /// The partner is no record without a partner on the other side of the same bank.
     NoSuchPartner,
-    /// The records do not add up to nothing: only equal ones belong together.
+    /// The records do not add up to nothing, or are in several currencies: only equal ones belong together.
     AmountsDiffer,
 }
 
@@ -781,6 +781,7 @@ async fn rematch(
     }
     records.push(partner);
     let mut sum = 0_i64;
+    let mut currencies = BTreeSet::new();
     for record in &records {
         let rows = tx
             .query(
@@ -791,8 +792,10 @@ async fn rematch(
         let Some(row) = rows.first() else { return Ok(Err(DecisionRefusal::NoSuchPartner)) };
         let amount: i64 = row.try_get("amount")?;
         sum = sum.saturating_add(if record.side == "bank" { amount } else { -amount });
+        currencies.insert(row.try_get::<_, String>("currency")?);
     }
-    Ok(if sum == 0 { Ok(Follows::Match(records)) } else { Err(DecisionRefusal::AmountsDiffer) })
+    let are_equal = sum == 0 && currencies.len() == 1;
+    Ok(if are_equal { Ok(Follows::Match(records)) } else { Err(DecisionRefusal::AmountsDiffer) })
 }
 
 async fn carry_out(

@@ -38,7 +38,7 @@ statements! {
         where ($1::uuid is null or promotion.id = $1) and ($2::uuid is null or promotion.id < $2)
         order by promotion.id desc limit $3";
 
-    CONFIRMED = "select promotion.model, promotion.champion
+    CONFIRMED = "select promotion.model, promotion.champion, verdict.given_at
         from recon_model_verdict verdict join recon_model_promotion promotion on promotion.id = verdict.promotion_id
         where verdict.verdict = 'confirmed' order by verdict.seq desc limit $1";
 }
@@ -71,6 +71,8 @@ pub struct PromotedModel {
     pub model: String,
     /// Of the model that was in force before.
     pub champion: String,
+    /// Since when it is in force.
+    pub since: Timestamp,
 }
 
 /// Why nothing was proposed or decided.
@@ -224,7 +226,13 @@ async fn tell(
 
 fn confirmed(rows: &[Row]) -> Result<Vec<PromotedModel>, StoreError> {
     rows.iter()
-        .map(|row| Ok(PromotedModel { model: row.try_get("model")?, champion: row.try_get("champion")? }))
+        .map(|row| {
+            Ok(PromotedModel {
+                model: row.try_get("model")?,
+                champion: row.try_get("champion")?,
+                since: row.try_get::<_, At>("given_at")?.0,
+            })
+        })
         .collect()
 }
 

@@ -132,20 +132,25 @@ statements! {
 
     // The statements from the earliest that waits for its proof to the newest, newest first as HEADS has them; from each account's newest
     // with a closing balance, where none waits, because what differs there still does until one says otherwise. What one moves leads from
-    // its opening to its closing; without both it is the sum of its lines, and a line that was told without a closing balance is left
-    // to the statement that tells it again with one. Until one does, it may belong to any statement from its day on.
-    TO_PROVE = concat!("select statement.id, account, currency, ", covers!(), " as covers,
+    // its opening to its closing. Without both it is the sum of its lines, and a booking that several tell moves the balance once: at the
+    // earliest of those with a closing balance. What none of these has told yet may belong to any statement from its day on.
+    TO_PROVE = concat!("select statement.id, account, currency, until.moment as covers,
             coalesce(nullif(bank_statement_id, ''), name) || coalesce(' ' || sequence, '') as name, opening, closing,
             waiting.statement_id is not null as is_waiting, lines.moved, lines.begins
         from statement left join statement_to_prove waiting on waiting.statement_id = statement.id
+            cross join lateral (select ", covers!(), " as moment) until
             cross join lateral (
                 select coalesce(sum(line.amount), 0)::bigint as moved,
                         min(case when statement.closing is null then line.booked_on end)::timestamp at time zone 'UTC' as begins
                     from statement_entry line
                     where (statement.opening is null or statement.closing is null) and line.statement_id = statement.id
-                        and not line.is_pending and (statement.closing is not null or line.same_as is null and not exists (
-                            select from statement_entry later join statement whole on whole.id = later.statement_id
-                                where later.same_as = line.id and whole.closing is not null))
+                        and not line.is_pending and (statement.closing is not null or line.same_as is null)
+                        and not exists (
+                            select from statement_entry told join statement other on other.id = told.statement_id
+                                where (told.id = line.same_as or told.same_as = coalesce(line.same_as, line.id))
+                                    and other.closing is not null and (statement.closing is null
+                                        or (", covers!(), ", coalesce(other.sequence, 0), other.id)
+                                            < (until.moment, coalesce(statement.sequence, 0), statement.id)))
             ) lines
         where statement.bank_code = $1 and ", covers!(), " >= (
                 select min(wanted.covers) from (
@@ -1189,7 +1194,7 @@ pub async fn finish(
     let proven: Vec<Uuid> = findings.proven.iter().map(|statement| statement.as_uuid()).collect();
     tx.execute(PROVEN, &[&run.scope, &proven, &At(now.minus(CUT_AGE_MAX))]).await?;
     let changed = exception::record(&tx, run, findings, now).await?;
-    segment::record(&tx, run, &findings.learned, now).await?;
+    segment::record(&tx, run, &findings.learned).await?;
     for (format, body) in &findings.reports {
         tx.execute(SAVE_REPORT, &[&id, format, body]).await?;
     }

@@ -15,22 +15,28 @@ const SLICE: usize = 5_000;
 const JUDGED_MAX: i64 = 200_000;
 
 statements! {
-    JUDGED = "select subject, route, account, rail, how, records from recon_judged where scope = $1
+    JUDGED = "select subject, route, account, rail, how, records, judged_at from recon_judged where scope = $1
         order by judged_at desc, subject limit $2";
 
     JUDGE = "insert into recon_judged (scope, subject, route, account, rail, how, records, judged_in, judged_at)
-        select $1, new.subject, new.route, new.account, new.rail, new.how, string_to_array(new.records, ' '), $2, $3
-            from unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
-                as new (subject, route, account, rail, how, records)
+        select $1, new.subject, new.route, new.account, new.rail, new.how, string_to_array(new.records, ' '), $2, new.judged_at
+            from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
+                as new (subject, route, account, rail, how, records, judged_at)
         on conflict do nothing";
 
-    STAGES = "select distinct on (account, rail, how) account, rail, how, stage, since from recon_stage
-        where scope = $1 order by account, rail, how, seq desc";
+    // The last one, and when decisions last took a segment back.
+    STAGES = "select distinct on (account, rail, how) account, rail, how, stage, since,
+            max(since) filter (where stage = 'suggest' and before = 'auto') over (partition by account, rail, how) as demoted_at
+        from (
+            select account, rail, how, stage, since, seq, lag(stage) over (partition by account, rail, how order by seq) as before
+                from recon_stage where scope = $1) moved
+        order by account, rail, how, seq desc";
 
     MOVE_ON = "insert into recon_stage (scope, account, rail, how, stage, decided, errors, audited, audit_errors,
             reconciliation_id, since)
-        select $1, new.*, $2, $3 from unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
-            $10::bigint[], $11::bigint[]) as new (account, rail, how, stage, decided, errors, audited, audit_errors)";
+        select $1, new.account, new.rail, new.how, new.stage, new.decided, new.errors, new.audited, new.audit_errors, $2, new.since
+            from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[],
+                $11::timestamptz[]) as new (account, rail, how, stage, decided, errors, audited, audit_errors, since)";
 
     MEMORY = "select body from recon_memory where scope = $1";
 
@@ -59,6 +65,8 @@ pub struct Judged {
     pub segment: SegmentKey,
     /// Its records, as people name them.
     pub records: Vec<String>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// How a segment stands.
@@ -70,6 +78,8 @@ pub struct StageNow {
     pub stage: String,
     /// Since when.
     pub since: Timestamp,
+    /// When it was last taken back from `auto`.
+    pub demoted_at: Option<Timestamp>,
 }
 
 /// A segment that stands otherwise from now on, and the decisions that it follows from.
@@ -81,6 +91,8 @@ pub struct StageChange {
     pub stage: String,
     /// Decisions of people, errors among them, audits, errors among those.
     pub counts: [i64; 4],
+    /// From when on.
+    pub since: Timestamp,
 }
 
 /// All that is known of a scope's segments, at one instant.
@@ -122,6 +134,7 @@ async fn read(tx: &Tx, scope: &str) -> Result<Evidence, StoreError> {
             segment: segment_of(&row)?,
             stage: row.try_get("stage")?,
             since: row.try_get::<_, At>("since")?.0,
+            demoted_at: row.try_get::<_, Option<At>>("demoted_at")?.map(|at| at.0),
         });
     }
     for row in tx.query(JUDGED, &[&scope, &JUDGED_MAX]).await? {
@@ -130,6 +143,7 @@ async fn read(tx: &Tx, scope: &str) -> Result<Evidence, StoreError> {
             route: row.try_get("route")?,
             segment: segment_of(&row)?,
             records: row.try_get("records")?,
+            at: row.try_get::<_, At>("judged_at")?.0,
         });
     }
     if let Some(row) = tx.query(MEMORY, &[&scope]).await?.first() {
@@ -143,33 +157,30 @@ fn segment_of(row: &tokio_postgres::Row) -> Result<SegmentKey, StoreError> {
 }
 
 /// Writes what a run adds, in the transaction of its end.
-pub(crate) async fn record(
-    tx: &Tx,
-    run: &ClaimedRun,
-    learned: &Learned,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(crate) async fn record(tx: &Tx, run: &ClaimedRun, learned: &Learned) -> Result<(), StoreError> {
     let (scope, id) = (run.scope.as_str(), run.id.as_uuid());
     for judged in learned.judged.chunks(SLICE) {
-        let (subjects, routes, accounts, rails, hows, records) = columns!(
+        let (subjects, routes, accounts, rails, hows, records, instants) = columns!(
             judged,
             |of| of.subject.as_str(),
             of.route.as_str(),
             of.segment.account.as_str(),
             of.segment.rail.as_str(),
             of.segment.how.as_str(),
-            of.records.join(" ")
+            of.records.join(" "),
+            At(of.at)
         );
-        tx.execute(JUDGE, &[&scope, &id, &At(now), &subjects, &routes, &accounts, &rails, &hows, &records])
+        tx.execute(JUDGE, &[&scope, &id, &subjects, &routes, &accounts, &rails, &hows, &records, &instants])
             .await?;
     }
     if !learned.stages.is_empty() {
-        let (accounts, rails, hows, stages) = columns!(
+        let (accounts, rails, hows, stages, since) = columns!(
             learned.stages,
             |of| of.segment.account.as_str(),
             of.segment.rail.as_str(),
             of.segment.how.as_str(),
-            of.stage.as_str()
+            of.stage.as_str(),
+            At(of.since)
         );
         let (decided, errors, audited, audit_errors) =
             columns!(learned.stages, |of| of.counts[0], of.counts[1], of.counts[2], of.counts[3]);
@@ -178,7 +189,6 @@ pub(crate) async fn record(
             &[
                 &scope,
                 &id,
-                &At(now),
                 &accounts,
                 &rails,
                 &hows,
@@ -187,6 +197,7 @@ pub(crate) async fn record(
                 &errors,
                 &audited,
                 &audit_errors,
+                &since,
             ],
         )
         .await?;

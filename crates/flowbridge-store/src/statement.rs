@@ -49,16 +49,17 @@ statements! {
                 or ", covers!(), " = later.moment and coalesce(sequence < $6::bigint, true))
         order by ", covers!(), " desc, sequence desc nulls last, id desc limit 1");
 
-    // What other files have told of these days. A statement with balances tells each booking once: it repeats only what was told
-    // without any, and that only once. One without balances repeats whatever is there.
+    // What other files have told of these days. A statement that leads from an opening to a closing balance tells each booking once: it
+    // repeats only what was told without both, and that only once. One without both repeats whatever is there: what is downloaded for any
+    // days overlaps, and OFX has a closing balance all the same.
     HELD = "select line.id, line.booked_on::text as booked_on, line.amount, line.reference, line.bank_reference,
             line.counterparty_iban, line.text, line.is_return
         from statement_entry line join statement told on told.id = line.statement_id
         where line.bank_code = $1 and line.account = $2 and line.currency = $3 and line.booked_on = any($4::text[]::date[])
             and line.same_as is null and not line.is_pending and told.file_sha256 <> $5
-            and ($6 or told.closing is null and not exists (
+            and ($6 or (told.opening is null or told.closing is null) and not exists (
                 select from statement_entry later join statement whole on whole.id = later.statement_id
-                    where later.same_as = line.id and whole.closing is not null))
+                    where later.same_as = line.id and whole.opening is not null and whole.closing is not null))
         order by line.id";
 
     INSERT = "insert into statement (id, bank_code, channel, file_sha256, place, format, name, bank_statement_id, account,
@@ -429,7 +430,7 @@ async fn told_already(
                 &statement.currency,
                 &Vec::from_iter(days),
                 &intake.sha256.to_vec(),
-                &statement.closing.is_none(),
+                &(statement.opening.is_none() || statement.closing.is_none()),
             ],
         )
         .await?;

@@ -258,6 +258,7 @@ impl Report<'_> {
         table(self.matches().into_iter().map(|row| MatchRow {
             ledger: as_text(row.ledger),
             bank: as_text(row.bank),
+            runner_up: as_text(row.runner_up),
             manifest: manifest.clone(),
             ..row
         }))

@@ -1,6 +1,7 @@
 //! BAI2: records of comma-separated fields, ended by a slash, several on a line or one over several lines.
 //!
-//! Amounts are minor units already. Control totals that do not add up are kept as contradictions of the statement.
+//! Amounts are minor units already. Control totals that do not add up are kept as contradictions of the statement. A file without its
+//! trailer was cut off, and a group that deletes, corrects or tests is no statement: both are refused.
 
 use super::{Balance, Entry, PARTS_MAX, ReadStatementError, Statement, tidy, within_limits};
 use crate::date::Date;
@@ -19,7 +20,10 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
         })?;
         within_limits(reader.statements.len(), reader.entries)?;
     }
-    reader.close_entry().map_err(|problem| ReadStatementError::Malformed { line: 0, problem })?;
+    reader
+        .close_entry()
+        .and_then(|()| reader.ends())
+        .map_err(|problem| ReadStatementError::Malformed { line: 0, problem })?;
     Ok(reader.statements)
 }
 
@@ -77,9 +81,15 @@ struct Bai2 {
     /// The entry record being read, with its continuations.
     entry: Option<String>,
     account: bool,
+    /// A file has begun, and its trailer has not come.
+    is_begun: bool,
 }
 
 impl Bai2 {
+    fn ends(&self) -> Result<(), String> {
+        if self.is_begun { Err("no trailer (99) where a file ends: it was cut off".into()) } else { Ok(()) }
+    }
+
     fn take(&mut self, record: &str) -> Result<(), String> {
         let (code, rest) = record.split_once(',').unwrap_or((record, ""));
         let begun = self.entry.as_ref().filter(|_| code == "88").map_or(0, String::len);
@@ -100,7 +110,16 @@ impl Bai2 {
         let fields: Vec<&str> = rest.split(',').collect();
         let field = |place: usize| fields.get(place).copied().unwrap_or("").trim();
         match code {
+            "01" => {
+                self.ends()?;
+                self.is_begun = true;
+            }
+            "99" => self.is_begun = false,
             "02" => {
+                // 2 deletes what another file told, 3 corrects it, 4 is a test.
+                if field(2) != "1" {
+                    return Err(format!("a group of status {:?}; only 1, an update, is read", field(2)));
+                }
                 self.as_of = Date::parse_yymmdd(field(3));
                 self.group_currency = if field(5).is_empty() { "USD".into() } else { field(5).to_owned() };
             }
@@ -204,4 +223,31 @@ fn units(text: &str) -> Result<i128, String> {
         return Err("an amount that is too long".into());
     }
     text.trim_start_matches('+').parse().map_err(|_| format!("no amount {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "01,1,2,261120,1,1,,,2/\n02,1,2,1,261120,,USD,/\n03,9,,010,100,,/\n49,100,2/\n98,100,1,4/\n99,100,1,6/\n";
+
+    #[test]
+    fn a_file_without_its_trailer_is_refused() {
+        assert_eq!(read(FILE).unwrap().len(), 1);
+        assert_eq!(read(&FILE.repeat(2)).unwrap().len(), 2);
+        let cut = &FILE[..FILE.find("99,").unwrap()];
+        for file in [cut.to_owned(), format!("{cut}{FILE}"), format!("{FILE}{cut}")] {
+            let refused = read(&file).unwrap_err().to_string();
+            assert!(refused.contains("it was cut off"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_group_that_is_no_update_is_refused() {
+        for status in ["2", "3", "4", ""] {
+            let refused =
+                read(&FILE.replace("02,1,2,1,", &format!("02,1,2,{status},"))).unwrap_err().to_string();
+            assert!(refused.contains("only 1, an update, is read"), "{refused}");
+        }
+    }
 }

@@ -20,7 +20,11 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<Statement>, ReadStatementError> {
         .find(|element| element.name() == "Document")
         .unwrap_or(root);
     let refuse = |problem: &str| ReadStatementError::Malformed { line: 0, problem: problem.to_owned() };
-    let message = document.all().next().ok_or_else(|| refuse("an empty document"))?;
+    let mut messages = document.all();
+    let message = messages.next().ok_or_else(|| refuse("an empty document"))?;
+    if tree.count("Document") > 1 || messages.next().is_some() {
+        return Err(refuse("more than one document or message: each is a file of its own"));
+    }
     let namespace = if document.namespace().is_empty() { message.namespace() } else { document.namespace() };
     let part = match message.name() {
         "BkToCstmrStmt" => "Stmt",
@@ -75,6 +79,9 @@ fn read_statement(element: Element<'_>, repeated_bytes: &mut usize) -> Result<St
         let (minor_units, currency) = amount_of(balance)?;
         if statement.currency.is_empty() {
             statement.currency = currency;
+        } else if matches!(code, "OPBD" | "PRCD" | "CLBD") && currency != statement.currency {
+            let own = &statement.currency;
+            statement.contradictions.push(format!("a balance is in {currency}, the account in {own}"));
         }
         let read = Balance { minor_units, on: date_of(balance.at(&["Dt"])) };
         match code {

@@ -22,6 +22,9 @@ pub struct CsvMapping {
     /// Between thousands, if any.
     #[serde(default)]
     pub thousands_mark: Option<char>,
+    /// How debits stand in their own column, where they have one.
+    #[serde(default)]
+    pub debit_sign: Option<DebitSign>,
     /// `ymd` (2026-11-23 or 20261123), `dmy` (23.11.2026) or `mdy` (11/23/2026).
     #[serde(default = "year_first")]
     pub date_order: String,
@@ -34,6 +37,17 @@ pub struct CsvMapping {
     /// Meaning to column: `booked_on`, `value_on`, `amount` or `credit` and `debit`, `account`, `currency`,
     /// `reference`, `bank_reference`, `batch`, `counterparty`, `counterparty_iban`, `text`, `code`.
     pub columns: BTreeMap<String, String>,
+}
+
+/// How a bank writes what leaves the account in a column of its own. Some write `50.00`, and a storno there as `-50.00`; some write
+/// `-50.00`, and a storno as `50.00`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DebitSign {
+    /// A debit is `50.00`.
+    Plus,
+    /// A debit is `-50.00`.
+    Minus,
 }
 
 /// What a column can mean.
@@ -86,6 +100,7 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
     let (headers, places) = headers(&mut rows, mapping)?;
     let mut statements: BTreeMap<(String, String), Statement> = BTreeMap::new();
     let mut entries = 0;
+    let mut first_debit = None;
     for row in rows {
         within_limits(statements.len(), entries)?;
         let row = row.map_err(|error| refuse(headers, error.to_string()))?;
@@ -106,6 +121,11 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
                 text = text.replace(mark, "");
             }
             if mapping.decimal_mark != '.' {
+                if text.contains('.') {
+                    let problem =
+                        format!("{meaning}: a full stop in {text:?}, which the mapping does not name");
+                    return Err(refuse(line, problem));
+                }
                 text = text.replacen(mapping.decimal_mark, ".", 1);
             }
             if text.is_empty() {
@@ -116,7 +136,9 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
         let minor_units = if places.contains_key("amount") {
             number("amount")?
         } else {
-            number("credit")?.abs() - number("debit")?.abs()
+            // Below zero a credit is a storno.
+            let debit = debited(number("debit")?, mapping.debit_sign, &mut first_debit);
+            number("credit")? + debit.map_err(|problem| refuse(line, format!("debit: {problem}")))?
         };
         let day = |meaning: &str| date(field(meaning), &mapping.date_order);
         let booked_on = day("booked_on").or_else(|| day("value_on"));
@@ -184,6 +206,29 @@ fn headers<'a>(
     Err(refuse(1, if missing.is_empty() { "an empty file".to_owned() } else { missing }))
 }
 
+/// What a number of the debit column adds to the account. A storno has the other sign than a debit, so the sign alone says nothing: where
+/// the mapping does not say how the bank writes debits, all of a file have to be alike, and are debits. `first` is the first one's sign.
+fn debited(
+    minor_units: i128,
+    declared: Option<DebitSign>,
+    first: &mut Option<DebitSign>,
+) -> Result<i128, String> {
+    if minor_units == 0 {
+        return Ok(0);
+    }
+    let found = if minor_units < 0 { DebitSign::Minus } else { DebitSign::Plus };
+    let sign = declared.unwrap_or(*first.get_or_insert(found));
+    if declared.is_none() && sign != found {
+        return Err(
+            "debits with and without a minus: say in the mapping which are debits, with debit_sign".into()
+        );
+    }
+    Ok(match sign {
+        DebitSign::Plus => -minor_units,
+        DebitSign::Minus => minor_units,
+    })
+}
+
 fn date(text: &str, order: &str) -> Option<Date> {
     let parts: Vec<&str> =
         text.split(|letter: char| !letter.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
@@ -199,4 +244,54 @@ fn date(text: &str, order: &str) -> Option<Date> {
     };
     let year = if year < 100 { crate::date::century(year) } else { i32::try_from(year).ok()? };
     Date::from_civil(year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amounts(mapping: serde_json::Value, rows: &str) -> Result<Vec<i128>, String> {
+        let mapping: CsvMapping = serde_json::from_value(mapping).unwrap();
+        let read = read(rows.as_bytes(), &mapping).map_err(|error| error.to_string())?;
+        Ok(read.iter().flat_map(|statement| &statement.entries).map(|entry| entry.minor_units).collect())
+    }
+
+    #[test]
+    fn a_mark_that_the_mapping_does_not_name_is_not_taken_for_the_decimal_one() {
+        let mapping = |thousands: Option<char>| {
+            serde_json::json!({
+                "delimiter": ";", "decimal_mark": ",", "thousands_mark": thousands, "currency": "EUR", "account": "NL1",
+                "columns": {"booked_on": "day", "amount": "amount"},
+            })
+        };
+        let row = "day;amount\n2026-11-20;1.500\n";
+        let refused = amounts(mapping(None), row).unwrap_err();
+        assert!(refused.contains("line 2: amount: a full stop in \"1.500\""), "{refused}");
+        assert_eq!(amounts(mapping(Some('.')), row).unwrap(), [150_000]);
+    }
+
+    #[test]
+    fn a_storno_has_the_other_sign_than_what_it_takes_back() {
+        let columns = |sign: Option<&str>, credits: &[&str], debits: &[&str]| {
+            let mapping = serde_json::json!({
+                "currency": "EUR", "account": "NL1", "debit_sign": sign,
+                "columns": {"booked_on": "day", "credit": "in", "debit": "out"},
+            });
+            let mut rows = "day,in,out\n".to_owned();
+            credits.iter().for_each(|credit| rows.push_str(&format!("2026-11-20,{credit},\n")));
+            debits.iter().for_each(|debit| rows.push_str(&format!("2026-11-20,0.00,{debit}\n")));
+            amounts(mapping, &rows)
+        };
+        assert_eq!(columns(None, &["5.00", "-5.00"], &[]).unwrap(), [500, -500]);
+        assert_eq!(
+            columns(None, &[], &["5.00", "6.00"]).unwrap(),
+            [-500, -600],
+            "as some banks write debits"
+        );
+        assert_eq!(columns(None, &[], &["-5.00", "-6.00"]).unwrap(), [-500, -600], "as others do");
+        let refused = columns(None, &[], &["5.00", "-5.00"]).unwrap_err();
+        assert!(refused.contains("debit_sign"), "{refused}");
+        assert_eq!(columns(Some("plus"), &[], &["-5.00", "5.00"]).unwrap(), [500, -500]);
+        assert_eq!(columns(Some("minus"), &[], &["-5.00", "5.00"]).unwrap(), [-500, 500]);
+    }
 }

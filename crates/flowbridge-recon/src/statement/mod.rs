@@ -13,7 +13,7 @@ mod mt940;
 mod ofx;
 mod xml;
 
-pub use self::csv::CsvMapping;
+pub use self::csv::{CsvMapping, DebitSign};
 
 use crate::date::Date;
 use crate::gate::StatementHead;

@@ -1,6 +1,7 @@
 //! SWIFT MT940 and MT942, as banks really write them: with and without envelope, wrapped, with letters out of place.
 //!
-//! Only tags that exist are tags; a line of remittance text that begins with `:26:` is text.
+//! Only tags that exist are tags; a line of remittance text that begins with `:26:` is text. A long statement comes in pages, each
+//! with a head and balances of its own: they are one statement.
 
 use super::{Balance, Entry, PARTS_MAX, ReadStatementError, Statement, amount, tidy, within_limits};
 use crate::date::Date;
@@ -17,18 +18,19 @@ pub(super) fn tag(line: &str) -> Option<(&str, &str)> {
 }
 
 pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
-    let mut statements: Vec<Statement> = Vec::new();
+    let mut pages: Vec<Page> = Vec::new();
     let mut is_new = true;
     let mut entries = 0;
     for (line, name, value) in fields(text)? {
-        within_limits(statements.len(), entries)?;
+        within_limits(pages.len(), entries)?;
         let refuse =
             |problem: String| ReadStatementError::Malformed { line, problem: format!(":{name}: {problem}") };
-        if name == "20" && !is_new || statements.is_empty() {
-            statements.push(Statement::default());
+        if name == "20" && !is_new || pages.is_empty() {
+            pages.push(Page::default());
         }
         is_new = false;
-        let Some(statement) = statements.last_mut() else { continue };
+        let Some(page) = pages.last_mut() else { continue };
+        let statement = &mut page.statement;
         match name {
             "20" => statement.id = tidy(&value),
             "25" | "25P" => statement.account = tidy(value.lines().next().unwrap_or_default()),
@@ -41,10 +43,12 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
             }
             "60F" | "60M" => {
                 let balance = balance(&value, &mut statement.currency).map_err(refuse)?;
+                page.continues |= name == "60M" && statement.opening.is_none();
                 statement.opening.get_or_insert(balance);
             }
             "62F" | "62M" => {
                 statement.closing = Some(balance(&value, &mut statement.currency).map_err(refuse)?);
+                page.is_continued = name == "62M";
             }
             "61" => {
                 let entry = entry(&value, &statement.currency).map_err(refuse)?;
@@ -52,14 +56,67 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
                 entries += 1;
             }
             "86" | "NS" => {
-                if let Some(entry) = statement.entries.last_mut() {
+                if let Some(entry) = statement.entries.last_mut().filter(|_| page.is_at_a_line) {
                     describe(entry, &value);
                 }
             }
             _ => {}
         }
+        page.is_interim |= matches!(name, "13" | "13D" | "34F" | "90C" | "90D");
+        // After the balances, text is about the statement and not about its last line.
+        page.is_at_a_line = name == "61" || page.is_at_a_line && matches!(name, "86" | "NS");
     }
-    Ok(statements)
+    Ok(statements_of(pages))
+}
+
+/// One message: a statement, or a page of one.
+#[derive(Default)]
+struct Page {
+    statement: Statement,
+    /// Opens with `:60M:`: there is a page before it.
+    continues: bool,
+    /// Closes with `:62M:`: there is a page after it.
+    is_continued: bool,
+    /// MT942, of a day that is not over: it has no balances.
+    is_interim: bool,
+    is_at_a_line: bool,
+}
+
+/// Pages put together where one goes on where the one before ends.
+fn statements_of(pages: Vec<Page>) -> Vec<Statement> {
+    let mut whole: Vec<Page> = Vec::with_capacity(pages.len());
+    for page in pages {
+        match whole.last_mut().filter(|before| is_next(before, &page)) {
+            Some(before) => {
+                before.statement.entries.extend(page.statement.entries);
+                before.statement.closing = page.statement.closing;
+                before.is_continued = page.is_continued;
+            }
+            None => whole.push(page),
+        }
+    }
+    let finished = whole.into_iter().map(|Page { mut statement, is_interim, .. }| {
+        let missing = match (statement.opening, statement.closing) {
+            (Some(_), None) => Some("an opening balance and no closing one: the file was cut off"),
+            (None, Some(_)) => Some("a closing balance and no opening one: the file lacks its beginning"),
+            (None, None) if !is_interim => {
+                Some("no balances, which only an MT942 lacks: the file was cut off")
+            }
+            (Some(_), Some(_)) | (None, None) => None,
+        };
+        statement.contradictions.extend(missing.filter(|_| !is_interim).map(|what| format!("it has {what}")));
+        statement
+    });
+    finished.collect()
+}
+
+fn is_next(before: &Page, page: &Page) -> bool {
+    let units = |balance: Option<Balance>| balance.map(|balance| balance.minor_units);
+    let (one, next) = (&before.statement, &page.statement);
+    before.is_continued
+        && page.continues
+        && (&one.account, one.sequence, &one.currency) == (&next.account, next.sequence, &next.currency)
+        && units(one.closing) == units(next.opening)
 }
 
 /// Tags with their values, continuation lines joined by line ends.
@@ -129,8 +186,10 @@ fn entry(value: &str, currency: &str) -> Result<Entry, String> {
         booked_on = booking_day(day, month_day);
         rest = &rest[4..];
     }
+    // An MT942 marks what is only expected.
+    let is_expected = rest.starts_with("EC") || rest.starts_with("ED");
     let is_reversal = rest.starts_with('R');
-    rest = rest.strip_prefix('R').unwrap_or(rest);
+    rest = rest.strip_prefix(if is_expected { 'E' } else { 'R' }).unwrap_or(rest);
     let is_credit = match rest.chars().next() {
         Some('C') => true,
         Some('D') => false,
@@ -165,6 +224,7 @@ fn entry(value: &str, currency: &str) -> Result<Entry, String> {
         text: tidy(extra),
         code: tidy(code),
         is_return: is_reversal,
+        is_pending: is_expected,
         ..Entry::default()
     })
 }
@@ -232,4 +292,68 @@ fn sepa_part<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 fn slash_part<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let rest = text.split_once(&format!("/{key}/"))?.1;
     Some(rest.split('/').next().unwrap_or_default()).filter(|part| !part.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(amount: &str) -> String {
+        format!(":61:2611201120C{amount}NTRFX\n:86:RENT\n")
+    }
+
+    fn page(number: &str, opening: &str, lines: &str, closing: &str) -> String {
+        format!(":20:A{number}\n:25:NL1\n:28C:{number}\n:60{opening}\n{lines}:62{closing}\n:86:THE PAGE\n-\n")
+    }
+
+    #[test]
+    fn pages_are_one_statement_where_one_goes_on_where_the_one_before_ends() {
+        let first = page("00012/001", "F:C261119EUR1,00", &line("2,00"), "M:C261120EUR3,00");
+        let second = page("00012/002", "M:C261120EUR3,00", &line("4,00"), "M:C261120EUR7,00");
+        let last = page("00012/003", "M:C261120EUR7,00", &line("8,00"), "F:C261120EUR15,00");
+        let read = read(&format!("{first}{second}{last}")).unwrap();
+        let [whole] = read.as_slice() else { panic!("one statement: {read:?}") };
+        let units = |balance: Option<Balance>| balance.map(|balance| balance.minor_units);
+        assert_eq!((units(whole.opening), units(whole.closing)), (Some(100), Some(1_500)));
+        assert_eq!((whole.id.as_str(), whole.sequence), ("A00012/001", Some(12)));
+        let amounts: Vec<i128> = whole.entries.iter().map(|entry| entry.minor_units).collect();
+        assert_eq!(amounts, [200, 400, 800]);
+    }
+
+    #[test]
+    fn another_statement_is_no_page_of_the_one_before() {
+        let first = page("00012/001", "F:C261119EUR1,00", "", "M:C261120EUR1,00");
+        let others = [
+            page("00012/002", "F:C261120EUR1,00", "", "F:C261120EUR1,00"),
+            page("00012/002", "M:C261120EUR2,00", "", "F:C261120EUR2,00"),
+            page("00013/002", "M:C261120EUR1,00", "", "F:C261120EUR1,00"),
+            page("00012/002", "M:C261120EUR1,00", "", "F:C261120EUR1,00").replace("NL1", "NL2"),
+        ];
+        for other in others {
+            assert_eq!(read(&format!("{first}{other}")).unwrap().len(), 2, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_contradicts_a_statement_of_mt940_and_not_one_of_mt942() {
+        let whole = page("1/1", "F:C261119EUR1,00", &line("2,00"), "F:C261120EUR3,00");
+        let told = |text: &str| read(text).unwrap().pop().unwrap().contradictions;
+        assert!(told(&whole).is_empty());
+        assert_eq!(told(&whole[..whole.find(":62F:").unwrap()]).len(), 1);
+        assert_eq!(told(&whole[..whole.find(":60F:").unwrap()]).len(), 1);
+        let interim =
+            format!(":20:A\n:25:NL1\n:28C:1/1\n:34F:EUR0,\n:13D:2611201200+0100\n{}-\n", line("2,00"));
+        assert!(told(&interim).is_empty());
+    }
+
+    #[test]
+    fn what_is_expected_is_pending_and_text_after_the_balances_is_about_the_statement() {
+        let lines =
+            ":61:2611201120EC1,00NTRFX\n:61:2611201120EDR2,00NTRFX\n:61:261120RC3,00NTRFX\n:86:RENT\n";
+        let read = read(&page("1/1", "F:C261119EUR1,00", lines, "F:C261120EUR3,00")).unwrap();
+        let found: Vec<(i128, bool)> =
+            read[0].entries.iter().map(|entry| (entry.minor_units, entry.is_pending)).collect();
+        assert_eq!(found, [(100, true), (-200, true), (-300, false)]);
+        assert_eq!(read[0].entries[2].text, "RENT");
+    }
 }

@@ -10,6 +10,8 @@ const TAG_CHARS_MAX: usize = 64;
 /// What is read of a transaction; a file may have any other tags, and any number of them.
 const FIELDS: [&str; 10] =
     ["ACCTID", "CHECKNUM", "DTAVAIL", "DTPOSTED", "FITID", "MEMO", "NAME", "REFNUM", "TRNAMT", "TRNTYPE"];
+/// The currency of a transaction's amount, where that is not the statement's. What it was converted from (`ORIGCURRENCY`) is not read.
+const ITS_CURRENCY: &str = "CURRENCY";
 
 pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
     let mut statements: Vec<Statement> = Vec::new();
@@ -29,6 +31,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
             "BANKTRANLIST" | "STMTRS" | "CCSTMTRS" => {
                 if tag != "BANKTRANLIST" {
                     statements.push(Statement::default());
+                    // Each statement says its own.
+                    currency.clear();
                 }
             }
             "LEDGERBAL" | "AVAILBAL" => path = if tag == "LEDGERBAL" { "ledger" } else { "" },
@@ -42,6 +46,12 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
                 }
             }
             "STMTTRN" => entry = Some(BTreeMap::new()),
+            "CURRENCY" | "ORIGCURRENCY" => path = if tag == ITS_CURRENCY { "currency" } else { "" },
+            "CURSYM" if path == "currency" => {
+                if let Some(fields) = &mut entry {
+                    fields.entry(ITS_CURRENCY.to_owned()).or_insert(value.to_uppercase());
+                }
+            }
             "/STMTTRN" => {
                 if let Some(fields) = entry.take() {
                     let read = entry_of(&fields, &currency).map_err(refuse)?;
@@ -75,6 +85,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
 fn entry_of(fields: &BTreeMap<String, String>, currency: &str) -> Result<Entry, String> {
     let field = |name: &str| fields.get(name).map_or("", String::as_str);
     let day = Date::parse_compact(field("DTPOSTED"));
+    let currency = Some(field(ITS_CURRENCY)).filter(|own| !own.is_empty()).unwrap_or(currency);
     Ok(Entry {
         minor_units: signed_amount(&plain_decimal(field("TRNAMT")), currency)?,
         currency: currency.to_owned(),
@@ -129,4 +140,34 @@ fn unescape(text: &str) -> String {
         return text.to_owned();
     }
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", " ").replace("&amp;", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(currency: &str, line: &str) -> String {
+        format!(
+            "<STMTRS>{currency}<BANKACCTFROM><ACCTID>9</BANKACCTFROM><BANKTRANLIST><STMTTRN><DTPOSTED>20261120\
+             <TRNAMT>1.00{line}</STMTTRN></BANKTRANLIST></STMTRS>"
+        )
+    }
+
+    #[test]
+    fn a_statement_has_its_own_currency_and_a_line_may_have_another() {
+        let files = [statement("<CURDEF>USD", ""), statement("", ""), statement("<CURDEF>EUR", "")].concat();
+        let read = read(&files).unwrap();
+        let currencies: Vec<&str> = read.iter().map(|statement| statement.currency.as_str()).collect();
+        assert_eq!(currencies, ["USD", "", "EUR"]);
+        let of_line = |line: &str| {
+            let read = super::read(&statement("<CURDEF>EUR", line)).unwrap();
+            read[0].entries[0].currency.clone()
+        };
+        assert_eq!(of_line("<CURRENCY><CURRATE>1.1<CURSYM>USD</CURRENCY>"), "USD");
+        assert_eq!(
+            of_line("<ORIGCURRENCY><CURRATE>1.1<CURSYM>USD</ORIGCURRENCY>"),
+            "EUR",
+            "it was converted"
+        );
+    }
 }

@@ -62,6 +62,12 @@ impl Tree {
     pub(super) fn root(&self) -> Element<'_> {
         Element { tree: self, place: 0 }
     }
+
+    /// How many elements have this name, at any depth.
+    pub(super) fn count(&self, name: &str) -> usize {
+        let Some(place) = self.words.places.get(name) else { return 0 };
+        self.nodes.iter().filter(|node| node.name == *place).count()
+    }
 }
 
 /// An element with all that is in it.
@@ -225,15 +231,40 @@ impl Growing {
     }
 }
 
+/// After the root there is nothing but blanks, comments and instructions. Is the file at its end?
+fn is_over(event: &Event<'_>) -> Result<bool, String> {
+    match event {
+        Event::Eof => Ok(true),
+        Event::Comment(_) | Event::PI(_) => Ok(false),
+        Event::Text(found) if found.xml10_content().trim().is_empty() => Ok(false),
+        Event::Start(_)
+        | Event::Empty(_)
+        | Event::End(_)
+        | Event::Text(_)
+        | Event::CData(_)
+        | Event::GeneralRef(_)
+        | Event::DocType(_)
+        | Event::Decl(_) => Err("something follows the document: one file has one document".into()),
+    }
+}
+
 /// Reads a whole file.
 pub(super) fn read(file: &[u8]) -> Result<Tree, ReadStatementError> {
     let text = text_of(file)?;
     let text = text.trim_start();
     let mut reader = Reader::from_str(text);
     let mut growing = Growing::default();
+    let mut is_whole = false;
     loop {
         let event = reader.read_event().map_err(|error| error.to_string());
-        match event.and_then(|event| growing.take(event)) {
+        let taken = event.and_then(|event| {
+            if is_whole {
+                return is_over(&event);
+            }
+            is_whole = growing.take(event)?;
+            Ok(false)
+        });
+        match taken {
             Ok(true) => return Ok(growing.tree),
             Ok(false) => {}
             Err(problem) => {

@@ -8,7 +8,8 @@ const CAMT: &str = r#"<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.0
 <Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>2026-11-20</Dt></BookgDt></Ntry></Stmt></BkToCstmrStmt></Document>"#;
 const MT940: &str = ":20:A\n:25:NL1\n:28C:1/1\n:60F:C261120EUR100,00\n:61:2611201120DR10,05NTRFNONREF//X\n\
 :86:166?00A?20EREF+1?32N\n:62F:C261120EUR89,95\n-";
-const BAI2: &str = "01,1,2,261120,1,1,,,2/\n02,1,2,1,261120,,USD,/\n03,9,,010,100,,,015,200,,/\n16,142,100,Z,,,TEXT/\n49,400,3/";
+const BAI2: &str = "01,1,2,261120,1,1,,,2/\n02,1,2,1,261120,,USD,/\n03,9,,010,100,,,015,200,,/\n16,142,100,Z,,,TEXT/\n49,400,3/\n\
+98,400,1,5/\n99,400,1,7/";
 const OFX: &str = "OFXHEADER:100\n\n<OFX><STMTRS><CURDEF>EUR<BANKACCTFROM><ACCTID>9</BANKACCTFROM><BANKTRANLIST><STMTTRN>\
 <TRNTYPE>DEBIT<DTPOSTED>20261120<TRNAMT>-10.05<FITID>1<NAME>N</STMTTRN></BANKTRANLIST></STMTRS></OFX>";
 
@@ -93,6 +94,24 @@ fn envelopes_and_prefixes_do_not_hide_a_document() {
     let wrapped = format!("<?xml version='1.0'?><Envelope xmlns='urn:e'><AppHdr/>{CAMT}</Envelope>");
     assert_eq!(units(&prefixed), [-1_005]);
     assert_eq!(units(&wrapped), [-1_005]);
+    let followed = format!("{CAMT}\n<!-- sent at noon --><?archive 7?>\n");
+    assert_eq!(units(&followed), [-1_005]);
+}
+
+#[test]
+fn a_second_document_is_refused_wherever_it_stands() {
+    let message = &CAMT[CAMT.find("<BkToCstmrStmt>").unwrap()..CAMT.find("</Document>").unwrap()];
+    let files = [
+        format!("{CAMT}\n{CAMT}"),
+        format!("{CAMT} and more"),
+        format!("<Envelope xmlns='urn:e'>{CAMT}{CAMT}</Envelope>"),
+        format!("<Envelope xmlns='urn:e'>{CAMT}<Old><Older><Oldest>{CAMT}</Oldest></Older></Old></Envelope>"),
+        CAMT.replacen(message, &message.repeat(2), 1),
+    ];
+    for file in files {
+        let refused = statement::read(file.as_bytes(), None);
+        assert!(matches!(refused, Err(ReadStatementError::Malformed { .. })), "{refused:?}");
+    }
 }
 
 #[test]

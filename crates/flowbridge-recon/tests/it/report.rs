@@ -72,6 +72,18 @@ fn a_strangers_text_is_text_in_every_form() {
 }
 
 #[test]
+fn a_runner_up_that_is_called_like_a_formula_is_text() {
+    let mut books = books();
+    let second = with_report(&books, |_, outcome| outcome.matches.iter().find_map(|found| found.runner_up));
+    let (line, _) = second.expect("some match has a next best line");
+    books.bank[line as usize].id = "@SUM(A1)".into();
+    with_report(&books, |report, _| {
+        let table = report.matches_csv().unwrap();
+        assert!(table.contains(",'@SUM(A1) (") && !table.contains(",@SUM(A1) ("), "{table}");
+    });
+}
+
+#[test]
 fn the_paper_is_the_same_every_time_and_carries_the_hash() {
     with_report(&books(), |report, _| {
         let paper = report.pdf();

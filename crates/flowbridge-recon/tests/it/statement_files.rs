@@ -102,6 +102,19 @@ fn mt940_files_read_as_expected() {
 }
 
 #[test]
+fn pages_of_a_statement_that_others_made_are_one_statement_that_adds_up() {
+    let files = files("statements/mt940", "sta");
+    let Some(path) = files.iter().find(|path| path.ends_with("betterplace_sepa_mt9401.sta")) else { return };
+    let found = read(path).unwrap();
+    assert_eq!(found.statements.len(), 20, "of 26 pages");
+    for statement in &found.statements {
+        let sum: i128 = statement.entries.iter().map(|entry| entry.minor_units).sum();
+        let balances = (statement.opening.unwrap(), statement.closing.unwrap());
+        assert_eq!(balances.0.minor_units + sum, balances.1.minor_units, "{}", statement.id);
+    }
+}
+
+#[test]
 fn bai2_files_read_with_every_line() {
     let found: Vec<(usize, usize)> = files("statements/bai2", "txt")
         .iter()

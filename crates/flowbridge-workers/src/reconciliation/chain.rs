@@ -12,14 +12,15 @@ use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::chain::ChainEvent;
 use flowbridge_recon::date::Date;
-use flowbridge_recon::engine::{self, Match, Outcome, Subject};
+use flowbridge_recon::engine::{self, Break, Match, Outcome, Subject};
 use flowbridge_recon::record::Record;
 use flowbridge_recon::report;
 use flowbridge_store::StoreError;
-use flowbridge_store::exception;
+use flowbridge_store::exception::{self, Found};
 use flowbridge_store::reconciliation::{self as rows, ChainSettlement, ClaimedRun, Findings};
 use flowbridge_store::segment::Learned;
 use serde_json::json;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -67,36 +68,19 @@ pub(super) async fn compare(
     let breaks = engine::run_chain(&ledger, &events, &engine_settings);
     let seen = of_events(&account, currency, &events, today);
     let outcome = Outcome { breaks, matches: by_payment(&ledger, &seen), ..Outcome::default() };
-    let exceptions = outcome
-        .breaks
-        .iter()
-        .map(|found| {
-            let (subject, evidence) = match &found.subject {
-                Subject::Ledger(place) => {
-                    let id = ledger.get(*place as usize).map_or("", |record| &*record.id);
-                    (id.to_owned(), json!({ "payment": id }))
-                }
-                Subject::Event(place) => {
-                    let event = events.get(*place as usize);
-                    let id = event.map_or("", |event| &*event.payment_id);
-                    (id.to_owned(), json!({ "payment": id, "tx_hash": event.map(|event| &*event.tx_hash) }))
-                }
-                Subject::Bank(_) | Subject::Account(_) => (run.scope.clone(), json!({})),
-            };
-            break_found(found, (subject, code.to_owned()), evidence, (now, &[], false))
-        })
-        .collect::<Vec<_>>();
+    let exceptions = exceptions_of(&outcome.breaks, (&ledger, &events), (&run.scope, code), now);
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     outcome.breaks.iter().for_each(|found| *kinds.entry(found.kind.code()).or_default() += 1);
     let sum = |amounts: &mut dyn Iterator<Item = i128>| units(amounts.fold(0_i128, i128::saturating_add));
     let on_ledger = sum(&mut ledger.iter().map(|record| record.minor_units));
     let on_chain = sum(&mut events.iter().filter(|event| event.is_final).map(|event| event.minor_units));
+    let differing = outcome.breaks.iter().filter(|found| matches!(found.subject, Subject::Ledger(_))).count();
     // What was under way then is looked at again, and what was not reached is.
     let looked_until = settled.cut_off_at.unwrap_or(now.minus(settings.chain_lookback / 2));
     let summary = json!({
         "scope": run.scope, "day": run.day, "is_whole": is_whole, "looked_until": show_instant(looked_until),
         "entries": ledger.len(), "events": events.len(), "under_way": unread.len(),
-        "matched": ledger.len().saturating_sub(outcome.breaks.len()), "breaks": kinds,
+        "matched": ledger.len().saturating_sub(differing), "breaks": kinds,
         "settled": { "currency": code, "ledger": on_ledger, "chain": on_chain },
     });
     let made_of = MadeOf {
@@ -135,6 +119,47 @@ async fn compared_from(
 ) -> Result<Timestamp, StoreError> {
     let looked_until = rows::looked_until(&context.db, scope).await?;
     Ok(looked_until.unwrap_or(Timestamp::EPOCH).min(now.minus(settings.chain_lookback)))
+}
+
+/// What differs, payment by payment: an exception is known by its payment, so further settlements of one are one exception, with the sum
+/// of their amounts.
+fn exceptions_of(
+    breaks: &[Break],
+    (ledger, events): (&[Record], &[ChainEvent]),
+    (scope, currency): (&str, &str),
+    now: Timestamp,
+) -> Vec<Found> {
+    let mut exceptions: BTreeMap<(&str, String), (Break, Vec<&str>)> = BTreeMap::new();
+    for found in breaks {
+        let (subject, tx_hash) = match &found.subject {
+            Subject::Ledger(place) => (ledger.get(*place as usize).map(|record| &*record.id), None),
+            Subject::Event(place) => {
+                let event = events.get(*place as usize);
+                (event.map(|event| &*event.payment_id), event.map(|event| &*event.tx_hash))
+            }
+            Subject::Bank(_) | Subject::Account(_) => (Some(scope), None),
+        };
+        let key = (found.kind.code(), subject.unwrap_or_default().to_owned());
+        match exceptions.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert((found.clone(), tx_hash.into_iter().collect()));
+            }
+            Entry::Occupied(mut known) => {
+                let (one, tx_hashes) = known.get_mut();
+                one.minor_units = one.minor_units.saturating_add(found.minor_units);
+                tx_hashes.extend(tx_hash);
+            }
+        }
+    }
+    let exceptions = exceptions.into_iter().map(|((_, subject), (found, tx_hashes))| {
+        let mut evidence = json!({ "payment": subject });
+        if let [first, ..] = tx_hashes.as_slice() {
+            evidence["tx_hash"] = json!(first);
+            evidence["tx_hashes"] = json!(tx_hashes);
+        }
+        break_found(&found, (subject, currency.to_owned()), evidence, (now, &[], false))
+    });
+    exceptions.collect()
 }
 
 /// What the chain has settled for good, as the other side of the report.
@@ -220,5 +245,34 @@ fn event(seen: &ChainSettlement, currency: Currency) -> ChainEvent {
         is_final: seen.is_final,
         is_removed: false,
         is_failed: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowbridge_recon::break_kind::BreakKind;
+
+    #[test]
+    fn a_payment_that_the_chain_settled_again_and_again_is_one_exception() {
+        let event = |tx_hash: &str, minor_units: i128| ChainEvent {
+            tx_hash: tx_hash.into(),
+            log_index: 0,
+            payment_id: "pay_1".into(),
+            minor_units,
+            is_final: true,
+            is_removed: false,
+            is_failed: false,
+        };
+        let currency = Currency::parse("EUR").unwrap();
+        let day = Date::from_epoch_days(20_000);
+        let account: Arc<str> = Arc::from("chain:EUR");
+        let ledger = [record(&account, currency, ("pay_1".to_owned(), "pay_1".to_owned()), 500, day)];
+        let events = [event("0x01", 500), event("0x02", 500), event("0x03", 700)];
+        let breaks = engine::run_chain(&ledger, &events, &engine::Settings::on(day, 1));
+        let found = exceptions_of(&breaks, (&ledger, &events), ("chain:EUR", "EUR"), Timestamp::EPOCH);
+        let [again] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((again.kind.as_str(), again.amount), (BreakKind::ChainWithoutLedger.code(), 1_200));
+        assert_eq!((again.subject.as_str(), &again.about["tx_hashes"]), ("pay_1", &json!(["0x02", "0x03"])));
     }
 }

@@ -1,7 +1,8 @@
 //! Taking statements in: files from people and from a folder, and what connectors tell.
 //!
 //! A file is read outside the database, is refused when it cannot be read or does not add up, and changes nothing when it came
-//! before. A connector is read from where the last reading ended, up to the instant of the balance that it has just told; what was
+//! before. Lines are stored in the currency of their statement, so a file with one in another is refused, as is one that tells of days
+//! to come. A connector is read from where the last reading ended, up to the instant of the balance that it has just told; what was
 //! read has to lead from the last closing balance to this one.
 
 use super::Settings;
@@ -16,7 +17,6 @@ use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::date::Date;
-use flowbridge_recon::report::sha256 as hex_sha256;
 use flowbridge_recon::statement::{self, CsvMapping, Entry, Format, ReadStatementError, Statement};
 use flowbridge_store::StoreError;
 use flowbridge_store::statement::{
@@ -95,18 +95,19 @@ pub async fn file(context: &Context, upload: Upload) -> Result<Uploaded, UploadE
         .map(|text| serde_json::from_str(&text).map_err(|error| UploadError::Mapping(error.to_string())))
         .transpose()?;
     // Reading is work for a processor, and hostile files want a lot of it.
-    let (read, digest) = tokio::task::spawn_blocking(move || {
-        (statement::read(&file, mapping.as_ref()), flowbridge_security::sha256(&file))
-    })
-    .await
-    .map_err(|error| StoreError::Corrupt(format!("the reader ended: {error}")))?;
-    let read = read?;
+    let read = tokio::task::spawn_blocking(move || statement::read(&file, mapping.as_ref()))
+        .await
+        .map_err(|error| StoreError::Corrupt(format!("the reader ended: {error}")))??;
     let format = format_name(read.format).to_owned();
+    let mut digest = [0; 32];
+    hex::decode_to_slice(&read.sha256, &mut digest)
+        .map_err(|error| StoreError::Corrupt(format!("the hash of a file: {error}")))?;
+    let today = date(context.now()).unwrap_or_default();
     let statements = read
         .statements
         .into_iter()
         .enumerate()
-        .map(|(place, statement)| new_statement(place + 1, statement))
+        .map(|(place, statement)| new_statement(place + 1, statement, today))
         .collect::<Result<Vec<_>, _>>()?;
     let intake = Intake { bank, channel, sha256: digest, format, name, by, cursor: None };
     match rows::take(&context.db, &intake, &statements, context.now()).await? {
@@ -150,8 +151,9 @@ const fn format_name(format: Format) -> &'static str {
     }
 }
 
-/// A statement as it is stored, if it adds up.
-fn new_statement(place: usize, read: Statement) -> Result<NewStatement, UploadError> {
+/// A statement as it is stored, if it adds up, in one currency, and tells of nothing after tomorrow: it is tomorrow already where a bank
+/// is east of us.
+fn new_statement(place: usize, read: Statement, today: Date) -> Result<NewStatement, UploadError> {
     let account = read.account.clone();
     let wrong = |problem: String| UploadError::DoesNotAddUp { place, account: account.clone(), problem };
     let units = |units: i128| {
@@ -176,12 +178,25 @@ fn new_statement(place: usize, read: Statement) -> Result<NewStatement, UploadEr
     } else {
         read.currency.clone()
     };
+    if currency.is_empty() {
+        return Err(wrong("it does not say its currency".to_owned()));
+    }
+    let is_other = |entry: &&Entry| !entry.currency.is_empty() && entry.currency != currency;
+    if let Some(other) = read.entries.iter().find(is_other) {
+        return Err(wrong(format!("a line is in {}, the statement in {currency}", other.currency)));
+    }
     let last_booked = read
         .entries
         .iter()
         .filter(|entry| !entry.is_pending)
         .filter_map(|entry| entry.booked_on.or(entry.value_on))
         .max();
+    // Without a balance it covers the days that it tells of.
+    let closes_on = read.closing.and_then(|balance| balance.on).or(last_booked);
+    let booked_on = read.entries.iter().filter(|entry| !entry.is_pending).filter_map(|entry| entry.booked_on);
+    if let Some(day) = booked_on.chain(closes_on).find(|day| day.days_since(today) > 1) {
+        return Err(wrong(format!("it tells of {day}, and today is {today}")));
+    }
     Ok(NewStatement {
         bank_statement_id: read.id,
         account: read.account.clone(),
@@ -189,8 +204,7 @@ fn new_statement(place: usize, read: Statement) -> Result<NewStatement, UploadEr
         sequence: read.sequence.and_then(|number| i64::try_from(number).ok()),
         opening: read.opening.map(|balance| units(balance.minor_units)).transpose()?,
         closing: read.closing.map(|balance| units(balance.minor_units)).transpose()?,
-        // Without a balance it covers the days that it tells of.
-        closes_on: read.closing.and_then(|balance| balance.on).or(last_booked).map(|day| day.to_string()),
+        closes_on: closes_on.map(|day| day.to_string()),
         as_of: None,
         lines: read
             .entries
@@ -296,7 +310,7 @@ pub async fn fetch(
 /// What one reading of a connector is known by.
 fn digest_of(code: &BankCode, (after, last): (i64, i64), as_of: Timestamp) -> [u8; 32] {
     let text = format!("{} {after} {last} {}", code.as_str(), as_of.as_micros());
-    flowbridge_security::sha256(hex_sha256(text.as_bytes()).as_bytes())
+    flowbridge_security::sha256(text.as_bytes())
 }
 
 async fn read_pages(
@@ -390,7 +404,60 @@ const SECS_PER_DAY: i64 = 24 * 3600;
 
 /// The day of an instant, in UTC.
 pub fn day(at: Timestamp) -> String {
-    i32::try_from(at.as_secs_down().div_euclid(SECS_PER_DAY))
-        .map(|days| Date::from_epoch_days(days).to_string())
-        .unwrap_or_default()
+    date(at).map(|day| day.to_string()).unwrap_or_default()
+}
+
+fn date(at: Timestamp) -> Option<Date> {
+    i32::try_from(at.as_secs_down().div_euclid(SECS_PER_DAY)).ok().map(Date::from_epoch_days)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(file: &str, today: &str) -> Result<Vec<NewStatement>, String> {
+        let today = Date::parse_iso(today).unwrap();
+        let read = statement::read(file.as_bytes(), None).unwrap();
+        let statements = read.statements.into_iter().map(|read| new_statement(1, read, today));
+        statements.collect::<Result<Vec<_>, UploadError>>().map_err(|error| error.to_string())
+    }
+
+    /// A day's statement of an account in euros with one line, in a currency.
+    fn camt(currency: &str) -> String {
+        format!(
+            "<Document xmlns='urn:iso:std:iso:20022:tech:xsd:camt.053.001.08'><BkToCstmrStmt><Stmt><Id>1</Id>\
+             <Acct><Id><IBAN>NL26VAYB8060476890</IBAN></Id><Ccy>EUR</Ccy></Acct><Ntry><Amt Ccy='{currency}'>10.05</Amt>\
+             <CdtDbtInd>CRDT</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>2026-11-20</Dt></BookgDt></Ntry></Stmt>\
+             </BkToCstmrStmt></Document>"
+        )
+    }
+
+    #[test]
+    fn a_line_in_another_currency_than_its_statement_is_refused() {
+        assert_eq!(taken(&camt("EUR"), "2026-11-20").unwrap()[0].currency, "EUR");
+        let refused = taken(&camt("USD"), "2026-11-20").unwrap_err();
+        assert!(refused.contains("a line is in USD, the statement in EUR"), "{refused}");
+        let unsaid = "<OFX><STMTRS><BANKACCTFROM><ACCTID>9</BANKACCTFROM></STMTRS></OFX>";
+        assert!(taken(unsaid, "2026-11-20").unwrap_err().contains("does not say its currency"));
+    }
+
+    #[test]
+    fn a_day_later_than_tomorrow_is_refused() {
+        assert!(taken(&camt("EUR"), "2026-11-19").is_ok(), "it is tomorrow already in the east");
+        let refused = taken(&camt("EUR"), "2026-11-18").unwrap_err();
+        assert!(refused.contains("it tells of 2026-11-20, and today is 2026-11-18"), "{refused}");
+        let closes = ":20:A\n:25:NL1\n:28C:1/1\n:60F:C261118EUR1,00\n:62F:C261121EUR1,00\n-";
+        assert!(taken(closes, "2026-11-20").is_ok());
+        assert!(taken(closes, "2026-11-19").is_err());
+    }
+
+    #[test]
+    fn a_statement_that_was_cut_off_is_refused() {
+        let whole =
+            ":20:A\n:25:NL1\n:28C:1/1\n:60F:C261118EUR1,00\n:61:2611181118C1,00NTRFX\n:62F:C261118EUR2,00\n-";
+        assert!(taken(whole, "2026-11-20").is_ok());
+        let cut = &whole[..whole.find(":62F:").unwrap()];
+        let refused = taken(cut, "2026-11-20").unwrap_err();
+        assert!(refused.contains("the file was cut off"), "{refused}");
+    }
 }

@@ -98,9 +98,11 @@ pub fn comparison_of(folder: &Path, id: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flowbridge_domain::time::Timestamp;
 
     fn promoted(model: &str, champion: &str) -> PromotedModel {
-        PromotedModel { model: model.to_owned(), champion: champion.to_owned() }
+        let since = Timestamp::EPOCH;
+        PromotedModel { model: model.to_owned(), champion: champion.to_owned(), since }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A segment stands as its last stage says; without one, as the settings have segments begin. What counts is what two people have
 //! decided about the engine's own judgements: a suggestion accepted or not, a look at what was taken alone, and in the shadow
 //! whether they put the same records together by themselves. What the engine took alone and nobody has looked at counts for
-//! nothing. A segment moves one step at a run's beginning, and the move is written with the run's end.
+//! nothing. Nor does what another model judged, before the one in force was, and what people said before they last refuted the segment:
+//! each proof is made anew. A segment moves one step at a run's beginning, and the move is written with the run's end.
 
 use super::Settings;
 use flowbridge_domain::time::Timestamp;
@@ -35,19 +36,30 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// What people's decisions allow now.
-    pub(super) fn of(evidence: &Evidence, run: &ClaimedRun, settings: &Settings) -> Self {
+    /// What people's decisions allow now. `model_since` is when the model in force was put there, if ever one was.
+    pub(super) fn of(
+        evidence: &Evidence,
+        (model_since, now): (Option<Timestamp>, Timestamp),
+        run: &ClaimedRun,
+        settings: &Settings,
+    ) -> Self {
         let begins_in = if settings.shadow_first { Stage::Shadow } else { Stage::Suggest };
         let mut stages: BTreeMap<SegmentKey, Stage> = BTreeMap::new();
-        for now in &evidence.stages {
-            stages.insert(now.segment.clone(), read(&now.stage).unwrap_or(begins_in));
+        for stands in &evidence.stages {
+            let stage = read(&stands.stage).unwrap_or(begins_in);
+            // What another model has proven allows this one nothing.
+            let is_of_another = model_since.is_some_and(|since| stands.since <= since);
+            stages.insert(
+                stands.segment.clone(),
+                if is_of_another { stage.min(Stage::Suggest) } else { stage },
+            );
         }
         let mut changes = Vec::new();
-        for (segment, decided) in count(evidence) {
-            let now = stages.get(&segment).copied().unwrap_or(begins_in);
-            let next = policy::next_stage(now, decided);
-            if next != now {
-                changes.push(change(segment.clone(), next, decided));
+        for (segment, decided) in count(evidence, model_since) {
+            let stage = stages.get(&segment).copied().unwrap_or(begins_in);
+            let next = policy::next_stage(stage, decided);
+            if next != stage {
+                changes.push(change(segment.clone(), (next, now), decided));
                 stages.insert(segment, next);
             }
         }
@@ -104,33 +116,40 @@ fn read(stage: &str) -> Option<Stage> {
     STAGES.iter().find(|(_, name)| *name == stage).map(|(stage, _)| *stage)
 }
 
-fn change(segment: SegmentKey, stage: Stage, decided: Decided) -> StageChange {
+fn change(segment: SegmentKey, (stage, since): (Stage, Timestamp), decided: Decided) -> StageChange {
     let name = STAGES.iter().find(|(known, _)| *known == stage).map_or("", |(_, name)| name);
     let counts = [decided.count, decided.errors, decided.audited, decided.audit_errors];
     StageChange {
         segment,
         stage: name.to_owned(),
         counts: counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX)),
+        since,
     }
 }
 
-/// What people have decided about each segment's judgements.
-fn count(evidence: &Evidence) -> BTreeMap<SegmentKey, Decided> {
+/// What people have decided about each segment's judgements, as far as it speaks about the model in force and was said since the segment
+/// was last taken back.
+fn count(evidence: &Evidence, model_since: Option<Timestamp>) -> BTreeMap<SegmentKey, Decided> {
     let rulings = Rulings::new(&evidence.ruled);
-    let since: HashMap<&SegmentKey, Timestamp> =
-        evidence.stages.iter().map(|StageNow { segment, since, .. }| (segment, *since)).collect();
+    let stages: HashMap<&SegmentKey, &StageNow> =
+        evidence.stages.iter().map(|stands| (&stands.segment, stands)).collect();
     let mut counts: BTreeMap<SegmentKey, Decided> = BTreeMap::new();
     let mut counted: BTreeSet<&str> = BTreeSet::new();
     for judged in &evidence.judged {
+        if model_since.is_some_and(|since| judged.at <= since) {
+            continue;
+        }
         let Some((is_right, at)) = rulings.about(judged) else { continue };
-        if !counted.insert(&judged.subject) {
+        let stands = stages.get(&judged.segment);
+        let demoted_at = stands.and_then(|stands| stands.demoted_at);
+        if demoted_at.is_some_and(|demoted| at <= demoted) || !counted.insert(&judged.subject) {
             continue;
         }
         let decided = counts.entry(judged.segment.clone()).or_default();
         decided.count += 1;
         decided.errors += u64::from(!is_right);
         // An audit speaks about the stage in which the match was taken.
-        if judged.route == AUDITED && since.get(&judged.segment).is_none_or(|since| at > *since) {
+        if judged.route == AUDITED && stands.is_none_or(|stands| at > stands.since) {
             decided.audited += 1;
             decided.audit_errors += u64::from(!is_right);
         }
@@ -199,7 +218,8 @@ mod tests {
 
     fn judged(number: u128, route: &str) -> Judged {
         let records = vec![line(2 * number).text(), line(2 * number + 1).text()];
-        Judged { subject: records.join("+"), route: route.to_owned(), segment: segment(), records }
+        let at = Timestamp::from_secs(1);
+        Judged { subject: records.join("+"), route: route.to_owned(), segment: segment(), records, at }
     }
 
     fn ruled(of: &Judged, kind: &str, decision: DecisionKind, second: i64) -> Ruled {
@@ -248,8 +268,22 @@ mod tests {
         Evidence { judged, ruled, ..Evidence::default() }
     }
 
+    /// What a run makes of it with the model that was always in force.
+    fn policy(evidence: &Evidence, settings: &Settings) -> Policy {
+        Policy::of(evidence, (None, Timestamp::from_secs(100)), &run(), settings)
+    }
+
+    fn stands(stage: &str, second: i64, demoted: Option<i64>) -> StageNow {
+        StageNow {
+            segment: segment(),
+            stage: stage.to_owned(),
+            since: Timestamp::from_secs(second),
+            demoted_at: demoted.map(Timestamp::from_secs),
+        }
+    }
+
     fn stage_of(evidence: &Evidence, settings: &Settings) -> Vec<(String, [i64; 4])> {
-        let policy = Policy::of(evidence, &run(), settings);
+        let policy = policy(evidence, settings);
         policy.changes.into_iter().map(|change| (change.stage, change.counts)).collect()
     }
 
@@ -257,7 +291,7 @@ mod tests {
     fn matches_are_taken_alone_when_people_have_proven_it_and_no_longer_when_an_audit_refutes_it() {
         let settings = Settings { audit_ppm: 0, ..Settings::default() };
         let route = |evidence: &Evidence, units| {
-            Policy::of(evidence, &run(), &settings).route(&segment(), &likely(), "one", units)
+            policy(evidence, &settings).route(&segment(), &likely(), "one", units)
         };
         let almost = accepted(2_994);
         assert!(stage_of(&almost, &settings).is_empty());
@@ -267,13 +301,61 @@ mod tests {
         assert_eq!(route(&proven, 100), Route::Posted);
         assert_eq!(route(&proven, 1_000_000_001), Route::FourEyes, "beyond the cap people decide");
 
-        let since = Timestamp::from_secs(2);
-        proven.stages.push(StageNow { segment: segment(), stage: "auto".to_owned(), since });
+        proven.stages.push(stands("auto", 2, None));
         let taken = judged(9_999, AUDITED);
         proven.ruled.push(ruled(&taken, TO_AUDIT, DecisionKind::Reject, 3));
         proven.judged.push(taken);
         assert_eq!(stage_of(&proven, &settings), [("suggest".to_owned(), [2_996, 1, 1, 1])]);
         assert_eq!(route(&proven, 100), Route::FourEyes);
+    }
+
+    #[test]
+    fn what_an_audit_has_refuted_is_proven_anew_and_not_by_what_was_said_before() {
+        let settings = Settings { audit_ppm: 0, ..Settings::default() };
+        let mut evidence = accepted(20_000);
+        for number in 20_000..20_050 {
+            let taken = judged(number, AUDITED);
+            let decision = if number < 20_003 { DecisionKind::Reject } else { DecisionKind::Accept };
+            evidence.ruled.push(ruled(&taken, TO_AUDIT, decision, 3));
+            evidence.judged.push(taken);
+        }
+        evidence.stages = vec![stands("auto", 2, None)];
+        assert_eq!(stage_of(&evidence, &settings), [("suggest".to_owned(), [20_050, 3, 50, 3])]);
+        evidence.stages = vec![stands("suggest", 4, Some(4))];
+        assert!(stage_of(&evidence, &settings).is_empty(), "nobody has decided anything since");
+        assert_eq!(policy(&evidence, &settings).route(&segment(), &likely(), "one", 100), Route::FourEyes);
+
+        for number in 30_000..32_995 {
+            let asked = judged(number, "person");
+            evidence.ruled.push(ruled(&asked, TO_CONFIRM, DecisionKind::Accept, 5));
+            evidence.judged.push(asked);
+        }
+        assert_eq!(stage_of(&evidence, &settings), [("auto".to_owned(), [2_995, 0, 0, 0])]);
+        evidence.stages = vec![stands("auto", 6, Some(4))];
+        for number in 40_000..40_050 {
+            let asked = judged(number, "person");
+            evidence.ruled.push(ruled(&asked, TO_CONFIRM, DecisionKind::Reject, 3));
+            evidence.judged.push(asked);
+        }
+        assert!(stage_of(&evidence, &settings).is_empty(), "the errors of before do not count again");
+    }
+
+    #[test]
+    fn a_model_inherits_nothing_that_another_has_proven() {
+        let settings = Settings { audit_ppm: 0, ..Settings::default() };
+        let mut evidence = accepted(3_000);
+        evidence.stages.push(stands("auto", 2, None));
+        let of = |evidence: &Evidence, model_since: i64| {
+            let instants = (Some(Timestamp::from_secs(model_since)), Timestamp::from_secs(100));
+            let policy = Policy::of(evidence, instants, &run(), &settings);
+            (policy.route(&segment(), &likely(), "one", 100), policy.changes.len())
+        };
+        assert_eq!(of(&evidence, 0), (Route::Posted, 0), "it is this model that was judged");
+        assert_eq!(of(&evidence, 3), (Route::FourEyes, 0));
+        for judged in &mut evidence.judged {
+            judged.at = Timestamp::from_secs(4);
+        }
+        assert_eq!(of(&evidence, 3), (Route::Posted, 1), "its own proof");
     }
 
     #[test]
@@ -291,14 +373,14 @@ mod tests {
         let nothing = ruled(&evidence.judged[201], "overdue_at_bank", DecisionKind::Reject, 1);
         evidence.ruled.extend([stranger, nothing]);
         assert_eq!(stage_of(&evidence, &settings), [("suggest".to_owned(), [201, 1, 0, 0])]);
-        let policy = Policy::of(&Evidence::default(), &run(), &settings);
+        let policy = policy(&Evidence::default(), &settings);
         assert_eq!(policy.route(&segment(), &likely(), "one", 100), Route::Shadow);
     }
 
     #[test]
     fn a_share_of_what_is_taken_alone_is_looked_at_all_the_same() {
         let settings = Settings { audit_ppm: 1_000_000, ..Settings::default() };
-        let policy = Policy::of(&accepted(3_000), &run(), &settings);
+        let policy = policy(&accepted(3_000), &settings);
         assert_eq!(policy.route(&segment(), &likely(), "one", 100), Route::PostedAndAudited);
     }
 }

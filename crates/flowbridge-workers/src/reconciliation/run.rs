@@ -93,7 +93,8 @@ pub(super) async fn reconcile(
     tokio::task::spawn_blocking(move || {
         let judging = models::judging(settings.models.as_deref(), &promoted)
             .map_err(|error| RunError::Engine(crate::context::chain(&error)))?;
-        work.finish(&run, gap, (&evidence, &judging), &settings)
+        let model_since = promoted.first().map(|newest| newest.since);
+        work.finish(&run, gap, (&evidence, model_since, &judging), &settings)
     })
     .await
     .map_err(|error| RunError::Engine(error.to_string()))?
@@ -214,7 +215,7 @@ impl Work {
         mut self,
         run: &ClaimedRun,
         gap: Option<String>,
-        (evidence, judging): (&Evidence, &Judging),
+        (evidence, model_since, judging): (&Evidence, Option<Timestamp>, &Judging),
         settings: &Settings,
     ) -> Result<Findings, RunError> {
         let (ledger, bank) = self.records();
@@ -227,7 +228,7 @@ impl Work {
             ..engine::Settings::on(day, settings.threads)
         };
         let mut outcome = engine::run(&ledger, &bank, &judging.model, &engine_settings);
-        let policy = Policy::of(evidence, run, settings);
+        let policy = Policy::of(evidence, (model_since, self.now), run, settings);
         let mut verdicts = Verdicts::default();
         self.judge_matches((&ledger, &bank), &policy, &mut outcome, &mut verdicts);
         self.judge_breaks((&ledger, &bank), &mut outcome, settings.transit_days_max);
@@ -448,6 +449,7 @@ impl Work {
             route: name.to_owned(),
             segment,
             records: self.keys_of(found).map(|key| key.text()).collect(),
+            at: self.now,
         });
         (route, judged)
     }

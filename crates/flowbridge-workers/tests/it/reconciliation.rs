@@ -6,6 +6,7 @@ use flowbridge_bank::simulator::{Fault, Target};
 use flowbridge_domain::id::{DecisionId, ExceptionId, ModelProposalId};
 use flowbridge_domain::ledger::Contra;
 use flowbridge_domain::party::BankCode;
+use flowbridge_domain::time::Timestamp;
 use flowbridge_recon::Model;
 use flowbridge_recon::anomaly::Memory;
 use flowbridge_recon::feedback::Verdict as Ruled;
@@ -368,6 +369,68 @@ async fn lines_without_a_balance_are_compared_and_told_again_at_the_end_of_the_d
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn downloads_that_overlap_tell_each_booking_once_in_whatever_order_they_come() {
+    for is_backwards in [false, true] {
+        let stage = Stage::new(vec![]).await;
+        reads_files(&stage).await;
+        let now = stage.context.now();
+        let [one, two, three] =
+            [3, 2, 1].map(|days_ago| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600))));
+        let mut files = [
+            ofx_of(&[(one.as_str(), "A1", 1_000), (two.as_str(), "A2", 2_000)], 3_000),
+            ofx_of(&[(two.as_str(), "A2", 2_000), (three.as_str(), "A3", 4_000)], 7_000),
+        ];
+        if is_backwards {
+            files.reverse();
+        }
+        let mut already_held = Vec::new();
+        for (place, file) in files.into_iter().enumerate() {
+            let taken = upload(&stage, &format!("{place}.ofx"), file, None).await.unwrap();
+            already_held.push(taken.statements[0].already_held);
+        }
+        assert_eq!(already_held, [0, 1]);
+        let summary = stage.reconcile_files("alpha").await.summary.unwrap();
+        let proofs = summary["proofs"].as_array().unwrap();
+        let proven: Value = proofs.iter().map(|at| json!([at["closing"], at["unexplained"]])).collect();
+        assert_eq!(proven, json!([[3_000, 0], [7_000, 0]]), "{summary}");
+        let lines = "select count(*) from recon_open where side = 'bank'";
+        let lines: i64 = stage.sql.query_one(lines, &[]).await.unwrap().get(0);
+        assert_eq!(lines, 3, "a line that was told again is no second booking");
+        stage.reconcile_files("alpha").await;
+        assert!(breaker::state(&stage.context.db).await.unwrap().is_closed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_two_currencies_never_belong_together() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let mapping = r#"{"account": "DE02120300000000202051", "columns": {"booked_on": "day", "amount": "amount",
+        "currency": "currency", "bank_reference": "bank reference"}}"#;
+    let today = intake::day(stage.context.now());
+    let lines = format!(
+        "day,amount,currency,bank reference\n{today},50.00,EUR,A1\n{today},-50.00,USD,A2\n{today},-50.00,EUR,A3\n"
+    );
+    upload(&stage, "a.csv", lines, Some(mapping)).await.unwrap();
+    stage.reconcile_files("alpha").await;
+    let named = async |reference: &str| -> String {
+        let line = "select id from statement_entry where bank_reference = $1";
+        RecordKey::line(stage.sql.query_one(line, &[&reference]).await.unwrap().get(0)).text()
+    };
+    let receipt = named("A1").await;
+    let found = open(&stage).await.into_iter().find(|found| found.subject == receipt).unwrap();
+    let belongs_to = async |partner: String| {
+        let rematch = Decision { partner: Some(partner), ..decision(DecisionKind::Rematch, &stage) };
+        let tx = stage.context.db.begin().await.unwrap();
+        let answer = exception::propose(&tx, found.id, &rematch).await.unwrap();
+        tx.rollback().await.unwrap();
+        answer
+    };
+    assert_eq!(belongs_to(named("A2").await).await, Err(DecisionRefusal::AmountsDiffer));
+    assert_eq!(belongs_to(named("A3").await).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_confirmed_pair_differs_by_is_the_next_question() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
@@ -578,6 +641,18 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
     let model = &run.summary.unwrap()["model"];
     assert_eq!(model["sha256"], Model::shipped_sha256(), "{model}");
     assert_eq!(model["passed_over"][0]["sha256"], lost, "{model}");
+
+    // What stands of a segment is its last stage, and when it was last taken back.
+    let moves =
+        "insert into recon_stage (scope, account, rail, how, stage, decided, errors, audited, audit_errors,
+            reconciliation_id, since)
+        select 'alpha', 'DE02', 'NTRF', 'model', stage, 0, 0, 0, 0, $1, to_timestamp(seconds)
+            from unnest(array['auto', 'suggest', 'auto'], array[1, 2, 3]) as moved (stage, seconds)";
+    stage.sql.execute(moves, &[&run.id.as_uuid()]).await.unwrap();
+    let stages = segment::evidence(&stage.context.db, "alpha").await.unwrap().stages;
+    let [stands] = stages.as_slice() else { panic!("{stages:?}") };
+    let seconds = (stands.since.as_secs_down(), stands.demoted_at.map(Timestamp::as_secs_down));
+    assert_eq!((stands.stage.as_str(), seconds), ("auto", (3, Some(2))));
 }
 
 /// Two people put a model in force, which was never measured here.
@@ -662,13 +737,24 @@ async fn tells(stage: &Stage, lines: &[(&str, i64, &str, &str)]) {
 
 /// A statement of one day with one line, its bank's reference and minor units, and without an opening balance.
 fn ofx(day: &str, (reference, amount): (&str, i64), closing: i64) -> String {
-    let day = day.replace('-', "");
+    ofx_of(&[(day, reference, amount)], closing)
+}
+
+/// A download of several days, each line with its day; the balance is the last one's.
+fn ofx_of(lines: &[(&str, &str, i64)], closing: i64) -> String {
     let shown = |units: i64| format!("{}.{:02}", units / 100, units % 100);
-    let (amount, closing) = (shown(amount), shown(closing));
+    let compact = |day: &str| day.replace('-', "");
+    let line = |(day, reference, amount): &(&str, &str, i64)| {
+        let (day, amount) = (compact(day), shown(*amount));
+        format!(
+            "<STMTTRN><TRNTYPE>CREDIT<DTPOSTED>{day}<TRNAMT>{amount}<FITID>{reference}<NAME>SOMEBODY</STMTTRN>"
+        )
+    };
+    let last = lines.last().map_or_else(String::new, |(day, ..)| compact(day));
+    let (lines, closing): (String, String) = (lines.iter().map(line).collect(), shown(closing));
     format!(
-        "<OFX><STMTRS><CURDEF>EUR<BANKACCTFROM><ACCTID>DE02120300000000202051</BANKACCTFROM><BANKTRANLIST>\
-         <STMTTRN><TRNTYPE>CREDIT<DTPOSTED>{day}<TRNAMT>{amount}<FITID>{reference}<NAME>SOMEBODY</STMTTRN></BANKTRANLIST>\
-         <LEDGERBAL><BALAMT>{closing}<DTASOF>{day}</LEDGERBAL></STMTRS></OFX>"
+        "<OFX><STMTRS><CURDEF>EUR<BANKACCTFROM><ACCTID>DE02120300000000202051</BANKACCTFROM><BANKTRANLIST>{lines}\
+         </BANKTRANLIST><LEDGERBAL><BALAMT>{closing}<DTASOF>{last}</LEDGERBAL></STMTRS></OFX>"
     )
 }
 
