@@ -130,7 +130,7 @@ async fn a_group_that_is_set_back_reads_again_and_changes_nothing() {
     stage.sql.execute(set_back, &[]).await.unwrap();
     stage.requires_proof().await;
     let (_, unread) =
-        runs::settled(db, "EUR", (Timestamp::from_secs(0), stage.context.now()), 10).await.unwrap();
+        runs::settled(db, "EUR", (Timestamp::from_secs(0), stage.context.now()), &[], 10).await.unwrap();
     assert!(unread.is_empty(), "{unread:?}");
 
     // Never forward: what it has not read yet is read.
