@@ -17,6 +17,7 @@
 use crate::db::{Db, StoreError, Tx};
 use crate::event_data::EventData;
 use crate::event_log::{Held, Offset};
+use crate::monitor;
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{DeliveryId, EventId, ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
@@ -218,7 +219,8 @@ statements! {
 
     DROP_OLD_DELIVERIES = "select drop_daily_partitions('webhook_delivery', ($1::timestamptz at time zone 'UTC')::date) as dropped";
 
-    DELETE_OLD_DELIVERIES = "delete from webhook_delivery_other_days where id < uuid_floor($1)";
+    DELETE_OLD_DELIVERIES = "delete from webhook_delivery_other_days where ctid = any(array(
+            select ctid from webhook_delivery_other_days where id < uuid_floor($1) order by id limit $2))";
 
     DEPTH = "select state, count(*) as deliveries from (
             select state from webhook_delivery where is_open limit $1
@@ -469,7 +471,7 @@ pub async fn seal(
 
 /// Forgets the deliveries of events before an instant, days at a time. Returns how many days went.
 pub async fn forget_deliveries(db: &Db, before: Timestamp) -> Result<i32, StoreError> {
-    db.query(DELETE_OLD_DELIVERIES, &[&At(before)]).await?;
+    monitor::forget(db, DELETE_OLD_DELIVERIES, before).await?;
     match db.query(DROP_OLD_DELIVERIES, &[&At(before)]).await?.first() {
         Some(row) => Ok(row.try_get("dropped")?),
         None => Ok(0),
