@@ -3,6 +3,7 @@
 
 use crate::db::SLICES_PLANS;
 use crate::monitor::{FORGOTTEN_MAX, Kept, keep_house};
+use crate::sql::Statement;
 use crate::{Db, DbSettings};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_embedded::EmbeddedPostgres;
@@ -64,6 +65,85 @@ async fn the_oldest_answers_are_found_by_their_age() {
         ["btree"],
         "what frees pages all over the table leaves no ranges of blocks to go by"
     );
+}
+
+/// Partitions of a month far from the others.
+const PREPARED: &str =
+    "select relname from pg_class where relname ~ '_2030[0-9]*$' and relkind = 'r' order by relname";
+
+#[tokio::test]
+async fn what_is_kept_goes_by_the_month_and_what_is_dropped_by_the_day() {
+    let stage = Stage::new().await;
+    stage.run("select ensure_daily_partitions('2030-01-14', '2030-01-15')").await;
+    let prepared = [
+        "effect_203001",
+        "effect_203002",
+        "event_203001",
+        "event_203002",
+        "hold_movement_203001",
+        "hold_movement_203002",
+        "journal_entry_203001",
+        "journal_entry_203002",
+        "webhook_delivery_20300114",
+        "webhook_delivery_20300115",
+    ];
+    assert_eq!(stage.texts(PREPARED).await, prepared);
+    stage.run("select ensure_daily_partitions('2030-01-14', '2030-01-15')").await;
+    assert_eq!(stage.texts(PREPARED).await, prepared, "once is enough");
+    stage.run("select drop_daily_partitions('webhook_delivery', '2030-01-15')").await;
+    let mut left = prepared.to_vec();
+    left.retain(|name| *name != "webhook_delivery_20300114");
+    assert_eq!(stage.texts(PREPARED).await, left);
+}
+
+#[tokio::test]
+async fn a_month_that_was_begun_in_days_goes_on_in_days() {
+    let stage = Stage::new().await;
+    stage
+        .run(
+            "delete from daily_partitioned where parent <> 'event';
+            create table event_20300130 partition of event
+                for values from (uuid_floor('2030-01-30Z')) to (uuid_floor('2030-01-31Z'));
+            select ensure_daily_partitions('2030-01-30', '2030-02-02')",
+        )
+        .await;
+    assert_eq!(
+        stage.texts(PREPARED).await,
+        ["event_20300130", "event_20300131", "event_203002", "event_203003"]
+    );
+}
+
+#[tokio::test]
+async fn a_day_that_was_missed_keeps_no_other_from_being_prepared() {
+    let stage = Stage::new().await;
+    stage
+        .run(
+            "insert into webhook_delivery (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
+                values (uuid_floor('2030-01-15 08:00Z'), gen_random_uuid(), gen_random_uuid(), '', gen_random_uuid(), 1, 1, now(), now(), now());
+            delete from daily_partitioned where parent <> 'webhook_delivery';
+            select ensure_daily_partitions('2030-01-14', '2030-01-16')",
+        )
+        .await;
+    assert_eq!(stage.texts(PREPARED).await, ["webhook_delivery_20300114", "webhook_delivery_20300116"]);
+}
+
+#[tokio::test]
+async fn a_table_in_use_is_prepared_another_time_and_holds_up_nobody() {
+    let stage = Stage::new().await;
+    let reader = stage.db.begin().await.expect("a transaction");
+    let counted = Statement { name: "count", sql: "select count(*) from event" };
+    reader.query(counted, &[]).await.expect("a long look at the log");
+    let begun = tokio::time::Instant::now();
+    stage.run("select ensure_daily_partitions('2030-01-14', '2030-01-14')").await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "it waited for the reader");
+    let others = stage.texts(PREPARED).await;
+    assert!(
+        others.contains(&"effect_203001".to_owned()) && !others.contains(&"event_203001".to_owned()),
+        "{others:?}"
+    );
+    reader.rollback().await.expect("an end");
+    stage.run("select ensure_daily_partitions('2030-01-14', '2030-01-14')").await;
+    assert!(stage.texts(PREPARED).await.contains(&"event_203001".to_owned()));
 }
 
 /// A database of its own, and a connection to put into it what no statement of ours would.
