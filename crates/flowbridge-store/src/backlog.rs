@@ -2,15 +2,69 @@
 //! in it than a turn may look at.
 
 use crate::db::SLICES_PLANS;
+use crate::lifecycle::{self, Looked};
 use crate::monitor::{FORGOTTEN_MAX, Kept, keep_house};
 use crate::sql::Statement;
 use crate::{Db, DbSettings};
+use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_embedded::EmbeddedPostgres;
+use serde_json::Value;
 use std::time::Duration;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+const PAGE: i64 = 100;
+/// Payments that a bank keeps open past their deadlines: many pages.
+const WAITING: usize = 1_000;
+
+/// One payment for each second before now, in this state.
+const PAYMENTS: &str = "insert into payment (id, number, participant_id, kind, funding, payout, currency, amount, fee, debtor_account,
+        debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode, uetr, execute_at,
+        initiate_before, settle_before, expires_at, hold_until, accepted_at, traceparent, state, state_since, chain_leg, hold_leg,
+        payout_leg)
+    select gen_random_uuid(), nextval('payment_number'), gen_random_uuid(), 'transfer', 'bank', 'token', 'EUR', 100, 0,
+            gen_random_uuid(), gen_random_uuid(), 'alpha', gen_random_uuid(), gen_random_uuid(), 'beta', 'native', gen_random_uuid(),
+            at, at, at, at, at, at, '', STATE, at, LEG, 'capture_asked', 'not_due'
+        from generate_series(1, COUNT) n, lateral (select to_timestamp(1800000000 - n) as at) times";
+
+#[tokio::test]
+async fn what_a_bank_keeps_open_past_its_deadlines_is_looked_at_page_by_page() {
+    let stage = Stage::new().await;
+    stage.payments("settled", "settled", WAITING).await;
+    let head =
+        "insert into chain_head values (true, 31337, 1, now(), 1, now(), 1, to_timestamp(1800000000), now())";
+    stage.run(head).await;
+    let start = "'1970-01-01Z', '00000000-0000-0000-0000-000000000000', to_timestamp(1800000000), 100";
+    for page in ["SETTLE_DUE", "INITIATE_DUE"] {
+        assert_eq!(stage.payments_read(page, start).await, PAGE, "{page}");
+    }
+
+    let mut looked = Looked::default();
+    let before = NOW.minus(Duration::from_secs(10));
+    assert_eq!(stage.due(&mut looked, before).await, [], "nothing can be done about them");
+    stage.payments("held", "open", 1).await;
+    let newest = stage.payment_of("held").await;
+    assert_eq!(stage.due(&mut looked, NOW).await, [newest], "whose time has come is found at once");
+}
+
+#[tokio::test]
+async fn who_comes_to_be_due_long_after_the_deadline_is_found_on_the_next_round() {
+    let stage = Stage::new().await;
+    stage.payments("settled", "settled", WAITING).await;
+    let mut looked = Looked::default();
+    stage.due(&mut looked, NOW).await;
+    let last = "update payment set state = 'held', chain_leg = 'open' where settle_before = (select max(settle_before) from payment)";
+    stage.run(last).await;
+    let late = stage.payment_of("held").await;
+    let mut looks = 1;
+    while stage.due(&mut looked, NOW).await != [late] {
+        looks += 1;
+        assert!(looks <= WAITING / 100 + 1, "not found in a round");
+    }
+    assert!(looks > 1, "a look is not a round");
+}
 
 #[tokio::test]
 async fn however_much_has_served_its_time_it_is_forgotten_in_slices() {
@@ -173,4 +227,52 @@ impl Stage {
     async fn texts(&self, statement: &str) -> Vec<String> {
         self.client.query(statement, &[]).await.expect(statement).iter().map(|row| row.get(0)).collect()
     }
+
+    async fn payments(&self, state: &str, leg: &str, count: usize) {
+        let insert = PAYMENTS
+            .replace("STATE", &format!("'{state}'"))
+            .replace("LEG", &format!("'{leg}'"))
+            .replace("COUNT", &count.to_string());
+        self.run(&insert).await;
+    }
+
+    async fn payment_of(&self, state: &str) -> PaymentId {
+        let row = self.client.query_one("select id from payment where state = $1", &[&state]).await;
+        PaymentId::from_uuid(row.expect("one payment").get::<_, Uuid>(0))
+    }
+
+    async fn due(&self, looked: &mut Looked, now: Timestamp) -> Vec<PaymentId> {
+        let due = lifecycle::due(&self.db, looked, now, PAGE).await.expect("a look");
+        due.iter().map(|due| due.payment_id).collect()
+    }
+
+    /// How many rows of `payment` a statement reads, those included that it throws away.
+    async fn payments_read(&self, name: &str, values: &str) -> i64 {
+        let named = |statement: &&Statement| statement.name.ends_with(&format!("::{name}"));
+        let statement = lifecycle::STATEMENTS.iter().find(named).expect("a statement of this name");
+        let explain = format!(
+            "prepare looked_at as {}; explain (analyze, format json) execute looked_at({values}); deallocate looked_at",
+            statement.sql
+        );
+        let answers = self.client.simple_query(&explain).await.expect("a plan");
+        let text = answers
+            .iter()
+            .find_map(|answer| if let SimpleQueryMessage::Row(row) = answer { row.get(0) } else { None });
+        read_of(&serde_json::from_str(text.expect("a plan")).expect("JSON"), "payment")
+    }
+}
+
+fn read_of(plan: &Value, table: &str) -> i64 {
+    let number = |name: &str| plan.get(name).and_then(Value::as_i64).unwrap_or(0);
+    let here = if plan.get("Relation Name").and_then(Value::as_str) == Some(table) {
+        (number("Actual Rows") + number("Rows Removed by Filter")) * number("Actual Loops")
+    } else {
+        0
+    };
+    let below: i64 = match plan {
+        Value::Array(parts) => parts.iter().map(|part| read_of(part, table)).sum(),
+        Value::Object(fields) => fields.values().map(|field| read_of(field, table)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    };
+    here + below
 }
