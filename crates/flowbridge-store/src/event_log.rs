@@ -174,7 +174,7 @@ macro_rules! event_columns {
          event.creditor_participant, event.traceparent, event.schema_version, event.data, event.recorded_at"
     };
 }
-use event_columns;
+pub(crate) use event_columns;
 
 /// What events are about. A group reads some of them, in the order of each payment.
 pub mod topic {

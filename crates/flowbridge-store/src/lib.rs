@@ -7,6 +7,8 @@
 
 pub mod accept;
 pub mod access;
+#[cfg(test)]
+mod backlog;
 pub mod breaker;
 pub mod chain;
 pub mod db;

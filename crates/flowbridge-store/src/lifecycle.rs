@@ -9,7 +9,7 @@ use crate::effect::NewEffect;
 use crate::event_data::EventData;
 use crate::event_log::{NewEvent, topic};
 use crate::payment::StoredPayment;
-use crate::sql::{At, statements};
+use crate::sql::{At, Statement, statements};
 use crate::{effect, event_log, ledger, payment};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::Money;
@@ -19,7 +19,6 @@ use flowbridge_domain::payment::{
 use flowbridge_domain::time::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
@@ -35,17 +34,22 @@ statements! {
 
     SUSPEND = "update participant set status = 'suspended', status_reason = $2 where id = any($1) and status = 'active'";
 
-    // Whatever lies unread: this only asks the chain, which decides.
-    SETTLE_DUE = "select id from payment
-        where is_open and settle_before <= $1
-            and (state in ('accepted', 'initiated', 'held') or (state = 'under_review' and reason = 'creditor_blocked'))
-        order by settle_before limit $2";
+    // A page of what is open past a deadline, in the order of the deadlines, and which of it there is something to do about. Whatever
+    // lies unread: this only asks the chain, which decides.
+    SETTLE_DUE = "select id, settle_before as deadline,
+            state in ('accepted', 'initiated', 'held') or (state = 'under_review' and reason = 'creditor_blocked') as is_due
+        from payment
+        where is_open and (settle_before, id) > ($1, $2) and settle_before <= $3
+        order by settle_before, id limit $4";
 
-    INITIATE_DUE = concat!("select id from payment
-        where is_open and initiate_before <= (select finalized_time from chain_head)
-            and chain_leg = 'unused' and state in ('accepted', 'cancelling')
-            and hold_leg not in ('release_asked', 'return_asked') and ", all_is_read!(), "
-        order by initiate_before limit $1");
+    FINALIZED_TIME = "select finalized_time from chain_head";
+
+    INITIATE_DUE = concat!("select id, initiate_before as deadline,
+            chain_leg = 'unused' and state in ('accepted', 'cancelling') and hold_leg not in ('release_asked', 'return_asked')
+                and ", all_is_read!(), " as is_due
+        from payment
+        where is_open and (initiate_before, id) > ($1, $2) and initiate_before <= $3
+        order by initiate_before, id limit $4");
 
     // Completed in time, its settlement taken back by a reorganisation, and the chain has closed the window in which it could come
     // again. What is completed only since then is so because people have dealt with it.
@@ -65,11 +69,13 @@ macro_rules! all_is_read {
                     join consumer_offset o on o.consumer_group = 'orchestrator' and o.topic = 'chain'
                         and o.partition = event.partition
                     where event.key = payment.id and event.topic = 'chain' and (event.xid, event.seq) > (o.xid, o.seq)
-                        and (event.xid, event.seq) > (o.seen_xid, o.seen_seq))
+                        and (event.xid, event.seq) > (o.seen_xid, o.seen_seq)
+                    offset 0)
             and not exists (
                 select from dead_letter
                     where dead_letter.consumer_group = 'orchestrator' and dead_letter.key = payment.id
-                        and dead_letter.resolved_at is null)"
+                        and dead_letter.resolved_at is null
+                    offset 0)"
     };
 }
 use all_is_read;
@@ -148,25 +154,107 @@ pub async fn cancel(tx: &Tx, ids: &[PaymentId], now: Timestamp) -> Result<Vec<Ou
     apply(tx, &occurrences, now).await
 }
 
+/// How far it was looked for what time has overtaken. A payment may stay open for days after its deadlines, while its bank is down;
+/// of all these a look reads a page.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Looked {
+    settle: Walk,
+    initiate: Walk,
+}
+
 /// Finds what time has overtaken: payments too near their expiry to be settled, and those that the chain has closed a window to
-/// for good, by the time of its newest finalized block: they were not initiated in it, or not settled again.
-pub async fn due(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<Occurrence>, StoreError> {
-    let of = |row: &Row| -> Result<PaymentId, StoreError> { Ok(PaymentId::from_uuid(row.try_get("id")?)) };
+/// for good, by the time of its newest finalized block: they were not initiated in it, or not settled again. Whose deadline has
+/// passed since the last look is found at once; who came to be due long after it (by a reorganisation, or a person), once it is
+/// reached on the way through all that is open.
+pub async fn due(
+    db: &Db,
+    looked: &mut Looked,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Occurrence>, StoreError> {
     let mut due = Vec::new();
-    for row in db.query(SETTLE_DUE, &[&At(now), &limit]).await? {
-        due.push(Occurrence { payment_id: of(&row)?, event: Event::SettleWindowClosing });
+    for payment_id in looked.settle.go_on(db, SETTLE_DUE, now, limit).await? {
+        due.push(Occurrence { payment_id, event: Event::SettleWindowClosing });
     }
-    for row in db.query(INITIATE_DUE, &[&limit]).await? {
-        due.push(Occurrence { payment_id: of(&row)?, event: Event::InitiateWindowClosed });
+    if let Some(row) = db.query(FINALIZED_TIME, &[]).await?.first() {
+        let At(finalized) = row.try_get("finalized_time")?;
+        for payment_id in looked.initiate.go_on(db, INITIATE_DUE, finalized, limit).await? {
+            due.push(Occurrence { payment_id, event: Event::InitiateWindowClosed });
+        }
     }
     for row in db.query(TAKEN_BACK_DUE, &[&limit]).await? {
         let event = match row.try_get::<_, &str>("chain_leg")? {
             "unused" => Event::InitiateWindowClosed,
             _ => Event::SettleWindowClosing,
         };
-        due.push(Occurrence { payment_id: of(&row)?, event });
+        due.push(Occurrence { payment_id: PaymentId::from_uuid(row.try_get("id")?), event });
     }
     Ok(due)
+}
+
+/// Pages that a look reads at most of what has passed its deadline since the last.
+const PAGES_MAX: usize = 100;
+
+/// A place in the order of deadlines.
+#[derive(Debug, Clone, Copy)]
+struct Place(Timestamp, Uuid);
+
+impl Default for Place {
+    fn default() -> Self {
+        Self(Timestamp::EPOCH, Uuid::nil())
+    }
+}
+
+/// Two ways through what is open past a deadline: one keeps up with the time, the other goes round and round.
+#[derive(Debug, Clone, Copy, Default)]
+struct Walk {
+    newest: Place,
+    round: Place,
+}
+
+impl Walk {
+    async fn go_on(
+        &mut self,
+        db: &Db,
+        page: Statement,
+        until: Timestamp,
+        limit: i64,
+    ) -> Result<BTreeSet<PaymentId>, StoreError> {
+        let enough = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut due = BTreeSet::new();
+        for _ in 0..PAGES_MAX {
+            let reached = look(db, page, self.newest, until, limit, &mut due).await?;
+            self.newest = reached.unwrap_or(Place(until, Uuid::max()));
+            if reached.is_none() || due.len() >= enough {
+                break;
+            }
+        }
+        self.round = look(db, page, self.round, until, limit, &mut due).await?.unwrap_or_default();
+        Ok(due)
+    }
+}
+
+/// Reads a page from a place on. Returns where it ends; none where there is no more.
+async fn look(
+    db: &Db,
+    page: Statement,
+    from: Place,
+    until: Timestamp,
+    limit: i64,
+    due: &mut BTreeSet<PaymentId>,
+) -> Result<Option<Place>, StoreError> {
+    let rows = db.query(page, &[&At(from.0), &from.1, &At(until), &limit]).await?;
+    for row in &rows {
+        if row.try_get("is_due")? {
+            due.insert(PaymentId::from_uuid(row.try_get("id")?));
+        }
+    }
+    match rows.last() {
+        Some(last) if i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit => {
+            Ok(Some(Place(last.try_get::<_, At>("deadline")?.0, last.try_get("id")?)))
+        }
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// All that a slice of steps asks to be written.

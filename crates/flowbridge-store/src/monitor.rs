@@ -1,7 +1,7 @@
 //! What is waiting, and since when: nothing may be stuck without being seen. And the little housekeeping that keeps tables small.
 
 use crate::db::{Db, StoreError};
-use crate::sql::{At, statements};
+use crate::sql::{At, Statement, statements};
 use crate::webhook;
 use flowbridge_domain::time::Timestamp;
 use std::time::Duration;
@@ -28,9 +28,12 @@ statements! {
             select sum(posted_debits)::bigint - sum(posted_credits)::bigint as imbalance
                 from ledger_account group by currency) by_currency";
 
-    FORGET_ASSERTIONS = "delete from used_assertion where expires_at < $1";
+    // The oldest first, and so many at most: however much has served its time, each statement ends in time.
+    FORGET_ASSERTIONS = "delete from used_assertion where ctid = any(array(
+            select ctid from used_assertion where expires_at < $1 order by expires_at limit $2))";
 
-    FORGET_KEYS = "delete from idempotency_key where created_at < $1";
+    FORGET_KEYS = "delete from idempotency_key where ctid = any(array(
+            select ctid from idempotency_key where created_at < $1 order by created_at limit $2))";
 }
 
 /// A kind of work that waits.
@@ -86,7 +89,21 @@ pub struct Kept {
 pub async fn keep_house(db: &Db, now: Timestamp, kept: Kept) -> Result<(), StoreError> {
     db.ensure_partitions().await?;
     webhook::forget_deliveries(db, now.minus(kept.deliveries)).await?;
-    db.query(FORGET_ASSERTIONS, &[&At(now)]).await?;
-    db.query(FORGET_KEYS, &[&At(now.minus(kept.idempotency))]).await?;
-    Ok(())
+    forget(db, FORGET_ASSERTIONS, now).await?;
+    forget(db, FORGET_KEYS, now.minus(kept.idempotency)).await
+}
+
+/// Rows forgotten in one transaction at most.
+pub(crate) const FORGOTTEN_MAX: i64 = 10_000;
+
+/// Forgets what is older than `before`, a slice after the other.
+pub(crate) async fn forget(db: &Db, statement: Statement, before: Timestamp) -> Result<(), StoreError> {
+    loop {
+        let tx = db.begin().await?;
+        let forgotten = tx.execute(statement, &[&At(before), &FORGOTTEN_MAX]).await?;
+        tx.commit().await?;
+        if i64::try_from(forgotten).unwrap_or(i64::MAX) < FORGOTTEN_MAX {
+            return Ok(());
+        }
+    }
 }

@@ -7,7 +7,7 @@
 
 use crate::chain::units_per_minor_unit;
 use crate::db::{Db, StoreError, Tx};
-use crate::event_log::LoggedEvent;
+use crate::event_log::{LoggedEvent, event_columns};
 use crate::observation;
 use crate::payment::{self, StoredPayment};
 use crate::sql::{At, statements};
@@ -61,9 +61,7 @@ statements! {
 
     CUT = "select announced_number from chain_cursor";
 
-    UNREAD = concat!("select ", "event.id, event.xid, event.seq, event.topic, event.partition, event.key, event.kind,
-            event.debtor_participant, event.creditor_participant, event.traceparent, event.schema_version, event.data,
-            event.recorded_at
+    UNREAD = concat!("select ", event_columns!(), "
         from consumer_offset o
             join event on event.topic = o.topic and event.partition = o.partition and (event.xid, event.seq) > (o.xid, o.seq)
                 and (event.xid, event.seq) > (o.seen_xid, o.seen_seq)

@@ -200,9 +200,9 @@ fn read_whole(plan: &Value, indexes: &BTreeMap<String, (String, bool)>, read: &m
     }
 }
 
-/// The table that a day's partition belongs to.
+/// The table that a day's or a month's partition belongs to.
 fn parent_of(table: &str) -> String {
-    let days =
-        table.rsplit_once('_').filter(|(_, day)| day.len() == 8 && day.bytes().all(|c| c.is_ascii_digit()));
-    days.map_or(table, |(parent, _)| parent).trim_end_matches("_other_days").to_owned()
+    let is_time = |time: &str| matches!(time.len(), 6 | 8) && time.bytes().all(|c| c.is_ascii_digit());
+    let times = table.rsplit_once('_').filter(|(_, time)| is_time(time));
+    times.map_or(table, |(parent, _)| parent).trim_end_matches("_other_days").to_owned()
 }

@@ -6,6 +6,10 @@
 //! and of one payment only the oldest event that is still open may go, so that a receiver never hears the end before the
 //! beginning. A claim whose lease runs out is claimed again: the receiver may hear it twice, under the same id.
 //!
+//! What waits behind another is not due before that one is. A claim reads what is due in order, and what it may not take it would
+//! find due again the next time: one endpoint that refuses everything would have every claim look at all that it has not heard.
+//! Whoever puts a delivery off takes along what waits behind it, and so does whoever brings it forward.
+//!
 //! An endpoint is a participant's and hears of its payments, or the operator's and hears of reconciliation, which covers every
 //! participant. The two have a fan-out each, and all else in common: what is said of a payment here goes for an exception and
 //! a run as well.
@@ -13,6 +17,7 @@
 use crate::db::{Db, StoreError, Tx};
 use crate::event_data::EventData;
 use crate::event_log::{Held, Offset};
+use crate::monitor;
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{DeliveryId, EventId, ParticipantId, PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
@@ -70,7 +75,8 @@ statements! {
     // A statement of its own: what participants hear of their payments asks for nothing more than it did.
     FAN_OUT_TO_OPERATOR = fan_out_to!("endpoint.participant_id = $7 and slice.topic = 'reconciliation'");
 
-    // What was given up or never queued is queued; what was delivered, or still is on its way, is left alone.
+    // What was given up or never queued is queued; what was delivered, or still is on its way, is left alone. Nothing is put off on
+    // account of what was given up, and nothing has to come forward with it.
     RECOVER = recover_from!("select * from (
                 (select id, xid, seq, kind, key from event
                     where topic = 'payments' and debtor_participant = $1 and (xid, seq) > ($3, $4) order by xid, seq limit $5)
@@ -138,6 +144,11 @@ statements! {
         where delivery.id = new.id and delivery.fence = new.fence and delivery.state = 'claimed'
         returning delivery.id";
 
+    // What is put off takes along what waits behind it. By the time that it is heard or given up, they are due as well.
+    WAIT_IN_LINE = concat!("update webhook_delivery delivery set next_attempt_at = behind.head_due
+        from ", behind_heads!(), "
+        where delivery.id = behind.id and delivery.state = 'pending' and behind.next_attempt_at < behind.head_due");
+
     LOCK_HEALTH = "select id, participant_id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until
         from webhook_endpoint where id = any($1) and status = 'active' order by id for no key update";
 
@@ -184,6 +195,12 @@ statements! {
         where endpoint.participant_id = $1 and endpoint.id = $2 and endpoint.status = 'active'
             and delivery.id = $3 and delivery.endpoint_id = $2 and delivery.state <> 'claimed'";
 
+    // What waits behind it comes forward with it, but for what has an attempt of its own to wait for.
+    COME_FORWARD = concat!("update webhook_delivery delivery set next_attempt_at = behind.head_due
+        from ", behind_heads!(), "
+        where delivery.id = behind.id and delivery.state = 'pending' and behind.next_attempt_at > behind.head_due
+            and delivery.attempts = 0");
+
     // Ids of one instant come in no order, and transactions are not numbered quite in the order of their clocks.
     FIRST_SINCE = "select min(xid) as xid from (
             select xid from event where id >= uuid_floor($1) order by id limit 1000) earliest";
@@ -202,7 +219,8 @@ statements! {
 
     DROP_OLD_DELIVERIES = "select drop_daily_partitions('webhook_delivery', ($1::timestamptz at time zone 'UTC')::date) as dropped";
 
-    DELETE_OLD_DELIVERIES = "delete from webhook_delivery_other_days where id < uuid_floor($1)";
+    DELETE_OLD_DELIVERIES = "delete from webhook_delivery_other_days where ctid = any(array(
+            select ctid from webhook_delivery_other_days where id < uuid_floor($1) order by id limit $2))";
 
     DEPTH = "select state, count(*) as deliveries from (
             select state from webhook_delivery where is_open limit $1
@@ -220,6 +238,40 @@ statements! {
         from webhook_endpoint";
 }
 
+/// What waits behind deliveries of the same payment to the same endpoint; what is under way has left the line. `offset 0` keeps it a
+/// look-up for each of them: by when it is due, all that waits for anybody would be read.
+macro_rules! behind_heads {
+    () => {
+        "(
+            select behind.id, behind.next_attempt_at, head.next_attempt_at as head_due
+                from webhook_delivery head cross join lateral (
+                    select later.id, later.next_attempt_at from webhook_delivery later
+                        where later.endpoint_id = head.endpoint_id and later.subject_id = head.subject_id and later.is_open
+                            and later.state = 'pending' and (later.xid, later.seq) > (head.xid, head.seq)
+                        offset 0) behind
+                where head.id = any($1)) behind"
+    };
+}
+use behind_heads;
+
+/// When an event is due that queues up behind earlier ones of its payment: with the first of them, or now. That one is locked, so that
+/// whoever brings it forward finds this one behind it; where somebody else has it, nobody waits.
+macro_rules! due_in_line {
+    () => {
+        "greatest($6, (
+                            select head.next_attempt_at from webhook_delivery head
+                                where head.id = (
+                                        select first.id from webhook_delivery first
+                                            where first.endpoint_id = endpoint.id and first.subject_id = slice.key
+                                                and first.is_open and (first.xid, first.seq) < (slice.xid, slice.seq)
+                                            order by first.xid, first.seq limit 1)
+                                    and head.is_open
+                                for share skip locked))"
+    };
+}
+use due_in_line;
+
+/// Where the last attempt has succeeded, hardly anything is put off, and nobody looks for it.
 macro_rules! fan_out_to {
     ($listener:literal) => {
         concat!(
@@ -238,7 +290,10 @@ macro_rules! fan_out_to {
             insert into webhook_delivery
                     (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
                 select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
-                        slice.seq, $6, $6, $6
+                        slice.seq,
+                        case when endpoint.failure_streak > 0 then ",
+            due_in_line!(),
+            " else $6 end, $6, $6
                     from slice join webhook_endpoint endpoint
                         on ",
             $listener,
@@ -266,7 +321,9 @@ macro_rules! recover_from {
             insert into webhook_delivery
                     (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
                 select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
-                        slice.seq, $6, $6, $6
+                        slice.seq, ",
+            due_in_line!(),
+            ", $6, $6
                     from slice join webhook_endpoint endpoint on endpoint.id = $2
                     where endpoint.participant_id = $1 and endpoint.status = 'active'
                         and (endpoint.event_kinds = '{}' or slice.kind = any(endpoint.event_kinds))
@@ -414,7 +471,7 @@ pub async fn seal(
 
 /// Forgets the deliveries of events before an instant, days at a time. Returns how many days went.
 pub async fn forget_deliveries(db: &Db, before: Timestamp) -> Result<i32, StoreError> {
-    db.query(DELETE_OLD_DELIVERIES, &[&At(before)]).await?;
+    monitor::forget(db, DELETE_OLD_DELIVERIES, before).await?;
     match db.query(DROP_OLD_DELIVERIES, &[&At(before)]).await?.first() {
         Some(row) => Ok(row.try_get("dropped")?),
         None => Ok(0),
@@ -852,7 +909,8 @@ pub struct DeliveryResult {
     pub next: DeliveryNext,
 }
 
-/// Records a slice of results. Returns those that were still ours; the others were claimed again or cancelled meanwhile.
+/// Records a slice of results; what waits behind those that failed waits on with them. Returns those that were still ours; the others
+/// were claimed again or cancelled meanwhile.
 pub async fn record(
     tx: &Tx,
     results: &[DeliveryResult],
@@ -875,7 +933,19 @@ pub async fn record(
     );
     let rows =
         tx.query(RECORD, &[&ids, &fences, &states, &due, &attempts, &At(now), &ATTEMPTS_KEPT_MAX]).await?;
-    rows.iter().map(|row| Ok(DeliveryId::from_uuid(row.try_get(0)?))).collect()
+    let ours: HashSet<DeliveryId> = rows
+        .iter()
+        .map(|row| Ok(DeliveryId::from_uuid(row.try_get(0)?)))
+        .collect::<Result<_, StoreError>>()?;
+    let put_off: Vec<Uuid> = results
+        .iter()
+        .filter(|result| matches!(result.next, DeliveryNext::Again(_)) && ours.contains(&result.id))
+        .map(|result| result.id.as_uuid())
+        .collect();
+    if !put_off.is_empty() {
+        tx.execute(WAIT_IN_LINE, &[&put_off]).await?;
+    }
+    Ok(ours)
 }
 
 /// How an endpoint fares.
@@ -1069,8 +1139,8 @@ pub async fn deliveries_of_payment(
     deliveries_from(&db.query(DELIVERIES_OF_PAYMENT, &[&payment.as_uuid(), &participant, &limit]).await?)
 }
 
-/// Sends a delivery again, whatever became of it, with its schedule from the start. `false` when there is none that can
-/// be: the endpoint is not active, or it is being sent at this moment.
+/// Sends a delivery again, whatever became of it, with its schedule from the start, and then what waits behind it. `false` when there
+/// is none that can be: the endpoint is not active, or it is being sent at this moment.
 pub async fn redeliver(
     tx: &Tx,
     owner: EndpointOwner,
@@ -1080,6 +1150,9 @@ pub async fn redeliver(
 ) -> Result<bool, StoreError> {
     let changed =
         tx.execute(REDELIVER, &[&owner.as_uuid(), &endpoint.as_uuid(), &id.as_uuid(), &At(now)]).await?;
+    if changed == 1 {
+        tx.execute(COME_FORWARD, &[&[id.as_uuid()].as_slice()]).await?;
+    }
     Ok(changed == 1)
 }
 

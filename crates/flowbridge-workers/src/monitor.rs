@@ -41,14 +41,25 @@ pub async fn run(context: Context, settings: MonitorSettings, stop: Cancellation
             tracing::error!(error = chain(&error), "could not look for what is stuck");
         }
         if context.now() >= housekeeping_at {
-            match monitor::keep_house(&context.db, context.now(), settings.kept).await {
-                Ok(()) => housekeeping_at = context.now().plus(settings.housekeeping_interval),
-                Err(error) => tracing::error!(error = chain(&error), "could not keep house"),
-            }
+            housekeeping_at = context.now().plus(keep_house(&context, &settings).await);
         }
         tokio::select! {
             () = tokio::time::sleep(settings.interval) => {}
             () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// How soon to try again what failed: it may have cost the database as much as a statement may cost.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Keeps house, and says how long to leave it then.
+pub async fn keep_house(context: &Context, settings: &MonitorSettings) -> Duration {
+    match monitor::keep_house(&context.db, context.now(), settings.kept).await {
+        Ok(()) => settings.housekeeping_interval,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "could not keep house");
+            RETRY_INTERVAL.min(settings.housekeeping_interval)
         }
     }
 }
@@ -90,4 +101,25 @@ fn gauge(what: &'static str, kind: &str, count: f64, oldest: f64) {
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and no count comes near 2^53")]
 fn exact(count: i64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowbridge_domain::time::{ManualClock, Timestamp};
+    use flowbridge_store::wake::Wake;
+    use flowbridge_store::{Db, DbSettings};
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn what_failed_is_not_tried_again_at_once() {
+        let nowhere = DbSettings::new("postgresql://nobody@127.0.0.1:1/none");
+        let context = Context {
+            db: Db::new(&nowhere).unwrap(),
+            clock: Arc::new(ManualClock::at(Timestamp::EPOCH)),
+            wake: Wake::default(),
+            instance: "a test".to_owned(),
+        };
+        assert_eq!(keep_house(&context, &MonitorSettings::default()).await, RETRY_INTERVAL);
+    }
 }

@@ -11,7 +11,7 @@ use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader, topic};
-use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
+use flowbridge_store::lifecycle::{self, Looked, Occurrence, Outcome};
 use flowbridge_store::wake::Work;
 use flowbridge_store::{Db, StoreError, Tx, observation};
 use std::time::Duration;
@@ -306,8 +306,9 @@ async fn find_at_fault(
 }
 
 async fn watch_the_time(context: &Context, settings: &OrchestratorSettings, stop: &CancellationToken) {
+    let mut looked = Looked::default();
     while !stop.is_cancelled() {
-        match timers(context, settings.slice_max).await {
+        match timers(context, &mut looked, settings.slice_max).await {
             Ok(Turn::Busy) => continue,
             Ok(Turn::Idle) => {}
             Err(StoreError::Overtaken) => continue,
@@ -320,11 +321,14 @@ async fn watch_the_time(context: &Context, settings: &OrchestratorSettings, stop
     }
 }
 
-/// Tells payments what time has overtaken them. One that the database refuses stays due, and stops nobody else's.
-async fn timers(context: &Context, slice_max: i64) -> Result<Turn, StoreError> {
+/// Tells payments what time has overtaken them. One that the database refuses stays due, and stops nobody else's. What could not be
+/// told is looked for again.
+async fn timers(context: &Context, looked: &mut Looked, slice_max: i64) -> Result<Turn, StoreError> {
     let now = context.now();
-    let mut due = lifecycle::due(&context.db, now, slice_max).await?;
+    let mut further = *looked;
+    let mut due = lifecycle::due(&context.db, &mut further, now, slice_max).await?;
     if due.is_empty() {
+        *looked = further;
         return Ok(Turn::Idle);
     }
     let told = tell_the_time(context, &due, now).await;
@@ -339,6 +343,7 @@ async fn timers(context: &Context, slice_max: i64) -> Result<Turn, StoreError> {
         }
         told => told?,
     };
+    *looked = further;
     let overdue = due.iter().map(|due| Cause { payment: due.payment_id, kind: "timer", traceparent: "" });
     announce(context, overdue, &outcomes);
     // Rejections leave a payment due; going on at once would only find it again.

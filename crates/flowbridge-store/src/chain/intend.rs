@@ -40,17 +40,8 @@ statements! {
         order by effect.next_attempt_at limit $2
         for update of effect skip locked";
 
-    // What was never begun and can no longer be in time is taken back: the chain's clock ends its payment. Found by the
-    // payments that are late, which are few, and not by the effects that are ready.
-    REVOKE_LATE = "with late as materialized (
-            select id from payment
-                where is_open and initiate_before <= $1 and chain_leg = 'unused' and state in ('accepted', 'cancelling')
-        )
-        update effect set state = 'revoked', outcome = 'too_late', state_since = $2
-            from late where effect.payment_id = late.id and effect.kind = 'initiate' and effect.state = 'ready'";
-
-    // And what is claimed and late all the same: of a payment that has ended or that a person has, or whose initiation a
-    // reorganisation took back. It would be sent with others, and none of them would be in time.
+    // What is claimed and can no longer be in time is taken back: the chain's clock ends its payment, where a person or a
+    // reorganisation has not. It stands at the front of what is due, and would be sent with others, of which none would be in time.
     REVOKE_CLAIMED = "update effect set state = 'revoked', outcome = 'too_late', state_since = $2
         where payment_id = any($1) and kind = 'initiate' and state = 'ready'";
 
@@ -173,7 +164,7 @@ pub struct DueInitiation {
 }
 
 /// Locks initiations in `currencies` that are due until the transaction ends; [`intend`] takes them, leaving them lets them go. Those that
-/// could no longer be in time, `margin` ahead of their deadline, are taken back for good.
+/// could no longer be in time, `margin` ahead of their deadline, are taken back for good, as they are met.
 pub async fn claim_initiations(
     tx: &Tx,
     currencies: &[Currency],
@@ -181,7 +172,6 @@ pub async fn claim_initiations(
     margin: Duration,
     limit: i64,
 ) -> Result<Vec<DueInitiation>, StoreError> {
-    tx.execute(REVOKE_LATE, &[&At(now.plus(margin)), &At(now)]).await?;
     let codes: Vec<&str> = currencies.iter().map(Currency::code).collect();
     let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit, &codes]).await?;
     let claimed: Vec<DueInitiation> = rows

@@ -1,9 +1,10 @@
 //! The deliveries of one payment to one endpoint, between two workers, with a receiver that takes, refuses, takes without
 //! saying so, or never answers.
 //!
-//! Mirrors `CLAIM` (its choice of the oldest event that is still open), `RECORD` (under the fence) and the end of a lease. What
-//! counts is what the receiver hears: each event at least once unless it was given up, and none for the first time after a
-//! later one. (One that was given up may still arrive from a worker that slept through it all.)
+//! Mirrors `CLAIM` (its choice of the oldest event that is still open), `RECORD` (under the fence) and the end of a lease. Here
+//! they are always due; when they are is another model (`webhook_line`). What counts is what the receiver hears: each event at
+//! least once unless it was given up, and none for the first time after a later one. (One that was given up may still arrive
+//! from a worker that slept through it all.)
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 

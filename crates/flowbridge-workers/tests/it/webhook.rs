@@ -33,7 +33,7 @@ use flowbridge_workers::webhook::{
 use rcgen::{CertificateParams, KeyPair};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -123,6 +123,92 @@ async fn order_within_a_payment_is_kept_while_one_of_its_events_fails() {
         "payment.completed",
     ]);
     assert_eq!(receiver.kinds_of(unlucky), expected);
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_refused_event_is_due_with_it_and_not_before() {
+    let mut stage = Stage::new().await;
+    let works = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&works);
+    let refusing =
+        Receiver::start(move |_| Reply::status(if switch.load(Ordering::SeqCst) { 200 } else { 500 })).await;
+    let prompt = Receiver::start(|_| Reply::ok()).await;
+    let (one, other) = (stage.participant().await, stage.participant().await);
+    let (endpoint, _) = stage.endpoint(one, &refusing.url("/"), &[]).await;
+    stage.endpoint(other, &prompt.url("/"), &[]).await;
+    let payments: Vec<PaymentId> = (0..10).map(|_| stage.payment()).collect();
+    for payment in &payments {
+        stage.happened(*payment, (one, other), &["payment.accepted", "payment.held"]).await;
+    }
+    stage.work().await;
+    assert_eq!(stage.due(endpoint).await, 0, "a claim has nothing to look at");
+    for payment in &payments {
+        stage.happened(*payment, (one, other), &["payment.settled"]).await;
+    }
+    stage.fan_out().await;
+    assert_eq!(stage.due(endpoint).await, 0, "what comes later queues up behind");
+    stage.work().await;
+    assert_eq!((refusing.heard().len(), prompt.heard().len()), (10, 30));
+
+    stage.clock.advance(Duration::from_secs(5));
+    assert_eq!(stage.due(endpoint).await, 30);
+    stage.work().await;
+    assert_eq!((refusing.heard().len(), stage.due(endpoint).await), (20, 0));
+
+    // It works again: who is heard is followed by the rest of its payment at once.
+    works.store(true, Ordering::SeqCst);
+    stage.clock.advance(Duration::from_secs(300));
+    stage.work().await;
+    for payment in payments {
+        let refused = ["payment.accepted"; 2];
+        let heard = ["payment.accepted", "payment.held", "payment.settled"];
+        assert_eq!(refusing.kinds_of(payment), [refused.as_slice(), &heard].concat());
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_again_ahead_of_its_time_brings_forward_what_waits_behind_it() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|heard| Reply::status(if heard.nth < 2 { 500 } else { 200 })).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    let payment = stage.payment();
+    stage.happened(payment, (owner, owner), &["payment.accepted", "payment.held"]).await;
+    stage.work().await;
+    stage.happened(payment, (owner, owner), &["payment.settled"]).await;
+    stage.clock.advance(Duration::from_secs(5));
+    stage.work().await;
+    assert_eq!(stage.due(endpoint).await, 0);
+
+    let all = store::deliveries(&stage.context.db, endpoint, &DeliveryState::ALL, None, 10).await.unwrap();
+    let first = all.iter().find(|delivery| delivery.event_kind == "payment.accepted").unwrap();
+    assert!(stage.redeliver(of(owner), endpoint, first.id).await);
+    stage.work().await;
+    let heard = ["payment.accepted", "payment.held", "payment.settled"];
+    assert_eq!(receiver.kinds_of(payment)[2..], heard);
+}
+
+#[tokio::test]
+async fn what_was_missed_behind_one_that_waits_is_due_with_it() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    let (payment, began) = (stage.payment(), stage.clock.now());
+    stage.happened(payment, (owner, owner), &["payment.accepted"]).await;
+    stage.work().await;
+    stage.set_disabled(owner, endpoint, Some("maintenance")).await;
+    stage.happened(payment, (owner, owner), &["payment.settled"]).await;
+    stage.fan_out().await;
+    stage.set_disabled(owner, endpoint, None).await;
+
+    let after = store::offset_since(&stage.context.db, began).await.unwrap();
+    let tx = stage.context.db.begin().await.unwrap();
+    let recovered = store::recover(&tx, of(owner), endpoint, after, 100, stage.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((recovered.queued, stage.due(endpoint).await), (1, 0));
+    stage.clock.advance(Duration::from_secs(5));
+    assert_eq!(stage.due(endpoint).await, 2);
 }
 
 #[tokio::test]
@@ -492,7 +578,7 @@ async fn an_endpoint_is_disabled_when_patience_ends() {
 async fn what_was_delivered_given_up_or_missed_can_be_sent_again() {
     let mut stage = Stage::new().await;
     stage.settings.schedule = vec![Duration::ZERO];
-    let works = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let works = Arc::new(AtomicBool::new(false));
     let switch = Arc::clone(&works);
     let receiver =
         Receiver::start(move |_| Reply::status(if switch.load(Ordering::SeqCst) { 200 } else { 500 })).await;
@@ -862,6 +948,19 @@ impl Stage {
             store::deliveries(&self.context.db, endpoint, &DeliveryState::ALL, None, 10).await.unwrap();
         assert_eq!(all.len(), 1, "{all:?}");
         all.remove(0)
+    }
+
+    /// How many deliveries to an endpoint a claim would look at.
+    async fn due(&self, endpoint: WebhookEndpointId) -> i64 {
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let due = "select count(*) from webhook_delivery
+            where endpoint_id = $1 and is_open and next_attempt_at <= to_timestamp($2::bigint / 1000000.0)";
+        let now = self.clock.now().as_micros();
+        let row = client.query_one(due, &[&endpoint.as_uuid(), &now]).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+        row.get(0)
     }
 
     async fn set_disabled(&self, owner: ParticipantId, endpoint: WebhookEndpointId, reason: Option<&str>) {

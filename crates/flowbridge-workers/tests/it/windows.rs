@@ -8,7 +8,7 @@ use flowbridge_domain::payment::{ChainLog, Decision, Effect, Event, Initiation};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::chain::{self, Block, Duty, Head, Lane, Said, SeenLog, Stretch, WatcherLease};
-use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
+use flowbridge_store::lifecycle::{self, Looked, Occurrence, Outcome};
 use flowbridge_workers::orchestrator::{self, OrchestratorSettings};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,28 @@ async fn what_can_no_longer_be_initiated_in_time_holds_up_nobody_else() {
     tx.commit().await.unwrap();
     assert_eq!(claimed.iter().map(|due| due.payment_id).collect::<Vec<_>>(), [timely]);
     assert_eq!(effect(&stage, late, "initiate").await, "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_are_late_a_claim_looks_at_no_more_than_it_may_take() {
+    let stage = quiet().await;
+    let mut late = vec![];
+    for _ in 0..3 {
+        let payment = stage.accept(Shape::BankToToken, 1_000).await;
+        change(&stage, TOO_LATE_TO_INITIATE, payment).await;
+        late.push(payment);
+    }
+    for taken_back in 1..=late.len() {
+        let tx = stage.context.db.begin().await.unwrap();
+        let (now, margin) = (stage.context.now(), Duration::from_secs(3));
+        assert!(chain::claim_initiations(&tx, &[euro()], now, margin, 1).await.unwrap().is_empty());
+        tx.commit().await.unwrap();
+        let mut revoked = 0;
+        for payment in &late {
+            revoked += usize::from(effect(&stage, *payment, "initiate").await == "revoked");
+        }
+        assert_eq!(revoked, taken_back, "those that have waited longest come first, each when it is met");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -251,7 +273,7 @@ async fn go_back(stage: &Stage, ancestor: Block) {
 }
 
 async fn due(stage: &Stage) -> Vec<Occurrence> {
-    lifecycle::due(&stage.context.db, stage.context.now(), 100).await.unwrap()
+    lifecycle::due(&stage.context.db, &mut Looked::default(), stage.context.now(), 100).await.unwrap()
 }
 
 /// Each of them changes its payment.
