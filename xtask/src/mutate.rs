@@ -88,8 +88,8 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "TokenizedCash.sol",
-        "uint248 allowed = allowance_ > type(uint248).max ? type(uint248).max : uint248(allowance_);",
-        "uint248 allowed = allowance_ >= type(uint248).max ? type(uint248).max : uint248(allowance_);",
+        "uint240 allowed = allowance_ > type(uint240).max ? type(uint240).max : uint240(allowance_);",
+        "uint240 allowed = allowance_ >= type(uint240).max ? type(uint240).max : uint240(allowance_);",
         "at the maximum both branches give the maximum",
     ),
     (
