@@ -110,7 +110,7 @@ contract TokenProof is Proof {
 
     function check_mintingManyAddsUp(address caller, address[] calldata to, uint256[] calldata amounts, address other) public {
         vm.assume(to.length == 2 && amounts.length == 2 && to[0] != to[1] && other != to[0] && other != to[1]);
-        vm.assume(to[0] != address(0) && to[1] != address(0)); // nobody registers it
+        vm.assume(!token.isRegistered(address(0))); // as is proven below
         uint256 supply = token.totalSupply();
         (uint256 a, uint256 b, uint256 c) = (token.balanceOf(to[0]), token.balanceOf(to[1]), token.balanceOf(other));
         bool may = both(token.canReceive(to[0]), both(token.canReceive(to[1]), !token.paused()));
@@ -197,6 +197,12 @@ contract TokenProof is Proof {
         vm.assume(role != 0 && token.getRoleAdmin(role) == 0 && !token.hasRole(role, account));
         anything(caller);
         assert(!token.hasRole(role, account));
+    }
+
+    function check_theZeroAddressIsNeverRegistered(address caller) public {
+        vm.assume(!token.isRegistered(address(0)));
+        anything(caller);
+        assert(!token.isRegistered(address(0)));
     }
 
     function check_onlyTheirRolesChangeStandingAndPause(address caller, address wallet) public {
