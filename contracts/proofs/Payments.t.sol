@@ -72,7 +72,8 @@ contract PaymentsProof is Proof {
         vm.prank(caller);
         (bool done,) = address(router).call(abi.encodeCall(router.initiateBatch, (one(a), before)));
         uint256 later = uint256(status(number));
-        may = both(may, both(block.timestamp < before, block.timestamp < a.expiresAt));
+        bool inTime = both(block.timestamp < a.expiresAt, a.expiresAt <= block.timestamp + router.EXPIRY_MAX());
+        may = both(may, both(block.timestamp < before, inTime));
         assert(either(later == was, both(both(was == 0, later != 2), both(may, both(number == a.number, done)))));
         assert(either(!done, either(later != 0, number != a.number)));
     }
@@ -157,7 +158,7 @@ contract PaymentsProof is Proof {
 
     function check_redeemedBySettlerOnly(address caller, Payment calldata a, bool burn) public {
         uint256 was = uint256(status(a.number));
-        bool may = both(known(a), manager.hasRole(manager.SETTLER_ROLE(), caller));
+        bool may = both(known(a), both(manager.hasRole(manager.SETTLER_ROLE(), caller), !manager.paused()));
         vm.prank(caller);
         (bool done,) = address(manager).call(
             burn
@@ -229,6 +230,20 @@ contract PaymentsProof is Proof {
         assert(backed());
     }
 
+    function check_quarantineOfAWalletInGoodStandingGoesNowhereElse(address caller, address wallet, address to) public {
+        vm.assume(token.isInGoodStanding(wallet) && to != wallet);
+        vm.prank(caller);
+        (bool done,) = address(manager).call(abi.encodeCall(manager.releaseQuarantine, (wallet, to)));
+        assert(!done);
+    }
+
+    function reach_quarantineOfABlockedWalletGoesElsewhere(address caller, address wallet, address to) public {
+        vm.assume(to != wallet && manager.quarantined(wallet) != 0);
+        vm.prank(caller);
+        manager.releaseQuarantine(wallet, to);
+        assert(manager.quarantined(wallet) != 0);
+    }
+
     function check_escrowKeepsTheBooksBacked(address caller, Payment calldata a, uint64 before) public {
         vm.assume(backed() && a.debtor != address(manager));
         vm.prank(caller);
@@ -236,26 +251,37 @@ contract PaymentsProof is Proof {
         assert(backed());
     }
 
+    /// @dev What is settled by this call is paid by it, and what was settled before is not paid again.
     function check_settlementPaysExactlyWhatWasAgreed(Payment calldata a, address other) public {
         address creditor = a.creditor;
         vm.assume(creditor != address(manager) && creditor != HOUSE && other != creditor && other != HOUSE);
-        vm.assume(other != address(manager));
-        (uint256 had, uint256 house, uint256 untouched) =
-            (token.balanceOf(creditor), token.balanceOf(HOUSE), token.balanceOf(other));
-        uint256 waiting = manager.quarantined(HOUSE);
-        (, uint96 e, uint96 r) = manager.held();
+        vm.assume(other != address(manager) && !token.isRegistered(address(0)));
+        uint256[6] memory had = whatIsWhere(creditor, other);
+        bool due = status(a.number) == Status.Open;
         manager.settle(a, none());
         vm.assume(status(a.number) == Status.Settled);
-        (, uint96 e2, uint96 r2) = manager.held();
-        uint256 gained = token.balanceOf(creditor) - had;
-        assert(token.balanceOf(other) == untouched);
-        if (gained != 0 || r2 != r) {
-            uint256 net = a.amount - a.fee;
-            assert(a.terms & 2 == 0 ? gained == net && r2 == r : gained == 0 && r2 - r == net);
-            assert(token.balanceOf(HOUSE) - house + manager.quarantined(HOUSE) - waiting == a.fee);
-            uint256 kept = manager.quarantined(HOUSE) - waiting;
-            assert(a.terms & 1 == 0 ? uint256(e2) == e + kept : uint256(e2) + a.amount == uint256(e) + kept);
-        }
+        uint256[6] memory has = whatIsWhere(creditor, other);
+        uint256 net = due ? a.amount - a.fee : 0;
+        uint256 fee = due ? a.fee : 0;
+        bool toWallet = a.terms & 2 == 0;
+        assert(has[0] == had[0] + (toWallet ? net : 0) && has[5] == had[5] + (toWallet ? 0 : net));
+        assert(has[1] == had[1]);
+        assert(has[2] + has[3] == had[2] + had[3] + fee);
+        uint256 fromEscrow = a.terms & 1 == 0 ? 0 : net + fee;
+        assert(has[4] + fromEscrow + had[3] == had[4] + has[3]);
+    }
+
+    /// @dev The creditor's, another's and the house's tokens, what waits for the house, what is in escrow and in redemption.
+    function whatIsWhere(address creditor, address other) private view returns (uint256[6] memory) {
+        (, uint96 escrowed, uint96 redemption) = manager.held();
+        return [
+            token.balanceOf(creditor),
+            token.balanceOf(other),
+            token.balanceOf(HOUSE),
+            manager.quarantined(HOUSE),
+            escrowed,
+            redemption
+        ];
     }
 
     function reach_settlementPays(Payment calldata a) public {

@@ -86,7 +86,7 @@ contract TokenProof is Proof {
         uint256 supply = token.totalSupply();
         (uint256 a, uint256 b, uint256 c) = (token.balanceOf(from), token.balanceOf(to), token.balanceOf(other));
         bool may = token.hasRole(token.COMPLIANCE_ROLE(), caller);
-        may = both(may, both(!token.isMinter(from), token.canReceive(to)));
+        may = both(may, both(!token.isCustodian(from), token.canReceive(to)));
         vm.prank(caller);
         token.forcedTransfer(from, to, amount);
         assert(may);
@@ -94,8 +94,23 @@ contract TokenProof is Proof {
         assert(token.balanceOf(other) == c && token.totalSupply() == supply);
     }
 
+    /// @dev From its first right to mint on, and whatever becomes of that right.
+    function check_onceACustodianAlwaysACustodian(address caller, address account) public {
+        vm.assume(either(!token.isMinter(account), token.isCustodian(account)));
+        bool was = token.isCustodian(account);
+        anything(caller);
+        assert(both(either(!token.isMinter(account), token.isCustodian(account)), either(!was, token.isCustodian(account))));
+    }
+
+    function reach_custodiansLoseTheRightToMint(address caller, address account) public {
+        vm.assume(token.isMinter(account) && token.isCustodian(account));
+        anything(caller);
+        assert(token.isMinter(account));
+    }
+
     function check_mintingManyAddsUp(address caller, address[] calldata to, uint256[] calldata amounts, address other) public {
         vm.assume(to.length == 2 && amounts.length == 2 && to[0] != to[1] && other != to[0] && other != to[1]);
+        vm.assume(!token.isRegistered(address(0))); // as is proven below
         uint256 supply = token.totalSupply();
         (uint256 a, uint256 b, uint256 c) = (token.balanceOf(to[0]), token.balanceOf(to[1]), token.balanceOf(other));
         bool may = both(token.canReceive(to[0]), both(token.canReceive(to[1]), !token.paused()));
@@ -108,16 +123,30 @@ contract TokenProof is Proof {
 
     function check_sendingManyAddsUp(address from, address[] calldata to, uint256[] calldata amounts, address other) public {
         vm.assume(to.length == 2 && amounts.length == 2 && to[0] != to[1] && other != to[0] && other != to[1]);
-        vm.assume(from != to[0] && from != to[1] && from != other);
+        vm.assume(from != other);
         uint256[5] memory had = whatIsWhere(from, to[0], to[1], other);
         bool may = both(both(token.canReceive(to[0]), token.canReceive(to[1])), both(token.canSend(from), !token.paused()));
+        uint256 free = token.availableBalanceOf(from);
         vm.prank(from);
         token.transferMany(to, amounts);
         uint256[5] memory has = whatIsWhere(from, to[0], to[1], other);
+        // What goes to the sender itself has to be there, and stays.
+        uint256 first = from == to[0] ? 0 : amounts[0];
+        uint256 second = from == to[1] ? 0 : amounts[1];
         assert(may);
-        assert(has[0] == had[0] - amounts[0] - amounts[1]);
-        assert(has[1] == had[1] + amounts[0] && has[2] == had[2] + amounts[1]);
+        assert(amounts[0] <= free && amounts[1] <= free - first);
+        assert(has[0] + first + second == had[0]);
+        assert(from == to[0] || has[1] == had[1] + amounts[0]);
+        assert(from == to[1] || has[2] == had[2] + amounts[1]);
         assert(has[3] == had[3] && has[4] == had[4]);
+    }
+
+    function reach_manyAreSentTheSenderAmongThem(address from, address[] calldata to, uint256[] calldata amounts) public {
+        vm.assume(to.length == 2 && amounts.length == 2 && to[0] == from && to[1] != from && amounts[0] != 0);
+        uint256 had = token.balanceOf(to[1]);
+        vm.prank(from);
+        token.transferMany(to, amounts);
+        assert(token.balanceOf(to[1]) <= had);
     }
 
     function whatIsWhere(address a, address b, address c, address d) private view returns (uint256[5] memory) {
@@ -168,6 +197,12 @@ contract TokenProof is Proof {
         vm.assume(role != 0 && token.getRoleAdmin(role) == 0 && !token.hasRole(role, account));
         anything(caller);
         assert(!token.hasRole(role, account));
+    }
+
+    function check_theZeroAddressIsNeverRegistered(address caller) public {
+        vm.assume(!token.isRegistered(address(0)));
+        anything(caller);
+        assert(!token.isRegistered(address(0)));
     }
 
     function check_onlyTheirRolesChangeStandingAndPause(address caller, address wallet) public {

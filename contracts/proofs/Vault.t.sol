@@ -66,14 +66,21 @@ contract VaultProof is Proof {
         assert(!done);
     }
 
-    /// @dev Beyond the limit of the day only what was scheduled, and only after its time has come.
+    /// @dev Beyond the limit of the day only what was scheduled, and only after its time has come. Nothing else while something waits.
     function check_muchMoneyWaits(uint256 amount, uint64 deadline) public {
         Call[] memory calls = pay(amount);
         bool none = vault.scheduled() == 0;
-        bool waited = both(vault.scheduled() == vault.digestOf(vault.nonce(), deadline, calls), isReady());
-        bool little = both(none, fitsToday(amount));
+        bool own = vault.scheduled() == vault.digestOf(vault.nonce(), deadline, calls);
+        bool waited = both(both(!none, own), isReady());
+        bool little = both(either(none, own), fitsToday(amount));
         vault.execute(calls, deadline, signatures(2));
-        assert(either(both(!none, waited), little));
+        assert(both(either(waited, little), vault.scheduled() == 0));
+    }
+
+    function reach_littleMoneyDoesNotWaitThoughScheduled(uint256 amount, uint64 deadline) public {
+        vm.assume(!isReady() && vault.scheduled() != 0);
+        vault.execute(pay(amount), deadline, signatures(2));
+        assert(false);
     }
 
     function isReady() private view returns (bool) {
@@ -87,7 +94,7 @@ contract VaultProof is Proof {
     }
 
     function check_otherCallsWait(bytes4 selector, uint64 deadline) public {
-        vm.assume(selector != IERC20.transfer.selector && vault.scheduled() == 0);
+        vm.assume(selector != IERC20.transfer.selector && either(vault.scheduled() == 0, !isReady()));
         vm.assume(selector != bytes4(keccak256("configureMinter(address,uint256)")));
         Call[] memory calls = new Call[](1);
         calls[0] = Call(SINK, 0, abi.encodePacked(selector, uint256(1), uint256(1)));
@@ -101,6 +108,7 @@ contract VaultProof is Proof {
         vm.assume(block.timestamp < 1 << 60);
         vault.schedule(pay(amount), deadline, signatures(2));
         assert(both(vault.nonce() == nonce, vault.readyAt() == block.timestamp + delay));
+        assert(vault.readyAt() < deadline);
     }
 
     function reach_operationsAreScheduled(uint256 amount, uint64 deadline) public {

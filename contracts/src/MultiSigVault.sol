@@ -19,6 +19,7 @@ struct Call {
 /// executes it, all its calls or none. Operations are done in the order of their nonces, each nonce once; the digest names chain
 /// and vault, so a signature counts nowhere else. Only plain transfers within a daily limit, and mint allowances within their cap, are
 /// done at once. Everything else waits: it is scheduled first and executed after the delay, and in between the owners can cancel it.
+/// Meanwhile no other operation is executed. Scheduling what need not wait delays nothing: it can be executed all the same.
 /// @dev Immutable and without delegate calls. Owners are externally owned keys. Small enough to be read and proven; a house that wants
 /// modules and contract owners takes Safe instead.
 contract MultiSigVault is EIP712, ReentrancyGuardTransient {
@@ -88,7 +89,7 @@ contract MultiSigVault is EIP712, ReentrancyGuardTransient {
     error MultiSigVault__NotEnoughApprovals(uint256 given, uint256 needed);
     /// @notice The signatures are not by owners in ascending order of their addresses.
     error MultiSigVault__NotAnOwnerOrOutOfOrder(address signer);
-    /// @notice The block time has reached the deadline that was signed.
+    /// @notice The block time has reached the deadline that was signed, or will have before the delay is over.
     error MultiSigVault__TooLate(uint64 deadline);
     /// @notice This operation must be scheduled first.
     error MultiSigVault__NotScheduled(bytes32 digest);
@@ -123,13 +124,15 @@ contract MultiSigVault is EIP712, ReentrancyGuardTransient {
     /// @param signatures of at least `threshold` owners over `digestOf`, 65 bytes each, ascending by the owner's address
     function execute(Call[] calldata calls, uint64 deadline, bytes[] calldata signatures) external nonReentrant {
         bytes32 digest = _useNonce(calls, deadline, signatures);
-        if (scheduled != 0) {
-            if (scheduled != digest) revert MultiSigVault__NotScheduled(digest);
-            if (block.timestamp < readyAt) revert MultiSigVault__NotReady(readyAt);
-            (scheduled, readyAt) = (0, 0);
-        } else if (!_withinLimits(calls)) {
-            revert MultiSigVault__NotScheduled(digest);
+        bool waits = scheduled != 0;
+        if (waits && scheduled != digest) revert MultiSigVault__NotScheduled(digest);
+        if (!waits || block.timestamp < readyAt) {
+            if (!_withinLimits(calls)) {
+                if (waits) revert MultiSigVault__NotReady(readyAt);
+                revert MultiSigVault__NotScheduled(digest);
+            }
         }
+        (scheduled, readyAt) = (0, 0);
         emit Executed(nonce - 1, digest);
         for (uint256 i = 0; i < calls.length; ++i) {
             (bool done, bytes memory answer) = calls[i].to.call{value: calls[i].value}(calls[i].data);
@@ -139,13 +142,14 @@ contract MultiSigVault is EIP712, ReentrancyGuardTransient {
         }
     }
 
-    /// @notice Starts the delay of the next operation. It is executed with the same signatures after it.
+    /// @notice Starts the delay of the next operation. It is executed with the same signatures after it, so they must last that long.
     function schedule(Call[] calldata calls, uint64 deadline, bytes[] calldata signatures) external {
         bytes32 digest = digestOf(nonce, deadline, calls);
         if (scheduled != 0) revert MultiSigVault__AlreadyScheduled(scheduled);
         _requireApproved(digest, deadline, signatures);
-        scheduled = digest;
-        readyAt = uint64(block.timestamp) + delay;
+        uint64 ready = uint64(block.timestamp) + delay;
+        if (deadline <= ready) revert MultiSigVault__TooLate(deadline);
+        (scheduled, readyAt) = (digest, ready);
         emit Scheduled(nonce, digest, readyAt);
     }
 

@@ -23,6 +23,8 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
     uint256 public constant BATCH_SIZE_MAX = 500;
     /// @notice As many tokens as there can be.
     uint128 public constant AMOUNT_MAX = type(uint96).max;
+    /// @notice A payment expires within that time, in seconds: from then on its debtor can take an escrow back.
+    uint64 public constant EXPIRY_MAX = 90 days;
 
     /// @notice The only contract that moves a number on from open.
     SettlementManager public immutable manager;
@@ -168,8 +170,13 @@ contract PaymentRouter is AccessControlDefaultAdminRules {
 
     function _requireValid(Payment calldata payment, uint256 word) private view {
         if (word.get(payment.number) != Status.Unused) revert PaymentRouter__NumberUsed(payment.number);
+        // One comparison for both ends: what has expired wraps around to far above the maximum.
+        uint256 rest;
+        unchecked {
+            rest = payment.expiresAt - block.timestamp - 1;
+        }
         bool valid = payment.amount > 0 && payment.amount <= AMOUNT_MAX && payment.fee <= payment.amount
-            && payment.expiresAt > block.timestamp && payment.terms < 4;
+            && rest < EXPIRY_MAX && payment.terms < 4;
         if (!valid) revert PaymentRouter__InvalidPayment(payment.number);
     }
 

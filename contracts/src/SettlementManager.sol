@@ -32,7 +32,7 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     bytes32 public constant SETTLER_ROLE = keccak256("SETTLER_ROLE");
     /// @notice Cancels. Whoever has it neither initiates nor settles.
     bytes32 public constant CANCELLER_ROLE = keccak256("CANCELLER_ROLE");
-    /// @notice Stops settlement.
+    /// @notice Stops settlement and redemption.
     bytes32 public constant GUARDIAN_ROLE = keccak256("GUARDIAN_ROLE");
     /// @notice Says where quarantined and stray tokens go.
     bytes32 public constant COMPLIANCE_ROLE = keccak256("COMPLIANCE_ROLE");
@@ -61,7 +61,7 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     Flow public flow;
     /// @notice What could not be given back because the wallet cannot receive.
     mapping(address wallet => uint256) public quarantined;
-    /// @notice Whether settlement is stopped.
+    /// @notice Whether settlement and redemption are stopped.
     bool public paused;
 
     /// @notice Paid: to the creditor's wallet, or into redemption if its bank pays. What was initiated says how much and to whom.
@@ -86,12 +86,12 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     event SurplusReleased(address indexed to, uint256 amount);
     /// @notice Ends every call that moved money. Gapless sequence, running totals: a gap or a drift shows from events alone.
     event Totals(uint64 sequence, uint128 minted, uint128 burned, uint128 escrowed, uint128 redemption);
-    /// @notice Settlement is stopped.
+    /// @notice Settlement and redemption are stopped.
     event Paused(address indexed by);
-    /// @notice Settlement goes on.
+    /// @notice Settlement and redemption go on.
     event Unpaused(address indexed by);
 
-    /// @notice Settlement is stopped.
+    /// @notice Settlement and redemption are stopped.
     error SettlementManager__Paused();
     /// @notice Escrow is taken at initiation only.
     error SettlementManager__OnlyRouter();
@@ -107,6 +107,8 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     error SettlementManager__NotRedeemable(uint64 number);
     /// @notice The wallet cannot receive yet.
     error SettlementManager__WalletBlocked(address wallet);
+    /// @notice The wallet can receive, so what waits for it goes nowhere else.
+    error SettlementManager__WalletInGoodStanding(address wallet);
     /// @notice No key holds two of initiator, settler and canceller.
     error SettlementManager__RolesNotSeparate(address account);
 
@@ -246,7 +248,11 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     // ------------------------------------------------------------------------------------------------ redemption
 
     /// @notice Burns the tokens of picked payments whose bank payout is done.
-    function burnRedeemedBatch(Payment[] calldata payments, uint256[] calldata picks) external onlyRole(SETTLER_ROLE) {
+    function burnRedeemedBatch(Payment[] calldata payments, uint256[] calldata picks)
+        external
+        onlyRole(SETTLER_ROLE)
+        whenNotPaused
+    {
         _requireBatch(payments);
         uint256 burned;
         for (uint256 i = 0; i < payments.length; ++i) {
@@ -256,13 +262,21 @@ contract SettlementManager is AccessControlDefaultAdminRules {
     }
 
     /// @notice Burns the tokens of one payment whose bank payout is done.
-    function burnRedeemed(Payment calldata payment, bytes32[] calldata proof) external onlyRole(SETTLER_ROLE) {
+    function burnRedeemed(Payment calldata payment, bytes32[] calldata proof)
+        external
+        onlyRole(SETTLER_ROLE)
+        whenNotPaused
+    {
         _requireLeaf(payment, proof);
         _burn(_closeRedeemed(payment));
     }
 
     /// @notice Gives the tokens of a payment whose bank payout was declined to its creditor's wallet.
-    function releaseRedemption(Payment calldata payment, bytes32[] calldata proof) external onlyRole(SETTLER_ROLE) {
+    function releaseRedemption(Payment calldata payment, bytes32[] calldata proof)
+        external
+        onlyRole(SETTLER_ROLE)
+        whenNotPaused
+    {
         _requireLeaf(payment, proof);
         if (!payment.isPaidOutByBank()) revert SettlementManager__NotRedeemable(payment.number);
         Status status = _move(payment.number, Status.Settled, Status.Closed);
@@ -277,8 +291,9 @@ contract SettlementManager is AccessControlDefaultAdminRules {
         _emitTotals();
     }
 
-    /// @notice Sends what was quarantined for a wallet to where compliance says.
+    /// @notice Sends what was quarantined for a wallet to where compliance says; elsewhere only while the wallet cannot receive.
     function releaseQuarantine(address wallet, address to) external onlyRole(COMPLIANCE_ROLE) {
+        if (to != wallet && _standing(wallet) == Reason.None) revert SettlementManager__WalletInGoodStanding(wallet);
         _releaseQuarantine(wallet, to);
     }
 
@@ -298,7 +313,7 @@ contract SettlementManager is AccessControlDefaultAdminRules {
 
     // ------------------------------------------------------------------------------------------------- guardian
 
-    /// @notice Stops settlement; never cancellation, expiry or reclaiming.
+    /// @notice Stops whatever the settler's key can do; never cancellation, expiry or reclaiming.
     function pause() external onlyRole(GUARDIAN_ROLE) {
         paused = true;
         emit Paused(msg.sender);

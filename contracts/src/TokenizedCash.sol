@@ -38,8 +38,9 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     }
 
     struct Minter {
-        uint248 allowance;
+        uint240 allowance;
         bool active;
+        bool custodian; // has been a minter, and may still hold tokens for others
     }
 
     uint8 private immutable _decimals;
@@ -74,8 +75,8 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     /// @notice The rules refuse this transfer.
     /// @param code as `detectTransferRestriction` gives it
     error TokenizedCash__TransferRestricted(uint8 code);
-    /// @notice A minter holds tokens for others and keeps books of them: they are not taken from it.
-    error TokenizedCash__HeldForOthers(address minter);
+    /// @notice Whoever is or was a minter holds tokens for others and keeps books of them: they are not taken from it.
+    error TokenizedCash__HeldForOthers(address custodian);
 
     /// @param adminDelay seconds between naming a new admin and its acceptance
     constructor(string memory name_, string memory symbol_, uint8 decimals_, uint48 adminDelay, address admin)
@@ -109,22 +110,28 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
 
     // ------------------------------------------------------------------------------------------------ minting
 
-    /// @notice Lets `minter` mint `allowance_` from now on; replaces what was left of an earlier allowance.
+    /// @notice Lets `minter` mint `allowance_` from now on; replaces what was left of an earlier allowance. It is a custodian for ever.
     function configureMinter(address minter, uint256 allowance_) external onlyRole(MINTER_ADMIN_ROLE) {
-        uint248 allowed = allowance_ > type(uint248).max ? type(uint248).max : uint248(allowance_);
-        _minters[minter] = Minter(allowed, true);
+        uint240 allowed = allowance_ > type(uint240).max ? type(uint240).max : uint240(allowance_);
+        _minters[minter] = Minter(allowed, true, true);
         emit MinterConfigured(minter, allowed);
     }
 
-    /// @notice Takes the right to mint and burn.
+    /// @notice Takes the right to mint and burn. What it holds for others stays theirs: it is still a custodian. A manager that is to
+    /// burn what banks have paid out keeps the right, with an allowance of zero.
     function removeMinter(address minter) external onlyRole(MINTER_ADMIN_ROLE) {
-        delete _minters[minter];
+        _minters[minter] = Minter(0, false, _minters[minter].custodian);
         emit MinterRemoved(minter);
     }
 
     /// @notice Whether this address may mint and burn.
     function isMinter(address minter) external view returns (bool) {
         return _minters[minter].active;
+    }
+
+    /// @notice Whether this address is or was a minter, so that compliance takes nothing from it.
+    function isCustodian(address account) external view returns (bool) {
+        return _minters[account].custodian;
     }
 
     /// @notice What this minter may still mint.
@@ -142,7 +149,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     /// @dev The same as many times `mint`, with what is common to all done once.
     function mintMany(address[] calldata to, uint256[] calldata amounts) external {
         if (_paused) revert TokenizedCash__TransferRestricted(1);
-        uint256 sum = _creditMany(address(0), to, amounts);
+        uint256 sum = _creditMany(address(0), to, amounts, SUPPLY_MAX);
         _raiseSupply(sum);
         _useAllowance(sum);
     }
@@ -156,11 +163,11 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     // ------------------------------------------------------------------------------------------------ custody
 
     /// @notice Sends `amounts[i]` of the caller's tokens to `to[i]`, all or none.
-    /// @dev The same as many times `transfer`, with what is common to all done once.
+    /// @dev The same as many times `transfer`, refusals included, with what is common to all done once.
     function transferMany(address[] calldata to, uint256[] calldata amounts) external {
         uint8 code = _sending(msg.sender);
         if (code != 0) revert TokenizedCash__TransferRestricted(code);
-        _debit(msg.sender, _creditMany(msg.sender, to, amounts));
+        _debit(msg.sender, _creditMany(msg.sender, to, amounts, availableBalanceOf(msg.sender)));
     }
 
     /// @notice Lets wallets hold the token.
@@ -204,7 +211,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     function forcedTransfer(address from, address to, uint256 amount) external onlyRole(COMPLIANCE_ROLE) returns (bool) {
         if (from == address(0)) revert ERC20InvalidSender(from);
         if (to == address(0)) revert ERC20InvalidReceiver(to);
-        if (_minters[from].active) revert TokenizedCash__HeldForOthers(from);
+        if (_minters[from].custodian) revert TokenizedCash__HeldForOthers(from);
         uint8 code = _receiving(to);
         if (code != 0) revert TokenizedCash__TransferRestricted(code);
         uint256 balance = _accounts[from].balance;
@@ -311,7 +318,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         if (!minter.active) revert TokenizedCash__NotMinter(msg.sender);
         if (minter.allowance < amount) revert TokenizedCash__MintAllowanceExceeded(minter.allowance, amount);
         unchecked {
-            _minters[msg.sender].allowance = uint248(minter.allowance - amount);
+            _minters[msg.sender].allowance = uint240(minter.allowance - amount);
         }
     }
 
@@ -349,18 +356,38 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         }
     }
 
-    /// @dev What is credited here has yet to be debited, or to raise the supply; either fails above 96 bits, so no amount is cut. That
-    /// `from` may send is for the caller to check.
-    function _creditMany(address from, address[] calldata to, uint256[] calldata amounts) private returns (uint256 sum) {
+    /// @dev No amount is credited that is not within what is left of `free`, so none is cut. What `from` sends to itself has to be there
+    /// and stays where it is. That `from` may send, and that what is credited is debited, or raises the supply, is for the caller to do.
+    /// @param free what may leave `from`; of what is minted, all that there can be
+    /// @return what has left it
+    function _creditMany(address from, address[] calldata to, uint256[] calldata amounts, uint256 free)
+        private
+        returns (uint256)
+    {
+        uint256 left = free;
         for (uint256 i = 0; i < to.length; ++i) {
             (address wallet, uint256 amount) = (to[i], amounts[i]);
             Account storage account = _accounts[wallet];
             Account memory before = account;
             if (before.flags != REGISTERED) revert TokenizedCash__TransferRestricted(_receiving(wallet));
-            sum += amount;
-            account.balance = before.balance + uint96(amount);
+            if (amount > left) _refuse(from, free - left, amount);
+            if (wallet != from) {
+                unchecked {
+                    left -= amount;
+                }
+                account.balance = before.balance + uint96(amount);
+            }
             emit Transfer(from, wallet, amount);
         }
+        return free - left;
+    }
+
+    /// @dev Says why an amount cannot go where a sum of others goes.
+    function _refuse(address from, uint256 sum, uint256 amount) private view {
+        if (from == address(0)) revert TokenizedCash__SupplyExceeded(amount);
+        uint256 left = _accounts[from].balance - sum;
+        if (left < amount) revert ERC20InsufficientBalance(from, left, amount);
+        revert TokenizedCash__TransferRestricted(7);
     }
 
     function _debit(address from, uint256 amount) private {

@@ -158,6 +158,54 @@ contract PaymentsTest is Base {
         requireConserved(wallets());
     }
 
+    function test_pauseStopsRedemptionButNotExpiry() public {
+        Payment[] memory batch = new Payment[](2);
+        (batch[0], batch[1]) = (payment(ALICE, BOB, 5e6, BANK_TO_BANK), payment(ALICE, BOB, 7e6, BANK_TO_BANK));
+        initiate(batch);
+        settle(batch, 1);
+        vm.prank(GUARDIAN);
+        manager.pause();
+        bytes32[] memory proof = proofOf(batch, 0);
+        for (uint256 i = 0; i < 3; ++i) {
+            vm.expectRevert(SettlementManager.SettlementManager__Paused.selector);
+            vm.prank(SETTLER);
+            if (i == 0) manager.releaseRedemption(batch[0], proof);
+            else if (i == 1) manager.burnRedeemed(batch[0], proof);
+            else manager.burnRedeemedBatch(batch, picks(1));
+        }
+        requireStatus(batch[0], Status.Settled, "waits for its bank");
+        vm.warp(batch[1].expiresAt);
+        manager.expire(batch[1], proofOf(batch, 1));
+        requireStatus(batch[1], Status.Closed, "expired while paused");
+        vm.prank(GUARDIAN);
+        manager.unpause();
+        vm.prank(SETTLER);
+        manager.burnRedeemed(batch[0], proof);
+        vm.assertEq(token.totalSupply(), 0, "burned once it goes on");
+        requireConserved(wallets());
+    }
+
+    /// @dev How an old manager is drained: its allowance is zero, and it stays a minter.
+    function test_aManagerThatMayMintNoMoreEndsWhatItHolds() public {
+        fund(ALICE, 15e6);
+        Payment[] memory batch = new Payment[](3);
+        batch[0] = payment(ALICE, BOB, 5e6, TOKEN_TO_BANK);
+        batch[1] = payment(ALICE, BOB, 4e6, TOKEN_TO_TOKEN);
+        batch[2] = payment(ALICE, BOB, 6e6, TOKEN_TO_TOKEN);
+        initiate(batch);
+        settle(batch, 1);
+        token.configureMinter(address(manager), 0);
+        settle(batch, 2);
+        vm.prank(CANCELLER);
+        manager.cancelBatch(batch, picks(4));
+        vm.prank(SETTLER);
+        manager.burnRedeemedBatch(batch, picks(1));
+        vm.assertEq(token.balanceOf(address(manager)), 0, "drained");
+        vm.assertEq(token.balanceOf(BOB), 4e6, "paid");
+        vm.assertEq(token.balanceOf(ALICE), 6e6, "given back");
+        requireConserved(wallets());
+    }
+
     function test_pauseStopsInitiationAndSettlementButNotCancellation() public {
         Payment[] memory batch = one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN));
         initiate(batch);
@@ -469,6 +517,9 @@ contract PaymentsTest is Base {
         p = payment(dora, BOB, 0, TOKEN_TO_TOKEN);
         refusedBySignature(p, a, PaymentRouter.PaymentRouter__InvalidPayment.selector);
         p.amount = 9e6;
+        p.expiresAt = uint64(block.timestamp + 90 days + 1);
+        refusedBySignature(p, a, PaymentRouter.PaymentRouter__InvalidPayment.selector);
+        p.expiresAt = uint64(block.timestamp + 600);
         vm.prank(INITIATOR);
         vm.expectPartialRevert(PaymentRouter.PaymentRouter__TooLate.selector);
         router.initiateWithAuthorization(p, uint64(block.timestamp), a);
@@ -589,6 +640,27 @@ contract PaymentsTest is Base {
         vm.assertEq(token.balanceOf(ALICE), 3e6, "once");
     }
 
+    function test_whatWaitsForAWalletInGoodStandingGoesToNobodyElse() public {
+        fund(ALICE, 3e6);
+        Payment[] memory batch = one(payment(ALICE, BOB, 3e6, TOKEN_TO_TOKEN));
+        initiate(batch);
+        vm.prank(GUARDIAN);
+        token.pause();
+        vm.prank(CANCELLER);
+        manager.cancel(batch[0], none());
+        vm.prank(GUARDIAN);
+        token.unpause();
+        vm.expectRevert(
+            abi.encodeWithSelector(SettlementManager.SettlementManager__WalletInGoodStanding.selector, ALICE)
+        );
+        vm.prank(COMPLIANCE);
+        manager.releaseQuarantine(ALICE, CAROL);
+        vm.prank(COMPLIANCE);
+        manager.releaseQuarantine(ALICE, ALICE);
+        vm.assertEq(token.balanceOf(ALICE), 3e6, "where it belongs");
+        requireConserved(wallets());
+    }
+
     function test_onlyComplianceReleasesQuarantineAndSurplus() public {
         bytes4 denied = bytes4(keccak256("AccessControlUnauthorizedAccount(address,bytes32)"));
         vm.expectPartialRevert(denied);
@@ -646,7 +718,7 @@ contract PaymentsTest is Base {
 
     function test_invalidPaymentsAreRefused() public {
         Payment[] memory batch = one(payment(ALICE, BOB, 1e6, BANK_TO_TOKEN));
-        for (uint256 i = 0; i < 5; ++i) {
+        for (uint256 i = 0; i < 7; ++i) {
             Payment[] memory wrong = one(batch[0]);
             wrong[0] = Payment(batch[0].number, batch[0].paymentId, ALICE, BOB, 1e6, 0, batch[0].expiresAt, 0);
             if (i == 0) wrong[0].amount = 0;
@@ -654,6 +726,8 @@ contract PaymentsTest is Base {
             if (i == 2) wrong[0].fee = 1e6 + 1;
             if (i == 3) wrong[0].expiresAt = uint64(block.timestamp);
             if (i == 4) wrong[0].terms = 4;
+            if (i == 5) wrong[0].expiresAt = uint64(block.timestamp + 90 days + 1);
+            if (i == 6) wrong[0].expiresAt = uint64(block.timestamp - 1);
             vm.expectRevert(
                 abi.encodeWithSelector(PaymentRouter.PaymentRouter__InvalidPayment.selector, batch[0].number)
             );
@@ -665,8 +739,9 @@ contract PaymentsTest is Base {
         initiate(batch);
         requireStatus(batch[0], Status.Open, "a fee may be all of it, and a second is enough");
         batch = one(payment(ALICE, BOB, type(uint96).max, BANK_TO_TOKEN));
+        batch[0].expiresAt = uint64(block.timestamp + 90 days);
         initiate(batch);
-        requireStatus(batch[0], Status.Open, "as many tokens as there can be");
+        requireStatus(batch[0], Status.Open, "as many tokens as there can be, for as long as may be");
     }
 
     function test_batchesAreOfOneTo500PaymentsFundedTheSameWay() public {

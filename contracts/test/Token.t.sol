@@ -127,7 +127,7 @@ contract TokenTest is Base {
         vm.assertEq(token.balanceOf(CAROL), 3, "are minted");
         vm.assertEq(token.totalSupply(), 10, "and counted");
         token.configureMinter(ALICE, type(uint256).max);
-        vm.assertEq(token.minterAllowance(ALICE), type(uint248).max, "as good as without end");
+        vm.assertEq(token.minterAllowance(ALICE), type(uint240).max, "as good as without end");
         token.removeMinter(ALICE);
         vm.assertTrue(!token.isMinter(ALICE) && token.minterAllowance(ALICE) == 0, "removed");
         vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__NotMinter.selector, ALICE));
@@ -175,6 +175,9 @@ contract TokenTest is Base {
         (address[] memory to, uint256[] memory amounts) = (new address[](2), new uint256[](2));
         (to[0], to[1], amounts[0], amounts[1]) = (ALICE, BOB, 1, 1);
         vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__SupplyExceeded.selector, 2));
+        token.mintMany(to, amounts);
+        amounts[1] = uint256(1) << 96;
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__SupplyExceeded.selector, amounts[1]));
         token.mintMany(to, amounts);
         token.mint(BOB, 1);
         vm.assertEq(token.totalSupply(), type(uint96).max, "all there can be");
@@ -239,6 +242,72 @@ contract TokenTest is Base {
         token.transferMany(to, amounts);
         vm.assertEq(token.balanceOf(BOB), 4, "the first");
         vm.assertEq(token.balanceOf(CAROL), 6, "and the second");
+    }
+
+    function test_whatGoesToItsSenderHasToBeThereAndStaysThere() public {
+        (address[] memory to, uint256[] memory amounts) = (new address[](1), new uint256[](1));
+        (to[0], amounts[0]) = (ALICE, 1 << 70);
+        vm.assertEq(token.detectTransferRestriction(ALICE, ALICE, 1 << 70), 6, "not that much");
+        insufficient(0, 1 << 70);
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+        fund(ALICE, 10);
+        (to, amounts) = (new address[](4), new uint256[](4));
+        (to[0], to[1], to[2], to[3]) = (ALICE, BOB, ALICE, ALICE);
+        (amounts[0], amounts[1], amounts[2], amounts[3]) = (10, 4, 6, 7);
+        insufficient(6, 7);
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+        amounts[3] = 6;
+        vm.expectEmit(address(token));
+        emit IERC20.Transfer(ALICE, ALICE, 10);
+        vm.prank(ALICE);
+        token.transferMany(to, amounts);
+        vm.assertEq(token.balanceOf(ALICE), 6, "what has not left");
+        vm.assertEq(token.balanceOf(BOB), 4, "and what has");
+        vm.assertEq(token.totalSupply(), 10, "is all there is");
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(ALICE, 1);
+        vm.assertEq(token.detectTransferRestriction(ALICE, ALICE, 6), 7, "part of it is frozen");
+        (to, amounts) = (new address[](1), new uint256[](1));
+        (to[0], amounts[0]) = (ALICE, 6);
+        sendMany(7, to, amounts);
+    }
+
+    function insufficient(uint256 balance, uint256 amount) private {
+        bytes4 why = bytes4(keccak256("ERC20InsufficientBalance(address,uint256,uint256)"));
+        vm.expectRevert(abi.encodeWithSelector(why, ALICE, balance, amount));
+    }
+
+    /// @dev Whatever the order, to whomever, the sender itself included: the same refusal, or the same tokens moved.
+    function testFuzz_sendingManyIsTheSameAsSendingEach(uint256 seed, uint96 balance, uint96 frozen) public {
+        token.mint(ALICE, balance);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(ALICE, seed & 1 == 0 ? 0 : frozen);
+        (address[] memory to, uint256[] memory amounts) = (new address[](4), new uint256[](4));
+        for (uint256 i = 0; i < 4; ++i) {
+            uint256 s = uint256(keccak256(abi.encode(seed, i)));
+            to[i] = [ALICE, ALICE, BOB, BOB, CAROL, CAROL, HOUSE, address(0x57A)][s % 8];
+            amounts[i] = (s >> 8) % 5 == 0 ? (s >> 16) & 1 : (s >> 32) % (uint256(balance) / (1 + (s >> 16) % 4) + 2);
+        }
+        uint256 start = vm.snapshotState();
+        (bool each, bytes memory whyEach) = address(this).call(abi.encodeCall(this.sendEach, (to, amounts)));
+        uint256[3] memory have = [token.balanceOf(ALICE), token.balanceOf(BOB), token.balanceOf(CAROL)];
+        vm.revertToState(start);
+        vm.prank(ALICE);
+        (bool many, bytes memory why) = address(token).call(abi.encodeCall(token.transferMany, (to, amounts)));
+        vm.assertTrue(each == many, "both, or neither");
+        vm.assertEq(keccak256(why), keccak256(each ? bytes("") : whyEach), "for the same reason");
+        vm.assertEq(token.balanceOf(ALICE), have[0], "as much is left");
+        vm.assertEq(token.balanceOf(BOB), have[1], "as much has come");
+        vm.assertEq(token.balanceOf(CAROL), have[2], "as much has come");
+        vm.assertEq(token.totalSupply(), balance, "and none was made");
+    }
+
+    function sendEach(address[] calldata to, uint256[] calldata amounts) external {
+        for (uint256 i = 0; i < to.length; ++i) {
+            send(ALICE, to[i], amounts[i]);
+        }
     }
 
     function test_sendingManyKeepsEveryRule() public {
@@ -349,6 +418,16 @@ contract TokenTest is Base {
         );
         vm.prank(COMPLIANCE);
         token.forcedTransfer(address(manager), BOB, 10);
+        token.removeMinter(address(manager));
+        vm.assertTrue(!token.isMinter(address(manager)), "a minter no more");
+        vm.assertTrue(token.isCustodian(address(manager)), "but still a custodian");
+        vm.expectRevert(
+            abi.encodeWithSelector(TokenizedCash.TokenizedCash__HeldForOthers.selector, address(manager))
+        );
+        vm.prank(COMPLIANCE);
+        token.forcedTransfer(address(manager), BOB, 10);
+        token.removeMinter(BOB);
+        vm.assertTrue(!token.isCustodian(BOB), "who was never a minter is none");
         refused(4);
         vm.prank(COMPLIANCE);
         token.forcedTransfer(ALICE, address(0x57A), 0);

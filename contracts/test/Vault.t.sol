@@ -279,6 +279,48 @@ contract VaultTest is VaultBase {
         vm.assertEq(vault.readyAt(), 0, "nothing waits any more");
     }
 
+    /// @dev Whoever sees the signatures can schedule.
+    function test_schedulingWhatNeedNotWaitDelaysNothing() public {
+        Call[] memory calls = pay(BOB, PER_DAY);
+        uint64 deadline = soon();
+        bytes[] memory signatures = approvals(calls, 3);
+        vm.prank(CAROL);
+        vault.schedule(calls, deadline, signatures);
+        Call[] memory other = pay(BOB, 1);
+        bytes[] memory forOther = signed(vault.digestOf(1, deadline, other), 3);
+        vm.expectPartialRevert(NOT_SCHEDULED);
+        vault.execute(other, deadline, forOther);
+        vault.execute(calls, deadline, signatures);
+        vm.assertEq(token.balanceOf(BOB), PER_DAY, "at once");
+        vm.assertEq(vault.scheduled(), 0, "nothing waits any more");
+        vm.assertEq(vault.readyAt(), 0, "nothing waits any more");
+        (,, uint128 spent) = vault.limitOf(address(token));
+        vm.assertEq(spent, PER_DAY, "counted");
+        calls = pay(BOB, 1);
+        deadline = soon();
+        signatures = approvals(calls, 3);
+        vault.schedule(calls, deadline, signatures);
+        vm.expectRevert(abi.encodeWithSelector(MultiSigVault.MultiSigVault__NotReady.selector, vault.readyAt()));
+        vault.execute(calls, deadline, signatures);
+        vm.warp(vault.readyAt());
+        vault.execute(calls, deadline, signatures);
+        (,, spent) = vault.limitOf(address(token));
+        vm.assertEq(spent, PER_DAY, "what has waited is not of the day's limit");
+    }
+
+    function test_whatWouldBeVoidBeforeItsDelayIsOverIsNotScheduled() public {
+        Call[] memory calls = pay(BOB, PER_DAY + 1);
+        uint64 deadline = uint64(block.timestamp) + DELAY;
+        bytes[] memory signatures = signed(vault.digestOf(1, deadline, calls), 3);
+        vm.expectRevert(abi.encodeWithSelector(MultiSigVault.MultiSigVault__TooLate.selector, deadline));
+        vault.schedule(calls, deadline, signatures);
+        signatures = signed(vault.digestOf(1, deadline + 1, calls), 3);
+        vault.schedule(calls, deadline + 1, signatures);
+        vm.warp(deadline);
+        vault.execute(calls, deadline + 1, signatures);
+        vm.assertEq(token.balanceOf(BOB), PER_DAY + 1, "in its only second");
+    }
+
     function test_paymentsOfADayAddUpAndTheNextDayBeginsAnew() public {
         vm.warp((block.timestamp / 1 days + 1) * 1 days);
         Call[] memory calls = new Call[](2);
@@ -577,8 +619,28 @@ contract VaultWorld is VaultBase {
         attempt(pay(BOB, amount), amount, who % 16);
     }
 
+    /// @dev Somebody schedules what may be done at once.
+    function payLittleThoughScheduled(uint256 amount, uint8 who, uint24 wait) external {
+        amount = amount % 700;
+        Call[] memory calls = pay(BOB, amount);
+        uint64 deadline = soon();
+        bytes[] memory signatures = approvals(calls, who % 16);
+        (bool done,) = address(vault).call(abi.encodeCall(vault.schedule, (calls, deadline, signatures)));
+        if (done != isEnough(who % 16)) surprised = true;
+        if (!done) return;
+        wait = wait % uint24(2 * DELAY);
+        vm.warp(block.timestamp + wait);
+        uint256 day = block.timestamp / 1 days;
+        bool atOnce = wait < DELAY;
+        (done,) = address(vault).call(abi.encodeCall(vault.execute, (calls, deadline, signatures)));
+        if (done != (!atOnce || spentAtOnce[day] + amount <= PER_DAY)) surprised = true;
+        if (done && atOnce) spentAtOnce[day] += amount;
+        if (done) note();
+        else drop();
+    }
+
     function payMuch(uint256 amount, uint8 who, uint24 wait) external {
-        Call[] memory calls = pay(BOB, PER_DAY + amount % 1e5);
+        Call[] memory calls = pay(BOB, PER_DAY + 1 + amount % 1e5);
         uint64 deadline = soon();
         bytes[] memory signatures = approvals(calls, who % 16);
         bool scheduled = isEnough(who % 16);

@@ -28,6 +28,7 @@ cargo xtask mutants [NAME]           break each of our guarantees in a copy of t
 cargo xtask contracts build|check|test|prove|inspect
 cargo xtask contracts mutate         break the contracts in every way, one at a time, and see who notices; goes on where it stopped
 cargo xtask contracts mutate report  write down what runs so far have found out
+cargo xtask contracts mutate NAME    break one function of the contracts, and see which properties that breaks
 cargo xtask peers                    every peer below against a FlowBridge that is started for it
 cargo xtask peer spectral FILE|URL               lint an OpenAPI description
 cargo xtask peer schemathesis URL [TOKEN]        fuzz a running FlowBridge against its own OpenAPI description
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ["contracts", "inspect"] => proof::inspect(),
         ["contracts", "mutate"] => mutate::run(),
         ["contracts", "mutate", "report"] => mutate::report_so_far(),
+        ["contracts", "mutate", function] => mutate::run_in(function),
         ["peers"] => setup::peers().and_then(|()| peer::run(&mut steps::Steps::default())),
         ["peer", "spectral", document] => peer::spectral::lint(document),
         ["peer", "schemathesis", url] => peer::schemathesis::fuzz(url, None),

@@ -88,8 +88,8 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "TokenizedCash.sol",
-        "uint248 allowed = allowance_ > type(uint248).max ? type(uint248).max : uint248(allowance_);",
-        "uint248 allowed = allowance_ >= type(uint248).max ? type(uint248).max : uint248(allowance_);",
+        "uint240 allowed = allowance_ > type(uint240).max ? type(uint240).max : uint240(allowance_);",
+        "uint240 allowed = allowance_ >= type(uint240).max ? type(uint240).max : uint240(allowance_);",
         "at the maximum both branches give the maximum",
     ),
     (
@@ -113,6 +113,7 @@ struct Mutant {
     tests: &'static str,
     proofs: &'static str,
     line: usize,
+    function: String,
     was: String,
     becomes: String,
 }
@@ -140,6 +141,33 @@ pub(crate) fn run() -> Result<()> {
     pass(&mutants, &mut notes, Build::Quick, is_untried, Bench::by_quick_tests)?;
     pass(&mutants, &mut notes, Build::Deployed, is_unnoticed, Bench::by_everything)?;
     report(&mutants, &notes)
+}
+
+/// Breaks one function of whatever source has it, in every way the tests may notice, and says which properties that breaks. Writes no
+/// report: one function says nothing of the rest.
+pub(crate) fn run_in(function: &str) -> Result<()> {
+    setup::contracts()?;
+    let mut mutants = all()?;
+    mutants.retain(|mutant| mutant.function == function);
+    ensure!(!mutants.is_empty(), "no source has a function {function} that can be broken");
+    let mut notes = Notes::read()?;
+    let is_untried = |notes: &Notes, mutant: &Mutant| notes.of(mutant).is_none();
+    pass(&mutants, &mut notes, Build::Quick, is_untried, Bench::by_quick_tests)?;
+    let killers: BTreeSet<String> = mutants
+        .iter()
+        .filter_map(|mutant| match notes.of(mutant) {
+            Some(Fate::Killed(by)) => Some(by),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    for (number, names) in properties()? {
+        let by: Vec<&str> = names.iter().filter(|name| killers.contains(*name)).map(String::as_str).collect();
+        if !by.is_empty() {
+            println!("    property {number} is broken: {}", by.join(", "));
+        }
+    }
+    Ok(())
 }
 
 /// Writes down what runs so far have found out, without trying anything.
@@ -280,6 +308,7 @@ fn all() -> Result<Vec<Mutant>> {
         let text = fs::read_to_string(shell::root().join("contracts/src").join(file))
             .with_context(|| format!("read {file}"))?;
         let mut within_body = false;
+        let mut function = String::new();
         for (index, line) in text.lines().enumerate() {
             let code = line.trim_start();
             if ["function ", "constructor", "modifier ", "receive"]
@@ -287,6 +316,8 @@ fn all() -> Result<Vec<Mutant>> {
                 .any(|kind| line.strip_prefix("    ").is_some_and(|line| line.starts_with(kind)))
             {
                 within_body = true;
+                let name = code.strip_prefix("function ").and_then(|rest| rest.split('(').next());
+                name.unwrap_or_default().clone_into(&mut function);
             }
             if line == "    }" {
                 within_body = false;
@@ -298,6 +329,7 @@ fn all() -> Result<Vec<Mutant>> {
                     tests,
                     proofs,
                     line: index + 1,
+                    function: function.clone(),
                     was: line.to_owned(),
                     becomes,
                 }));

@@ -29,7 +29,7 @@ pub struct ProposeMotion {
     pub calls: Option<Vec<WantedCall>>,
     /// The vault's nonce for it; `None`: the next that is free.
     pub nonce: Option<u64>,
-    /// Void from this block time on, in seconds; `None`: a week from now.
+    /// Void from this block time on, in seconds; `None`: a week after the vault's delay.
     pub deadline: Option<u64>,
     /// Why.
     pub note: String,
@@ -47,7 +47,7 @@ pub struct ProposeMotionBody {
     /// The vault's nonce; without it the next that no open proposal has
     #[schema(example = 3)]
     nonce: Option<u64>,
-    /// Void from this block time on, in seconds since 1970; without it a week from the newest block
+    /// Void from this block time on, in seconds since 1970, after the vault's delay; without it a week after that
     #[schema(example = 1_900_000_000)]
     deadline: Option<u64>,
     /// Why, for those who read it later

@@ -31,8 +31,11 @@ pub struct Roles {
     pub settler: String,
     /// Cancels.
     pub canceller: String,
-    /// Pauses router, manager and token, freezes wallets, releases quarantined tokens, forces transfers.
+    /// Pauses router, manager and token, and freezes wallets.
     pub guardian: String,
+    /// Forces transfers, and says where quarantined and stray tokens go: a key beside the vault, which may do so wherever there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compliance: Option<String>,
     /// Registers wallets.
     pub registrar: String,
     /// More keys that open payments, for lanes beside the first.
@@ -421,12 +424,20 @@ async fn lacking(
 ) -> Result<Vec<Grant>, ChainError> {
     let mut lacking = Vec::new();
     for grant in grants {
-        let asked = Token::hasRoleCall { role: grant.role, account: address(&grant.holder) };
-        if !read::<Token::hasRoleCall>(chain, &grant.on.of(contracts), &asked).await? {
+        if !is_held(chain, contracts, &grant).await? {
             lacking.push(grant);
         }
     }
     Ok(lacking)
+}
+
+pub(crate) async fn is_held(
+    chain: &dyn Chain,
+    contracts: &ContractSet,
+    grant: &Grant,
+) -> Result<bool, ChainError> {
+    let asked = Token::hasRoleCall { role: grant.role, account: address(&grant.holder) };
+    read(chain, &grant.on.of(contracts), &asked).await
 }
 
 /// The tokens that a wallet has, in token units.
@@ -466,7 +477,7 @@ impl On {
 pub(crate) struct Grant {
     pub(crate) on: On,
     pub(crate) name: &'static str,
-    role: B256,
+    pub(crate) role: B256,
     pub(crate) holder: EvmAddress,
 }
 
@@ -481,17 +492,29 @@ pub(crate) fn grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
     let others = [
         (On::Router, "GUARDIAN_ROLE", &roles.guardian),
         (On::Manager, "GUARDIAN_ROLE", &roles.guardian),
-        (On::Manager, "COMPLIANCE_ROLE", &roles.guardian),
         (On::Token, "FREEZER_ROLE", &roles.guardian),
         (On::Token, "PAUSER_ROLE", &roles.guardian),
-        (On::Token, "COMPLIANCE_ROLE", &roles.guardian),
         (On::Token, "REGISTRAR_ROLE", &roles.registrar),
     ];
     let mut grants = lane_grants(roles)?;
     for (on, name, holder) in others {
         grants.push(grant(on, name, holder)?);
     }
+    grants.extend(compliance_grants(roles)?);
     Ok(grants)
+}
+
+/// Of the key beside the vault, if there is one.
+pub(crate) fn compliance_grants(roles: &Roles) -> Result<Vec<Grant>, ChainError> {
+    let on_both = |holder: &String| [On::Token, On::Manager].map(|on| grant(on, "COMPLIANCE_ROLE", holder));
+    roles.compliance.iter().flat_map(on_both).collect()
+}
+
+/// What the vault holds of a currency's contracts, beside the admin's place.
+pub(crate) fn vault_grants(vault: &EvmAddress) -> [Grant; 3] {
+    let held =
+        [(On::Token, "MINTER_ADMIN_ROLE"), (On::Token, "COMPLIANCE_ROLE"), (On::Manager, "COMPLIANCE_ROLE")];
+    held.map(|(on, name)| Grant { on, name, role: role(name), holder: *vault })
 }
 
 /// Of the keys that sign for the lanes.

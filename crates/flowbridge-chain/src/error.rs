@@ -175,7 +175,10 @@ fn of_vault(refusal: &vault::MultiSigVault::MultiSigVaultErrors) -> Option<Refus
             )
         }
         Vault::MultiSigVault__TooLate(late) => {
-            format!("its deadline, block time {}, has passed", late.deadline)
+            format!(
+                "its deadline, block time {}, has passed, or will have before the delay is over",
+                late.deadline
+            )
         }
         Vault::MultiSigVault__CallFailed(failed) => {
             let why = Refusal::decode(&failed.reason, "it gave no reason of ours");

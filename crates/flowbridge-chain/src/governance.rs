@@ -3,15 +3,18 @@
 //! Rights change hands in two steps that nobody can be tricked into: the deployer offers ([`hand_over`]) and gives up what the
 //! vault now has, and the owners accept by a motion of their own ([`take_over`]), after the delays of both. [`verify`] compares
 //! every address, every byte of code and every role with the record and with the artifacts of this build, and says in words
-//! what is off. It reads the history of roles from the chain, so a role that was given to somebody unknown does not hide.
+//! what is off. It reads the history of roles, minters and mint caps from the chain, so what was given to somebody unknown does not hide.
 
 use crate::bindings::{address, anchor, evm_address, token, vault};
 use crate::client::{At, Chain};
-use crate::deploy::{Admin, Deployed, Deployment, deployed, grants, parse, read, read_address, role};
+use crate::deploy::{
+    Admin, Deployed, Deployment, Grant, Roles, compliance_grants, deployed, grants, is_held, parse, read,
+    read_address, role, vault_grants,
+};
 use crate::error::ChainError;
 use crate::log::ContractSet;
-use crate::vault::{self as motions, Act, ROLES, Vault};
-use alloy::primitives::{Address, B256, keccak256};
+use crate::vault::{self as motions, Act, Vault, role_name};
+use alloy::primitives::{Address, U256, keccak256};
 use alloy::sol_types::{SolCall as _, SolConstructor as _, SolEvent as _};
 use anchor::AuditAnchor as Anchor;
 use flowbridge_domain::party::EvmAddress;
@@ -22,7 +25,7 @@ use vault::MultiSigVault as Contract;
 
 /// What the code of each contract is once it is deployed, with zeros where its immutable values are filled in.
 const RUNTIME: &str = include_str!("../../../contracts/artifacts/runtime.json");
-/// Blocks whose logs are asked for at once when roles are read.
+/// Blocks whose logs are asked for at once when the history is read.
 const STRETCH_BLOCKS_MAX: u64 = 1_000;
 
 /// What to deploy, once for all currencies.
@@ -38,6 +41,8 @@ pub struct GovernancePlan {
     pub anchorer: EvmAddress,
     /// How long a change of the anchor's admin takes, in seconds.
     pub admin_delay_secs: u32,
+    /// Up to what the owners will set a manager's allowance to mint without delay, in token units.
+    pub mint_cap: u128,
 }
 
 /// The record of it: beside each currency's contracts.
@@ -51,6 +56,12 @@ pub struct Governance {
     pub owners: Vec<String>,
     /// How many of them must approve.
     pub threshold: u16,
+    /// Seconds that a large operation of the vault waits. Older records do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_secs: Option<u64>,
+    /// What the vault does without delay. Older records do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<AtOnce>,
     /// Who pins the audit log.
     pub anchorer: String,
     /// Who deployed it all, and was the first admin.
@@ -59,7 +70,34 @@ pub struct Governance {
     pub start_block: u64,
 }
 
+/// What the vault does without delay with the contracts of one currency. Each of it is changed by a motion that waits; then
+/// people write it down here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtOnce {
+    /// Up to what the manager's allowance to mint is set, in token units.
+    pub mint_cap: u128,
+    /// What of the token leaves within a day, in token units.
+    pub tokens_per_day: u128,
+    /// What of the chain's own coin leaves within a day, in wei.
+    pub wei_per_day: u128,
+}
+
 impl Governance {
+    /// The same vault for the contracts of another currency, of whose token nothing leaves without delay yet.
+    pub fn for_another(&self, mint_cap: u128) -> Self {
+        let wei_per_day = self.at_once.as_ref().map_or(0, |at_once| at_once.wei_per_day);
+        Self { at_once: Some(AtOnce { mint_cap, tokens_per_day: 0, wei_per_day }), ..self.clone() }
+    }
+
+    /// What an older record does not say, so that nothing compares it.
+    pub fn unsaid(&self) -> Vec<&'static str> {
+        let unsaid = [
+            (self.delay_secs.is_none(), "how long large operations of the vault wait (delay_secs)"),
+            (self.at_once.is_none(), "what the vault does without delay (at_once)"),
+        ];
+        unsaid.into_iter().filter(|(is_unsaid, _)| *is_unsaid).map(|(_, what)| what).collect()
+    }
+
     /// The vault's address.
     pub fn vault_address(&self) -> Result<EvmAddress, ChainError> {
         parse(&self.vault.address)
@@ -115,27 +153,49 @@ pub async fn deploy(admin: &Admin<'_>, plan: &GovernancePlan) -> Result<Governan
         anchor: deployed(admin.chain, anchor).await?,
         owners: plan.owners.iter().map(ToString::to_string).collect(),
         threshold: plan.threshold,
+        delay_secs: Some(plan.delay_secs),
+        at_once: Some(AtOnce { mint_cap: plan.mint_cap, tokens_per_day: 0, wei_per_day: 0 }),
         anchorer: plan.anchorer.to_string(),
         deployer: admin.key.address().to_string(),
         start_block,
     })
 }
 
-/// Makes the vault the mint admin of a currency's token, and offers it to be the admin of its contracts. The owners accept
-/// with [`take_over`].
+/// Makes the vault the mint admin and the compliance of a currency's contracts, which no key is any more, and offers it to be
+/// their admin. The owners accept with [`take_over`]. What is done already is left out, so it can be repeated. Returns the roles as
+/// they are then.
 pub async fn hand_over(
     admin: &Admin<'_>,
     contracts: &ContractSet,
-    governance: &Governance,
-) -> Result<(), ChainError> {
-    let vault = address(&governance.vault_address()?);
-    let mints = Token::grantRoleCall { role: role("MINTER_ADMIN_ROLE"), account: vault };
-    let offer = Token::beginDefaultAdminTransferCall { newAdmin: vault };
-    // All three take this from the same base.
-    let offers =
-        [contracts.token, contracts.router, contracts.manager].map(|on| (Some(on), offer.abi_encode()));
-    let calls: Vec<_> = offers.into_iter().chain([(Some(contracts.token), mints.abi_encode())]).collect();
-    admin.send_all(&calls).await.map(drop)
+    (governance, roles): (&Governance, &Roles),
+) -> Result<Roles, ChainError> {
+    let (chain, vault) = (admin.chain, governance.vault_address()?);
+    let mut calls = Vec::new();
+    // All three contracts take these from the same base.
+    for grant in vault_grants(&vault) {
+        if !is_held(chain, contracts, &grant).await? {
+            let call = Token::grantRoleCall { role: grant.role, account: address(&vault) };
+            calls.push((Some(grant.on.of(contracts)), call.abi_encode()));
+        }
+    }
+    // Once the owners have accepted, a key beside the vault is theirs to name.
+    let is_accepted = admin_of(chain, &contracts.token).await? == vault;
+    for former in compliance_grants(roles)? {
+        if !is_accepted && is_held(chain, contracts, &former).await? {
+            let call = Token::revokeRoleCall { role: former.role, account: address(&former.holder) };
+            calls.push((Some(former.on.of(contracts)), call.abi_encode()));
+        }
+    }
+    for contract in [contracts.token, contracts.router, contracts.manager] {
+        let offered = read(chain, &contract, &Token::pendingDefaultAdminCall {}).await?.newAdmin;
+        if admin_of(chain, &contract).await? != vault && evm_address(offered) != vault {
+            let offer = Token::beginDefaultAdminTransferCall { newAdmin: address(&vault) };
+            calls.push((Some(contract), offer.abi_encode()));
+        }
+    }
+    admin.send_all(&calls).await?;
+    let compliance = roles.compliance.clone().filter(|_| is_accepted);
+    Ok(Roles { compliance, ..roles.clone() })
 }
 
 /// The owners' first motion: accept every admin's place that is offered, and set within what the manager may be allowed to
@@ -215,7 +275,7 @@ pub async fn verify(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<St
         problems.extend(strange);
         return Ok(problems);
     }
-    problems.extend(vault_problems(chain, governance, &vault).await?);
+    problems.extend(vault_problems(chain, governance, (&vault, &contracts)).await?);
     for (name, contract) in [
         ("token", contracts.token),
         ("router", contracts.router),
@@ -230,14 +290,17 @@ pub async fn verify(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<St
             ));
         }
     }
-    problems.extend(role_problems(chain, deployment, governance).await?);
+    let start = deployment.start_block.min(governance.start_block);
+    let history = History::read(chain, start, &contracts, (&vault, &anchor)).await?;
+    problems.extend(role_problems(deployment, governance, &history.roles)?);
+    problems.extend(minting_problems(chain, governance, &contracts, &history).await?);
     Ok(problems)
 }
 
 async fn vault_problems(
     chain: &dyn Chain,
     governance: &Governance,
-    vault: &EvmAddress,
+    (vault, contracts): (&EvmAddress, &ContractSet),
 ) -> Result<Vec<String>, ChainError> {
     let mut problems = Vec::new();
     for owner in &governance.owners {
@@ -253,6 +316,54 @@ async fn vault_problems(
     let threshold = read(chain, vault, &Contract::thresholdCall {}).await?;
     if threshold != governance.threshold {
         problems.push(format!("{threshold} owners must approve, the record says {}", governance.threshold));
+    }
+    let delay = read(chain, vault, &Contract::delayCall {}).await?;
+    if let Some(recorded) = governance.delay_secs.filter(|recorded| *recorded != delay) {
+        problems.push(format!("large operations of the vault wait {delay} s, the record says {recorded} s"));
+    }
+    if let Some(recorded) = &governance.at_once {
+        for (token, unit, recorded) in [
+            (address(&contracts.token), "units of the token", recorded.tokens_per_day),
+            (Address::ZERO, "wei", recorded.wei_per_day),
+        ] {
+            let per_day = read(chain, vault, &Contract::limitOfCall { token }).await?.perDay;
+            if per_day != recorded {
+                problems.push(format!(
+                    "{per_day} {unit} may leave the vault within a day without delay, the record says {recorded}"
+                ));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// Everybody but the manager who may mint and burn, or whose allowance to mint the vault sets without delay; and the manager's, where
+/// it is not as recorded.
+async fn minting_problems(
+    chain: &dyn Chain,
+    governance: &Governance,
+    contracts: &ContractSet,
+    history: &History,
+) -> Result<Vec<String>, ChainError> {
+    let others = |minter: &&EvmAddress| **minter != contracts.manager;
+    let mut problems: Vec<String> = history
+        .minters
+        .iter()
+        .filter(others)
+        .map(|minter| format!("{minter} may mint and burn the token and should not"))
+        .collect();
+    problems.extend(history.mint_caps.iter().filter(|(minter, _)| others(minter)).map(|(minter, cap)| {
+        format!("the vault may let {minter} mint up to {cap} units of the token without delay and should not")
+    }));
+    let Some(recorded) = &governance.at_once else { return Ok(problems) };
+    let cap = history.mint_caps.get(&contracts.manager).copied().unwrap_or_default();
+    // The owners set it when they accept.
+    let is_accepted = admin_of(chain, &contracts.token).await? == governance.vault_address()?;
+    if is_accepted && cap != U256::from(recorded.mint_cap) {
+        problems.push(format!(
+            "the vault may let the manager mint up to {cap} units of the token without delay, the record says {}",
+            recorded.mint_cap
+        ));
     }
     Ok(problems)
 }
@@ -299,24 +410,21 @@ async fn code_problem(
 
 /// Everybody who holds a role and should not, and the roles that governance gives and nobody holds. Whether the roles of the
 /// record are held, [`crate::deploy::verify`] has said.
-async fn role_problems(
-    chain: &dyn Chain,
+fn role_problems(
     deployment: &Deployment,
     governance: &Governance,
+    held: &BTreeSet<(String, String, String)>,
 ) -> Result<Vec<String>, ChainError> {
     let contracts = deployment.contracts()?;
     let (vault, anchor) = (governance.vault_address()?, governance.anchor_address()?);
-    let mut wanted: BTreeSet<(String, &str, String)> = grants(&deployment.roles)?
-        .iter()
-        .map(|grant| (grant.on.of(&contracts).to_string(), grant.name, grant.holder.to_string()))
-        .collect();
-    wanted.insert((contracts.token.to_string(), "MINTER_ADMIN_ROLE", vault.to_string()));
-    wanted.insert((anchor.to_string(), "ANCHOR_ROLE", parse(&governance.anchorer)?.to_string()));
+    let entry = |grant: &Grant| (grant.on.of(&contracts).to_string(), grant.name, grant.holder.to_string());
+    let mut given: Vec<(String, &str, String)> = vault_grants(&vault).iter().map(entry).collect();
+    given.push((anchor.to_string(), "ANCHOR_ROLE", parse(&governance.anchorer)?.to_string()));
+    let mut wanted: BTreeSet<(String, &str, String)> =
+        grants(&deployment.roles)?.iter().map(entry).chain(given.iter().cloned()).collect();
     for contract in [contracts.token, contracts.router, contracts.manager, anchor] {
         wanted.insert((contract.to_string(), "DEFAULT_ADMIN_ROLE", vault.to_string()));
     }
-    let start = deployment.start_block.min(governance.start_block);
-    let held = holders(chain, start, &[contracts.token, contracts.router, contracts.manager, anchor]).await?;
     let name = |contract: &String| {
         let known = [
             (contracts.token, "token"),
@@ -340,10 +448,6 @@ async fn role_problems(
             format!("{holder} holds {role} on the {} and should not", name(contract))
         })
         .collect();
-    let given = [
-        (contracts.token.to_string(), "MINTER_ADMIN_ROLE", vault.to_string()),
-        (anchor.to_string(), "ANCHOR_ROLE", parse(&governance.anchorer)?.to_string()),
-    ];
     let missing = given.iter().filter(|(contract, role, holder)| {
         !held.contains(&(contract.clone(), (*role).to_owned(), holder.clone()))
     });
@@ -353,38 +457,72 @@ async fn role_problems(
     Ok(problems)
 }
 
-/// Who holds which role of which contract, by the events since they were deployed.
-async fn holders(
-    chain: &dyn Chain,
-    start: u64,
-    contracts: &[EvmAddress],
-) -> Result<BTreeSet<(String, String, String)>, ChainError> {
-    let head = chain.block(At::Latest).await?.map_or(0, |block| block.number);
-    let names: BTreeMap<B256, &str> = ROLES.into_iter().map(|name| (role(name), name)).collect();
-    let mut held = BTreeSet::new();
-    let (mut from, mut stretch) = (start, STRETCH_BLOCKS_MAX);
-    while from <= head {
-        let to = head.min(from.saturating_add(stretch.saturating_sub(1)));
-        let logs = match chain.logs(from, to, contracts).await {
-            Ok(logs) => logs,
-            Err(ChainError::Refused(_)) if stretch > 1 => {
-                stretch = stretch.div_ceil(2);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        for log in logs {
-            let entry = |id: B256, account: Address| {
-                let role = names.get(&id).map_or_else(|| id.to_string(), |name| (*name).to_owned());
-                (evm_address(log.inner.address).to_string(), role, evm_address(account).to_string())
+/// Who was given what since the contracts were deployed, and still has it, by their events.
+#[derive(Debug, Default)]
+struct History {
+    /// Contract, role and holder.
+    roles: BTreeSet<(String, String, String)>,
+    /// Who may mint and burn.
+    minters: BTreeSet<EvmAddress>,
+    /// Up to what the vault sets each one's allowance of the token without delay.
+    mint_caps: BTreeMap<EvmAddress, U256>,
+}
+
+impl History {
+    async fn read(
+        chain: &dyn Chain,
+        start: u64,
+        contracts: &ContractSet,
+        (vault, anchor): (&EvmAddress, &EvmAddress),
+    ) -> Result<Self, ChainError> {
+        let head = chain.block(At::Latest).await?.map_or(0, |block| block.number);
+        let all = [contracts.token, contracts.router, contracts.manager, *anchor, *vault];
+        let mut history = Self::default();
+        let (mut from, mut stretch) = (start, STRETCH_BLOCKS_MAX);
+        while from <= head {
+            let to = head.min(from.saturating_add(stretch.saturating_sub(1)));
+            let logs = match chain.logs(from, to, &all).await {
+                Ok(logs) => logs,
+                Err(ChainError::Refused(_)) if stretch > 1 => {
+                    stretch = stretch.div_ceil(2);
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            if let Ok(granted) = Token::RoleGranted::decode_log(&log.inner) {
-                held.insert(entry(granted.role, granted.account));
-            } else if let Ok(revoked) = Token::RoleRevoked::decode_log(&log.inner) {
-                held.remove(&entry(revoked.role, revoked.account));
+            for log in logs {
+                history.note(&log.inner, contracts, vault);
+            }
+            from = to.saturating_add(1);
+        }
+        Ok(history)
+    }
+
+    fn note(&mut self, log: &alloy::primitives::Log, contracts: &ContractSet, vault: &EvmAddress) {
+        let by = evm_address(log.address);
+        if let Ok(granted) = Token::RoleGranted::decode_log(log) {
+            self.roles.insert((by.to_string(), role_name(&granted.role), named(granted.account)));
+        } else if let Ok(revoked) = Token::RoleRevoked::decode_log(log) {
+            self.roles.remove(&(by.to_string(), role_name(&revoked.role), named(revoked.account)));
+        } else if by == contracts.token {
+            if let Ok(minter) = Token::MinterConfigured::decode_log(log) {
+                self.minters.insert(evm_address(minter.minter));
+            } else if let Ok(minter) = Token::MinterRemoved::decode_log(log) {
+                self.minters.remove(&evm_address(minter.minter));
+            }
+        } else if by == *vault
+            && let Ok(changed) = Contract::MintCapChanged::decode_log(log)
+            && evm_address(changed.token) == contracts.token
+        {
+            let minter = evm_address(changed.minter);
+            if changed.cap.is_zero() {
+                self.mint_caps.remove(&minter);
+            } else {
+                self.mint_caps.insert(minter, changed.cap);
             }
         }
-        from = to.saturating_add(1);
     }
-    Ok(held)
+}
+
+fn named(account: Address) -> String {
+    evm_address(account).to_string()
 }

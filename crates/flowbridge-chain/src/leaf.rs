@@ -30,6 +30,9 @@ pub struct Leaf {
     pub terms: LeafTerms,
 }
 
+/// How long after the block of its initiation a payment may expire at most, in seconds: the router's `EXPIRY_MAX`.
+pub const EXPIRY_SECS_MAX: u64 = 90 * 86_400;
+
 /// Where the money of a leaf comes from and goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafTerms {

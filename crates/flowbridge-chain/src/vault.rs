@@ -6,7 +6,7 @@
 //! motions are written and read, in bytes for the contract, as typed data for wallets and in words for people; nothing here
 //! keeps them. The contract checks everything again, so a mistake on this side costs a refusal, never money.
 
-use crate::bindings::{address, evm_address, hash, token, vault};
+use crate::bindings::{address, evm_address, hash, manager, token, vault};
 use crate::client::{At, Chain};
 use crate::deploy::{read, role};
 use crate::error::ChainError;
@@ -546,6 +546,9 @@ impl Names {
             let known = Contract::MultiSigVaultCalls::abi_decode(data).ok()?;
             return if known.abi_encode() == data { self.of_vault(&known) } else { None };
         }
+        if let Some(words) = self.of_manager(call) {
+            return Some(words);
+        }
         let known = Token::TokenizedCashCalls::abi_decode(data).ok()?;
         if known.abi_encode() != data {
             return None;
@@ -569,11 +572,42 @@ impl Names {
             Token::TokenizedCashCalls::transfer(asked) => {
                 Some(format!("send {} of {to} to {}", self.amount(&call.to, asked.value), own(asked.to)))
             }
+            Token::TokenizedCashCalls::forcedTransfer(asked) => Some(format!(
+                "take {} of {to} from {} by force, for {}",
+                self.amount(&call.to, asked.amount),
+                own(asked.from),
+                own(asked.to)
+            )),
             Token::TokenizedCashCalls::grantRole(asked) => {
                 Some(format!("give {} the role {} of {to}", own(asked.account), role_name(&asked.role)))
             }
             Token::TokenizedCashCalls::revokeRole(asked) => {
                 Some(format!("take the role {} of {to} from {}", role_name(&asked.role), own(asked.account)))
+            }
+            _ => None,
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other function of the contract is shown as it is"
+    )]
+    fn of_manager(&self, call: &Call) -> Option<String> {
+        use manager::SettlementManager::SettlementManagerCalls as Calls;
+        let known = Calls::abi_decode(&call.data).ok()?;
+        if known.abi_encode() != call.data {
+            return None;
+        }
+        let own = |account: Address| self.name(&evm_address(account));
+        match known {
+            Calls::releaseQuarantine(asked) => Some(format!(
+                "send what waits at {} for {} to {}",
+                self.name(&call.to),
+                own(asked.wallet),
+                own(asked.to)
+            )),
+            Calls::releaseSurplus(asked) => {
+                Some(format!("send what came to {} for no payment to {}", self.name(&call.to), own(asked.to)))
             }
             _ => None,
         }
@@ -651,7 +685,7 @@ pub const ROLES: [&str; 11] = [
     "ANCHOR_ROLE",
 ];
 
-fn role_name(id: &alloy::primitives::B256) -> String {
+pub(crate) fn role_name(id: &alloy::primitives::B256) -> String {
     let known = ROLES.into_iter().find(|name| role(name) == *id);
     known.map_or_else(|| id.to_string(), str::to_owned)
 }

@@ -39,7 +39,7 @@ const APPROVALS: &str = "/v1/vault/proposals/{id}/approvals";
 
 /// Proposals that are shown at most.
 const SHOWN_MAX: i64 = 50;
-/// Seconds until a motion is void that names no deadline: a week.
+/// Seconds after the vault's delay until a motion is void that names no deadline: a week.
 const DEADLINE_SECS: u64 = 7 * 24 * 3_600;
 /// What is this deep in the chain is taken to stay.
 const SETTLED_DEPTH_BLOCKS: u64 = 64;
@@ -85,7 +85,7 @@ pub struct Wanted {
     pub act: Act,
     /// Under which nonce; `None`: the next that no open motion has.
     pub nonce: Option<u64>,
-    /// Void from this block time on; `None`: a week from the newest block.
+    /// Void from this block time on; `None`: a week after the vault's delay.
     pub deadline: Option<u64>,
     /// Why.
     pub note: String,
@@ -151,11 +151,21 @@ impl VaultDesk {
                 state.nonce
             )));
         }
-        let deadline = wanted.deadline.unwrap_or_else(|| state.block_time.saturating_add(DEADLINE_SECS));
+        let ready_at = match &wanted.act {
+            Act::Operate(_) => state.block_time.saturating_add(state.delay_secs),
+            Act::Cancel => state.block_time,
+        };
+        let deadline = wanted.deadline.unwrap_or_else(|| ready_at.saturating_add(DEADLINE_SECS));
         if deadline <= state.block_time {
             return Err(VaultRefusal::Proposal(format!(
                 "its deadline has passed: the block time is {}",
                 state.block_time
+            )));
+        }
+        if deadline <= ready_at {
+            return Err(VaultRefusal::Proposal(format!(
+                "its deadline {deadline} ends before the vault's delay of {} s: it has to be after block time {ready_at}",
+                state.delay_secs
             )));
         }
         let motion = Motion { nonce, deadline, act: wanted.act };

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
+use flowbridge_chain::leaf;
 use flowbridge_security::egress::EgressPolicy;
 use flowbridge_store::DbSettings;
 use flowbridge_store::monitor::Kept;
@@ -19,6 +20,9 @@ use url::Url;
 
 /// The defaults, with what each key means.
 pub(crate) const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
+
+/// How long payments may take, in seconds: a day less than the contracts take, since a block may be older than our clock says.
+const EXPIRY_SECS_MAX: u64 = leaf::EXPIRY_SECS_MAX - 86_400;
 
 /// All settings. Sections and keys are described in `config/default.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -277,9 +281,15 @@ impl Config {
             anyhow::ensure!(file.exists(), "there is no configuration file {}", file.display());
             figment = figment.merge(Toml::file_exact(file));
         }
-        figment.merge(Env::prefixed("FLOWBRIDGE__").split("__")).extract().context(
+        let config: Self = figment.merge(Env::prefixed("FLOWBRIDGE__").split("__")).extract().context(
             "the configuration cannot be used; `flowbridge config` prints every key with its default",
-        )
+        )?;
+        anyhow::ensure!(
+            config.payments.expiry_secs <= EXPIRY_SECS_MAX,
+            "[payments] expiry_secs is {}, and the contracts take at most {EXPIRY_SECS_MAX}",
+            config.payments.expiry_secs
+        );
+        Ok(config)
     }
 
     /// How to reach the database.

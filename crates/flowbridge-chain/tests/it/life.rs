@@ -3,7 +3,7 @@
 use crate::node::{Node, Notebook, Who, key, wallet};
 use flowbridge_chain::call::{self, OnLeaves};
 use flowbridge_chain::deploy::{self, Roles};
-use flowbridge_chain::leaf::LeafTerms;
+use flowbridge_chain::leaf::{EXPIRY_SECS_MAX, LeafTerms};
 use flowbridge_chain::{ChainError, Leaf, Refusal, Said, vault};
 use flowbridge_domain::payment::{ChainLog, SetAside};
 
@@ -125,8 +125,11 @@ async fn what_the_contracts_would_refuse_is_known_before_it_is_sent() {
     let settle = call::on_leaves(OnLeaves::Settle, &batch, &[0, 1]).unwrap();
     assert_eq!(refused(Who::Settler, manager, settle.clone()).await, Refusal::UnknownBatch);
     let expired = Leaf { expires_at: 1, ..batch[1] };
-    let with_expired = call::initiate_batch(&[batch[0], expired], before);
-    assert_eq!(refused(Who::Initiator, router, with_expired).await, Refusal::InvalidPayment(1));
+    let too_long = Leaf { expires_at: before + EXPIRY_SECS_MAX, ..batch[1] };
+    for unfit in [expired, too_long] {
+        let with_unfit = call::initiate_batch(&[batch[0], unfit], before);
+        assert_eq!(refused(Who::Initiator, router, with_unfit).await, Refusal::InvalidPayment(1));
+    }
     node.send(Who::Initiator, router, &initiate).await.unwrap();
     assert_eq!(refused(Who::Initiator, router, initiate).await, Refusal::NumberUsed(0));
     let huge = Leaf { amount: 2_000_000_000, ..node.leaf(5, 2).await };

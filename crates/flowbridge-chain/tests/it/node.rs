@@ -59,6 +59,7 @@ impl Node {
                 settler: address(Who::Settler),
                 canceller: address(Who::Canceller),
                 guardian: address(Who::Guardian),
+                compliance: Some(address(Who::Deployer)),
                 registrar: address(Who::Deployer),
                 ..Roles::default()
             },

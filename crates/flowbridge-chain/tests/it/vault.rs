@@ -37,9 +37,14 @@ impl Governed {
             delay_secs: DAY,
             anchorer: deployer.address(),
             admin_delay_secs: 0,
+            mint_cap: ALLOWED.into(),
         };
         let governance = governance::deploy(&admin, &plan).await.unwrap();
-        governance::hand_over(&admin, &node.contracts, &governance).await.unwrap();
+        // What was cut off is given again, and changes nothing.
+        for _ in 0..2 {
+            let by = (&governance, &node.deployment.roles);
+            node.deployment.roles = governance::hand_over(&admin, &node.contracts, by).await.unwrap();
+        }
         node.deployment.governance = Some(governance.clone());
         let address = governance.vault_address().unwrap();
         let vault = Vault { chain: Arc::new(chain), chain_id: 31337, address };
@@ -96,6 +101,113 @@ impl Governed {
     async fn verify(&self) -> Vec<String> {
         governance::verify(&self.node.chain, &self.node.deployment).await.unwrap()
     }
+}
+
+/// What the guardian's key could do before, and no single key can any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn compliance_is_the_vaults() {
+    let governed = Governed::start().await;
+    let (contracts, wallet) = (governed.node.contracts, EvmAddress::from_bytes([1; 20]));
+    let take = vault::Call {
+        to: contracts.manager,
+        value: 0,
+        data: flowbridge_chain::call::release_surplus(&wallet),
+    };
+    for who in [Who::Deployer, Who::Guardian] {
+        let refused = governed.node.send(who, take.to, &take.data).await.unwrap_err();
+        assert_eq!(refused, ChainError::Reverted(Refusal::NotAllowed));
+    }
+    governed.carry_out(Act::Operate(vec![take])).await;
+    let accept =
+        governance::take_over(&governed.node.chain, &contracts, &governed.governance, ALLOWED.into());
+    governed.carry_out(accept.await.unwrap()).await;
+    let guardian = key(Who::Guardian).address();
+    governed
+        .carry_out(Act::Operate(vec![
+            vault::grant_role(&contracts.token, "COMPLIANCE_ROLE", &guardian),
+            vault::revoke_role(&contracts.manager, "COMPLIANCE_ROLE", &governed.vault.address),
+        ]))
+        .await;
+    let expected = [
+        format!("{guardian} holds COMPLIANCE_ROLE on the token and should not"),
+        format!("{} does not hold COMPLIANCE_ROLE on the manager and should", governed.vault.address),
+    ];
+    assert_eq!(governed.verify().await, expected);
+    let mut deployment = governed.node.deployment.clone();
+    deployment.roles.compliance = Some(guardian.to_string());
+    let problems = governance::verify(&governed.node.chain, &deployment).await.unwrap();
+    assert_eq!(problems[0], format!("{guardian} has no COMPLIANCE_ROLE on the Manager"), "{problems:#?}");
+}
+
+/// A deployer who gives itself the right to name minters, names one, and gives the right up again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minter_that_nobody_should_know_of_is_found_out_and_so_is_what_the_record_does_not_say() {
+    let governed = Governed::start().await;
+    let (contracts, hidden) = (governed.node.contracts, EvmAddress::from_bytes([0x66; 20]));
+    let deployer = key(Who::Deployer).address();
+    for call in [
+        vault::grant_role(&contracts.token, "MINTER_ADMIN_ROLE", &deployer),
+        vault::mint_allowance(&contracts.token, &hidden, 7),
+        vault::revoke_role(&contracts.token, "MINTER_ADMIN_ROLE", &deployer),
+    ] {
+        governed.node.send(Who::Deployer, call.to, &call.data).await.unwrap();
+    }
+    let accept =
+        governance::take_over(&governed.node.chain, &contracts, &governed.governance, ALLOWED.into());
+    governed.carry_out(accept.await.unwrap()).await;
+    let is_found = format!("{hidden} may mint and burn the token and should not");
+    assert_eq!(governed.verify().await, [is_found.clone()]);
+
+    let of_vault = &governed.vault.address;
+    governed
+        .carry_out(Act::Operate(vec![
+            vault::mint_cap(of_vault, &contracts.token, &hidden, 5),
+            vault::mint_cap(of_vault, &contracts.token, &contracts.manager, 6),
+            vault::limit(of_vault, Some(&contracts.token), 8),
+            vault::limit(of_vault, None, 9),
+            vault::delay(of_vault, 10),
+        ]))
+        .await;
+    let without_delay = |who: &str, cap: u64| {
+        format!("the vault may let {who} mint up to {cap} units of the token without delay")
+    };
+    let expected = [
+        "large operations of the vault wait 10 s, the record says 86400 s".to_owned(),
+        "8 units of the token may leave the vault within a day without delay, the record says 0".to_owned(),
+        "9 wei may leave the vault within a day without delay, the record says 0".to_owned(),
+        is_found.clone(),
+        format!("{} and should not", without_delay(&hidden.to_string(), 5)),
+        format!("{}, the record says {ALLOWED}", without_delay("the manager", 6)),
+    ];
+    assert_eq!(governed.verify().await, expected);
+
+    // An older record says nothing of it: what it does not say is told, and not compared.
+    let mut older = serde_json::to_value(&governed.node.deployment).unwrap();
+    let of_governance = older["governance"].as_object_mut().unwrap();
+    of_governance.remove("delay_secs").unwrap();
+    of_governance.remove("at_once").unwrap();
+    let older: deploy::Deployment = serde_json::from_value(older).unwrap();
+    assert_eq!(older.governance.as_ref().unwrap().unsaid().len(), 2);
+    let problems = governance::verify(&governed.node.chain, &older).await.unwrap();
+    assert_eq!(problems, [is_found, format!("{} and should not", without_delay(&hidden.to_string(), 5))]);
+    assert!(governed.governance.unsaid().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_schedules_is_not_delayed_and_what_would_be_void_does_not_wait() {
+    let governed = Governed::start().await;
+    governed.node.command("anvil_setBalance", json!([governed.vault.address.to_string(), "0x3e8"])).await;
+    governed.carry_out(Act::Operate(vec![vault::limit(&governed.vault.address, None, 500)])).await;
+    let small = governed.motion(send_coins(300)).await;
+    governed.schedule(&small, &[0, 1]).await.unwrap();
+    governed.execute(&small, &[0, 1]).await.unwrap();
+    assert_eq!(governed.vault.state().await.unwrap().scheduled, None);
+    let open = governed.motion(send_coins(400)).await;
+    let void = Motion { deadline: governed.vault.state().await.unwrap().block_time + DAY, ..open };
+    let refused = governed.schedule(&void, &[0, 1]).await.unwrap_err();
+    let ChainError::Reverted(Refusal::Vault(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("before the delay is over"), "{why}");
+    assert_eq!(governed.node.chain.coins(&EvmAddress::from_bytes([7; 20])).await.unwrap(), 300);
 }
 
 fn send_coins(wei: u128) -> Act {
@@ -250,6 +362,11 @@ async fn the_typed_data_for_wallets_hashes_to_the_digest_and_calls_are_told_in_w
         vault::mint_allowance(&contracts.token, &contracts.manager, 1_500_000),
         vault::add_owner(&governed.vault.address, &contracts.house),
         Call { to: contracts.router, value: 3, data: vec![1, 2, 3, 4] },
+        Call {
+            to: contracts.manager,
+            value: 0,
+            data: flowbridge_chain::call::release_quarantine(&contracts.house, &contracts.token),
+        },
     ];
     let names = vault::Names::new(&governed.vault.address, None, &[contracts]);
     let words: Vec<String> = calls.iter().map(|call| names.in_words(call)).collect();
@@ -257,6 +374,7 @@ async fn the_typed_data_for_wallets_hashes_to_the_digest_and_calls_are_told_in_w
     assert!(words[0].contains("mint 1.500000 EUR of the token of EUR"), "{}", words[0]);
     assert!(words[1].starts_with("make the house wallet of EUR (0x"), "{}", words[1]);
     assert!(words[2].contains("0x01020304, which FlowBridge does not know, with 3 wei"), "{}", words[2]);
+    assert!(words[3].starts_with("send what waits at the settlement manager of EUR (0x"), "{}", words[3]);
     // What is more than its words would say is not put in words.
     let mut padded = calls[0].clone();
     padded.data.push(0);

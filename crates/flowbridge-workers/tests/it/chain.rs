@@ -49,6 +49,11 @@ async fn payments_complete_around_one_that_the_router_refuses() {
     stage.requires_proof().await;
 }
 
+async fn in_an_hour(stage: &Stage) -> u64 {
+    let newest = stage.chain.block(At::Latest).await.unwrap().unwrap();
+    u64::try_from(newest.time.as_secs_down()).unwrap() + 3_600
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_complete_around_one_whose_number_somebody_else_used() {
     let stage = Stage::new(vec![]).await;
@@ -59,7 +64,7 @@ async fn payments_complete_around_one_whose_number_somebody_else_used() {
         creditor: stage.creditor_wallet,
         amount: 1,
         fee: 0,
-        expires_at: u64::MAX,
+        expires_at: in_an_hour(&stage).await,
         terms: LeafTerms { token_funded: false, paid_out_by_bank: false },
     };
     let thief = key(INITIATOR);

@@ -10,6 +10,7 @@ use flowbridge_store::lifecycle;
 use std::time::Duration;
 
 /// Places in the list of funded accounts.
+const COMPLIANCE: usize = 0;
 const GUARDIAN: usize = 4;
 const DEBTOR: usize = 6;
 const CREDITOR: usize = 7;
@@ -48,7 +49,7 @@ async fn tokens_that_come_to_the_manager_for_no_payment_are_in_suspense_until_th
     stage.until_found(ours).await;
     stage.requires_proof().await;
     let sent_on = call::release_surplus(&key(DEBTOR).address());
-    send(&stage, GUARDIAN, stage.contracts.manager, sent_on).await;
+    send(&stage, COMPLIANCE, stage.contracts.manager, sent_on).await;
     stage.until_found("select 1 from ledger_account where kind = 'suspense' and posted_debits = 1").await;
     stage.requires_proof().await;
 }
@@ -65,7 +66,7 @@ async fn what_a_frozen_wallet_cannot_be_given_back_is_its_own_until_compliance_s
     stage.requires_proof().await;
 
     let sent_on = call::release_quarantine(&stage.creditor_wallet, &key(DEBTOR).address());
-    send(&stage, GUARDIAN, manager, sent_on).await;
+    send(&stage, COMPLIANCE, manager, sent_on).await;
     let named = "select 1 from journal_entry where moment = 'custody_transfer' and amount = 1000";
     stage.until_found(named).await;
     is_whole_through_a_reorganisation(&stage).await;

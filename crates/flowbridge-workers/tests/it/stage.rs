@@ -619,6 +619,7 @@ async fn deploy_contracts(chain: &dyn Chain, keys: &[Key]) -> (ContractSet, (u64
             settler: address(&keys[2]),
             canceller: address(&keys[3]),
             guardian: address(&keys[4]),
+            compliance: Some(address(&keys[0])),
             registrar: address(&keys[0]),
             ..Roles::default()
         },

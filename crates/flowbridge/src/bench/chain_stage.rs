@@ -233,6 +233,7 @@ fn plan(keys: &BTreeMap<Lane, Key>, admin: &Key) -> Result<Plan> {
             settler,
             canceller,
             guardian: admin.address().to_string(),
+            compliance: Some(admin.address().to_string()),
             registrar: admin.address().to_string(),
             further_initiators,
             further_settlers,

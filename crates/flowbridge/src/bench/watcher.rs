@@ -42,8 +42,8 @@ const BATCH: usize = 100;
 const BATCHES_MAX: usize = 900;
 /// Beyond what any batch takes.
 const GAS_LIMIT: u64 = 40_000_000;
-/// No payment of a benchmark expires, in block seconds.
-const NEVER: u64 = 4_000_000_000;
+/// When payments of the benchmark expire: long after it.
+const EXPIRY_SECS: u64 = 30 * 86_400;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the watcher may stand still.
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);
@@ -159,6 +159,7 @@ async fn make_past(
     let mut initiator = Caller::of(stage, Duty::Initiator).await?;
     let mut settler = Caller::of(stage, Duty::Settler).await?;
     let mut numbers = 0u64..;
+    let expires_at = u64::try_from(SystemClock.now().as_secs_down())?.saturating_add(EXPIRY_SECS);
     for some in payments.chunks(payments.len().div_ceil(BATCHES_MAX).max(BATCH)) {
         let batch = some
             .iter()
@@ -171,7 +172,7 @@ async fn make_past(
                     creditor: wallet(&payment.creditor)?,
                     amount: AMOUNT_UNITS,
                     fee: 0,
-                    expires_at: NEVER,
+                    expires_at,
                     terms: LeafTerms { token_funded: false, paid_out_by_bank: false },
                 })
             })
@@ -179,7 +180,7 @@ async fn make_past(
         let places: Vec<usize> = (0..batch.len()).collect();
         let settle =
             call::on_leaves(OnLeaves::Settle, &batch, &places).context("a batch without payments")?;
-        initiator.call(stage, &stage.contracts.router, &call::initiate_batch(&batch, NEVER)).await?;
+        initiator.call(stage, &stage.contracts.router, &call::initiate_batch(&batch, expires_at)).await?;
         tokio::task::block_in_place(|| anvil.mine(1))?;
         settler.call(stage, &stage.contracts.manager, &settle).await?;
         tokio::task::block_in_place(|| anvil.mine(1))?;

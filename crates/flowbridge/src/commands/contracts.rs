@@ -18,7 +18,7 @@ use std::time::Duration;
 pub(crate) enum ContractsCommand {
     /// Deploy token, router and manager for a currency, with the vault that governs them, and add them to the record
     Deploy(DeployArgs),
-    /// Put contracts that are deployed already under the vault, which is deployed if there is none
+    /// Put contracts that are deployed already under the vault, which is deployed if there is none; can be repeated when it was cut off
     Govern(GovernArgs),
     /// Let wallets hold the token of a currency: payments from and to any other are set aside
     Register(RegisterArgs),
@@ -34,7 +34,7 @@ pub(crate) struct DeployArgs {
     /// File with the admin's key: it deploys, grants the roles and registers wallets
     #[arg(long, value_name = "FILE")]
     admin_key: PathBuf,
-    /// File with the guardian's key, whose address may pause and freeze
+    /// File with the guardian's key, whose address may pause and freeze; what forces transfers is the vault, or without it the admin's key
     #[arg(long, value_name = "FILE")]
     guardian_key: PathBuf,
     /// The wallet that fees go to
@@ -93,6 +93,9 @@ struct VaultArgs {
     /// How long an operation waits that is not a transfer within the limit of the day or an allowance within its cap
     #[arg(long, default_value_t = 86_400)]
     vault_delay_secs: u64,
+    /// Up to what the owners will set the manager's allowance without delay, in whole units of the currency
+    #[arg(long, default_value_t = 1_000_000_000)]
+    mint_cap: u64,
     /// The address that pins the audit log; the admin's without it
     #[arg(long, value_name = "ADDRESS")]
     anchorer: Option<String>,
@@ -110,7 +113,10 @@ pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<Ex
                 currency: Currency::parse(&args.currency)?,
                 token_decimals: TOKEN_DECIMALS,
                 house: EvmAddress::parse(&args.house)?,
-                roles: roles(config, &admin, &Key::read(&args.guardian_key)?).await?,
+                roles: Roles {
+                    compliance: args.without_vault.then(|| admin.address().to_string()),
+                    ..roles(config, &admin, &Key::read(&args.guardian_key)?).await?
+                },
                 mint_allowance: args.mint_allowance.saturating_mul(10u64.pow(u32::from(TOKEN_DECIMALS))),
                 admin_delay_secs: args.admin_delay_secs,
             };
@@ -181,6 +187,9 @@ async fn verify(config: &Config, chain: &dyn Chain) -> Result<ExitCode> {
                 deployment.currency
             ));
         }
+        for unsaid in deployment.governance.iter().flat_map(Governance::unsaid) {
+            say(format_args!("{}: not compared: the record does not say {unsaid}", deployment.currency));
+        }
         for problem in problems {
             all_well = false;
             say(format_args!("{}: {problem}", deployment.currency));
@@ -214,11 +223,12 @@ impl VaultArgs {
                 .transpose()?
                 .unwrap_or_else(|| admin.address()),
             admin_delay_secs,
+            mint_cap: u128::from(self.mint_cap).saturating_mul(10u128.pow(u32::from(TOKEN_DECIMALS))),
         })
     }
 }
 
-/// Who may do what, by the signers of the lanes.
+/// Who may do what, by the signers of the lanes. Compliance is the vault's.
 pub(crate) async fn roles(config: &Config, admin: &Key, guardian: &Key) -> Result<Roles> {
     let lanes = lane_roles(&open_signers(config).await?);
     Ok(Roles { guardian: guardian.address().to_string(), registrar: admin.address().to_string(), ..lanes })
@@ -245,7 +255,8 @@ pub(crate) async fn deploy_one(
     Ok(deployment)
 }
 
-/// Puts the contracts of a currency under the vault of the record, which is deployed first if there is none.
+/// Puts the contracts of a currency under the vault of the record, which is deployed first if there is none. Goes on where an
+/// earlier attempt was cut off.
 pub(crate) async fn govern_one(
     config: &Config,
     chain: &dyn Chain,
@@ -255,20 +266,25 @@ pub(crate) async fn govern_one(
 ) -> Result<Deployment> {
     let admin = administrator(config, chain, admin);
     let mut record = read_deployments(config)?;
-    let vault = match recorded_vault(config)? {
-        Some(vault) => vault,
-        None => governance::deploy(&admin, plan).await?,
-    };
-    let deployment = record
-        .iter_mut()
-        .find(|deployment| deployment.currency == currency.code())
+    let place = record
+        .iter()
+        .position(|deployment| deployment.currency == currency.code())
         .with_context(|| format!("no contracts are deployed for {currency}"))?;
-    ensure!(deployment.governance.is_none(), "the contracts of {currency} are under the vault already");
-    deployment.governance = Some(vault.clone());
-    let deployment = deployment.clone();
+    let mut deployment = record.remove(place);
+    let governance = match (deployment.governance.clone(), recorded_vault(config)?) {
+        (Some(governance), _) => governance,
+        (None, Some(elsewhere)) => elsewhere.for_another(plan.mint_cap),
+        (None, None) => governance::deploy(&admin, plan).await?,
+    };
     // The record first: a vault that nobody remembers would be deployed twice.
+    deployment.governance = Some(governance.clone());
+    record.insert(place, deployment.clone());
     save_record(config, &record)?;
-    governance::hand_over(&admin, &deployment.contracts()?, &vault).await?;
+    let by = (&governance, &deployment.roles);
+    deployment.roles = governance::hand_over(&admin, &deployment.contracts()?, by).await?;
+    record.remove(place);
+    record.insert(place, deployment.clone());
+    save_record(config, &record)?;
     Ok(deployment)
 }
 

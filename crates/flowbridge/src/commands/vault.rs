@@ -61,7 +61,7 @@ struct Terms {
     /// The vault's nonce for it; without it the next that no open motion has
     #[arg(long, global = true)]
     nonce: Option<u64>,
-    /// Void from this block time on, in seconds since 1970; without it in a week
+    /// Void from this block time on, in seconds since 1970, after the vault's delay; without it a week after that
     #[arg(long, global = true)]
     deadline: Option<u64>,
     /// Why, for those who read it later
@@ -76,9 +76,9 @@ enum What {
         /// The currency, such as EUR
         #[arg(long)]
         currency: String,
-        /// The cap, in whole units of the currency
-        #[arg(long, default_value_t = 1_000_000_000)]
-        mint_cap: u64,
+        /// The cap, in whole units of the currency; without it that of the deployment record
+        #[arg(long)]
+        mint_cap: Option<u64>,
     },
     /// Let the manager of a currency mint so much from now on; without delay within the cap
     MintAllowance(Amount),
@@ -182,6 +182,8 @@ pub(crate) struct CancelArgs {
     terms: Terms,
 }
 
+/// The cap of an older deployment record, which says none, in whole units of the currency.
+const MINT_CAP: u64 = 1_000_000_000;
 /// Who the command line acts as, in the list of proposals and approvals.
 const COMMAND_LINE: &str = "command line";
 
@@ -213,7 +215,9 @@ async fn act(config: &Config, desk: &VaultDesk, what: &What) -> Result<Act> {
                 format!("the contracts of {currency} are under no vault: see `flowbridge contracts govern`")
             })?;
             let set = deployment.contracts()?;
-            let cap = u128::from(*mint_cap).saturating_mul(10u128.pow(set.token_decimals.into()));
+            let whole = |units: u64| u128::from(units).saturating_mul(10u128.pow(set.token_decimals.into()));
+            let recorded = governance.at_once.as_ref().map(|at_once| at_once.mint_cap);
+            let cap = mint_cap.map(whole).or(recorded).unwrap_or_else(|| whole(MINT_CAP));
             return Ok(governance::take_over(&*connect(config).await?, &set, governance, cap).await?);
         }
         What::MintAllowance(amount) => {

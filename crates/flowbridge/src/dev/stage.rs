@@ -7,7 +7,7 @@ use crate::commands::contracts::{administrator, deploy_one, govern_one, roles};
 use crate::commands::say;
 use crate::config::Config;
 use anyhow::{Context as _, Result, ensure};
-use flowbridge_chain::deploy::Plan;
+use flowbridge_chain::deploy::{Plan, Roles};
 use flowbridge_chain::governance::{self, GovernancePlan};
 use flowbridge_chain::{ContractSet, Key, Vault, call};
 use flowbridge_domain::bank::HoldMode;
@@ -173,6 +173,7 @@ async fn govern(config: &Config, code: &str) -> Result<()> {
         delay_secs: 0,
         anchorer: admin.address(),
         admin_delay_secs: 0,
+        mint_cap: MINT_ALLOWANCE.into(),
     };
     let deployment = govern_one(config, &*chain, &admin, Currency::parse(code)?, &plan).await?;
     let governance = deployment.governance.as_ref().context("governed a moment ago")?;
@@ -219,7 +220,11 @@ pub(crate) async fn deploy_currency(config: &Config, code: &str) -> Result<bool>
         currency: Currency::parse(code)?,
         token_decimals: 6,
         house: Key::parse(HOUSE_KEY)?.address(),
-        roles: roles(config, &admin, &Key::parse(GUARDIAN_KEY)?).await?,
+        // Until a vault has it.
+        roles: Roles {
+            compliance: Some(admin.address().to_string()),
+            ..roles(config, &admin, &Key::parse(GUARDIAN_KEY)?).await?
+        },
         mint_allowance: MINT_ALLOWANCE,
         admin_delay_secs: 0,
     };

@@ -130,6 +130,11 @@ async fn an_exhausted_mint_allowance_stops_the_lane_until_the_owners_raise_it() 
     running.stop().await;
 }
 
+fn in_half_an_hour() -> String {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+    (since.as_secs() + 1_800).to_string()
+}
+
 #[tokio::test]
 async fn what_must_wait_is_scheduled_and_can_be_cancelled_meanwhile() {
     let running = Running::start("vault-waiting", &[]).await;
@@ -137,6 +142,17 @@ async fn what_must_wait_is_scheduled_and_can_be_cancelled_meanwhile() {
     approve(&running, &delay, [2, 3]);
     running.command(&execute(&delay));
     assert!(running.command(&["vault", "show"]).contains("large operations wait 3600 s"));
+    let verified = running.refusal(&["contracts", "verify"]);
+    assert!(
+        verified.contains("large operations of the vault wait 3600 s, the record says 0 s"),
+        "{verified}"
+    );
+    // Repeated, when all of it is done: nothing is left to hand over.
+    let again = ["contracts", "govern", "--currency", "EUR", "--admin-key", ".flowbridge/keys/admin.key"];
+    assert!(running.command(&again).contains("\"governance\""));
+    let soon = in_half_an_hour();
+    let void = running.refusal(&["vault", "propose", "threshold", "3", "--deadline", &soon]);
+    assert!(void.contains("ends before the vault's delay of 3600 s"), "{void}");
 
     let all = propose(&running, &["propose", "threshold", "3"]);
     approve(&running, &all, [1, 2]);
