@@ -156,7 +156,7 @@ async fn a_minter_that_nobody_should_know_of_is_found_out_and_so_is_what_the_rec
         governance::take_over(&governed.node.chain, &contracts, &governed.governance, ALLOWED.into());
     governed.carry_out(accept.await.unwrap()).await;
     let is_found = format!("{hidden} may mint and burn the token and should not");
-    assert_eq!(governed.verify().await, [is_found.clone()]);
+    assert_eq!(governed.verify().await, std::slice::from_ref(&is_found));
 
     let of_vault = &governed.vault.address;
     governed
