@@ -291,6 +291,23 @@ const MUTANTS: &[Mutant] = &[
         becomes: "\";",
         catcher: it(WORKERS, &["windows::"]),
     },
+    Mutant {
+        without: "a way on from what a bank refuses: it is not asked again",
+        file: LIFECYCLE,
+        was: "        travel.effects.extend(legs.unanswered().map(Effect::Bank));",
+        becomes: "",
+        catcher: RACES,
+    },
+    Mutant {
+        without: "room for others: all of what the contracts stop stays in the lane",
+        file: "crates/flowbridge-workers/src/chain/sender.rs",
+        was: "            .filter(|tx| !kept.insert(kind_of(tx)))",
+        becomes: "            .filter(|tx| !kept.insert(kind_of(tx)) && false)",
+        catcher: it(
+            WORKERS,
+            &["what_the_contracts_stop_waits_as_effects_but_for_one_transaction_that_is_tried"],
+        ),
+    },
 ];
 
 /// How a mutant ended.
