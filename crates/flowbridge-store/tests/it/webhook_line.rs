@@ -63,7 +63,7 @@ enum Move {
     },
     Redeliver(usize),
     /// The second statement of the recording, or of the redelivery.
-    MoveLine {
+    Follow {
         is_redelivery: bool,
     },
     Commit {
@@ -165,7 +165,7 @@ impl Model for Line {
         for change in world.changes() {
             let is_redelivery = change.is_redelivery;
             moves.push(match change.line {
-                None => Move::MoveLine { is_redelivery },
+                None => Move::Follow { is_redelivery },
                 Some(_) => Move::Commit { is_redelivery },
             });
         }
@@ -199,7 +199,7 @@ impl Model for Line {
                 next.redelivering = Some(Change { event, to, line: None, is_redelivery: true });
                 next.redeliveries += 1;
             }
-            Move::MoveLine { is_redelivery } => {
+            Move::Follow { is_redelivery } => {
                 next.change(is_redelivery).as_mut().unwrap().line = Some(world.deliveries.len());
             }
             Move::Commit { is_redelivery } => {
