@@ -298,16 +298,6 @@ const MUTANTS: &[Mutant] = &[
         becomes: "",
         catcher: RACES,
     },
-    Mutant {
-        without: "room for others: all of what the contracts stop stays in the lane",
-        file: "crates/flowbridge-workers/src/chain/sender.rs",
-        was: "            .filter(|tx| !kept.insert(kind_of(tx)))",
-        becomes: "            .filter(|tx| !kept.insert(kind_of(tx)) && false)",
-        catcher: it(
-            WORKERS,
-            &["what_the_contracts_stop_waits_as_effects_but_for_one_transaction_that_is_tried"],
-        ),
-    },
 ];
 
 /// How a mutant ended.
