@@ -156,6 +156,13 @@ contract PaymentsProof is Proof {
         assert(either(later == was, both(both(was == 1, later == 3), both(done, may))));
     }
 
+    function reach_paymentsAreCancelled(address caller, Payment calldata a) public {
+        uint256 was = uint256(status(a.number));
+        vm.prank(caller);
+        manager.cancel(a, none());
+        assert(uint256(status(a.number)) == was);
+    }
+
     function check_redeemedBySettlerOnly(address caller, Payment calldata a, bool burn) public {
         uint256 was = uint256(status(a.number));
         bool may = both(known(a), both(manager.hasRole(manager.SETTLER_ROLE(), caller), !manager.paused()));
@@ -170,6 +177,20 @@ contract PaymentsProof is Proof {
         assert(either(later == was, both(lawful, may)));
     }
 
+    function reach_redeemedAreBurned(address caller, Payment calldata a) public {
+        uint256 was = uint256(status(a.number));
+        vm.prank(caller);
+        manager.burnRedeemed(a, none());
+        assert(uint256(status(a.number)) == was);
+    }
+
+    function reach_redeemedAreReleased(address caller, Payment calldata a) public {
+        uint256 was = uint256(status(a.number));
+        vm.prank(caller);
+        manager.releaseRedemption(a, none());
+        assert(uint256(status(a.number)) == was);
+    }
+
     function check_noKeyGetsTwoOfTheThreeRoles(address caller, address account, uint8 which) public {
         bytes32 initiator = router.INITIATOR_ROLE();
         (bytes32 settler, bytes32 canceller) = (manager.SETTLER_ROLE(), manager.CANCELLER_ROLE());
@@ -179,6 +200,15 @@ contract PaymentsProof is Proof {
         else if (which == 1) manager.grantRole(settler, account);
         else manager.grantRole(canceller, account);
         assert(count(account, initiator, settler, canceller) < 2);
+    }
+
+    function reach_oneOfTheThreeRolesIsGiven(address caller, address account) public {
+        bytes32 initiator = router.INITIATOR_ROLE();
+        (bytes32 settler, bytes32 canceller) = (manager.SETTLER_ROLE(), manager.CANCELLER_ROLE());
+        vm.assume(count(account, initiator, settler, canceller) == 0);
+        vm.prank(caller);
+        manager.grantRole(settler, account);
+        assert(count(account, initiator, settler, canceller) == 0);
     }
 
     function count(address account, bytes32 initiator, bytes32 settler, bytes32 canceller) private view returns (uint256 sum) {
@@ -230,6 +260,52 @@ contract PaymentsProof is Proof {
         assert(backed());
     }
 
+    function booked() private view returns (uint256) {
+        (, uint96 escrowed, uint96 redemption) = manager.held();
+        return uint256(escrowed) + redemption;
+    }
+
+    /// @dev Books that are backed and move, by each of the calls that are said to keep them so.
+    function reach_settlementMovesBackedBooks(address caller, Payment calldata a) public {
+        vm.assume(backed());
+        uint256 before = booked();
+        vm.prank(caller);
+        manager.settle(a, none());
+        assert(booked() == before);
+    }
+
+    function reach_undoingMovesBackedBooks(address caller, Payment calldata a) public {
+        vm.assume(backed());
+        uint256 before = booked();
+        vm.prank(caller);
+        manager.cancel(a, none());
+        assert(booked() == before);
+    }
+
+    function reach_redemptionMovesBackedBooks(address caller, Payment calldata a) public {
+        vm.assume(backed());
+        uint256 before = booked();
+        vm.prank(caller);
+        manager.burnRedeemed(a, none());
+        assert(booked() == before);
+    }
+
+    function reach_quarantineMovesBackedBooks(address caller, address wallet) public {
+        vm.assume(backed());
+        uint256 before = booked();
+        vm.prank(caller);
+        manager.claimQuarantine(wallet);
+        assert(booked() == before);
+    }
+
+    function reach_escrowMovesBackedBooks(address caller, Payment calldata a, uint64 before) public {
+        vm.assume(backed() && a.debtor != address(manager));
+        uint256 had = booked();
+        vm.prank(caller);
+        router.initiateBatch(one(a), before);
+        assert(booked() == had);
+    }
+
     function check_quarantineOfAWalletInGoodStandingGoesNowhereElse(address caller, address wallet, address to) public {
         vm.assume(token.isInGoodStanding(wallet) && to != wallet);
         vm.prank(caller);
@@ -254,8 +330,7 @@ contract PaymentsProof is Proof {
     /// @dev What is settled by this call is paid by it, and what was settled before is not paid again.
     function check_settlementPaysExactlyWhatWasAgreed(Payment calldata a, address other) public {
         address creditor = a.creditor;
-        vm.assume(creditor != address(manager) && creditor != HOUSE && other != creditor && other != HOUSE);
-        vm.assume(other != address(manager) && !token.isRegistered(address(0)));
+        assumeDistinctParties(creditor, other);
         uint256[6] memory had = whatIsWhere(creditor, other);
         bool due = status(a.number) == Status.Open;
         manager.settle(a, none());
@@ -271,6 +346,11 @@ contract PaymentsProof is Proof {
         assert(has[4] + fromEscrow + had[3] == had[4] + has[3]);
     }
 
+    function assumeDistinctParties(address creditor, address other) private view {
+        vm.assume(creditor != address(manager) && creditor != HOUSE && other != creditor && other != HOUSE);
+        vm.assume(other != address(manager) && !token.isRegistered(address(0)));
+    }
+
     /// @dev The creditor's, another's and the house's tokens, what waits for the house, what is in escrow and in redemption.
     function whatIsWhere(address creditor, address other) private view returns (uint256[6] memory) {
         (, uint96 escrowed, uint96 redemption) = manager.held();
@@ -284,7 +364,8 @@ contract PaymentsProof is Proof {
         ];
     }
 
-    function reach_settlementPays(Payment calldata a) public {
+    function reach_settlementPays(Payment calldata a, address other) public {
+        assumeDistinctParties(a.creditor, other);
         uint256 had = token.balanceOf(a.creditor);
         manager.settle(a, none());
         assert(token.balanceOf(a.creditor) <= had);
@@ -322,19 +403,38 @@ contract PaymentsProof is Proof {
     /// @dev Whatever is paused and whoever is frozen: the debtor of an open, expired, escrowed payment takes it back without us, or it
     /// waits for nobody but him.
     function check_expiredEscrowIsAlwaysReclaimable(Payment calldata a) public {
-        (, uint96 escrowed,) = manager.held();
-        vm.assume(router.sequenceOf(keccak256(abi.encode(a))) != 0 && status(a.number) == Status.Open);
-        vm.assume(a.terms == 1 && block.timestamp >= a.expiresAt && a.debtor != address(manager) && a.debtor != address(0));
-        // What holds of every open escrow: it is in the books, the books are backed, and a registered manager may send.
-        vm.assume(escrowed >= a.amount && backed() && token.availableBalanceOf(address(manager)) >= a.amount);
-        vm.assume(manager.quarantined(a.debtor) <= escrowed);
-        (uint64 sequence,,) = manager.held();
-        vm.assume(sequence < type(uint64).max && token.balanceOf(a.debtor) < 1 << 95 && a.amount < 1 << 95);
+        assumeExpiredEscrow(a);
         uint256 had = token.balanceOf(a.debtor) + manager.quarantined(a.debtor);
         vm.prank(a.debtor);
         (bool done,) = address(manager).call(abi.encodeCall(manager.reclaim, (a, none())));
         assert(done);
         assert(status(a.number) == Status.Closed);
         assert(token.balanceOf(a.debtor) + manager.quarantined(a.debtor) == had + a.amount);
+    }
+
+    function reach_expiredEscrowIsReclaimed(Payment calldata a) public {
+        assumeExpiredEscrow(a);
+        uint256 had = token.balanceOf(a.debtor);
+        vm.prank(a.debtor);
+        manager.reclaim(a, none());
+        assert(token.balanceOf(a.debtor) == had);
+    }
+
+    function reach_expiredEscrowWaitsForItsDebtor(Payment calldata a) public {
+        assumeExpiredEscrow(a);
+        uint256 had = manager.quarantined(a.debtor);
+        vm.prank(a.debtor);
+        manager.reclaim(a, none());
+        assert(manager.quarantined(a.debtor) == had);
+    }
+
+    function assumeExpiredEscrow(Payment calldata a) private view {
+        (uint64 sequence, uint96 escrowed,) = manager.held();
+        vm.assume(router.sequenceOf(keccak256(abi.encode(a))) != 0 && status(a.number) == Status.Open);
+        vm.assume(a.terms == 1 && block.timestamp >= a.expiresAt && a.debtor != address(manager) && a.debtor != address(0));
+        // What holds of every open escrow: it is in the books, and they are backed.
+        vm.assume(escrowed >= a.amount && backed());
+        vm.assume(manager.quarantined(a.debtor) <= escrowed);
+        vm.assume(sequence < type(uint64).max && token.balanceOf(a.debtor) < 1 << 95 && a.amount < 1 << 95);
     }
 }

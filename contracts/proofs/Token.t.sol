@@ -75,6 +75,22 @@ contract TokenProof is Proof {
         assert(token.balanceOf(other) == c && token.totalSupply() == supply);
     }
 
+    function reach_transfersMove(address from, address to, uint256 amount) public {
+        vm.assume(from != to);
+        uint256 had = token.balanceOf(to);
+        vm.prank(from);
+        token.transfer(to, amount);
+        assert(token.balanceOf(to) == had);
+    }
+
+    function reach_forcedTransfersMove(address caller, address from, address to, uint256 amount) public {
+        vm.assume(from != to);
+        uint256 had = token.balanceOf(to);
+        vm.prank(caller);
+        token.forcedTransfer(from, to, amount);
+        assert(token.balanceOf(to) == had);
+    }
+
     function check_forcedTransfersMoveWhatTheySayAndNothingElse(
         address caller,
         address from,
@@ -119,6 +135,14 @@ contract TokenProof is Proof {
         assert(may);
         assert(token.balanceOf(to[0]) == a + amounts[0] && token.balanceOf(to[1]) == b + amounts[1]);
         assert(token.balanceOf(other) == c && token.totalSupply() == supply + amounts[0] + amounts[1]);
+    }
+
+    function reach_manyAreMinted(address caller, address[] calldata to, uint256[] calldata amounts) public {
+        vm.assume(to.length == 2 && amounts.length == 2 && to[0] != to[1] && !token.isRegistered(address(0)));
+        uint256 had = token.balanceOf(to[1]);
+        vm.prank(caller);
+        token.mintMany(to, amounts);
+        assert(token.balanceOf(to[1]) == had);
     }
 
     function check_sendingManyAddsUp(address from, address[] calldata to, uint256[] calldata amounts, address other) public {
@@ -186,6 +210,14 @@ contract TokenProof is Proof {
         assert(token.balanceOf(wallet) >= before);
     }
 
+    function reach_whomTheOwnerAllowedMovesWhatAWalletHas(address wallet, address caller, address to, uint256 amount) public {
+        vm.assume(caller != wallet && to != wallet);
+        uint256 before = token.balanceOf(wallet);
+        vm.prank(caller);
+        token.transferFrom(wallet, to, amount);
+        assert(token.balanceOf(wallet) == before);
+    }
+
     function check_onlyTheAdminGivesRoles(address caller, address account, bytes32 role) public {
         vm.assume(role != 0 && token.getRoleAdmin(role) == 0 && !token.hasRole(role, account));
         bool admin = token.hasRole(0, caller);
@@ -214,6 +246,13 @@ contract TokenProof is Proof {
         bool kept = either(token.isRegistered(wallet) == registered, registrar);
         kept = both(kept, either(token.isFrozen(wallet) == frozen, freezer));
         assert(both(kept, either(token.paused() == paused, pauser)));
+    }
+
+    function reach_standingAndPauseChange(address caller, address wallet) public {
+        (bool registered, bool frozen, bool paused) = (token.isRegistered(wallet), token.isFrozen(wallet), token.paused());
+        anything(caller);
+        bool kept = both(token.isRegistered(wallet) == registered, token.isFrozen(wallet) == frozen);
+        assert(both(kept, token.paused() == paused));
     }
 
     function check_onlyTheirRolesChangeMintersAndFrozenParts(address caller, address wallet) public {

@@ -83,6 +83,12 @@ contract VaultProof is Proof {
         assert(false);
     }
 
+    function reach_muchMoneyLeavesOnceItHasWaited(uint256 amount, uint64 deadline) public {
+        vm.assume(!fitsToday(amount));
+        vault.execute(pay(amount), deadline, signatures(2));
+        assert(false);
+    }
+
     function isReady() private view returns (bool) {
         return block.timestamp >= vault.readyAt();
     }
@@ -93,13 +99,25 @@ contract VaultProof is Proof {
         return both(amount <= perDay, amount <= type(uint128).max) && today + amount <= perDay;
     }
 
+    /// @dev Whatever else waits, and however long it has.
     function check_otherCallsWait(bytes4 selector, uint64 deadline) public {
-        vm.assume(selector != IERC20.transfer.selector && either(vault.scheduled() == 0, !isReady()));
+        vm.assume(selector != IERC20.transfer.selector);
         vm.assume(selector != bytes4(keccak256("configureMinter(address,uint256)")));
-        Call[] memory calls = new Call[](1);
-        calls[0] = Call(SINK, 0, abi.encodePacked(selector, uint256(1), uint256(1)));
+        Call[] memory calls = callOf(selector);
+        bool own = vault.scheduled() == vault.digestOf(vault.nonce(), deadline, calls);
+        vm.assume(!both(both(own, vault.scheduled() != 0), isReady()));
         (bool done,) = address(vault).call(abi.encodeCall(vault.execute, (calls, deadline, signatures(2))));
         assert(!done);
+    }
+
+    function reach_otherCallsAreMadeOnceTheyHaveWaited(uint64 deadline) public {
+        vault.execute(callOf(IERC20.approve.selector), deadline, signatures(2));
+        assert(false);
+    }
+
+    function callOf(bytes4 selector) private pure returns (Call[] memory calls) {
+        calls = new Call[](1);
+        calls[0] = Call(SINK, 0, abi.encodePacked(selector, uint256(1), uint256(1)));
     }
 
     function check_schedulingMovesNothingAndWaitsTheDelay(uint256 amount, uint64 deadline) public {

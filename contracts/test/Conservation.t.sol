@@ -6,7 +6,8 @@ import {SettlementManager} from "../src/SettlementManager.sol";
 import {Base} from "./Base.sol";
 import {T, Vm} from "./T.sol";
 
-/// @notice Acts at random on behalf of everybody, and keeps books of its own.
+/// @notice Acts at random on behalf of everybody, and keeps books of its own. What a pause stops is refused while it lasts; whatever else
+/// is tried here is done.
 contract World is Base {
     Payment[][] private batches;
     mapping(uint64 number => uint256) public timesSettled;
@@ -32,13 +33,15 @@ contract World is Base {
 
     function initiateSome(uint256 seed) external watched {
         Payment[] memory batch = new Payment[](1 + seed % 6);
-        uint8 terms = uint8((seed >> 8) % 4);
+        uint8 funding = uint8((seed >> 8) % 2);
         for (uint256 i = 0; i < batch.length; ++i) {
             uint256 s = uint256(keccak256(abi.encode(seed, i)));
-            batch[i] = payment(wallet(s), wallet(s >> 8), uint128(1 + (s >> 16) % 1e8), terms);
+            uint8 payout = s >> 255 == 0 ? BANK_TO_TOKEN : BANK_TO_BANK;
+            batch[i] = payment(wallet(s), wallet(s >> 8), uint128(1 + (s >> 16) % 1e8), funding | payout);
             batch[i].fee = uint128((s >> 64) % batch[i].amount);
         }
-        initiate(batch);
+        bytes memory data = abi.encodeCall(router.initiateBatch, (batch, uint64(block.timestamp + 60)));
+        if (!attempt(INITIATOR, address(router), data, router.paused(), funding == TOKEN_TO_TOKEN)) return;
         batches.push();
         for (uint256 i = 0; i < batch.length; ++i) {
             batches[batches.length - 1].push(batch[i]);
@@ -47,7 +50,17 @@ contract World is Base {
 
     function settleSome(uint256 seed, uint256 mask) external watched {
         if (batches.length == 0) return;
-        settle(pick(seed), mask);
+        bytes memory data = abi.encodeCall(manager.settleBatch, (pick(seed), picks(mask)));
+        attempt(SETTLER, address(manager), data, manager.paused(), true);
+    }
+
+    /// @dev Refused by the pause of its own contract; what needs the token may be refused by the token's.
+    function attempt(address caller, address to, bytes memory data, bool stopped, bool needsToken) private returns (bool done) {
+        vm.prank(caller);
+        (done,) = to.call(data);
+        if (done) vm.assertTrue(!stopped, "nothing that a pause stops is done meanwhile");
+        else vm.assertTrue(stopped || (needsToken && token.paused()), "nothing else is refused");
+        if (!done) vm.getRecordedLogs(); // what was told and then undone
     }
 
     function cancelSome(uint256 seed, uint256 mask) external watched {
@@ -75,21 +88,36 @@ contract World is Base {
         i = i % batch.length;
         if (batch[i].terms & 2 == 0) return;
         bytes32[] memory proof = proofOf(batch, i);
-        vm.prank(SETTLER);
-        if (burn) manager.burnRedeemed(batch[i], proof);
-        else manager.releaseRedemption(batch[i], proof);
+        bytes memory data = burn
+            ? abi.encodeCall(manager.burnRedeemed, (batch[i], proof))
+            : abi.encodeCall(manager.releaseRedemption, (batch[i], proof));
+        attempt(SETTLER, address(manager), data, manager.paused(), burn);
     }
 
     function freezeSomebody(uint256 seed, bool frozen) external watched {
         vm.prank(COMPLIANCE);
-        if (frozen) token.freeze(wallet(seed));
-        else token.unfreeze(wallet(seed));
+        if (frozen) token.freeze(walletOrHouse(seed));
+        else token.unfreeze(walletOrHouse(seed));
     }
 
-    function releaseQuarantine(uint256 seed) external watched {
-        (address owner, address to) = (wallet(seed), wallet(seed >> 8));
-        if (token.isInGoodStanding(owner)) to = owner;
-        if (!token.isInGoodStanding(to)) return;
+    /// @dev More often on than off, so that money goes on moving.
+    function pauseOrGoOn(uint256 seed) external watched {
+        bool pause = (seed >> 8) % 3 == 0;
+        vm.prank(GUARDIAN);
+        if (seed % 3 == 0) pause ? manager.pause() : manager.unpause();
+        else if (seed % 3 == 1) pause ? router.pause() : router.unpause();
+        else pause ? token.pause() : token.unpause();
+    }
+
+    function releaseQuarantine(uint256 seed, bool byItself) external watched {
+        (address owner, address to) = (walletOrHouse(seed), walletOrHouse(seed >> 8));
+        bool mayReceive = token.isInGoodStanding(owner);
+        if (mayReceive) to = owner;
+        if (!token.isInGoodStanding(to) || token.paused()) return;
+        if (mayReceive && byItself) {
+            manager.claimQuarantine(owner);
+            return;
+        }
         vm.prank(COMPLIANCE);
         manager.releaseQuarantine(owner, to);
     }
@@ -110,6 +138,10 @@ contract World is Base {
 
     function wallet(uint256 seed) private pure returns (address) {
         return [ALICE, BOB, CAROL][seed % 3];
+    }
+
+    function walletOrHouse(uint256 seed) private pure returns (address) {
+        return seed % 4 == 3 ? HOUSE : wallet(seed);
     }
 
     function pick(uint256 seed) private view returns (Payment[] memory) {

@@ -37,6 +37,18 @@ contract EventsTest is Base {
         vm.expectEmit(address(router));
         emit PaymentRouter.BatchInitiated(2, keccak256(abi.encode(p)), 1);
         initiate(one(p));
+        vm.prank(COMPLIANCE);
+        token.freeze(ALICE);
+        setAside(Reason.Frozen);
+        token.unregisterWallet(ALICE);
+        setAside(Reason.Unregistered);
+    }
+
+    function setAside(Reason why) private {
+        Payment memory p = payment(ALICE, BOB, 250, TOKEN_TO_TOKEN);
+        vm.expectEmit(address(router));
+        emit PaymentRouter.PaymentSetAside(p.number, p.paymentId, why);
+        initiate(one(p));
     }
 
     function test_settlementTellsWhatWasPaidSkippedAndSetAside() public {
@@ -63,6 +75,16 @@ contract EventsTest is Base {
         token.freeze(BOB);
         vm.expectEmit(address(manager));
         emit SettlementManager.PaymentSetAside(p.number, p.paymentId, Reason.Frozen);
+        settle(batch, 1);
+        token.unregisterWallet(BOB);
+        vm.expectEmit(address(manager));
+        emit SettlementManager.PaymentSetAside(p.number, p.paymentId, Reason.Unregistered);
+        settle(batch, 1);
+        vm.warp(p.expiresAt);
+        vm.expectEmit(address(manager));
+        emit SettlementManager.PaymentSkipped(p.number, p.paymentId, Status.Open);
+        vm.expectEmit(address(manager));
+        emit SettlementManager.Totals(5, 250, 0, 0, 0);
         settle(batch, 1);
     }
 

@@ -207,22 +207,27 @@ contract PaymentsTest is Base {
     }
 
     function test_pauseStopsInitiationAndSettlementButNotCancellation() public {
-        Payment[] memory batch = one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN));
+        Payment[] memory batch = new Payment[](2);
+        (batch[0], batch[1]) = (payment(ALICE, BOB, 5e6, BANK_TO_TOKEN), payment(ALICE, BOB, 7e6, BANK_TO_TOKEN));
         initiate(batch);
+        bytes32[] memory proof = proofOf(batch, 0);
         vm.prank(GUARDIAN);
         manager.pause();
         vm.prank(GUARDIAN);
         router.pause();
         vm.expectRevert(SettlementManager.SettlementManager__Paused.selector);
-        settle(batch, 1);
+        settle(batch, 3);
         vm.expectRevert(SettlementManager.SettlementManager__Paused.selector);
         vm.prank(SETTLER);
-        manager.settle(batch[0], none());
+        manager.settle(batch[0], proof);
         vm.expectRevert(PaymentRouter.PaymentRouter__Paused.selector);
         initiate(one(payment(ALICE, BOB, 5e6, BANK_TO_TOKEN)));
         vm.prank(CANCELLER);
-        manager.cancel(batch[0], none());
+        manager.cancel(batch[0], proof);
         requireStatus(batch[0], Status.Closed, "cancelled while paused");
+        vm.prank(CANCELLER);
+        manager.cancelBatch(batch, picks(2));
+        requireStatus(batch[1], Status.Closed, "and so are many at once");
     }
 
     function test_unfundedItemIsSetAsideAndItsNeighboursGoOn() public {
@@ -431,6 +436,38 @@ contract PaymentsTest is Base {
         requireConserved(wallets());
     }
 
+    /// @dev However they are funded, what goes to wallets, waits for banks and is the house's does not hide one another.
+    function test_walletsBanksAndTheHouseArePaidByOneCall() public {
+        fund(ALICE, 100);
+        for (uint8 funding = BANK_TO_TOKEN; funding <= TOKEN_TO_TOKEN; ++funding) {
+            Payment[] memory batch = new Payment[](4);
+            for (uint8 i = 0; i < 4; ++i) {
+                uint8 payout = i % 2 == 0 ? BANK_TO_TOKEN : BANK_TO_BANK;
+                batch[i] = payment(ALICE, i < 2 ? BOB : CAROL, 10 * (i + 1), funding | payout);
+                batch[i].fee = i + 1;
+            }
+            initiate(batch);
+            uint256 start = vm.snapshotState();
+            settle(batch, 15);
+            (, uint96 escrowed, uint96 redemption) = manager.held();
+            vm.assertEq(escrowed, 0, "nothing is left in escrow");
+            vm.assertEq(redemption, 20 - 2 + 40 - 4, "what the banks pay out waits");
+            vm.assertEq(token.balanceOf(BOB), 10 - 1, "the first creditor's wallet is paid");
+            vm.assertEq(token.balanceOf(CAROL), 30 - 3, "and the second's");
+            vm.assertEq(token.balanceOf(HOUSE), 1 + 2 + 3 + 4, "and every fee");
+            requireConserved(wallets());
+            vm.prank(SETTLER);
+            manager.burnRedeemedBatch(batch, picks(2));
+            bytes32[] memory proof = proofOf(batch, 3);
+            vm.prank(SETTLER);
+            manager.releaseRedemption(batch[3], proof);
+            vm.assertEq(token.balanceOf(address(manager)), 0, "one bank has paid, the other declined");
+            vm.assertEq(token.balanceOf(CAROL), 30 - 3 + 40 - 4, "so that the wallet has it");
+            requireConserved(wallets());
+            vm.revertToState(start);
+        }
+    }
+
     function test_declinedBankPayoutGoesToTheCreditorsWallet() public {
         Payment[] memory batch = one(payment(ALICE, BOB, 8e6, BANK_TO_BANK));
         batch[0].fee = 1e6;
@@ -456,8 +493,16 @@ contract PaymentsTest is Base {
     }
 
     /// @dev What the wallet of `key` signs to give the manager that much.
-    function authorize(uint256 key, uint256 amount) private view returns (Authorization memory a) {
-        (a.validBefore, a.nonce) = (block.timestamp + 60, keccak256("nonce"));
+    function authorize(uint256 key, uint256 amount) private view returns (Authorization memory) {
+        return authorize(key, amount, block.timestamp - 1, block.timestamp + 60);
+    }
+
+    function authorize(uint256 key, uint256 amount, uint256 validAfter, uint256 validBefore)
+        private
+        view
+        returns (Authorization memory a)
+    {
+        (a.validAfter, a.validBefore, a.nonce) = (validAfter, validBefore, keccak256("nonce"));
         bytes32 digest = keccak256(
             abi.encodePacked(
                 hex"1901",
@@ -532,10 +577,19 @@ contract PaymentsTest is Base {
         token.mint(dora, 9e6);
         p = payment(dora, BOB, 8e6, TOKEN_TO_TOKEN);
         setAsideBySignature(p, a, Reason.Unauthorized);
+        p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
+        setAsideBySignature(p, authorize(key, 9e6, block.timestamp, block.timestamp + 60), Reason.Unauthorized);
+        p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
+        setAsideBySignature(p, authorize(key, 9e6, 0, block.timestamp), Reason.Unauthorized);
+        p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
+        setAsideBySignature(p, authorize(0xBAD, 9e6), Reason.Unauthorized);
         vm.prank(COMPLIANCE);
         token.freeze(dora);
         p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
         setAsideBySignature(p, a, Reason.Frozen);
+        token.unregisterWallet(dora);
+        p = payment(dora, BOB, 9e6, TOKEN_TO_TOKEN);
+        setAsideBySignature(p, a, Reason.Unregistered);
         vm.assertEq(token.balanceOf(dora), 9e6, "nothing was taken");
     }
 
@@ -556,39 +610,74 @@ contract PaymentsTest is Base {
         vm.assertEq(later, sequence + 1, "with a report");
     }
 
+    /// @notice What only one may do, and how everybody else is refused.
+    struct Right {
+        address holder;
+        bytes4 refusal;
+        address where;
+        bytes what;
+    }
+
+    Right[] private rights;
+
+    function right(address holder, address where, bytes memory what) private {
+        rights.push(Right(holder, bytes4(keccak256("AccessControlUnauthorizedAccount(address,bytes32)")), where, what));
+    }
+
+    /// @dev Every function of router and manager that not everybody may call, by everybody who may call any: done for its holder alone.
     function test_onlyTheRightRoleActs() public {
-        Payment[] memory batch = one(payment(ALICE, BOB, 1e6, BANK_TO_TOKEN));
-        bytes4 denied = bytes4(keccak256("AccessControlUnauthorizedAccount(address,bytes32)"));
-        vm.expectPartialRevert(denied);
-        vm.prank(SETTLER);
-        router.initiateBatch(batch, type(uint64).max);
-        initiate(batch);
-        vm.expectPartialRevert(denied);
-        vm.prank(INITIATOR);
-        manager.settleBatch(batch, picks(1));
-        vm.expectPartialRevert(denied);
-        vm.prank(SETTLER);
-        manager.cancelBatch(batch, picks(1));
-        Authorization memory a;
-        for (uint256 i = 0; i < 6; ++i) {
-            vm.expectPartialRevert(denied);
-            vm.prank(i < 2 ? SETTLER : CANCELLER);
-            if (i == 0) router.initiateWithAuthorization(batch[0], type(uint64).max, a);
-            else if (i == 1) manager.cancel(batch[0], none());
-            else if (i == 2) manager.settle(batch[0], none());
-            else if (i == 3) manager.burnRedeemed(batch[0], none());
-            else if (i == 4) manager.burnRedeemedBatch(batch, picks(1));
-            else manager.releaseRedemption(batch[0], none());
+        listRights();
+        address[10] memory callers =
+            [INITIATOR, SETTLER, CANCELLER, GUARDIAN, COMPLIANCE, HOUSE, ALICE, address(this), address(router), address(manager)];
+        uint256 start = vm.snapshotState();
+        for (uint256 i = 0; i < rights.length; ++i) {
+            for (uint256 k = 0; k < callers.length; ++k) {
+                vm.prank(callers[k]);
+                (bool done, bytes memory answer) = rights[i].where.call(rights[i].what);
+                vm.assertTrue(done == (callers[k] == rights[i].holder), "the holder of the right, and nobody else");
+                if (done) vm.revertToState(start);
+                else vm.assertEq(bytes32(bytes4(answer)), bytes32(rights[i].refusal), "refused for who it is");
+            }
         }
-        vm.expectPartialRevert(PaymentRouter.PaymentRouter__OnlyManager.selector);
-        router.setStatusWord(0, 0);
-        vm.expectPartialRevert(SettlementManager.SettlementManager__OnlyRouter.selector);
-        manager.escrow(ALICE, 1);
-        vm.expectPartialRevert(SettlementManager.SettlementManager__OnlyRouter.selector);
-        manager.escrowWithAuthorization(ALICE, 1, a);
         vm.expectPartialRevert(TokenizedCash.TokenizedCash__NotMinter.selector);
         vm.prank(ALICE);
         token.mint(ALICE, 1);
+    }
+
+    /// @dev One payment is open, the other waits for its bank, so that whoever may act can.
+    function listRights() private {
+        fund(ALICE, 20);
+        Payment[] memory batch = new Payment[](2);
+        (batch[0], batch[1]) = (payment(ALICE, BOB, 5, TOKEN_TO_TOKEN), payment(ALICE, BOB, 7, TOKEN_TO_BANK));
+        initiate(batch);
+        settle(batch, 2);
+        (bytes32[] memory proof, bytes32[] memory proofOfSecond) = (proofOf(batch, 0), proofOf(batch, 1));
+        Payment memory next = payment(ALICE, BOB, 1, TOKEN_TO_TOKEN);
+        Authorization memory a;
+        right(INITIATOR, address(router), abi.encodeCall(router.initiateBatch, (one(next), type(uint64).max)));
+        right(INITIATOR, address(router), abi.encodeCall(router.initiateWithAuthorization, (next, type(uint64).max, a)));
+        right(SETTLER, address(manager), abi.encodeCall(manager.settleBatch, (batch, picks(1))));
+        right(SETTLER, address(manager), abi.encodeCall(manager.settle, (batch[0], proof)));
+        right(SETTLER, address(manager), abi.encodeCall(manager.burnRedeemedBatch, (batch, picks(2))));
+        right(SETTLER, address(manager), abi.encodeCall(manager.burnRedeemed, (batch[1], proofOfSecond)));
+        right(SETTLER, address(manager), abi.encodeCall(manager.releaseRedemption, (batch[1], proofOfSecond)));
+        right(CANCELLER, address(manager), abi.encodeCall(manager.cancelBatch, (batch, picks(1))));
+        right(CANCELLER, address(manager), abi.encodeCall(manager.cancel, (batch[0], proof)));
+        right(COMPLIANCE, address(manager), abi.encodeCall(manager.releaseQuarantine, (BOB, BOB)));
+        right(COMPLIANCE, address(manager), abi.encodeCall(manager.releaseSurplus, (BOB)));
+        right(GUARDIAN, address(router), abi.encodeCall(router.pause, ()));
+        right(GUARDIAN, address(router), abi.encodeCall(router.unpause, ()));
+        right(GUARDIAN, address(manager), abi.encodeCall(manager.pause, ()));
+        right(GUARDIAN, address(manager), abi.encodeCall(manager.unpause, ()));
+        bytes4 refusal = SettlementManager.SettlementManager__OnlyRouter.selector;
+        bytes memory what = abi.encodeCall(manager.escrow, (ALICE, 1));
+        rights.push(Right(address(router), refusal, address(manager), what));
+        what = abi.encodeCall(manager.escrowWithAuthorization, (ALICE, 1, a));
+        rights.push(Right(address(router), refusal, address(manager), what));
+        rights.push(Right(address(router), refusal, address(manager), abi.encodeCall(manager.reportEscrow, ())));
+        refusal = PaymentRouter.PaymentRouter__OnlyManager.selector;
+        what = abi.encodeCall(router.setStatusWord, (0, router.statusWord(0)));
+        rights.push(Right(address(manager), refusal, address(router), what));
     }
 
     function test_tokensMoveOnlyBetweenRegisteredWalletsInGoodStanding() public {
@@ -633,11 +722,40 @@ contract PaymentsTest is Base {
         manager.claimQuarantine(ALICE);
         vm.prank(COMPLIANCE);
         token.unfreeze(ALICE);
+        vm.prank(GUARDIAN);
+        manager.pause();
+        vm.prank(GUARDIAN);
+        router.pause();
         manager.claimQuarantine(ALICE);
-        vm.assertEq(token.balanceOf(ALICE), 3e6, "back without us");
+        vm.assertEq(token.balanceOf(ALICE), 3e6, "back without us, and while we are paused");
         requireConserved(wallets());
         manager.claimQuarantine(ALICE);
         vm.assertEq(token.balanceOf(ALICE), 3e6, "once");
+    }
+
+    /// @dev The limit of what a debtor can take back: the freezer's hold on the manager's own wallet.
+    function test_whatTheManagersFrozenPartCoversWaits() public {
+        fund(ALICE, 5e6);
+        Payment[] memory batch = new Payment[](2);
+        (batch[0], batch[1]) = (payment(ALICE, BOB, 3e6, TOKEN_TO_TOKEN), payment(ALICE, BOB, 2e6, TOKEN_TO_TOKEN));
+        initiate(batch);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(address(manager), 3e6);
+        vm.warp(batch[0].expiresAt);
+        for (uint256 i = 0; i < 2; ++i) {
+            bytes32[] memory proof = proofOf(batch, i);
+            vm.prank(ALICE);
+            manager.reclaim(batch[i], proof);
+        }
+        vm.assertEq(token.balanceOf(ALICE), 2e6, "what is free is back");
+        vm.assertEq(manager.quarantined(ALICE), 3e6, "the rest waits for its debtor");
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__TransferRestricted.selector, 7));
+        manager.claimQuarantine(ALICE);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(address(manager), 0);
+        manager.claimQuarantine(ALICE);
+        vm.assertEq(token.balanceOf(ALICE), 5e6, "and is claimed once it is free");
+        requireConserved(wallets());
     }
 
     function test_whatWaitsForAWalletInGoodStandingGoesToNobodyElse() public {
@@ -659,14 +777,6 @@ contract PaymentsTest is Base {
         manager.releaseQuarantine(ALICE, ALICE);
         vm.assertEq(token.balanceOf(ALICE), 3e6, "where it belongs");
         requireConserved(wallets());
-    }
-
-    function test_onlyComplianceReleasesQuarantineAndSurplus() public {
-        bytes4 denied = bytes4(keccak256("AccessControlUnauthorizedAccount(address,bytes32)"));
-        vm.expectPartialRevert(denied);
-        manager.releaseQuarantine(ALICE, BOB);
-        vm.expectPartialRevert(denied);
-        manager.releaseSurplus(BOB);
     }
 
     function test_strayTokensAreReleasedAndEscrowIsNot() public {
@@ -762,6 +872,35 @@ contract PaymentsTest is Base {
         batch[1] = payment(ALICE, BOB, 1, TOKEN_TO_TOKEN);
         vm.expectRevert(abi.encodeWithSelector(PaymentRouter.PaymentRouter__MixedFunding.selector, batch[1].number));
         initiate(batch);
+    }
+
+    /// @dev Picks and standing come in words of 256 places; neither word says anything of the other's places.
+    function test_eachPlaceOfALargeBatchHasItsOwnPickAndStanding() public {
+        Payment[] memory batch = new Payment[](300);
+        for (uint256 i = 0; i < 300; ++i) {
+            batch[i] = payment(ALICE, i == 280 ? CAROL : BOB, uint128(1 + i), BANK_TO_TOKEN);
+        }
+        initiate(batch);
+        vm.prank(COMPLIANCE);
+        token.freeze(CAROL);
+        // Of the places one word apart, 24 and 280 are both picked, 34 is not and 290 is.
+        uint256[] memory words = new uint256[](2);
+        (words[0], words[1]) = (1 | 1 << 24 | 1 << 255, 1 | 1 << 24 | 1 << 34);
+        vm.prank(SETTLER);
+        manager.settleBatch(batch, words);
+        uint256 paid;
+        for (uint256 i = 0; i < 300; ++i) {
+            bool due = i == 0 || i == 24 || i == 255 || i == 256 || i == 290;
+            requireStatus(batch[i], due ? Status.Settled : Status.Open, "settled are the picked, but for the frozen creditor's");
+            if (due) paid += 1 + i;
+        }
+        vm.assertEq(token.balanceOf(BOB), paid, "and these are paid");
+        (words[0], words[1]) = (0, 1 << 24 | 1 << 34);
+        vm.prank(CANCELLER);
+        manager.cancelBatch(batch, words);
+        requireStatus(batch[280], Status.Closed, "what was set aside can be cancelled at its place");
+        requireStatus(batch[290], Status.Settled, "what was settled cannot");
+        requireStatus(batch[34], Status.Open, "and nothing else is");
     }
 
     function test_creditorsThatStandTogetherArePaidByOneTransferEach() public {

@@ -378,6 +378,125 @@ contract TokenTest is Base {
         token.permit(dora, CAROL, 7, deadline, v, r, s);
     }
 
+    /// @notice What is signed to move tokens (ERC-3009), and by whose key.
+    struct Order {
+        address from;
+        address to;
+        uint256 value;
+        uint256 validAfter;
+        uint256 validBefore;
+        bytes32 nonce;
+        uint8 v;
+        bytes32 r;
+        bytes32 s;
+    }
+
+    bytes private constant SENDING =
+        "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)";
+    bytes private constant RECEIVING =
+        "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)";
+    uint256 private constant DORAS_KEY = 0xD00D;
+
+    /// @dev Within a minute from now, to BOB, of a registered wallet that has enough.
+    function order() private returns (Order memory o) {
+        address[] memory wallet = new address[](1);
+        wallet[0] = vm.addr(DORAS_KEY);
+        token.registerWallets(wallet);
+        token.mint(wallet[0], 10);
+        (o.from, o.to, o.value, o.nonce) = (wallet[0], BOB, 7, "nonce");
+        (o.validAfter, o.validBefore) = (block.timestamp, block.timestamp + 60);
+    }
+
+    function sign(Order memory o, uint256 key, bytes memory kind) private view {
+        bytes32 hash = keccak256(abi.encode(keccak256(kind), o.from, o.to, o.value, o.validAfter, o.validBefore, o.nonce));
+        (o.v, o.r, o.s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", token.DOMAIN_SEPARATOR(), hash)));
+    }
+
+    function sendBySignature(Order memory o) private {
+        token.transferWithAuthorization(o.from, o.to, o.value, o.validAfter, o.validBefore, o.nonce, o.v, o.r, o.s);
+    }
+
+    function receiveBySignature(Order memory o) private {
+        token.receiveWithAuthorization(o.from, o.to, o.value, o.validAfter, o.validBefore, o.nonce, o.v, o.r, o.s);
+    }
+
+    function test_ownersSignatureMovesTokensOnceStrictlyWithinItsTime() public {
+        Order memory o = order();
+        sign(o, DORAS_KEY, SENDING);
+        uint256 start = vm.snapshotState();
+        uint256[4] memory times = [o.validAfter, o.validAfter + 1, o.validBefore - 1, o.validBefore];
+        for (uint256 i = 0; i < 4; ++i) {
+            bool inTime = i == 1 || i == 2;
+            vm.warp(times[i]);
+            if (!inTime) vm.expectPartialRevert(bytes4(keccak256("ERC3009InvalidAuthorizationTime(uint256,uint256)")));
+            sendBySignature(o);
+            vm.assertEq(token.balanceOf(BOB), inTime ? 7 : 0, "after its beginning and before its end");
+            vm.revertToState(start);
+        }
+        vm.warp(o.validAfter + 1);
+        sendBySignature(o);
+        vm.expectPartialRevert(bytes4(keccak256("ERC3009UsedAuthorization(address,bytes32)")));
+        sendBySignature(o);
+        vm.assertEq(token.balanceOf(BOB), 7, "once");
+    }
+
+    function test_ownersSignatureMovesExactlyWhatItSays() public {
+        Order memory signed = order();
+        vm.warp(block.timestamp + 1);
+        bytes4 invalid = bytes4(keccak256("ERC3009InvalidSignature()"));
+        for (uint256 i = 0; i < 7; ++i) {
+            Order memory o = abi.decode(abi.encode(signed), (Order));
+            sign(o, i == 0 ? 0xBAD : DORAS_KEY, i == 1 ? RECEIVING : SENDING);
+            if (i == 2) o.to = CAROL;
+            else if (i == 3) o.value = 8;
+            else if (i == 4) o.validAfter -= 1;
+            else if (i == 5) o.validBefore += 1;
+            else if (i == 6) o.nonce = "another";
+            vm.expectRevert(invalid);
+            sendBySignature(o);
+        }
+        sign(signed, DORAS_KEY, SENDING);
+        vm.expectRevert(invalid);
+        vm.prank(BOB);
+        receiveBySignature(signed);
+        sign(signed, DORAS_KEY, RECEIVING);
+        vm.expectPartialRevert(bytes4(keccak256("ERC20InvalidReceiver(address)")));
+        receiveBySignature(signed);
+        vm.prank(COMPLIANCE);
+        token.freeze(signed.from);
+        refused(3);
+        vm.prank(BOB);
+        receiveBySignature(signed);
+        vm.prank(COMPLIANCE);
+        token.unfreeze(signed.from);
+        vm.prank(BOB);
+        receiveBySignature(signed);
+        vm.assertEq(token.balanceOf(BOB), 7, "taken by whom it is for");
+    }
+
+    function test_ownerWithdrawsASignatureThatHasNotServedYet() public {
+        Order memory o = order();
+        vm.warp(block.timestamp + 1);
+        (uint8 v, bytes32 r, bytes32 s) = signWithdrawal(0xBAD, o);
+        vm.expectRevert(bytes4(keccak256("ERC3009InvalidSignature()")));
+        token.cancelAuthorization(o.from, o.nonce, v, r, s);
+        (v, r, s) = signWithdrawal(DORAS_KEY, o);
+        token.cancelAuthorization(o.from, o.nonce, v, r, s);
+        vm.assertTrue(token.authorizationState(o.from, o.nonce), "used up");
+        bytes4 used = bytes4(keccak256("ERC3009UsedAuthorization(address,bytes32)"));
+        sign(o, DORAS_KEY, SENDING);
+        vm.expectPartialRevert(used);
+        sendBySignature(o);
+        vm.expectPartialRevert(used);
+        token.cancelAuthorization(o.from, o.nonce, v, r, s);
+        vm.assertEq(token.balanceOf(BOB), 0, "withdrawn");
+    }
+
+    function signWithdrawal(uint256 key, Order memory o) private view returns (uint8, bytes32, bytes32) {
+        bytes32 hash = keccak256(abi.encode(keccak256("CancelAuthorization(address authorizer,bytes32 nonce)"), o.from, o.nonce));
+        return vm.sign(key, keccak256(abi.encodePacked(hex"1901", token.DOMAIN_SEPARATOR(), hash)));
+    }
+
     function test_complianceTakesWhatIsFrozenAndTheRestStaysFrozen() public {
         fund(ALICE, 10);
         vm.prank(COMPLIANCE);

@@ -361,6 +361,38 @@ contract VaultTest is VaultBase {
         }
     }
 
+    function test_oneCallThatMustWaitMakesTheWholeOperationWait() public {
+        token.grantRole(token.MINTER_ADMIN_ROLE(), address(vault));
+        vm.deal(address(vault), 1);
+        Call[] memory settings = new Call[](2);
+        settings[0] = toSelf(abi.encodeCall(vault.setMintCap, (address(token), address(manager), 500)))[0];
+        settings[1] = toSelf(abi.encodeCall(vault.setLimit, (address(0), 1)))[0];
+        perform(settings);
+        Call[] memory free = new Call[](3);
+        free[0] = pay(BOB, 1)[0];
+        free[1] = call(address(token), 0, abi.encodeCall(token.configureMinter, (address(manager), 500)))[0];
+        free[2] = call(BOB, 1, "")[0];
+        Call[] memory waiting = new Call[](3);
+        waiting[0] = pay(BOB, PER_DAY + 1)[0];
+        waiting[1] = call(address(token), 0, abi.encodeCall(token.configureMinter, (address(manager), 501)))[0];
+        waiting[2] = toSelf(abi.encodeCall(vault.setThreshold, (1)))[0];
+        for (uint256 i = 0; i < 9; ++i) {
+            Call[] memory calls = new Call[](2);
+            (calls[0], calls[1]) = (free[i / 3], waiting[i % 3]);
+            waits(calls);
+            (calls[0], calls[1]) = (calls[1], calls[0]);
+            waits(calls);
+        }
+        vault.execute(free, soon(), approvals(free, 3));
+        vm.assertEq(token.balanceOf(BOB) + BOB.balance, 2, "what need not wait is done at once, of every kind together");
+    }
+
+    function waits(Call[] memory calls) private {
+        bytes[] memory signatures = approvals(calls, 3);
+        vm.expectPartialRevert(NOT_SCHEDULED);
+        vault.execute(calls, soon(), signatures);
+    }
+
     function test_mintAllowancesWithinTheirCapAreGrantedAtOnce() public {
         token.grantRole(token.MINTER_ADMIN_ROLE(), address(vault));
         Call[] memory calls = call(address(token), 0, abi.encodeCall(token.configureMinter, (address(manager), 0)));
@@ -397,19 +429,23 @@ contract VaultTest is VaultBase {
     }
 
     function test_allCallsAreMadeOrNone() public {
-        Call[] memory calls = new Call[](2);
-        (calls[0], calls[1]) = (pay(BOB, 1)[0], pay(address(0x57A), 1)[0]);
-        bytes[] memory signatures = approvals(calls, 3);
-        vm.expectPartialRevert(MultiSigVault.MultiSigVault__CallFailed.selector);
-        vault.execute(calls, soon(), signatures);
-        vm.assertEq(token.balanceOf(BOB), 0, "none");
-        vm.assertEq(vault.nonce(), 1, "and the nonce is free");
         Awkward awkward = new Awkward(vault);
         perform(toSelf(abi.encodeCall(vault.setLimit, (address(awkward), 1))));
-        calls = call(address(awkward), 0, abi.encodeCall(token.transfer, (BOB, 1)));
-        signatures = approvals(calls, 3);
-        vm.expectPartialRevert(MultiSigVault.MultiSigVault__CallFailed.selector);
-        vault.execute(calls, soon(), signatures);
+        Call[2] memory failing = [
+            pay(address(0x57A), 1)[0], call(address(awkward), 0, abi.encodeCall(token.transfer, (BOB, 1)))[0]
+        ];
+        for (uint256 i = 0; i < 2; ++i) {
+            for (uint256 place = 0; place < 3; ++place) {
+                Call[] memory calls = new Call[](3);
+                (calls[0], calls[1], calls[2]) = (pay(BOB, 1)[0], pay(BOB, 1)[0], pay(BOB, 1)[0]);
+                calls[place] = failing[i];
+                bytes[] memory signatures = approvals(calls, 3);
+                vm.expectPartialRevert(MultiSigVault.MultiSigVault__CallFailed.selector);
+                vault.execute(calls, soon(), signatures);
+                vm.assertEq(token.balanceOf(BOB), 0, "none, whichever fails");
+                vm.assertEq(vault.nonce(), 2, "and the nonce is free");
+            }
+        }
     }
 
     function test_anOperationDoesNotBeginWithinAnother() public {
