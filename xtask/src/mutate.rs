@@ -528,7 +528,7 @@ impl Bench {
         }
         let output = command.output().context("forge cannot be run")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let mut failed: BTreeSet<String> = text.lines().filter_map(failed_name).collect();
+        let mut failed = failed_names(&text);
         let nothing_ran = text.contains("No tests found") || text.contains("No tests match");
         if !output.status.success() && failed.is_empty() && !nothing_ran {
             failed.insert("setUp".to_owned());
@@ -544,13 +544,22 @@ impl Drop for Bench {
     }
 }
 
-/// `[FAIL: why] test_name() (gas: …)`: the name.
-fn failed_name(line: &str) -> Option<String> {
-    let rest = line.trim_start().strip_prefix("[FAIL")?;
-    let start =
-        ["test_", "testFuzz_", "invariant_", "setUp"].iter().filter_map(|kind| rest.rfind(kind)).min()?;
-    let name = &rest[start..];
-    Some(name[..name.find('(').unwrap_or(name.len())].to_owned())
+/// `[FAIL: why] test_name() (gas: …)`: the names. Of an invariant the calls that broke it stand between, and its name on a line of its own.
+fn failed_names(text: &str) -> BTreeSet<String> {
+    let mut failed = BTreeSet::new();
+    let mut is_looking = false;
+    for line in text.lines().map(str::trim_start) {
+        let rest = match line.strip_prefix("[FAIL") {
+            Some(rest) => rest,
+            None if is_looking && line.starts_with("invariant_") => line,
+            None => continue,
+        };
+        let kinds = ["test_", "testFuzz_", "invariant_", "setUp"];
+        let name = kinds.iter().filter_map(|kind| rest.rfind(kind)).min().map(|start| &rest[start..]);
+        is_looking = name.is_none();
+        failed.extend(name.map(|name| name[..name.find('(').unwrap_or(name.len())].to_owned()));
+    }
+    failed
 }
 
 /// Properties by number, with the names that carry them.
@@ -700,4 +709,16 @@ fn argued(mutant: &Mutant) -> Option<&'static str> {
         (*file, *was, *becomes) == (mutant.file, mutant.was.trim(), mutant.becomes.trim())
     };
     EQUIVALENT.iter().find(is_it).map(|(.., why)| *why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failed_names;
+
+    #[test]
+    fn a_failed_invariant_is_known_by_its_name_too() {
+        let said = "[FAIL: 1 != 2] test_payment() (gas: 12)\n[FAIL: conservation]\n\t[Sequence] (original: 9, shrunk: 1)\n\t\t\
+                    sender=0x01 calldata=test_pay()\n invariant_conservation() (runs: 1, calls: 9)\n[PASS] invariant_other() (runs: 6)\n";
+        assert_eq!(Vec::from_iter(failed_names(said)), ["invariant_conservation", "test_payment"]);
+    }
 }

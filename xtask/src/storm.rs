@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::shell;
 
-/// A short storm for the test command: enough faults to meet each kind, always the same ones.
-const SHORT: [&str; 6] = ["--seed", "20261123", "--faults", "60", "--rate", "20"];
+/// A short storm for the test command: enough faults to meet each kind, always the same ones, and an end on the slowest machine.
+const SHORT: [&str; 8] = ["--seed", "20261123", "--faults", "60", "--rate", "20", "--at-most", "20m"];
 
 /// With arguments of the storm's own, such as `--seed 7 --faults 1000 --duration 60m --rate 140`. `--release` tries an
 /// optimised build; a storm of minutes or hours (`--duration` with m or h) always does.

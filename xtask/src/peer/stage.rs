@@ -16,7 +16,7 @@ use crate::shell;
 
 /// What `flowbridge dev` says when it is ready.
 const READY: &str = "FlowBridge is running.";
-const START_PATIENCE: Duration = Duration::from_secs(120);
+const START_PATIENCE: Duration = Duration::from_secs(300);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// The ports that `flowbridge dev --port` takes, counted from the first.
 const PORTS: [u16; 5] = [0, 1, 2, 465, 1384];
@@ -45,6 +45,9 @@ impl Stage {
         let mut command = shell::command(&program, &["dev", "--fresh", "--port", &port.to_string()]);
         // Invented webhook endpoints are not to be called.
         command.env("FLOWBRIDGE__WEBHOOKS__PUBLIC_ALLOWED", "false");
+        // It may log nothing, on whatever machine: a node that takes its time is no news here, and one token lasts.
+        command.env("FLOWBRIDGE__CHAIN__CALL_TIMEOUT_MS", "30000");
+        command.env("FLOWBRIDGE__SECURITY__TOKEN_TTL_SECS", "3600");
         command.current_dir(&folder).stdout(Stdio::piped()).stderr(File::create(folder.join("dev.log"))?);
         let mut process = command.spawn().context("start flowbridge dev")?;
         let output = process.stdout.take().context("the output of flowbridge dev")?;
@@ -102,7 +105,8 @@ impl Stage {
 
     /// Asks it to stop, and makes it if it takes too long. Says whether it stopped by itself and well.
     fn terminate(&mut self) -> Result<bool> {
-        let mut ask = shell::command("kill", &["-TERM", &self.process.id().to_string()]);
+        // The shell's own, which needs no program of that name.
+        let mut ask = shell::command("sh", &["-c", &format!("kill -TERM {}", self.process.id())]);
         ask.stdout(Stdio::null()).stderr(Stdio::null());
         let _ = ask.status();
         let deadline = Instant::now() + STOP_PATIENCE;
