@@ -112,8 +112,10 @@ impl SimulatorClient {
     }
 
     fn entry(&self, body: EntryBody) -> Result<StatementEntry, ReadError> {
-        let unreadable =
-            |error: &dyn std::fmt::Display| self.unavailable(format!("unreadable entry: {error}"));
+        // The bank answers, so that its circuit stays closed: what it says is for people to ask about.
+        let unreadable = |error: &dyn std::fmt::Display| {
+            self.incomplete(format!("entry {} cannot be read: {error}", body.sequence))
+        };
         Ok(StatementEntry {
             sequence: body.sequence,
             account: read_own_account(&body.account).map_err(|error| unreadable(&error))?,
@@ -168,7 +170,7 @@ impl BankConnector for SimulatorClient {
             .iter()
             .map(|line| Ok((read_own_account(&line.account)?, line.posted.read()?)))
             .collect::<Result<_, crate::wire::WireError>>()
-            .map_err(|error| self.unavailable(error.to_string()))?;
+            .map_err(|error| self.incomplete(format!("a balance cannot be read: {error}")))?;
         Ok(Balances { as_of: Timestamp::from_micros(body.as_of_us), accounts })
     }
 
@@ -191,5 +193,38 @@ impl BankConnector for SimulatorClient {
             return Err(self.incomplete(format!("entries between {} and {}", request.after, body.next_after)));
         }
         Ok(StatementPage { entries, next_after: body.next_after, has_more: body.has_more })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_missing_and_does_not_count_as_a_bank_that_is_away() {
+        let bank = BankCode::parse("alpha").unwrap();
+        let root = Url::parse("http://127.0.0.1:1").unwrap();
+        let config = SimulatorClientConfig::new(bank, root, BearerKey::new("key"), HoldMode::Native);
+        let client = SimulatorClient::new(config).unwrap();
+        let entry = |key: &str, currency: &str| EntryBody {
+            sequence: 7,
+            account: "reserve".to_owned(),
+            change: MoneyBody { amount: 500, currency: currency.to_owned() },
+            booked_at_us: 0,
+            key: Some(key.to_owned()),
+            reference: String::new(),
+            text: String::new(),
+            value_at_us: None,
+            is_return: false,
+        };
+        let key = "pay_01h455vb4pex5vsknk084sn02q.capture";
+        assert!(client.entry(entry(key, "EUR")).is_ok());
+        for wrong in [entry("somebody's", "EUR"), entry(key, "euro")] {
+            let refused = client.entry(wrong);
+            assert!(
+                matches!(&refused, Err(ReadError::Incomplete { what, .. }) if what.contains("entry 7")),
+                "{refused:?}"
+            );
+        }
     }
 }

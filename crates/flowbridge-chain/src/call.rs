@@ -115,7 +115,7 @@ pub fn unfreeze(wallet: &EvmAddress) -> Vec<u8> {
     Token::unfreezeCall { wallet: address(wallet) }.abi_encode()
 }
 
-/// To the manager: stops settlement, never cancellation.
+/// To the manager: stops settlement and redemption, never cancellation.
 pub fn pause() -> Vec<u8> {
     Manager::pauseCall {}.abi_encode()
 }

@@ -105,6 +105,10 @@ pub trait Chain: Send + Sync + Debug {
     fn pinned(&self) -> Option<Arc<dyn Chain>> {
         None
     }
+    /// Every node that may be asked, where there are several: what one of them leaves out another may tell.
+    fn each(&self) -> Vec<Arc<dyn Chain>> {
+        Vec::new()
+    }
     /// The chain's id.
     async fn chain_id(&self) -> Result<u64, ChainError>;
     /// A block; `None` if the chain has none there.
@@ -141,8 +145,14 @@ pub trait Chain: Send + Sync + Debug {
         calldata: &[u8],
         gas_limit: u64,
     ) -> Result<(), ChainError>;
-    /// Reads from a contract.
-    async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError>;
+    /// Reads from a contract, as it was at a block. [`ChainError::Refused`] if the node does not have that state.
+    async fn call(
+        &self,
+        from: &EvmAddress,
+        to: &EvmAddress,
+        calldata: &[u8],
+        at: At,
+    ) -> Result<Vec<u8>, ChainError>;
     /// What a transaction costs at present.
     async fn fees(&self) -> Result<Fees, ChainError>;
     /// Is it a ZKsync chain, which has batches? One that refuses to say so offers none.
@@ -297,13 +307,22 @@ async fn ask<T: DeserializeOwned>(
     params: Value,
 ) -> Result<T, ChainError> {
     let answer = transport.ask(method, params).await?;
-    serde_json::from_str(answer.get()).map_err(|error| ChainError::Unreadable(format!("{method}: {error}")))
+    serde_json::from_str(answer.get()).map_err(|error| {
+        let error = ChainError::Unreadable(format!("{method}: {error}"));
+        transport.blame(&error);
+        error
+    })
 }
 
 #[async_trait::async_trait]
 impl Chain for HttpChain {
     fn pinned(&self) -> Option<Arc<dyn Chain>> {
         Some(Arc::new(Self::over(self.transport.pinned()?)))
+    }
+
+    fn each(&self) -> Vec<Arc<dyn Chain>> {
+        let each = self.transport.each().into_iter();
+        each.map(|transport| Arc::new(Self::over(transport)) as Arc<dyn Chain>).collect()
     }
 
     async fn chain_id(&self) -> Result<u64, ChainError> {
@@ -383,11 +402,23 @@ impl Chain for HttpChain {
         self.ask_newest::<Bytes>("eth_call", json!([request, "latest"])).await.map(drop)
     }
 
-    async fn call(&self, from: &EvmAddress, to: &EvmAddress, calldata: &[u8]) -> Result<Vec<u8>, ChainError> {
+    async fn call(
+        &self,
+        from: &EvmAddress,
+        to: &EvmAddress,
+        calldata: &[u8],
+        at: At,
+    ) -> Result<Vec<u8>, ChainError> {
         let request = json!({
             "from": from.to_string(), "to": to.to_string(), "data": alloy::hex::encode_prefixed(calldata),
         });
-        Ok(self.ask_newest::<Bytes>("eth_call", json!([request, "latest"])).await?.to_vec())
+        let params = json!([request, at.tag()]);
+        let answer: Bytes = if at == At::Latest {
+            self.ask_newest("eth_call", params).await?
+        } else {
+            self.ask("eth_call", params).await?
+        };
+        Ok(answer.to_vec())
     }
 
     async fn fees(&self) -> Result<Fees, ChainError> {

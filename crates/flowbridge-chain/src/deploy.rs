@@ -593,11 +593,20 @@ pub(crate) async fn deployed(chain: &dyn Chain, at: &EvmAddress) -> Result<Deplo
 
 pub(crate) async fn read<C: SolCall>(
     chain: &dyn Chain,
-    at: &EvmAddress,
+    contract: &EvmAddress,
     asked: &C,
 ) -> Result<C::Return, ChainError> {
+    read_at(chain, contract, asked, At::Latest).await
+}
+
+pub(crate) async fn read_at<C: SolCall>(
+    chain: &dyn Chain,
+    contract: &EvmAddress,
+    asked: &C,
+    at: At,
+) -> Result<C::Return, ChainError> {
     let nobody = EvmAddress::from_bytes([0; 20]);
-    let answer = chain.call(&nobody, at, &asked.abi_encode()).await?;
+    let answer = chain.call(&nobody, contract, &asked.abi_encode(), at).await?;
     C::abi_decode_returns(&answer).map_err(|error| ChainError::Unreadable(error.to_string()))
 }
 

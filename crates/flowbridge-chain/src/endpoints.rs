@@ -264,8 +264,19 @@ impl Transport for Endpoints {
         Err(last.or(forbidden).unwrap_or_else(|| self.nobody()))
     }
 
+    /// Most likely it was said by whoever is asked first.
+    fn blame(&self, error: &ChainError) {
+        if let Some(endpoint) = self.in_order().first() {
+            endpoint.failed(error);
+        }
+    }
+
     fn pinned(&self) -> Option<Arc<dyn Transport>> {
         self.in_order().first().map(|endpoint| Arc::clone(endpoint) as Arc<dyn Transport>)
+    }
+
+    fn each(&self) -> Vec<Arc<dyn Transport>> {
+        self.in_order().into_iter().map(|endpoint| Arc::clone(endpoint) as Arc<dyn Transport>).collect()
     }
 }
 
@@ -277,6 +288,10 @@ impl Transport for Endpoint {
             self.failed(error);
         }
         answer
+    }
+
+    fn blame(&self, error: &ChainError) {
+        self.failed(error);
     }
 }
 

@@ -58,9 +58,9 @@ pub enum Refusal {
     /// The key lacks the role, or the manager is no minter.
     #[error("the sender lacks the role")]
     NotAllowed,
-    /// The manager may not mint that much any more.
-    #[error("the mint allowance is used up")]
-    MintAllowanceExceeded,
+    /// The manager may not mint that much any more, only so many token units.
+    #[error("the mint allowance is used up, but for {0} token units")]
+    MintAllowanceExceeded(u64),
     /// The manager's own wallet may not send or receive.
     #[error("the token restricts our own wallets (code {0})")]
     OwnWalletRestricted(u8),
@@ -102,15 +102,16 @@ pub enum Scope {
     Call,
     /// Some item of it: look for the item.
     Item,
+    /// What of it mints more than so many token units: the rest goes through.
+    Allowance(u64),
 }
 
 impl Refusal {
     /// Whom it concerns.
     pub const fn scope(&self) -> Scope {
         match self {
-            Self::Paused | Self::NotAllowed | Self::MintAllowanceExceeded | Self::OwnWalletRestricted(_) => {
-                Scope::Lane
-            }
+            Self::Paused | Self::NotAllowed | Self::OwnWalletRestricted(_) => Scope::Lane,
+            Self::MintAllowanceExceeded(left) => Scope::Allowance(*left),
             Self::TooLate | Self::UnknownBatch | Self::NotScheduled | Self::NotReady(_) | Self::Vault(_) => {
                 Scope::Call
             }
@@ -148,9 +149,10 @@ impl Refusal {
             Ok(Token::TokenizedCash__TransferRestricted(restricted)) => {
                 Self::OwnWalletRestricted(restricted.code)
             }
-            Ok(Token::TokenizedCash__MintAllowanceExceeded(_) | Token::TokenizedCash__SupplyExceeded(_)) => {
-                Self::MintAllowanceExceeded
+            Ok(Token::TokenizedCash__MintAllowanceExceeded(exceeded)) => {
+                Self::MintAllowanceExceeded(u64::try_from(exceeded.allowance).unwrap_or(u64::MAX))
             }
+            Ok(Token::TokenizedCash__SupplyExceeded(_)) => Self::MintAllowanceExceeded(0),
             Ok(Token::TokenizedCash__NotMinter(_)) => Self::NotAllowed,
             Ok(_) | Err(_) => Self::Other(message.chars().take(200).collect()),
         }
@@ -176,7 +178,7 @@ fn of_vault(refusal: &vault::MultiSigVault::MultiSigVaultErrors) -> Option<Refus
         }
         Vault::MultiSigVault__TooLate(late) => {
             format!(
-                "its deadline, block time {}, has passed, or will have before the delay is over",
+                "its deadline, block time {}, has passed, or will have before the delay is over: propose it anew, under the same nonce (--nonce), with a later one",
                 late.deadline
             )
         }

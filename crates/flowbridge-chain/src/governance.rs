@@ -170,18 +170,21 @@ pub async fn hand_over(
     (governance, roles): (&Governance, &Roles),
 ) -> Result<Roles, ChainError> {
     let (chain, vault) = (admin.chain, governance.vault_address()?);
+    // Once the owners have accepted, who holds what is theirs to say.
+    let is_accepted = admin_of(chain, &contracts.token).await? == vault;
     let mut calls = Vec::new();
     // All three contracts take these from the same base.
     for grant in vault_grants(&vault) {
-        if !is_held(chain, contracts, &grant).await? {
+        if !is_accepted && !is_held(chain, contracts, &grant).await? {
             let call = Token::grantRoleCall { role: grant.role, account: address(&vault) };
             calls.push((Some(grant.on.of(contracts)), call.abi_encode()));
         }
     }
-    // Once the owners have accepted, a key beside the vault is theirs to name.
-    let is_accepted = admin_of(chain, &contracts.token).await? == vault;
+    let mut is_beside = false;
     for former in compliance_grants(roles)? {
-        if !is_accepted && is_held(chain, contracts, &former).await? {
+        let still_holds = is_held(chain, contracts, &former).await?;
+        is_beside |= still_holds;
+        if !is_accepted && still_holds {
             let call = Token::revokeRoleCall { role: former.role, account: address(&former.holder) };
             calls.push((Some(former.on.of(contracts)), call.abi_encode()));
         }
@@ -194,7 +197,7 @@ pub async fn hand_over(
         }
     }
     admin.send_all(&calls).await?;
-    let compliance = roles.compliance.clone().filter(|_| is_accepted);
+    let compliance = roles.compliance.clone().filter(|_| is_accepted && is_beside);
     Ok(Roles { compliance, ..roles.clone() })
 }
 

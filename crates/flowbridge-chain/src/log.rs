@@ -53,6 +53,13 @@ pub struct SeenLog {
     pub said: Said,
 }
 
+impl SeenLog {
+    /// Its block and its place there: no other log of a chain has the same.
+    pub const fn place(&self) -> (u64, u32) {
+        (self.block_number, self.log_index)
+    }
+}
+
 /// What a log says. Amounts are token units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
@@ -101,6 +108,11 @@ pub enum Said {
     },
     /// The manager's running totals, at the end of each call that moved money.
     Totals(Totals),
+    /// The end of an initiation.
+    BatchInitiated {
+        /// The router's, gapless: a jump means that a log was missed.
+        sequence: u64,
+    },
 }
 
 /// Running totals of a manager, in token units.
@@ -215,7 +227,7 @@ fn said<'a>(
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "roles, pauses and roots move nothing; the enum is the contract's"
+    reason = "roles and pauses move nothing; the enum is the contract's"
 )]
 fn of_router(event: RouterEvent) -> Result<Option<Said>, ChainError> {
     Ok(match event {
@@ -223,6 +235,7 @@ fn of_router(event: RouterEvent) -> Result<Option<Said>, ChainError> {
         RouterEvent::PaymentSetAside(it) => {
             payment(it.number, it.paymentId, ChainLog::InitiationSetAside(set_aside(it.reason)?))
         }
+        RouterEvent::BatchInitiated(it) => Some(Said::BatchInitiated { sequence: it.sequence }),
         _ => None,
     })
 }

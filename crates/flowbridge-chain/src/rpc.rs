@@ -24,9 +24,17 @@ pub trait Transport: Send + Sync + Debug {
     /// Asks, and returns the `result`.
     async fn ask(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError>;
 
+    /// What was answered last cannot be read: whoever said it is asked last for a while.
+    fn blame(&self, _error: &ChainError) {}
+
     /// One node to put questions to that belong together; `None` if there is only one anyway.
     fn pinned(&self) -> Option<Arc<dyn Transport>> {
         None
+    }
+
+    /// Every node that may be asked; empty if there is only one anyway.
+    fn each(&self) -> Vec<Arc<dyn Transport>> {
+        Vec::new()
     }
 }
 

@@ -11,13 +11,16 @@
 use crate::bearer::Bearer;
 use crate::client::{At, Block, Chain};
 use crate::error::ChainError;
-use crate::log::{self, ContractSet, SeenLog};
+use crate::log::{self, ContractSet, Said, SeenLog};
 use alloy::providers::{Provider as _, ProviderBuilder, WsConnect};
 use alloy::rpc::types::Log;
 use alloy::transports::Authorization;
 use flowbridge_domain::party::EvmAddress;
+use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use secrecy::ExposeSecret as _;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -357,6 +360,86 @@ async fn read_logs(
         logs.retain(|log| log.block_number <= to);
     }
     Ok((to, logs))
+}
+
+/// What blocks that were read before have to say that is not known yet.
+#[derive(Debug, Clone)]
+pub struct Late {
+    /// Read as far as this block.
+    pub to: u64,
+    /// In order.
+    pub logs: Vec<SeenLog>,
+    /// How far the chain is.
+    pub head: Head,
+}
+
+/// A node that takes longer over blocks that are read once more tells nothing this time: the others are not kept from it.
+const NODE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Reads blocks once more, from `from` to `to` or as far as nodes and limits allow, of every node there is, all at the same time: what one
+/// has left out another may tell. `known` are the logs that nobody has to tell, by block and place. A log counts only if its block is
+/// one of the chain that is followed, and nothing does if that is not the chain of `place`, the last block that was taken in.
+pub async fn read_again(
+    chain: &dyn Chain,
+    contracts: &[ContractSet],
+    place: (u64, [u8; 32]),
+    (from, to): (u64, u64),
+    known: &HashSet<(u64, u32)>,
+    settings: &WatchSettings,
+) -> Result<Late, ChainError> {
+    let pinned = chain.pinned();
+    let followed = pinned.as_deref().unwrap_or(chain);
+    let head = Head::read(followed).await?;
+    let others = chain.each();
+    let nodes = others.iter().map(|node| &**node).chain(others.is_empty().then_some(followed));
+    let answers = join_all(nodes.map(async |node: &dyn Chain| {
+        let answer = read_logs(node, contracts, from, to, settings);
+        let late = |_| ChainError::Unavailable("no logs in time".into());
+        tokio::time::timeout(NODE_PATIENCE, answer).await.map_err(late)?
+    }))
+    .await;
+    let (mut told, mut failure) = (Vec::new(), None);
+    for answer in answers {
+        match answer {
+            Ok(answer) => told.push(answer),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let Some(to) = told.iter().map(|(as_far_as, _)| *as_far_as).min() else {
+        return Err(failure.unwrap_or_else(|| ChainError::Unavailable("nobody is there to be asked".into())));
+    };
+    let mut unknown: BTreeMap<(u64, u32, [u8; 32]), SeenLog> = BTreeMap::new();
+    for log in told.into_iter().flat_map(|(_, logs)| logs) {
+        if log.block_number > to || known.contains(&log.place()) {
+            continue;
+        }
+        // Whoever shows a transfer without what was said beside it takes it for a stranger's.
+        let is_strangers = |log: &SeenLog| matches!(log.said, Said::Transfer { outside: true, .. });
+        let (number, index) = log.place();
+        match unknown.entry((number, index, log.block_hash)) {
+            Entry::Occupied(mut seen) if is_strangers(seen.get()) => {
+                seen.insert(log);
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => {
+                place.insert(log);
+            }
+        }
+    }
+    let mut logs: Vec<SeenLog> = unknown.into_values().collect();
+    let mut numbers: Vec<u64> = logs.iter().map(|log| log.block_number).collect();
+    numbers.dedup();
+    let hash_of = async |number: u64| {
+        Ok::<_, ChainError>(followed.block(At::Number(number)).await?.map(|block| block.hash))
+    };
+    for number in numbers {
+        let hash = hash_of(number).await?;
+        logs.retain(|log| log.block_number != number || Some(log.block_hash) == hash);
+    }
+    if hash_of(place.0).await? != Some(place.1) {
+        return Err(ChainError::Unavailable(format!("the chain without block {} as we know it", place.0)));
+    }
+    Ok(Late { to, logs, head })
 }
 
 /// Where a node tells of new heads.

@@ -27,8 +27,8 @@ use crate::process::{self, Lock};
 use journal::Saved;
 use miner::{Miner, Pace};
 
-const START_PATIENCE: Duration = Duration::from_secs(20);
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Fits any batch of ours; the contracts' own limits are far below.
 const BLOCK_GAS_MAX: u64 = 4_000_000_000;
 /// Blocks whose transactions and receipts the node remembers: half an hour of one-second blocks under constant load.
@@ -124,8 +124,18 @@ impl EmbeddedAnvil {
         let port = choose_port(settings.port)?;
         let mut anvil =
             Self { settings, binary, port, node: None, miner: None, _lock: lock, _temporary: temporary };
-        anvil.launch()?;
-        Ok(anvil)
+        let mut launched = anvil.launch();
+        // Between being drawn and being listened on, a port is anybody's.
+        for _ in 0..3 {
+            let is_taken = || fs::read_to_string(anvil.log()).is_ok_and(|log| log.contains("in use"));
+            if launched.is_ok() || anvil.settings.port.is_some() || !is_taken() {
+                break;
+            }
+            anvil.kill();
+            anvil.port = choose_port(None)?;
+            launched = anvil.launch();
+        }
+        launched.map(|()| anvil)
     }
 
     /// `http://127.0.0.1:<port>`; the same after a restart.
@@ -143,17 +153,16 @@ impl EmbeddedAnvil {
         self.settings.folder.join("anvil.log")
     }
 
-    /// Stops making blocks; transactions wait in the pool. For tests that need a chain that stands still.
-    pub fn freeze(&self) {
-        if let Some(miner) = &self.miner {
-            miner.freeze(true);
-        }
+    /// Stops making blocks; transactions wait in the pool. For tests that need a chain that stands still: when this returns,
+    /// no block is under way. Says whether it stood still already.
+    pub fn freeze(&self) -> bool {
+        self.miner.as_ref().is_some_and(Miner::freeze)
     }
 
     /// Makes blocks again.
     pub fn thaw(&self) {
         if let Some(miner) = &self.miner {
-            miner.freeze(false);
+            miner.thaw();
         }
     }
 

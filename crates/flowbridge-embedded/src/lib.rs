@@ -10,4 +10,4 @@ pub mod shim;
 
 pub use anvil::{AnvilSettings, EmbeddedAnvil};
 pub use postgres::EmbeddedPostgres;
-pub use process::Companion;
+pub use process::{Companion, allow_open_files};

@@ -11,8 +11,10 @@
 
 mod binaries;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,10 +33,13 @@ const CONFIG: &str = include_str!("postgres/postgresql.conf");
 const NAME: &str = "flowbridge";
 /// The kernel's limit on the path of a Unix socket, without its closing zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Where data lies whose own folder is closed to the server's account.
+const HOMES: &str = "/var/lib/flowbridge";
 const TEMPORARY_PREFIX: &str = "flowbridge-postgres-";
 /// Redo of a gigabyte of log takes a few seconds; a minute means that something is wrong.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-const FAST_STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// The closing checkpoint writes what one of a minute has left.
+const FAST_STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server; dropping it stops it.
 #[derive(Debug)]
@@ -97,6 +102,7 @@ impl EmbeddedPostgres {
             .tempdir_in(&parent)
             .with_context(|| format!("create a folder in {}", parent.display()))?;
         let path = folder.path().to_owned();
+        let_through(&path)?;
         Self::start_in(&path, None, Some(folder))
     }
 
@@ -132,7 +138,12 @@ impl EmbeddedPostgres {
 
     /// A connection string for `database`, whether it exists yet or not.
     pub fn url_of(&self, database: &str) -> String {
-        format!("postgresql:///{database}?host={}&user={NAME}", self.socket.path().display())
+        format!("postgresql:///{database}?host={}&user={NAME}", percent_encoded(self.socket.path()))
+    }
+
+    /// The server's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.path().join(".s.PGSQL.5432")
     }
 
     /// The folder with the server's data, for messages.
@@ -315,7 +326,7 @@ fn home(folder: &Path, account: Option<&Account>) -> Result<PathBuf> {
         return Ok(folder.to_owned());
     };
     let name = folder.display().to_string().trim_start_matches('/').replace('-', "%2d").replace('/', "-");
-    let home = Path::new("/var/lib/flowbridge").join(name);
+    let home = Path::new(HOMES).join(name);
     let link = folder.join("home");
     if !link.is_symlink() {
         if home.exists() {
@@ -325,6 +336,8 @@ fn home(folder: &Path, account: Option<&Account>) -> Result<PathBuf> {
         std::os::unix::fs::symlink(&home, &link)?;
     }
     fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
+    let_through(Path::new(HOMES))?;
+    let_through(&home)?;
     info!(
         "{} is closed to the account {}: the data is kept in {}",
         folder.display(),
@@ -332,6 +345,28 @@ fn home(folder: &Path, account: Option<&Account>) -> Result<PathBuf> {
         home.display()
     );
     Ok(home)
+}
+
+/// Others may pass through a folder of ours, whatever the umask says of new ones.
+fn let_through(folder: &Path) -> Result<()> {
+    let open = |folder: &Path| {
+        let mode = fs::metadata(folder)?.permissions().mode();
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o011))
+    };
+    open(folder).with_context(|| format!("open {} to the server's account", folder.display()))
+}
+
+/// A path as the query of an address has it.
+fn percent_encoded(path: &Path) -> String {
+    let mut encoded = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(byte) {
+            encoded.push(char::from(*byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
 }
 
 /// The major version that wrote `data`; `None` when there is no such folder yet.

@@ -17,10 +17,23 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// How long a process may take to vanish once it is killed.
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What this process may have open at least, where the system allows as much: ten thousand clients, and what serves them.
+const OPEN_FILES: u64 = 65_536;
+
+/// Each connection is an open file, and a shell or a service manager allows a thousand until a process asks for more. What the
+/// system refuses stays as it is.
+pub fn allow_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if current.is_some_and(|current| current < wanted) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
 
 /// The system account a server runs under when we are root, since PostgreSQL refuses to run as root.
 #[derive(Clone, Debug)]

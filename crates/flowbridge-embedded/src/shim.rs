@@ -1,7 +1,7 @@
 //! A simulation: what stands between a chain's client and its nodes, and what a ZKsync chain answers that Anvil does not.
 //!
 //! Speaks JSON-RPC in front of a real node and passes everything on, except what it is told to spoil ([`Weather`]: stalls, cuts,
-//! limits, a method that is not allowed, a stale head, a fork, another chain) and what it adds as a ZKsync chain would ([`Zks`]):
+//! limits, a method that is not allowed, logs that are not shown, a stale head, a fork, another chain) and what it adds as a ZKsync chain would ([`Zks`]):
 //! `zks_*` methods, `safe` and `finalized` that lag by batches, gas for pubdata, a limit on what one call may take, a limit on
 //! logs per query, and a system transaction in every block, of a type that no client of Ethereum's reads. It is no ZKsync node:
 //! nothing is committed or proven anywhere.
@@ -44,6 +44,12 @@ pub enum Weather {
     Fork,
     /// The node serves another chain.
     OtherChain(u64),
+    /// They are answered with JSON that is no answer to them.
+    Nonsense,
+    /// Of blocks up to this one no logs are shown, as by a node whose index is behind its chain.
+    LeavesOut(u64),
+    /// Calls with more calldata than so many bytes are refused, in the node's own words.
+    TooLong(usize),
 }
 
 /// How a ZKsync chain tells of batches. The shapes are those of its documentation and source.
@@ -202,7 +208,18 @@ async fn answer(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes
             let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
             return Response::new(Body::from_stream(futures_once(broken)));
         }
-        Weather::Fair | Weather::Forbids(_) | Weather::Stale(_) | Weather::Fork | Weather::OtherChain(_) => {}
+        Weather::Nonsense => {
+            let moon =
+                serde_json::json!({ "jsonrpc": "2.0", "id": question["id"], "result": { "moon": "full" } });
+            return axum::Json(moon).into_response();
+        }
+        Weather::Fair
+        | Weather::Forbids(_)
+        | Weather::Stale(_)
+        | Weather::Fork
+        | Weather::OtherChain(_)
+        | Weather::LeavesOut(_)
+        | Weather::TooLong(_) => {}
     }
     match inner.reply(&question, weather).await {
         Ok(reply) => axum::Json(reply).into_response(),
@@ -231,6 +248,12 @@ impl Inner {
             && method == "eth_chainId"
         {
             return Ok(with("result", json!(format!("{id:#x}"))));
+        }
+        if let Weather::TooLong(bytes) = weather
+            && matches!(method, "eth_call" | "eth_estimateGas")
+            && params[0]["data"].as_str().is_some_and(|data| data.len() > 2 + 2 * bytes)
+        {
+            return Ok(refuse("oversized data"));
         }
         if method == "eth_getBlockByNumber" && params[1] == json!(true) {
             self.whole_blocks.fetch_add(1, Ordering::Relaxed);
@@ -326,6 +349,11 @@ impl Inner {
                 if number(&reply["result"]["blockNumber"]).is_some_and(|number| number > last) =>
             {
                 reply["result"] = Value::Null;
+            }
+            (Weather::LeavesOut(last), "eth_getLogs") => {
+                if let Some(logs) = reply["result"].as_array_mut() {
+                    logs.retain(|log| number(&log["blockNumber"]).is_some_and(|number| number > last));
+                }
             }
             (Weather::Fork, "eth_getBlockByNumber") if reply["result"]["hash"].is_string() => {
                 let hash = reply["result"]["hash"].as_str().unwrap_or_default();

@@ -10,10 +10,11 @@
 //! away what is left of it: otherwise all time would go into answers that nobody waits for, and clients that ask again at the
 //! other gateway would keep both busy with each other's keys, for as long as they ask.
 
-use crate::answer::Refusal;
+use crate::answer::{Refusal, Trace};
 use crate::{GatewayParts, GatewaySettings, payments};
 use flowbridge_api::problem::ErrorCode;
-use flowbridge_domain::time::Clock;
+use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::time::{Clock, Timestamp};
 use flowbridge_store::accept::{Accepted, Decision, NewPayment, PaymentPolicy, accept};
 use flowbridge_store::wake::{Wake, Work};
 use flowbridge_store::{Db, StoreError};
@@ -31,11 +32,21 @@ const SLICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often a slice is tried as a whole: whoever was faster with a key or a reference is found the next time.
 const TRIES_MAX: usize = 3;
 
-type Reply = oneshot::Sender<Result<Accepted, Refusal>>;
+/// Who asks for a payment.
+#[derive(Debug)]
+struct Asker {
+    payment: PaymentId,
+    trace: Trace,
+    since: Timestamp,
+    reply: oneshot::Sender<Result<Accepted, Refusal>>,
+}
 
 /// Hands requests to the batcher's tasks.
-#[derive(Debug, Clone)]
-pub(crate) struct Batcher(mpsc::Sender<(NewPayment, Reply)>);
+#[derive(Clone)]
+pub(crate) struct Batcher {
+    queue: mpsc::Sender<(NewPayment, Asker)>,
+    clock: Arc<dyn Clock>,
+}
 
 impl Batcher {
     pub(crate) fn start(parts: &GatewayParts, settings: &GatewaySettings) -> Self {
@@ -53,13 +64,14 @@ impl Batcher {
             };
             tokio::spawn(worker.run(receiver.clone()));
         }
-        Self(sender)
+        Self { queue: sender, clock: parts.clock.clone() }
     }
 
     /// Waits until the payment is committed or refused.
-    pub(crate) async fn accept(&self, payment: NewPayment) -> Result<Accepted, Refusal> {
+    pub(crate) async fn accept(&self, payment: NewPayment, trace: Trace) -> Result<Accepted, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send((payment, reply)).map_err(|_| Refusal::new(ErrorCode::Unavailable))?;
+        let asker = Asker { payment: payment.id, trace, since: self.clock.now(), reply };
+        self.queue.try_send((payment, asker)).map_err(|_| Refusal::new(ErrorCode::Unavailable))?;
         answer.await.map_err(|_| Refusal::new(ErrorCode::Unavailable))?
     }
 }
@@ -77,7 +89,7 @@ struct Committer {
 }
 
 impl Committer {
-    async fn run(self, receiver: Arc<tokio::sync::Mutex<mpsc::Receiver<(NewPayment, Reply)>>>) {
+    async fn run(self, receiver: Arc<tokio::sync::Mutex<mpsc::Receiver<(NewPayment, Asker)>>>) {
         loop {
             let mut waiting = Vec::new();
             if receiver.lock().await.recv_many(&mut waiting, self.slice_max).await == 0 {
@@ -85,18 +97,22 @@ impl Committer {
             }
             let began = Instant::now();
             let asked = waiting.len();
-            waiting.retain(|(_, reply)| !reply.is_closed());
+            waiting.retain(|(_, asker)| !asker.reply.is_closed());
             metrics::counter!("accept_abandoned_total")
                 .increment(u64::try_from(asked - waiting.len()).unwrap_or(u64::MAX));
             if waiting.is_empty() {
                 continue;
             }
-            let (requests, replies): (Vec<NewPayment>, Vec<Reply>) = waiting.into_iter().unzip();
+            let (requests, askers): (Vec<NewPayment>, Vec<Asker>) = waiting.into_iter().unzip();
             metrics::histogram!("accept_slice_payments")
                 .record(f64::from(u32::try_from(requests.len()).unwrap_or(u32::MAX)));
-            for (reply, outcome) in replies.into_iter().zip(self.commit(&requests, began).await) {
-                // A client that has gone will ask again.
-                drop(reply.send(outcome));
+            for (asker, outcome) in askers.into_iter().zip(self.commit(&requests, began).await) {
+                // Here, because a client may go between the commit and its answer, and hears of a repeat when it asks again.
+                if let Ok(Accepted::New(answer)) = &outcome {
+                    let times = (asker.since, self.clock.now());
+                    payments::tell(asker.payment, &asker.trace, times, answer);
+                }
+                drop(asker.reply.send(outcome));
             }
             self.wake.ring(Work::ChainEffects);
             self.wake.ring(Work::PaymentEvents);

@@ -74,7 +74,7 @@ pub(crate) async fn create(
     let key = caller.keyed(&headers, ("POST", LIST), &[], &body.bytes)?;
     let request = CreatePayment::read(&body.value)?;
     let payment = new_payment(&gateway, (&caller, caller.trace), request, key)?;
-    answer(accept(&gateway, caller.trace, payment).await?)
+    answer(gateway.batcher.accept(payment, caller.trace).await?)
 }
 
 /// Refund a completed payment, in whole or in part
@@ -96,34 +96,34 @@ pub(crate) async fn refund(
     let (amount, details) = read_refund(&body.value)?;
     let instruction = Instruction::Refund { of };
     let refund = new_instruction(&gateway, (&caller, caller.trace), instruction, (amount, details), key)?;
-    answer(accept(&gateway, caller.trace, refund).await?)
+    answer(gateway.batcher.accept(refund, caller.trace).await?)
 }
 
-/// Waits until the payment is committed or refused, and begins its trace.
-async fn accept(gateway: &Gateway, trace: Trace, payment: NewPayment) -> Result<Accepted, Refusal> {
-    let (id, began) = (payment.id, gateway.now());
-    let accepted = gateway.batcher.accept(payment).await?;
-    if let Accepted::New(answer) = &accepted {
-        let is_accepted = answer.status == StatusCode::CREATED.as_u16();
-        if is_accepted {
-            metrics::counter!("payments_total", "state" => "accepted").increment(1);
-        }
-        tracing::debug!(
-            target: STEP,
-            step = "accept",
-            outcome = if is_accepted { "done" } else { "refused" },
-            payment.id = is_accepted.then(|| id.to_string()),
-            trace_id = trace.span.trace_id_hex(),
-            span_id = trace.span.span_id_hex(),
-            parent_span_id = trace.parent.map(|parent| parent.span_id_hex()),
-            sampled = trace.span.sampled,
-            started_at_us = began.as_micros(),
-            ended_at_us = gateway.now().as_micros(),
-            http.status = answer.status,
-            "decided about a request to pay"
-        );
+/// Counts a payment that was decided about, and begins its trace.
+pub(crate) fn tell(
+    id: PaymentId,
+    trace: &Trace,
+    (began, ended): (Timestamp, Timestamp),
+    answer: &KeptAnswer,
+) {
+    let is_accepted = answer.status == StatusCode::CREATED.as_u16();
+    if is_accepted {
+        metrics::counter!("payments_total", "state" => "accepted").increment(1);
     }
-    Ok(accepted)
+    tracing::debug!(
+        target: STEP,
+        step = "accept",
+        outcome = if is_accepted { "done" } else { "refused" },
+        payment.id = is_accepted.then(|| id.to_string()),
+        trace_id = trace.span.trace_id_hex(),
+        span_id = trace.span.span_id_hex(),
+        parent_span_id = trace.parent.map(|parent| parent.span_id_hex()),
+        sampled = trace.span.sampled,
+        started_at_us = began.as_micros(),
+        ended_at_us = ended.as_micros(),
+        http.status = answer.status,
+        "decided about a request to pay"
+    );
 }
 
 fn answer(accepted: Accepted) -> Answer {
@@ -197,7 +197,7 @@ pub(crate) async fn bulk(
             let gateway = &gateway;
             async move {
                 let outcome = match request {
-                    Ok((trace, payment)) => accept(gateway, trace, payment).await,
+                    Ok((trace, payment)) => gateway.batcher.accept(payment, trace).await,
                     Err(refusal) => Err(refusal),
                 };
                 bulk_line(line, outcome, occasion)

@@ -1,8 +1,8 @@
 //! What is unusual about a run, seen beside the runs before it.
 //!
 //! Each account is compared with itself on the same weekday by a robust z (distance from the median in units of the median
-//! absolute deviation), which one odd day does not bend. Feature and score distributions are compared by the population
-//! stability index, less what chance alone would give. Debtors are remembered as hashes of name and account with their last
+//! absolute deviation), which one odd day does not bend. Feature and score distributions are compared with those of earlier runs
+//! that the same model judged, by the population stability index, less what chance alone would give. Debtors are remembered as hashes of name and account with their last
 //! amounts, never by name. Too little history says nothing: the first weeks are silent. Pure: the caller keeps the memory
 //! and decides who hears of it. Figures here are statistics, not money, and may be floats.
 
@@ -21,7 +21,7 @@ pub const DEBTORS_MAX: usize = 200_000;
 const AMOUNTS_PER_DEBTOR_MAX: usize = 24;
 const ACCOUNTS_PER_DEBTOR_MAX: usize = 16;
 /// Same weekdays before a figure is judged.
-const SAMPLES_MIN: usize = 6;
+pub const SAMPLES_MIN: usize = 6;
 const PAYMENTS_KNOWN_MIN: usize = 3;
 const AMOUNTS_KNOWN_MIN: usize = 8;
 const NOTICE_Z: f64 = 3.5;
@@ -111,6 +111,9 @@ pub struct RunSummary {
     pub accounts: Vec<AccountSummary>,
     /// How many matched pairs fall into each tenth of the training data, per feature; the last row is the score.
     pub profile: Vec<Vec<u64>>,
+    /// The model whose tenths and scores these are, by the SHA-256 of its file; none where that was not told.
+    #[serde(default)]
+    pub model: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -205,7 +208,31 @@ pub fn observe(ledger: &[Record], bank: &[Record], outcome: &Outcome, on: Date) 
             ..account.summary
         })
         .collect();
-    Observed { summary: RunSummary { on, accounts, profile: outcome.profile.clone() }, payments }
+    let summary = RunSummary { on, accounts, profile: outcome.profile.clone(), model: None };
+    Observed { summary, payments }
+}
+
+impl Observed {
+    /// The same, by the model that judged: its features and scores are compared with those of this model alone.
+    #[must_use]
+    pub fn judged_by(mut self, model_sha256: &str) -> Self {
+        self.summary.model = Some(model_sha256.to_owned());
+        self
+    }
+}
+
+/// Have runs before that day told enough of some account for one of that day to be judged beside them?
+pub fn knows_enough(runs: &[RunSummary], on: Date) -> bool {
+    let mut samples: BTreeMap<&str, usize> = BTreeMap::new();
+    for account in same_weekdays(runs, on).flat_map(|run| &run.accounts) {
+        *samples.entry(&account.account).or_default() += 1;
+    }
+    samples.values().any(|count| *count >= SAMPLES_MIN)
+}
+
+/// Runs of the same weekday before a day.
+fn same_weekdays(runs: &[RunSummary], on: Date) -> impl Iterator<Item = &RunSummary> {
+    runs.iter().filter(move |run| run.on < on && on.days_since(run.on) % 7 == 0)
 }
 
 impl Memory {
@@ -215,7 +242,7 @@ impl Memory {
         for account in &run.summary.accounts {
             self.judge_account(run.summary.on, account, &mut found);
         }
-        self.judge_profile(&run.summary.profile, &mut found);
+        self.judge_profile(&run.summary, &mut found);
         for (line, debtor, account, amount) in &run.payments {
             if let Some(known) = self.debtors.get(debtor) {
                 known.judge(line, *account, *amount, &mut found);
@@ -258,10 +285,7 @@ impl Memory {
     }
 
     fn judge_account(&self, on: Date, account: &AccountSummary, found: &mut Vec<Anomaly>) {
-        let past: Vec<&AccountSummary> = self
-            .runs
-            .iter()
-            .filter(|run| run.on < on && on.days_since(run.on) % 7 == 0)
+        let past: Vec<&AccountSummary> = same_weekdays(&self.runs, on)
             .filter_map(|run| run.accounts.iter().find(|past| past.account == account.account))
             .collect();
         if past.len() < SAMPLES_MIN {
@@ -313,10 +337,11 @@ impl Memory {
         }
     }
 
-    fn judge_profile(&self, profile: &[Vec<u64>], found: &mut Vec<Anomaly>) {
-        for (place, counts) in profile.iter().enumerate() {
+    /// Each model has tenths and scores of its own, so that only runs of the same one are alike.
+    fn judge_profile(&self, now: &RunSummary, found: &mut Vec<Anomaly>) {
+        for (place, counts) in now.profile.iter().enumerate() {
             let mut before = vec![0u64; counts.len()];
-            for run in &self.runs {
+            for run in self.runs.iter().filter(|run| run.model == now.model) {
                 if let Some(past) = run.profile.get(place).filter(|past| past.len() == before.len()) {
                     before.iter_mut().zip(past).for_each(|(sum, count)| *sum += count);
                 }

@@ -17,7 +17,7 @@ use crate::prepare::{FastMap, Pair, Side};
 use crate::record::{self, Record, Shard};
 use crate::suggest;
 use crate::text;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const REFERENCE_MIN: usize = 8;
@@ -94,7 +94,7 @@ pub struct Match {
 }
 
 /// What a break is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// A ledger entry, by position.

@@ -5,6 +5,7 @@ use crate::calibrate::{expected_calibration_error, success_rate_down};
 use crate::date::Date;
 use crate::engine::{self, Decision, How, Outcome, Settings, Subject};
 use crate::feedback::{Ruling, Verdict};
+use crate::files::{self, BooksError, FileError, StoredBooks};
 use crate::gate;
 use crate::generate::{self, Books, Habits, Recipe};
 use crate::goal::{self, Asks, Goal};
@@ -14,7 +15,8 @@ use crate::text;
 use crate::train::{self, Comparison, RetrainError};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Figures on the public set.
 #[derive(Debug, Clone, Serialize)]
@@ -57,7 +59,7 @@ fn read_public_set(folder: &Path) -> Result<Option<PublicSet>, ReadPublicSetErro
 pub struct SyntheticFigures {
     /// Version of the generator.
     pub generator: u32,
-    /// The seeds, none of which was trained on.
+    /// The seeds.
     pub seeds: Vec<u64>,
     /// How much the banks damage.
     pub noise: f64,
@@ -155,59 +157,116 @@ fn synthetic_at(
     habits: Habits,
     threads: usize,
 ) -> SyntheticFigures {
-    let noise = recipe.noise;
-    let mut counts = Counts::default();
-    let mut records = [0, 0];
-    let mut seconds = 0.0;
+    let mut tally = Tally::default();
     for seed in seeds {
         let books = generate::make_at(Recipe { seed: *seed, ..recipe }, habits);
+        tally.add(*seed, &books, model, threads);
+    }
+    tally.figures(generate::VERSION, recipe.noise)
+}
+
+/// Evaluates on books that [`files::write_books`] wrote: those of `folder`, or of the folders in it, in the order of their
+/// names; one figure of all that were made by the same version with the same noise. None where there are no books.
+///
+/// # Errors
+///
+/// Which file cannot be read, and why.
+pub fn stored_books(
+    model: &Model,
+    folder: &Path,
+    threads: usize,
+) -> Result<Vec<SyntheticFigures>, BooksError> {
+    let mut tallies: Vec<((u32, f64), Tally)> = Vec::new();
+    for folder in folders_of_books(folder)? {
+        let StoredBooks { recipe, generator, books } = files::read_books(&folder)?;
+        let kind = (generator, recipe.noise);
+        let place = tallies.iter().position(|(of, _)| *of == kind).unwrap_or_else(|| {
+            tallies.push((kind, Tally::default()));
+            tallies.len() - 1
+        });
+        tallies[place].1.add(recipe.seed, &books, model, threads);
+    }
+    Ok(tallies.into_iter().map(|((generator, noise), tally)| tally.figures(generator, noise)).collect())
+}
+
+fn folders_of_books(folder: &Path) -> Result<Vec<PathBuf>, BooksError> {
+    let has_books = |folder: &Path| folder.join(files::TRUTH).is_file();
+    if has_books(folder) {
+        return Ok(vec![folder.to_path_buf()]);
+    }
+    let listed = || -> std::io::Result<Vec<PathBuf>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+    };
+    let mut folders = listed()
+        .map_err(|error| BooksError { path: folder.to_path_buf(), source: FileError::Disk(error) })?;
+    folders.retain(|folder| has_books(folder));
+    folders.sort();
+    Ok(folders)
+}
+
+/// What is counted of several books.
+#[derive(Default)]
+struct Tally {
+    seeds: Vec<u64>,
+    records: [usize; 2],
+    seconds: f64,
+    counts: Counts,
+}
+
+impl Tally {
+    fn add(&mut self, seed: u64, books: &Books, model: &Model, threads: usize) {
         let settings = Settings::on(books.as_of, threads);
         let begun = std::time::Instant::now();
         let mut outcome = engine::run(&books.ledger, &books.bank, model, &settings);
         outcome.breaks.extend(engine::run_chain(&books.ledger, &books.events, &settings));
         outcome.breaks.extend(gate::statement_gaps(&books.statements));
         outcome.breaks.extend(gate::unbacked(&books.reserves));
-        seconds += begun.elapsed().as_secs_f64();
-        records[0] += books.ledger.len();
-        records[1] += books.bank.len();
-        counts.add(&books, &outcome);
+        self.seconds += begun.elapsed().as_secs_f64();
+        self.seeds.push(seed);
+        self.records[0] += books.ledger.len();
+        self.records[1] += books.bank.len();
+        self.counts.add(books, &outcome);
     }
-    let (f1, _, counted) = public::counted_curve(&counts.ranked, counts.pairs);
-    let (probabilities, truths): (Vec<f32>, Vec<bool>) = counts.promised.iter().copied().unzip();
-    let mean = |part: usize, of: usize| {
-        let shares: Vec<f64> = counts
-            .breaks
-            .values()
-            .filter(|count| count[of] > 0)
-            .map(|count| count[part] as f64 / count[of] as f64)
-            .collect();
-        shares.iter().sum::<f64>() / shares.len().max(1) as f64
-    };
-    let group_recall = counts.groups[2] as f64 / (counts.groups[0] as f64).max(1.0);
-    let group_precision = counts.groups[2] as f64 / (counts.groups[1] as f64).max(1.0);
-    SyntheticFigures {
-        generator: generate::VERSION,
-        seeds: seeds.to_vec(),
-        noise,
-        records,
-        f1,
-        counted,
-        coverage: counts.auto[0] as f64 / counts.pairs.max(1) as f64,
-        precision: Share::new(counts.auto[0], counts.auto[1]),
-        model_precision: Share::new(counts.model_auto[0], counts.model_auto[1]),
-        reference_errors: counts.reference_errors,
-        references: counts.references,
-        groups_f1: 2.0 * group_recall * group_precision / (group_recall + group_precision).max(1e-9),
-        groups: counts.groups,
-        groups_auto: Share::new(counts.groups_auto[0], counts.groups[0]),
-        groups_precision: Share::new(counts.groups_auto[0], counts.groups_auto[1]),
-        review: Share::new(counts.reviewed, counts.lines),
-        top_3: Share::new(counts.top[0], counts.top[1]),
-        calibration_error: expected_calibration_error(&probabilities, &truths),
-        break_recall: mean(2, 0),
-        break_precision: mean(2, 1),
-        breaks: counts.breaks.iter().map(|(kind, [a, b, c])| (kind.code(), *a, *b, *c)).collect(),
-        records_per_second: (records[0] + records[1]) as f64 / seconds,
+
+    fn figures(self, generator: u32, noise: f64) -> SyntheticFigures {
+        let Self { seeds, records, seconds, counts } = self;
+        let (f1, _, counted) = public::counted_curve(&counts.ranked, counts.pairs);
+        let (probabilities, truths): (Vec<f32>, Vec<bool>) = counts.promised.iter().copied().unzip();
+        let mean = |part: usize, of: usize| {
+            let shares: Vec<f64> = counts
+                .breaks
+                .values()
+                .filter(|count| count[of] > 0)
+                .map(|count| count[part] as f64 / count[of] as f64)
+                .collect();
+            shares.iter().sum::<f64>() / shares.len().max(1) as f64
+        };
+        let group_recall = counts.groups[2] as f64 / (counts.groups[0] as f64).max(1.0);
+        let group_precision = counts.groups[2] as f64 / (counts.groups[1] as f64).max(1.0);
+        SyntheticFigures {
+            generator,
+            seeds,
+            noise,
+            records,
+            f1,
+            counted,
+            coverage: counts.auto[0] as f64 / counts.pairs.max(1) as f64,
+            precision: Share::new(counts.auto[0], counts.auto[1]),
+            model_precision: Share::new(counts.model_auto[0], counts.model_auto[1]),
+            reference_errors: counts.reference_errors,
+            references: counts.references,
+            groups_f1: 2.0 * group_recall * group_precision / (group_recall + group_precision).max(1e-9),
+            groups: counts.groups,
+            groups_auto: Share::new(counts.groups_auto[0], counts.groups[0]),
+            groups_precision: Share::new(counts.groups_auto[0], counts.groups_auto[1]),
+            review: Share::new(counts.reviewed, counts.lines),
+            top_3: Share::new(counts.top[0], counts.top[1]),
+            calibration_error: expected_calibration_error(&probabilities, &truths),
+            break_recall: mean(2, 0),
+            break_precision: mean(2, 1),
+            breaks: counts.breaks.iter().map(|(kind, [a, b, c])| (kind.code(), *a, *b, *c)).collect(),
+            records_per_second: (records[0] + records[1]) as f64 / seconds,
+        }
     }
 }
 

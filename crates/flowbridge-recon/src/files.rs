@@ -1,13 +1,19 @@
-//! The engine's own files: records, chain events, heads of statements and reserves as CSV, amounts in whole minor units.
+//! The engine's own files: records, chain events, heads of statements and reserves as CSV, amounts in whole minor units; and
+//! folders of synthetic books, which hold those files and their truth as JSON.
 
+use crate::break_kind::BreakKind;
 use crate::chain::ChainEvent;
 use crate::date::Date;
+use crate::engine::Subject;
 use crate::gate::{Reserve, StatementHead};
+use crate::generate::{self, Books, Recipe};
 use crate::record::Record;
 use flowbridge_domain::money::Currency;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why a file of our own form cannot be read or written.
@@ -25,8 +31,50 @@ pub enum FileError {
         problem: String,
     },
     /// The disk.
-    #[error("cannot write")]
-    Write(#[from] std::io::Error),
+    #[error("cannot read or write")]
+    Disk(#[from] std::io::Error),
+    /// Not the JSON that [`write_books`] writes.
+    #[error("not the expected JSON")]
+    Json(#[from] serde_json::Error),
+    /// It speaks of other records than are there.
+    #[error("{0}")]
+    Truth(String),
+}
+
+/// Why a folder of books cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", path.display())]
+pub struct BooksError {
+    /// The file it is about.
+    pub path: PathBuf,
+    /// What is the matter with it.
+    pub source: FileError,
+}
+
+/// The file by which a folder of synthetic books is known.
+pub const TRUTH: &str = "truth.json";
+
+/// The fields stand in the order of their names: the same recipe gives the same file.
+#[derive(Serialize, Deserialize)]
+struct Truth {
+    as_of: Date,
+    bank_group: Vec<Option<u32>>,
+    breaks: Vec<(BreakKind, Subject)>,
+    generator: u32,
+    ledger_group: Vec<Option<u32>>,
+    noise: f64,
+    seed: u64,
+}
+
+/// Books that a folder holds, and what they were made from.
+#[derive(Debug)]
+pub struct StoredBooks {
+    /// What the recipe asked for; of entries, how many there are.
+    pub recipe: Recipe,
+    /// Version of the generator that made them.
+    pub generator: u32,
+    /// The books.
+    pub books: Books,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -226,4 +274,86 @@ pub fn read_reserves(input: impl Read) -> Result<Vec<Reserve>, FileError> {
             })
         })
         .collect()
+}
+
+/// Writes books and their truth into a folder, which is made where it is missing.
+///
+/// # Errors
+///
+/// Which file cannot be written, and why.
+pub fn write_books(books: &Books, recipe: Recipe, folder: &Path) -> Result<(), BooksError> {
+    let write = |name: &str, write: &dyn Fn(File) -> Result<(), FileError>| {
+        let path = folder.join(name);
+        let written = fs::create_dir_all(folder).and_then(|()| File::create(&path));
+        written.map_err(FileError::Disk).and_then(write).map_err(|source| BooksError { path, source })
+    };
+    write("ledger.csv", &|out| write_records(&books.ledger, out))?;
+    write("bank.csv", &|out| write_records(&books.bank, out))?;
+    write("chain.csv", &|out| write_events(&books.events, out))?;
+    write("statements.csv", &|out| write_heads(&books.statements, out))?;
+    write("reserves.csv", &|out| write_reserves(&books.reserves, out))?;
+    let truth = Truth {
+        as_of: books.as_of,
+        bank_group: books.bank_group.clone(),
+        breaks: books.breaks.clone(),
+        generator: generate::VERSION,
+        ledger_group: books.ledger_group.clone(),
+        noise: recipe.noise,
+        seed: recipe.seed,
+    };
+    write(TRUTH, &|mut out| Ok(out.write_all(&serde_json::to_vec(&truth)?)?))
+}
+
+/// Reads what [`write_books`] wrote.
+///
+/// # Errors
+///
+/// Which file is missing or is not what it should be, and why.
+pub fn read_books(folder: &Path) -> Result<StoredBooks, BooksError> {
+    fn read<T>(path: PathBuf, read: impl FnOnce(File) -> Result<T, FileError>) -> Result<T, BooksError> {
+        File::open(&path)
+            .map_err(FileError::Disk)
+            .and_then(read)
+            .map_err(|source| BooksError { path, source })
+    }
+    let truth: Truth = read(folder.join(TRUTH), |file| Ok(serde_json::from_reader(BufReader::new(file))?))?;
+    let books = Books {
+        ledger: read(folder.join("ledger.csv"), read_records)?,
+        bank: read(folder.join("bank.csv"), read_records)?,
+        events: read(folder.join("chain.csv"), read_events)?,
+        statements: read(folder.join("statements.csv"), read_heads)?,
+        reserves: read(folder.join("reserves.csv"), read_reserves)?,
+        ledger_group: truth.ledger_group,
+        bank_group: truth.bank_group,
+        breaks: truth.breaks,
+        as_of: truth.as_of,
+    };
+    if let Some(problem) = contradiction(&books) {
+        return Err(BooksError { path: folder.join(TRUTH), source: FileError::Truth(problem) });
+    }
+    let recipe = Recipe { seed: truth.seed, entries: books.ledger.len(), noise: truth.noise };
+    Ok(StoredBooks { recipe, generator: truth.generator, books })
+}
+
+/// What the truth says that cannot be true of these records.
+fn contradiction(books: &Books) -> Option<String> {
+    let sides = [
+        ("ledger_group", books.ledger_group.len(), "ledger.csv", books.ledger.len()),
+        ("bank_group", books.bank_group.len(), "bank.csv", books.bank.len()),
+    ];
+    for (field, told, file, there) in sides {
+        if told != there {
+            return Some(format!("{field} is about {told} records, and {file} has {there}"));
+        }
+    }
+    books.breaks.iter().find_map(|(kind, subject)| {
+        let (file, place, there) = match subject {
+            Subject::Ledger(place) => ("ledger.csv", *place, books.ledger.len()),
+            Subject::Bank(place) => ("bank.csv", *place, books.bank.len()),
+            Subject::Event(place) => ("chain.csv", *place, books.events.len()),
+            Subject::Account(_) => return None,
+        };
+        (place as usize >= there)
+            .then(|| format!("{} is about record {place} of {file}, which has {there}", kind.code()))
+    })
 }

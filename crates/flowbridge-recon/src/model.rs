@@ -193,13 +193,23 @@ pub(crate) fn measure(
         }
         (kept, features)
     };
-    let (mut candidates, mut features) = (Vec::new(), Vec::new());
-    parallel::in_order(ranges.len(), threads, find, |part| {
-        add(&mut candidates, &part.0, ranges.len());
-        add(&mut features, &part.1, ranges.len());
-    });
+    let (candidates, features) = found(ranges.len(), threads, find);
     drop(keys);
     Measured { graph: Graph::new(pair.ledger.len(), pair.bank.len(), candidates), features }
+}
+
+/// What `find` has of each part of the ledger, in order.
+fn found<T: Copy + Send>(
+    parts: usize,
+    threads: usize,
+    find: impl Fn(usize) -> (Vec<Candidate>, Vec<T>) + Sync,
+) -> (Vec<Candidate>, Vec<T>) {
+    let (mut candidates, mut of_each) = (Vec::new(), Vec::new());
+    parallel::in_order(parts, threads, find, |part| {
+        add(&mut candidates, &part.0, parts);
+        add(&mut of_each, &part.1, parts);
+    });
+    (candidates, of_each)
 }
 
 /// Which records still look for a partner.
@@ -261,11 +271,7 @@ fn score_cold(pair: &Pair, blocking: &Blocking, cold: &ColdModel, threads: usize
         }
         (kept, scores)
     };
-    let (mut candidates, mut scores) = (Vec::new(), Vec::new());
-    parallel::in_order(ranges.len(), threads, find, |part| {
-        add(&mut candidates, &part.0, ranges.len());
-        add(&mut scores, &part.1, ranges.len());
-    });
+    let (candidates, scores) = found(ranges.len(), threads, find);
     drop(keys);
     (Graph::new(pair.ledger.len(), pair.bank.len(), candidates), scores)
 }

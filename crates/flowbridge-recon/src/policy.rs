@@ -64,17 +64,6 @@ pub fn next_stage(now: Stage, decided: Decided) -> Stage {
     }
 }
 
-/// What is decided alike: matches of one kind on one account and rail.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Segment {
-    /// The account.
-    pub account: String,
-    /// How the money travelled.
-    pub rail: String,
-    /// `reference`, `model` or the kind of group.
-    pub how: String,
-}
-
 /// Limits that hold in every segment, whatever it has proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caps {

@@ -1,9 +1,9 @@
 //! What a turn reads does not grow with what waits, and no housekeeping grows with what was not kept: against a real database, with more
 //! in it than a turn may look at.
 
-use crate::db::SLICES_PLANS;
 use crate::lifecycle::{self, Looked};
 use crate::monitor::{FORGOTTEN_MAX, Kept, keep_house};
+use crate::registry::connect_as_slices;
 use crate::sql::Statement;
 use crate::{Db, DbSettings};
 use flowbridge_domain::id::PaymentId;
@@ -11,7 +11,7 @@ use flowbridge_domain::time::Timestamp;
 use flowbridge_embedded::EmbeddedPostgres;
 use serde_json::Value;
 use std::time::Duration;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -189,7 +189,7 @@ async fn a_table_in_use_is_prepared_another_time_and_holds_up_nobody() {
     reader.query(counted, &[]).await.expect("a long look at the log");
     let begun = tokio::time::Instant::now();
     stage.run("select ensure_daily_partitions('2030-01-14', '2030-01-14')").await;
-    assert!(begun.elapsed() < Duration::from_secs(4), "it waited for the reader");
+    assert!(begun.elapsed() < Duration::from_secs(9), "it waited for the reader");
     let others = stage.texts(PREPARED).await;
     assert!(
         others.contains(&"effect_203001".to_owned()) && !others.contains(&"event_203001".to_owned()),
@@ -212,11 +212,7 @@ impl Stage {
         let server = EmbeddedPostgres::temporary().expect("a private PostgreSQL");
         let db = Db::new(&DbSettings::new(server.url())).expect("settings");
         db.migrate().await.expect("migrations");
-        let mut config: Config = server.url().parse().expect("a URL");
-        // Plans as they are kept: made without knowing what is asked for.
-        config.options(format!("{SLICES_PLANS} -c plan_cache_mode=force_generic_plan"));
-        let (client, connection) = config.connect(NoTls).await.expect("connection");
-        tokio::spawn(connection);
+        let client = connect_as_slices(&server.url()).await;
         Self { db, client, _server: server }
     }
 

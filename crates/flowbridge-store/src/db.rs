@@ -11,14 +11,16 @@
 use crate::failpoint::Commit;
 use crate::presence::Presence;
 use crate::sql::Statement;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
 use flowbridge_domain::time::Timestamp;
 use futures_util::TryStreamExt as _;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
@@ -61,6 +63,10 @@ impl DbSettings {
 pub(crate) const SLICES_PLANS: &str =
     "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
+/// How often a server process that works on looks whether anybody is left to hear of it. Without, it would go on to its time-outs,
+/// with its locks, beside those that the pool has made room for.
+const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Db {
@@ -88,10 +94,12 @@ impl Db {
         config.tcp_user_timeout(Duration::from_secs(5));
         config.keepalives_idle(Duration::from_secs(10));
         config.options(format!(
-            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} {SLICES_PLANS}",
+            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} \
+             -c client_connection_check_interval={} {SLICES_PLANS}",
             settings.statement_timeout.as_millis(),
             settings.lock_timeout.as_millis(),
             settings.statement_timeout.as_millis(),
+            NOTICED_WITHIN.as_millis(),
         ));
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, manager))
@@ -104,7 +112,7 @@ impl Db {
         Ok(Self { pool, waiting_max: settings.pool_waiting_max, config, presence: Presence::default() })
     }
 
-    /// Brings the schema up to date and prepares the partitions of the days around `today_micros`. Safe to run at the same
+    /// Brings the schema up to date and prepares the partitions of the days and months around now. Safe to run at the same
     /// time from several processes: they take turns.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let (mut client, connection) = self.connect_for_maintenance().await?;
@@ -131,29 +139,32 @@ impl Db {
         Ok((client, tokio::spawn(async move { drop(connection.await) })))
     }
 
-    /// Prepares the partitions of the coming days. Run daily; a day that was missed still has the default partition.
+    /// Prepares the partitions of the coming days and months. Run often: what was in use is prepared the next time; what has begun
+    /// without one still has the default partition.
     pub async fn ensure_partitions(&self) -> Result<(), StoreError> {
-        self.connection().await?.execute(ENSURE_PARTITIONS, &[]).await?;
+        self.ask(ENSURE_PARTITIONS, &[]).await?;
         Ok(())
     }
 
     /// Begins a transaction.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        let connection = self.connection().await?;
-        connection.batch_execute("begin").await?;
-        Ok(Tx { connection: Some(connection), commit: Commit::default() })
+        self.begin_by("begin").await
     }
 
     /// Begins a transaction that sees one instant of the database and changes nothing.
     pub(crate) async fn snapshot(&self) -> Result<Tx, StoreError> {
+        self.begin_by(
+            "begin isolation level repeatable read read only; set local enable_seqscan = on; \
+             set local enable_hashjoin = on; set local enable_mergejoin = on",
+        )
+        .await
+    }
+
+    async fn begin_by(&self, statements: &str) -> Result<Tx, StoreError> {
         let connection = self.connection().await?;
-        connection
-            .batch_execute(
-                "begin isolation level repeatable read read only; set local enable_seqscan = on; \
-                 set local enable_hashjoin = on; set local enable_mergejoin = on",
-            )
-            .await?;
-        Ok(Tx { connection: Some(connection), commit: Commit::default() })
+        connection.get()?.batch_execute(statements).await?;
+        self.presence.met();
+        Ok(Tx { connection, commit: Commit::default() })
     }
 
     /// Runs one statement outside a transaction of the caller's.
@@ -168,20 +179,29 @@ impl Db {
             tx.commit().await?;
             return Ok(rows);
         }
+        self.ask(statement.sql, params).await
+    }
+
+    async fn ask(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
         let connection = self.connection().await?;
-        let prepared = connection.prepare_cached(statement.sql).await?;
-        Ok(connection.query(&prepared, params).await?)
+        let asked = connection.get()?;
+        let answer = async { asked.query(&asked.prepare_cached(sql).await?, params).await }.await;
+        connection.give_back();
+        let rows = answer?;
+        self.presence.met();
+        Ok(rows)
     }
 
     /// Is the database there? For readiness checks.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.connection().await?.execute("select 1", &[]).await?;
+        self.ask("select 1", &[]).await?;
         Ok(())
     }
 
     /// What time the database has, which is the same for everybody who asks.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
-        let row = self.connection().await?.query_one(NOW, &[]).await?;
+        let rows = self.ask(NOW, &[]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Corrupt("no time".into()))?;
         Ok(Timestamp::from_micros(row.try_get(0)?))
     }
 
@@ -202,7 +222,7 @@ impl Db {
         self.presence.returns().await;
     }
 
-    async fn connection(&self) -> Result<Object, StoreError> {
+    async fn connection(&self) -> Result<Held, StoreError> {
         if self.presence.is_away() {
             return Err(StoreError::Away);
         }
@@ -211,9 +231,11 @@ impl Db {
             return Err(StoreError::Busy);
         }
         match self.pool.get().await {
-            Ok(connection) => {
-                self.presence.met();
-                Ok(connection)
+            Ok(connection) => Ok(Held(Some(connection))),
+            // It, or what stands before it, takes connections and says nothing.
+            Err(PoolError::Timeout(TimeoutType::Create)) => {
+                self.presence.unanswered(&self.config);
+                Err(StoreError::Away)
             }
             Err(PoolError::Timeout(_)) => Err(StoreError::Busy),
             Err(PoolError::Backend(error)) => {
@@ -232,35 +254,51 @@ const NOW: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::big
 
 const ENSURE_PARTITIONS: &str = "select ensure_daily_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 2)";
 
+/// A connection while something is asked over it, or a transaction open on it. Whoever is cancelled meanwhile closes it: nobody can
+/// wait here until it is at rest, and whoever had it next would wait for an answer that nobody wants, or write, believing it done,
+/// in a transaction that is not his. The server notices within a second ([`NOTICED_WITHIN`]), and rolls back.
+#[derive(Debug)]
+struct Held(Option<Object>);
+
+impl Held {
+    fn get(&self) -> Result<&Object, StoreError> {
+        self.0.as_ref().ok_or(StoreError::Lost)
+    }
+
+    /// To the pool, at rest.
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
 /// A transaction. Dropped without [`Tx::commit`], it is rolled back with its connection.
 #[derive(Debug)]
 pub struct Tx {
-    connection: Option<Object>,
+    connection: Held,
     commit: Commit,
 }
 
 impl Tx {
     /// Makes it so. After an error here the outcome is not known: ask before doing it again.
-    pub async fn commit(mut self) -> Result<(), StoreError> {
+    pub async fn commit(self) -> Result<(), StoreError> {
         self.commit.before();
-        self.end("commit").await?;
-        self.commit.after();
+        let Self { connection, commit } = self;
+        end(connection, "commit").await?;
+        commit.after();
         Ok(())
     }
 
     /// Undoes it and gives the connection back.
-    pub async fn rollback(mut self) -> Result<(), StoreError> {
-        self.end("rollback").await
-    }
-
-    async fn end(&mut self, how: &str) -> Result<(), StoreError> {
-        let connection = self.connection.take().ok_or(StoreError::Lost)?;
-        if let Err(error) = connection.batch_execute(how).await {
-            // A connection that could not end its transaction is not given back.
-            drop(Object::take(connection));
-            return Err(error.into());
-        }
-        Ok(())
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        end(self.connection, "rollback").await
     }
 
     pub(crate) async fn query(
@@ -268,7 +306,7 @@ impl Tx {
         statement: Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
-        let connection = self.connection.as_ref().ok_or(StoreError::Lost)?;
+        let connection = self.connection.get()?;
         let prepared = connection.prepare_cached(statement.sql).await?;
         let mut answer = pin!(connection.query_raw(&prepared, params.iter().copied()).await?);
         let rows = answer.as_mut().try_collect().await?;
@@ -281,7 +319,7 @@ impl Tx {
         statement: Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, StoreError> {
-        let connection = self.connection.as_ref().ok_or(StoreError::Lost)?;
+        let connection = self.connection.get()?;
         let prepared = connection.prepare_cached(statement.sql).await?;
         let rows = connection.execute(&prepared, params).await?;
         self.commit.has(statement, rows);
@@ -289,13 +327,11 @@ impl Tx {
     }
 }
 
-impl Drop for Tx {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            // Nobody can wait here, so the connection is closed instead of reused; the server rolls back.
-            drop(Object::take(connection));
-        }
-    }
+/// A connection that could not end its transaction is not given back.
+async fn end(connection: Held, how: &str) -> Result<(), StoreError> {
+    connection.get()?.batch_execute(how).await?;
+    connection.give_back();
+    Ok(())
 }
 
 /// What went wrong, by what the caller should do.
@@ -410,6 +446,10 @@ impl From<tokio_postgres::Error> for StoreError {
             code if matches!(code.code().get(..2), Some("08" | "53" | "57" | "58")) => {
                 Self::Unavailable(error)
             }
+            // The server has ended the session for a reason of its own: on a full disk one cannot even begin.
+            &SqlState::INTERNAL_ERROR if db.parsed_severity() == Some(Severity::Fatal) => {
+                Self::Unavailable(error)
+            }
             _ => Self::Bug(error),
         }
     }
@@ -430,6 +470,55 @@ impl SourceIsIo for tokio_postgres::Error {
 mod tests {
     use super::*;
     use flowbridge_embedded::EmbeddedPostgres;
+    use futures_util::FutureExt as _;
+
+    #[tokio::test]
+    async fn a_transaction_whose_beginning_is_cancelled_is_not_open_for_whoever_comes_next() {
+        let server = EmbeddedPostgres::temporary().expect("a private PostgreSQL");
+        let settings = DbSettings { pool_size_max: 1, ..DbSettings::new(server.url()) };
+        let db = Db::new(&settings).expect("settings");
+        db.ping().await.expect("its only connection is open");
+        assert!(db.begin().now_or_never().is_none(), "begun, and dropped before the answer");
+        db.ask("create table written ()", &[]).await.expect("done, as far as anybody can tell");
+        let other = Db::new(&settings).expect("settings");
+        let seen = other.ask("select to_regclass('written') is not null", &[]).await.expect("asked");
+        assert!(seen[0].get::<_, bool>(0), "part of a transaction that somebody else began");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_leaves_nobody_waiting_for_his_answer_and_no_server_process_at_work_on_it() {
+        let server = EmbeddedPostgres::temporary().expect("a private PostgreSQL");
+        let an_hour = Duration::from_secs(3_600);
+        let settings =
+            DbSettings { pool_size_max: 1, statement_timeout: an_hour, ..DbSettings::new(server.url()) };
+        let db = Db::new(&settings).expect("settings");
+        let asking = db.ask("select pg_sleep(3600)", &[]);
+        let patience = Duration::from_millis(500);
+        assert!(tokio::time::timeout(patience, asking).await.is_err(), "hung up on");
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, db.ping()).await.expect("does not wait for it").expect("there");
+        let at_work =
+            "select 1 from pg_stat_activity where query like '%pg_sleep(3600)%' and pid <> pg_backend_pid()";
+        let noticed = async {
+            while !db.ask(at_work, &[]).await.expect("asked").is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(patience, noticed).await.expect("the server goes on for nobody");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_takes_connections_and_says_nothing_is_away() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = silent.local_addr().expect("its address");
+        let url = format!("postgresql://nobody@{address}/nothing");
+        let db = Db::new(&DbSettings::new(url)).expect("settings");
+        let three = futures_util::future::join_all((0..3).map(|_| db.ping())).await;
+        assert!(three.iter().all(|answer| matches!(answer, Err(StoreError::Away))), "{three:?}");
+        let patience = Duration::from_secs(1);
+        let fourth = tokio::time::timeout(patience, db.ping()).await.expect("hears so at once");
+        assert!(matches!(fourth, Err(StoreError::Away)), "{fourth:?}");
+    }
 
     #[tokio::test]
     async fn whoever_comes_after_those_who_may_wait_is_turned_away_at_once() {

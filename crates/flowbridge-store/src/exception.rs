@@ -18,7 +18,8 @@ use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -52,8 +53,9 @@ statements! {
             select from recon_decision decision where decision.exception_id = found.id and not exists (
                 select from recon_verdict verdict where verdict.decision_id = decision.id))";
 
-    // What matches leave over and no entry has put right yet, per currency.
-    LEFT_OVER = "select currency, coalesce(sum(correction), 0)::bigint as amount from recon_exception found
+    // What matches leave over and no entry has put right yet, per currency; what does not fit is a difference beyond every account.
+    LEFT_OVER = "select currency, least(greatest(coalesce(sum(correction), 0), -9223372036854775808),
+            9223372036854775807)::bigint as amount from recon_exception found
         where scope = $1 and is_lasting and not exists (
             select from journal_entry entry where entry.source_id = found.id and entry.moment = 'correction')
         group by currency";
@@ -353,7 +355,8 @@ pub(crate) async fn record(
 ) -> Result<crate::reconciliation::Changed, StoreError> {
     let id = run.id.as_uuid();
     let mut changed = crate::reconciliation::Changed::default();
-    for found in findings.exceptions.chunks(SLICE) {
+    let exceptions = folded(&findings.exceptions);
+    for found in exceptions.chunks(SLICE) {
         let (kinds, subjects) = columns!(found, |found| found.kind.as_str(), found.subject.as_str());
         let known: i64 = match tx.query(KNOWN, &[&run.scope, &kinds, &subjects]).await?.first() {
             Some(row) => row.try_get("known")?,
@@ -361,7 +364,7 @@ pub(crate) async fn record(
         };
         changed.opened += found.len().saturating_sub(usize::try_from(known).unwrap_or(usize::MAX));
     }
-    open(tx, (&run.scope, id), &findings.exceptions, now).await?;
+    open(tx, (&run.scope, id), &exceptions, now).await?;
     if findings.is_whole {
         let explained = tx.execute(EXPLAIN, &[&run.scope, &id, &At(now)]).await?;
         changed.explained = usize::try_from(explained).unwrap_or(usize::MAX);
@@ -369,7 +372,31 @@ pub(crate) async fn record(
     Ok(changed)
 }
 
-/// Opens exceptions of a run; what is open already is told anew.
+/// Each kind and subject once, as one statement writes a row once: what is found of one more than once is in question together.
+fn folded(exceptions: &[Found]) -> Cow<'_, [Found]> {
+    let mut known = HashSet::with_capacity(exceptions.len());
+    if exceptions.iter().all(|found| known.insert((&found.kind, &found.subject))) {
+        return Cow::Borrowed(exceptions);
+    }
+    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut folded: Vec<Found> = Vec::with_capacity(exceptions.len());
+    for found in exceptions {
+        let place = *places.entry((&found.kind, &found.subject)).or_insert(folded.len());
+        match folded.get_mut(place) {
+            Some(known) => {
+                known.amount = known.amount.saturating_add(found.amount);
+                known.correction = known.correction.saturating_add(found.correction);
+                let more = found.records.iter().filter(|record| !known.records.contains(record));
+                let more: Vec<RecordKey> = more.cloned().collect();
+                known.records.extend(more);
+            }
+            None => folded.push(found.clone()),
+        }
+    }
+    Cow::Owned(folded)
+}
+
+/// Opens exceptions of a run, each kind and subject once; what is open already is told anew.
 async fn open(
     tx: &Tx,
     (scope, run): (&str, Uuid),
@@ -838,7 +865,7 @@ async fn carry_out(
         };
         save_matches(tx, (None, &exception.scope), &[found], now).await?;
     }
-    open(tx, (&exception.scope, exception.seen_in.as_uuid()), &left, now).await?;
+    open(tx, (&exception.scope, exception.seen_in.as_uuid()), &folded(&left), now).await?;
     tx.execute(DECIDE, &[&source, &At(now)]).await?;
     Ok(())
 }
@@ -888,4 +915,37 @@ fn read_decision(row: &Row) -> Result<Decision, StoreError> {
         proposed_at: row.try_get::<_, At>("proposed_at")?.0,
         verdict: GivenVerdict::read(row)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_twice_of_one_subject_is_one_exception_of_both_amounts() {
+        let found = |subject: &str, amount: i64, record: u128| Found {
+            kind: "statement_gap".to_owned(),
+            subject: subject.to_owned(),
+            currency: "EUR".to_owned(),
+            amount,
+            owner: String::new(),
+            advice: String::new(),
+            about: json!({}),
+            records: vec![RecordKey::line(Uuid::from_u128(record))],
+            suggestions: Vec::new(),
+            contra: None,
+            correction: -amount,
+            is_lasting: false,
+            since: Timestamp::EPOCH,
+        };
+        let once = [found("a", 1, 1), found("b", 2, 2)];
+        assert!(matches!(folded(&once), Cow::Borrowed(_)));
+        let twice = [found("a", 1, 1), found("b", 2, 2), found("a", 4, 3), found("a", 8, 1)];
+        let both = folded(&twice);
+        let told: Vec<_> = both
+            .iter()
+            .map(|found| (found.subject.as_str(), found.amount, found.correction, found.records.len()))
+            .collect();
+        assert_eq!(told, [("a", 13, -13, 2), ("b", 2, -2, 1)]);
+    }
 }

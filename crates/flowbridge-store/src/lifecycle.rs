@@ -54,14 +54,15 @@ statements! {
     // Completed in time, its settlement taken back by a reorganisation, and the chain has closed the window in which it could come
     // again. What is completed only since then is so because people have dealt with it.
     TAKEN_BACK_DUE = concat!("select id, chain_leg from (
-            select id, chain_leg, state_since, case chain_leg when 'unused' then initiate_before else expires_at end as deadline
+            select id, chain_leg, state_since, currency, accepted_at, expires_at, case chain_leg when 'unused' then initiate_before else expires_at end as deadline
                 from payment where is_taken_back) payment
         where state_since < deadline and deadline <= (select finalized_time from chain_head) and ", all_is_read!(), "
         order by id limit $1");
 }
 
 /// The orchestrator has read all that the chain had said by the time of its finalized block, and none of it waits for a person: what
-/// the payment has missed may lie there. The watcher writes head and log in one transaction, so whoever sees the head sees the log.
+/// the payment has missed may lie there. The watcher writes head and log in one transaction, so whoever sees the head sees the log;
+/// but for what a node has left out, which is waited for until the payment's expiry.
 macro_rules! all_is_read {
     () => {
         "not exists (
@@ -75,6 +76,11 @@ macro_rules! all_is_read {
                 select from dead_letter
                     where dead_letter.consumer_group = 'orchestrator' and dead_letter.key = payment.id
                         and dead_letter.resolved_at is null
+                    offset 0)
+            and not exists (
+                select from chain_hole
+                    where chain_hole.currency = payment.currency and chain_hole.found_at > payment.accepted_at
+                        and payment.expires_at > (select finalized_time from chain_head)
                     offset 0)"
     };
 }
@@ -229,7 +235,10 @@ impl Walk {
                 break;
             }
         }
-        self.round = look(db, page, self.round, until, limit, &mut due).await?.unwrap_or_default();
+        // Who has enough to do goes round another time.
+        if due.len() < enough {
+            self.round = look(db, page, self.round, until, limit, &mut due).await?.unwrap_or_default();
+        }
         Ok(due)
     }
 }

@@ -57,6 +57,21 @@ statements! {
                     having array_agg(kind order by xid, seq) = array['chain.initiated', 'chain.settled']) payment) as told_once,
             (select count(*) from effect where lane = 'chain' and state = 'done') as effects_done";
 
+    // What the last effect of each payment waits for, and the last transaction that carried it.
+    UNSETTLED = "select asked.kind, asked.state, asked.outcome, sent.state as chain_tx, count(*) as payments
+        from payment
+            left join lateral (
+                select effect.kind, effect.state, effect.outcome from effect
+                    where effect.payment_id = payment.id and effect.lane = 'chain' order by effect.state_since desc limit 1
+            ) asked on true
+            left join lateral (
+                select chain_tx.state from chain_tx_item item join chain_tx on chain_tx.id = item.chain_tx
+                    where item.payment_id = payment.id order by chain_tx.created_at desc limit 1
+            ) sent on true
+        where not exists (
+            select from event where event.key = payment.id and event.topic = 'chain' and event.kind = 'chain.settled')
+        group by asked.kind, asked.state, asked.outcome, sent.state order by payments desc limit 20";
+
     READ_UP_TO = "select block_number from chain_cursor";
 
     WALLETS = "select wallet, units from chain_wallet";
@@ -203,6 +218,22 @@ pub async fn add_up_ledger(db: &Db) -> Result<LedgerState, StoreError> {
 pub async fn read_up_to(db: &Db) -> Result<Option<i64>, StoreError> {
     let rows = db.query(READ_UP_TO, &[]).await?;
     Ok(rows.first().map(|row| row.try_get("block_number")).transpose()?)
+}
+
+/// What payments wait for of which no settlement was announced, in words.
+pub async fn unsettled(db: &Db) -> Result<Vec<String>, StoreError> {
+    let tx = db.snapshot().await?;
+    let rows = tx.query(UNSETTLED, &[]).await?;
+    tx.rollback().await?;
+    rows.iter()
+        .map(|row| {
+            let text =
+                |column: &str| Ok::<_, StoreError>(row.try_get::<_, Option<&str>>(column)?.unwrap_or("-"));
+            let payments: i64 = row.try_get("payments")?;
+            let (kind, state, outcome) = (text("kind")?, text("state")?, text("outcome")?);
+            Ok(format!("{payments} with {kind} {state} ({outcome}), sent: {}", text("chain_tx")?))
+        })
+        .collect()
 }
 
 /// What the watcher has made of a chain on which payments were initiated and settled, and nothing else.

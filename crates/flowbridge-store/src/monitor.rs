@@ -85,7 +85,7 @@ pub struct Kept {
     pub deliveries: Duration,
 }
 
-/// Prepares the coming days and forgets what has served its time.
+/// Prepares the coming days and months and forgets what has served its time.
 pub async fn keep_house(db: &Db, now: Timestamp, kept: Kept) -> Result<(), StoreError> {
     db.ensure_partitions().await?;
     webhook::forget_deliveries(db, now.minus(kept.deliveries)).await?;

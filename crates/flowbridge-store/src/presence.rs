@@ -3,7 +3,7 @@
 //! While it is not, one task of the process asks for it and everybody else is told so at once: nobody waits for what cannot come,
 //! and a server that reads its log again is not kept busy turning callers away, each with a process of its own. When it is back, all
 //! who rest until then are woken. A connection that could not be made says little (one in a hundred is torn on a bad line), so several
-//! have to fail, and none be had between them. A server that answers, be it that it has no connection left, is there.
+//! have to fail, and nothing be answered between them. A server that answers, be it that it has no connection left, is there.
 
 use crate::db::StoreError;
 use futures_util::StreamExt as _;
@@ -38,18 +38,22 @@ impl Presence {
         *self.0.is_away.borrow()
     }
 
-    /// There was a connection.
+    /// It has answered.
     pub(crate) fn met(&self) {
         if self.0.missed.load(Ordering::Relaxed) > 0 {
             self.0.missed.store(0, Ordering::Relaxed);
         }
     }
 
-    /// None could be made. From the third time in a row on it is asked for by a task of its own.
+    /// No connection could be made.
     pub(crate) fn missed(&self, error: &StoreError, config: &Config) {
-        if !tells_of_absence(error) {
-            return;
+        if tells_of_absence(error) {
+            self.unanswered(config);
         }
+    }
+
+    /// Nobody answered. From the third time in a row on it is asked for by a task of its own.
+    pub(crate) fn unanswered(&self, config: &Config) {
         let missed = self.0.missed.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if missed >= MISSED_MAX && !self.0.is_away.send_replace(true) {
             tracing::warn!("the database is away; asking for it until it is back");

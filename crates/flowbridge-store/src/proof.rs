@@ -5,7 +5,8 @@
 //! decide it on copies, so the ledger is compared as it will be once it has read what the chain side already counts. No
 //! historical call to the chain is needed, and nothing has to stand still.
 
-use crate::chain::units_per_minor_unit;
+use crate::chain::holes::holes_at;
+use crate::chain::{Hole, units_per_minor_unit};
 use crate::db::{Db, StoreError, Tx};
 use crate::event_log::{LoggedEvent, event_columns};
 use crate::observation;
@@ -56,7 +57,7 @@ statements! {
             join chain_contract contract on contract.currency = held.currency
             left join account on account.wallet = held.wallet and account.currency = held.currency";
 
-    CHAIN_TOTALS = "select chain_totals.currency, sequence, minted, burned, escrowed, redemption, gaps, token_decimals
+    CHAIN_TOTALS = "select chain_totals.currency, sequence, minted, burned, escrowed, redemption, token_decimals
         from chain_totals join chain_contract on chain_contract.currency = chain_totals.currency";
 
     CUT = "select announced_number from chain_cursor";
@@ -95,8 +96,8 @@ pub struct Cut {
     pub trial_balance: BTreeMap<Currency, i128>,
     /// Both sides of every quantity that has two.
     pub lines: Vec<Line>,
-    /// How often the chain's running sequence has jumped: events that were missed.
-    pub sequence_gaps: i64,
+    /// Where logs of our contracts are missing.
+    pub holes: Vec<Hole>,
     /// Settled payments whose hold is live, per institution: what makes its receivable good.
     pub receivables: Vec<Line>,
     /// Observations taken into account that the ledger has not read yet.
@@ -167,7 +168,7 @@ async fn take_cut(
         Some(row) => row.try_get(0)?,
         None => 0,
     };
-    let (lines, sequence_gaps) = compare_with_chain(tx, &books, &under_way.escrowed).await?;
+    let lines = compare_with_chain(tx, &books, &under_way.escrowed).await?;
     let mut sides = BTreeMap::new();
     for (bank, as_of) in banks {
         sides.insert(bank.clone(), bank_side(tx, bank, *as_of).await?);
@@ -197,7 +198,7 @@ async fn take_cut(
         block,
         trial_balance,
         lines,
-        sequence_gaps,
+        holes: holes_at(tx).await?,
         receivables: compare_receivables(&books, &under_way),
         unread,
         reserves,
@@ -374,7 +375,7 @@ async fn compare_with_chain(
     tx: &Tx,
     books: &Books,
     escrowed: &HashMap<(AccountId, Currency), i128>,
-) -> Result<(Vec<Line>, i64), StoreError> {
+) -> Result<Vec<Line>, StoreError> {
     let mut lines = Vec::new();
     let mut by_currency: BTreeMap<Currency, Places> = BTreeMap::new();
     let mut by_participant: BTreeMap<(ParticipantId, Currency), (i128, i128)> = BTreeMap::new();
@@ -422,7 +423,6 @@ async fn compare_with_chain(
         lines.push(Line { what: format!("wallets of {participant}"), currency, ledger, other });
     }
 
-    let mut sequence_gaps = 0;
     for row in tx.query(CHAIN_TOTALS, &[]).await? {
         let currency = currency(row.try_get("currency")?)?;
         let per_minor_unit = units_per_minor_unit(currency, row.try_get("token_decimals")?)?;
@@ -452,9 +452,8 @@ async fn compare_with_chain(
         lines.push(line("suspense", books.balance(&LedgerAccount::Suspense, currency), suspense));
         lines.push(line("held by the settlement manager", in_escrow + redemption, places.manager - stray));
         lines.push(line("supply", wallets + redemption, places.supply));
-        sequence_gaps += row.try_get::<_, i64>("gaps")?;
     }
-    Ok((lines, sequence_gaps))
+    Ok(lines)
 }
 
 fn compare_receivables(books: &Books, under_way: &UnderWay) -> Vec<Line> {

@@ -11,10 +11,12 @@ use crate::exception::{self, Found};
 use crate::segment::{self, Learned};
 use crate::sql::{At, columns, statements};
 use crate::statement::{StatementLine, covers};
+use flowbridge_domain::bank::{BankStep, OperationKey};
 use flowbridge_domain::id::{PaymentId, ReconciliationId, StatementEntryId, StatementId};
+use flowbridge_domain::ledger::Moment;
 use flowbridge_domain::time::Timestamp;
-use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -58,7 +60,8 @@ statements! {
 
     REPORT = "select body from reconciliation_report where reconciliation_id = $1 and format = $2";
 
-    SAVE_REPORT = "insert into reconciliation_report (reconciliation_id, format, body) values ($1, $2, $3)";
+    SAVE_REPORT = "insert into reconciliation_report (reconciliation_id, format, body) values ($1, $2, $3)
+        returning encode(sha256(body), 'hex') as sha256";
 
     LOOKED_UNTIL = "select max(ledger_until) as until from reconciliation where scope = $1 and state = 'done'";
 
@@ -77,15 +80,29 @@ statements! {
                 and still.moment = entry.moment and still.round = entry.round)
         limit $4");
 
+    // Newest first, as lines are: old ones that nothing explains never stand in the way of new ones.
     LEDGER_OPEN = concat!("select ", entry_columns!(), entry_joins!(), "
             join recon_open still on still.source_id = entry.source_id and still.moment = entry.moment and still.round = entry.round
-        where still.scope = $2 and still.side = 'ledger' and still.source_id > $3
+        where still.scope = $2 and still.side = 'ledger' and still.source_id < $3
             and (entry.debit_account = any($1) or entry.credit_account = any($1))
-        order by entry.source_id limit $4");
+        order by entry.source_id desc limit $4");
+
+    // The entries of these sources and moments, whenever they were posted.
+    LEDGER_NAMED = concat!("select ", entry_columns!(), entry_joins!(), "
+        where (entry.source_id, entry.moment) in (select * from unnest($2::uuid[], $3::text[]))
+            and (entry.debit_account = any($1) or entry.credit_account = any($1))
+            and not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = entry.source_id
+                and item.moment = entry.moment and item.round = entry.round)");
+
+    // The operations that a bank confirmed under these references of its own, around the days on which its lines say that it booked them.
+    CONFIRMED = "select payment_id, kind from effect
+        where bank_code = $1 and reference = any($4)
+            and booked_at >= ($2::text::date - 10)::timestamp at time zone 'UTC'
+            and booked_at < ($3::text::date + 3)::timestamp at time zone 'UTC'";
 
     BANK_OPEN = concat!("select ", line_columns!(), "
         from recon_open still join statement_entry line on line.id = still.source_id
-        where still.scope = $1 and still.side = 'bank' and still.source_id > $2 order by still.source_id limit $3");
+        where still.scope = $1 and still.side = 'bank' and still.source_id < $2 order by still.source_id desc limit $3");
 
     // What people put together, or what waits for one: the rest was clear without a model, which has nothing to learn from it.
     LINES_TO_LEARN = concat!("select ", line_columns!(), "
@@ -116,11 +133,12 @@ statements! {
         order by account, currency, ", covers!(), " desc, closing is null, sequence desc nulls last, id desc");
 
     // Statements that do not open with what the one before closes with; only the newest are looked at.
-    GAPS = concat!("select account, currency, covers, name, opening, closing_before from (
-            select account, currency, covers, name, opening,
+    GAPS = concat!("select account, currency, covers, day, name, opening, closing_before from (
+            select account, currency, covers, day, name, opening,
                     lag(closing) over (partition by account, currency order by covers, sequence nulls last, id) as closing_before
                 from (
                     select id, account, currency, sequence, opening, closing, ", covers!(), " as covers,
+                            coalesce(closes_on, (received_at at time zone 'UTC')::date)::text as day,
                             coalesce(nullif(bank_statement_id, ''), name) || coalesce(' ' || sequence, '') as name
                         from statement where bank_code = $1 and opening is not null and closing is not null and exists (
                             select from statement_source source where source.bank_code = statement.bank_code
@@ -226,7 +244,9 @@ statements! {
     MATCHED = "select source_id, moment from recon_match_item
         where side = 'ledger' and (source_id, moment) in (select * from unnest($1::uuid[], $2::text[]))";
 
-    LAST_SUMMARY = "select summary from reconciliation where scope = $1 and state = 'done' order by id desc limit 1";
+    // One that was cut off has not looked at the balance.
+    LAST_SUMMARY = "select summary from reconciliation
+        where scope = $1 and state = 'done' and (summary -> 'is_whole')::boolean order by id desc limit 1";
 
     WAITING = "select state as kind, count(*) as waiting, min(asked_at) as oldest from reconciliation
         where state in ('asked', 'running') group by state
@@ -349,6 +369,16 @@ pub struct ClaimedRun {
     pub attempts: i32,
 }
 
+/// Who asks for the rest of a run that was cut off.
+pub const CONTINUATION: &str = "continuation";
+
+impl ClaimedRun {
+    /// Does it go on where one before it was cut off?
+    pub fn is_continuation(&self) -> bool {
+        self.asked_by == CONTINUATION
+    }
+}
+
 /// What runs can be asked for: each bank, and the chain in each currency.
 pub async fn scopes(db: &Db) -> Result<Vec<String>, StoreError> {
     db.query(SCOPES, &[]).await?.iter().map(|row| Ok(row.try_get("scope")?)).collect()
@@ -420,6 +450,8 @@ pub async fn give_back(
     let (state, stage) =
         if again_at.is_some() { ("asked", "waiting to be tried again") } else { ("failed", "failed") };
     let due = At(again_at.unwrap_or(now));
+    // A bank's words may be in it, and no text of the database has a zero: the run would stay as if it went on.
+    let cause = cause.replace('\0', " ");
     ours(&db.query(AGAIN, &[&run.id.as_uuid(), &run.fence, &state, &cause, &due, &stage, &At(now)]).await?)
 }
 
@@ -518,6 +550,16 @@ impl RecordKey {
     }
 }
 
+/// The moment that a bank operation is posted as on our reserve; none where it moves nothing there.
+pub const fn posted_as(step: BankStep) -> Option<Moment> {
+    match step {
+        BankStep::PlaceHold => None,
+        BankStep::Capture => Some(Moment::Captured),
+        BankStep::Credit => Some(Moment::Credited),
+        BankStep::Release => Some(Moment::Returned),
+    }
+}
+
 /// A journal entry on our reserve at a bank.
 #[derive(Debug, Clone)]
 pub struct OurEntry {
@@ -556,6 +598,24 @@ pub struct TheirLine {
     pub line: StatementLine,
 }
 
+impl TheirLine {
+    /// The operation of ours that it names by its key, in whichever field the bank has room for that.
+    pub fn named_operation(&self) -> Option<OperationKey> {
+        match self.line.operation_key.as_deref() {
+            Some(key) => OperationKey::parse(key),
+            None => OperationKey::parse(&self.line.reference),
+        }
+    }
+
+    /// What the bank calls it: some banks have one column for references, and their own stands in it.
+    pub fn named_by_bank(&self) -> Option<&str> {
+        [&self.line.bank_reference, &self.line.reference]
+            .into_iter()
+            .find(|named| !named.is_empty())
+            .map(String::as_str)
+    }
+}
+
 /// The newest statement of a reserve account.
 #[derive(Debug, Clone)]
 pub struct LastStatement {
@@ -588,6 +648,8 @@ pub struct Gap {
     pub currency: String,
     /// Up to when the later statement tells everything.
     pub as_of: Timestamp,
+    /// The day that it closes on, or on which it came.
+    pub day: String,
     /// The later statement.
     pub name: String,
     /// What it opens with, in minor units.
@@ -602,9 +664,17 @@ impl Gap {
         self.opening.saturating_sub(self.closing_before)
     }
 
-    /// What people decide about.
+    /// What people decide about. With its day: some banks call every statement alike.
     pub fn subject(&self) -> String {
-        format!("statement {} of {} {}: {}", self.name, self.account, self.currency, self.amount())
+        let Self { name, account, currency, day, .. } = self;
+        format!("statement {name} of {account} {currency} on {day}: {}", self.amount())
+    }
+
+    /// Have people decided about it, also while its day was no part of the subject?
+    fn is_decided(&self, decided: &BTreeSet<String>) -> bool {
+        let without_day =
+            || format!("statement {} of {} {}: {}", self.name, self.account, self.currency, self.amount());
+        decided.contains(&self.subject()) || decided.contains(&without_day())
     }
 
     /// Is it missing below what this statement tells?
@@ -654,7 +724,10 @@ pub struct Sides {
     pub left_over: Vec<(String, i64)>,
     /// Entries posted until then were looked at.
     pub until: Timestamp,
-    /// More was there than may be looked at in one run: the rest is for the next.
+    /// Of our entries, how many no run had looked at before.
+    pub newly_read: usize,
+    /// More was there than may be looked at in one run: the rest is for the next. Of what was not read, the entries that a line names are
+    /// here all the same.
     pub cut_off: bool,
 }
 
@@ -668,8 +741,13 @@ const CUT_AGE_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 const OVERLAP: Duration = Duration::from_secs(3600);
 /// The journal is read in stretches of time, so that an index of blocks finds them.
 const STRETCH: Duration = Duration::from_secs(3600);
+/// The shortest stretch, by halving one that has more entries than there is room for.
+const STRETCH_MIN: Duration = Duration::from_secs(1);
+/// More entries on reserves than one source ever has.
+const ENTRIES_PER_SOURCE_MAX: i64 = 16;
 
-/// Reads both sides of a bank, `records_max` records at most of each. Gaps whose subject people have decided about are none.
+/// Reads both sides of a bank, `records_max` records at most of each; where there are more, beside them the entries that the lines name.
+/// Gaps whose subject people have decided about are none.
 pub async fn sides(
     db: &Db,
     bank: &str,
@@ -713,6 +791,7 @@ async fn read_heads(tx: &Tx, bank: &str, now: Timestamp) -> Result<(Sides, Vec<i
         reserves: Vec::new(),
         left_over: Vec::new(),
         until: now,
+        newly_read: 0,
         cut_off: false,
     };
     let mut accounts: Vec<i64> = Vec::new();
@@ -738,6 +817,7 @@ async fn read_heads(tx: &Tx, bank: &str, now: Timestamp) -> Result<(Sides, Vec<i
             account: row.try_get("account")?,
             currency: row.try_get("currency")?,
             as_of: row.try_get::<_, At>("covers")?.0,
+            day: row.try_get("day")?,
             name: row.try_get("name")?,
             opening: row.try_get("opening")?,
             closing_before: row.try_get("closing_before")?,
@@ -754,35 +834,13 @@ async fn read_sides(
     decided: &BTreeSet<String>,
 ) -> Result<Sides, StoreError> {
     let (mut sides, accounts) = read_heads(tx, bank, now).await?;
-    sides.gaps.retain(|gap| !decided.contains(&gap.subject()));
-    let limit = i64::try_from(SLICE).unwrap_or(i64::MAX);
-    let mut after = Uuid::nil();
-    while sides.theirs.len() < records_max {
-        let rows = tx.query(BANK_OPEN, &[&bank, &after, &limit]).await?;
-        sides.theirs.extend(rows.iter().map(read_line).collect::<Result<Vec<_>, _>>()?);
-        let Some(last) = sides.theirs.last().filter(|_| rows.len() == SLICE) else { break };
-        after = last.key.source;
-    }
-    // Keyed by source alone, and a source has few entries on a reserve: a page that ends within one begins with it again.
-    let mut after = Uuid::nil();
-    while sides.ours.len() < records_max {
-        let rows = tx.query(LEDGER_OPEN, &[&accounts, &bank, &after, &limit]).await?;
-        let mut page = rows.iter().map(|row| read_entry(row, &accounts)).collect::<Result<Vec<_>, _>>()?;
-        let is_last = rows.len() < SLICE;
-        let last = page.last().map(|entry| entry.key.source);
-        if let Some(last) = last.filter(|_| !is_last) {
-            let whole: Vec<_> = page.iter().filter(|entry| entry.key.source != last).cloned().collect();
-            after = whole.last().map_or(last, |entry| entry.key.source);
-            page = whole;
-        }
-        sides.ours.extend(page);
-        if is_last {
-            break;
-        }
-    }
-    // What was not looked at explains nothing.
-    sides.cut_off = sides.theirs.len() >= records_max || sides.ours.len() >= records_max;
+    sides.gaps.retain(|gap| !gap.is_decided(decided));
+    read_open_lines(tx, bank, records_max, &mut sides).await?;
+    read_open_entries(tx, (bank, &accounts), records_max, &mut sides).await?;
     read_new_entries(tx, (bank, &accounts), records_max, &mut sides).await?;
+    if sides.cut_off {
+        read_named_entries(tx, (bank, &accounts), &mut sides).await?;
+    }
     sides.left_over = exception::left_over(tx, bank).await?;
     if !sides.cut_off {
         sides.cuts = read_cuts(tx, bank, now).await?;
@@ -791,6 +849,64 @@ async fn read_sides(
         read_posted_since(tx, &accounts, now, &mut sides.cuts).await?;
     }
     Ok(sides)
+}
+
+/// Rows of the next page, one more than there is room for: it says that there are more.
+fn page_of(room: usize) -> i64 {
+    i64::try_from(SLICE.min(room.saturating_add(1))).unwrap_or(i64::MAX)
+}
+
+async fn read_open_lines(
+    tx: &Tx,
+    bank: &str,
+    records_max: usize,
+    sides: &mut Sides,
+) -> Result<(), StoreError> {
+    let mut before = Uuid::max();
+    loop {
+        let limit = page_of(records_max.saturating_sub(sides.theirs.len()));
+        let rows = tx.query(BANK_OPEN, &[&bank, &before, &limit]).await?;
+        sides.theirs.extend(rows.iter().map(read_line).collect::<Result<Vec<_>, _>>()?);
+        if sides.theirs.len() > records_max {
+            sides.theirs.truncate(records_max);
+            sides.cut_off = true;
+            return Ok(());
+        }
+        match sides.theirs.last() {
+            Some(last) if i64::try_from(rows.len()).unwrap_or(i64::MAX) == limit => before = last.key.source,
+            Some(_) | None => return Ok(()),
+        }
+    }
+}
+
+async fn read_open_entries(
+    tx: &Tx,
+    (bank, accounts): (&str, &[i64]),
+    records_max: usize,
+    sides: &mut Sides,
+) -> Result<(), StoreError> {
+    // Keyed by source alone, and a source has few entries on a reserve: a page that ends within one is followed by one that begins with it.
+    let mut before = Uuid::max();
+    loop {
+        let limit =
+            page_of(records_max.saturating_sub(sides.ours.len())).saturating_add(ENTRIES_PER_SOURCE_MAX);
+        let rows = tx.query(LEDGER_OPEN, &[&accounts, &bank, &before, &limit]).await?;
+        let mut page = rows.iter().map(|row| read_entry(row, accounts)).collect::<Result<Vec<_>, _>>()?;
+        let is_last = i64::try_from(page.len()).unwrap_or(i64::MAX) < limit;
+        if let Some(last) = page.last().map(|entry| entry.key.source).filter(|_| !is_last) {
+            page.retain(|entry| entry.key.source != last);
+            before = page.last().map_or(last, |entry| entry.key.source);
+        }
+        sides.ours.extend(page);
+        if sides.ours.len() > records_max {
+            sides.ours.truncate(records_max);
+            sides.cut_off = true;
+            return Ok(());
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
 }
 
 /// What has been walked over of an account, from its newest statement back.
@@ -894,20 +1010,70 @@ async fn read_new_entries(
     };
     // The snapshot, from which the balance is, was taken after `until`, and other machines' clocks may be ahead.
     let end = sides.until.plus(OVERLAP);
+    let mut stretch = STRETCH;
     while from < end {
-        let to = from.plus(STRETCH).min(end);
-        let room = i64::try_from(records_max.saturating_sub(sides.ours.len())).unwrap_or(i64::MAX);
-        let rows = tx.query(LEDGER_SLICE, &[&accounts, &At(from), &At(to), &room.saturating_add(1)]).await?;
-        if i64::try_from(rows.len()).unwrap_or(i64::MAX) > room {
-            // A stretch is looked at whole or not at all.
-            sides.cut_off = true;
+        let to = from.plus(stretch).min(end);
+        let room = records_max.saturating_sub(sides.ours.len());
+        let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
+        let rows = tx.query(LEDGER_SLICE, &[&accounts, &At(from), &At(to), &limit]).await?;
+        let fits = rows.len() <= room;
+        if !fits && room > 0 && stretch > STRETCH_MIN {
+            stretch /= 2;
+            continue;
+        }
+        for row in rows.iter().take(room) {
+            sides.ours.push(read_entry(row, accounts)?);
+            sides.newly_read += 1;
+        }
+        if !fits {
+            // Of the shortest stretch as many as there is room for, whichever they are: from now on they are matched or open, and not told
+            // again, so that the next run reads others, also where more was posted at one instant than a run may look at.
             sides.until = from;
+            sides.cut_off = true;
             return Ok(());
         }
-        for row in &rows {
-            sides.ours.push(read_entry(row, accounts)?);
-        }
         from = to;
+    }
+    Ok(())
+}
+
+/// The entries that lines name and that were not read: by the operation's key, or by the reference under which the bank confirmed it. With
+/// them a run that was cut off has done with each line that it has read, whatever was posted before and after.
+async fn read_named_entries(
+    tx: &Tx,
+    (bank, accounts): (&str, &[i64]),
+    sides: &mut Sides,
+) -> Result<(), StoreError> {
+    let mut named: BTreeSet<(Uuid, &'static str)> = BTreeSet::new();
+    let mut name = |payment: Uuid, step: Option<BankStep>| {
+        named.extend(step.and_then(posted_as).map(|moment| (payment, moment.as_str())));
+    };
+    let (mut references, mut days): (Vec<&str>, BTreeSet<&str>) = (Vec::new(), BTreeSet::new());
+    for their in &sides.theirs {
+        if let Some(key) = their.named_operation() {
+            name(key.payment_id.as_uuid(), Some(key.step));
+        } else if let Some((reference, day)) = their.named_by_bank().zip(their.line.booked_on.as_deref()) {
+            references.push(reference);
+            days.insert(day);
+        }
+    }
+    if let (Some(first), Some(last)) = (days.first(), days.last()) {
+        for references in references.chunks(SLICE) {
+            for row in tx.query(CONFIRMED, &[&bank, first, last, &references]).await? {
+                name(row.try_get("payment_id")?, BankStep::parse(row.try_get("kind")?));
+            }
+        }
+    }
+    let mut known: HashSet<RecordKey> = sides.ours.iter().map(|entry| entry.key.clone()).collect();
+    let named: Vec<(Uuid, &'static str)> = named.into_iter().collect();
+    for named in named.chunks(SLICE) {
+        let (sources, moments) = columns!(named, |(source, moment)| *source, *moment);
+        for row in tx.query(LEDGER_NAMED, &[&accounts, &sources, &moments]).await? {
+            let entry = read_entry(&row, accounts)?;
+            if known.insert(entry.key.clone()) {
+                sides.ours.push(entry);
+            }
+        }
     }
     Ok(())
 }
@@ -1071,7 +1237,8 @@ async fn read_settled(
     records_max: usize,
 ) -> Result<(Settled, Vec<Uuid>), StoreError> {
     let mut settled = Settled::default();
-    let limit = i64::try_from(SLICE).unwrap_or(i64::MAX);
+    let page = SLICE.min(records_max.max(1));
+    let limit = i64::try_from(page).unwrap_or(i64::MAX);
     let mut after = PaymentId::generate(from, [0; 10]).as_uuid();
     let end = PaymentId::generate(to, [255; 10]).as_uuid();
     let older: Vec<Uuid> = again.iter().map(PaymentId::as_uuid).filter(|id| *id <= after).collect();
@@ -1083,7 +1250,7 @@ async fn read_settled(
     loop {
         let rows = tx.query(SETTLED, &[&currency, &after, &At(to), &limit]).await?;
         settled.add_ledger(&rows)?;
-        let is_last = rows.len() < SLICE;
+        let is_last = rows.len() < page;
         let up_to = match rows.last() {
             Some(row) if !is_last => row.try_get("source_id")?,
             Some(_) | None => end,
@@ -1195,8 +1362,11 @@ pub async fn finish(
     tx.execute(PROVEN, &[&run.scope, &proven, &At(now.minus(CUT_AGE_MAX))]).await?;
     let changed = exception::record(&tx, run, findings, now).await?;
     segment::record(&tx, run, &findings.learned).await?;
+    let mut reports = Map::new();
     for (format, body) in &findings.reports {
-        tx.execute(SAVE_REPORT, &[&id, format, body]).await?;
+        for row in tx.query(SAVE_REPORT, &[&id, format, body]).await? {
+            reports.insert((*format).to_owned(), Value::String(row.try_get("sha256")?));
+        }
     }
     let event = |kind: &str, data: &Value| NewEvent {
         topic: topic::RECONCILIATION,
@@ -1206,8 +1376,12 @@ pub async fn finish(
         traceparent: traceparent.to_owned(),
         data: EventData::of(data),
     };
-    let about = |count: usize| serde_json::json!({ "reconciliation": run.id.to_string(), "scope": run.scope, "day": run.day, "count": count });
-    let mut events = vec![event("reconciliation.completed", &findings.summary)];
+    let about = |count: usize| json!({ "reconciliation": run.id.to_string(), "scope": run.scope, "day": run.day, "count": count });
+    // Whoever keeps the log can show later that a report is the one that this run wrote.
+    let mut completed = findings.summary.clone();
+    completed["manifest_sha256"] = json!(findings.manifest_sha256);
+    completed["reports"] = Value::Object(reports);
+    let mut events = vec![event("reconciliation.completed", &completed)];
     if changed.opened > 0 {
         events.push(event("reconciliation.break_found", &about(changed.opened)));
     }

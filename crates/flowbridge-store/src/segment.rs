@@ -15,8 +15,11 @@ const SLICE: usize = 5_000;
 const JUDGED_MAX: i64 = 200_000;
 
 statements! {
-    JUDGED = "select subject, route, account, rail, how, records, judged_at from recon_judged where scope = $1
-        order by judged_at desc, subject limit $2";
+    JUDGED = "with run as materialized (
+            select id, summary #>> '{model,sha256}' as model from reconciliation where scope = $1 and state = 'done')
+        select judged.subject, judged.route, judged.account, judged.rail, judged.how, judged.records, judged.judged_at, run.model
+            from recon_judged judged join run on run.id = judged.judged_in
+            where judged.scope = $1 order by judged.judged_at desc, judged.subject limit $2";
 
     JUDGE = "insert into recon_judged (scope, subject, route, account, rail, how, records, judged_in, judged_at)
         select $1, new.subject, new.route, new.account, new.rail, new.how, string_to_array(new.records, ' '), $2, new.judged_at
@@ -24,12 +27,14 @@ statements! {
                 as new (subject, route, account, rail, how, records, judged_at)
         on conflict do nothing";
 
-    // The last one, and when decisions last took a segment back.
-    STAGES = "select distinct on (account, rail, how) account, rail, how, stage, since,
-            max(since) filter (where stage = 'suggest' and before = 'auto') over (partition by account, rail, how) as demoted_at
+    // The last one, of which model it is, and when decisions last took a segment back.
+    STAGES = "select distinct on (account, rail, how) account, rail, how, moved.stage, since, run.summary #>> '{model,sha256}' as model,
+            max(since) filter (where moved.stage = 'suggest' and before = 'auto') over (partition by account, rail, how) as demoted_at
         from (
-            select account, rail, how, stage, since, seq, lag(stage) over (partition by account, rail, how order by seq) as before
+            select account, rail, how, stage, since, seq, reconciliation_id,
+                    lag(stage) over (partition by account, rail, how order by seq) as before
                 from recon_stage where scope = $1) moved
+            join reconciliation run on run.id = moved.reconciliation_id
         order by account, rail, how, seq desc";
 
     MOVE_ON = "insert into recon_stage (scope, account, rail, how, stage, decided, errors, audited, audit_errors,
@@ -65,6 +70,8 @@ pub struct Judged {
     pub segment: SegmentKey,
     /// Its records, as people name them.
     pub records: Vec<String>,
+    /// The model that judged, by the SHA-256 of its file; none where the run has not told.
+    pub model: Option<String>,
     /// When.
     pub at: Timestamp,
 }
@@ -78,6 +85,8 @@ pub struct StageNow {
     pub stage: String,
     /// Since when.
     pub since: Timestamp,
+    /// The model that judged in the run that moved it there.
+    pub model: Option<String>,
     /// When it was last taken back from `auto`.
     pub demoted_at: Option<Timestamp>,
 }
@@ -134,6 +143,7 @@ async fn read(tx: &Tx, scope: &str) -> Result<Evidence, StoreError> {
             segment: segment_of(&row)?,
             stage: row.try_get("stage")?,
             since: row.try_get::<_, At>("since")?.0,
+            model: row.try_get("model")?,
             demoted_at: row.try_get::<_, Option<At>>("demoted_at")?.map(|at| at.0),
         });
     }
@@ -143,6 +153,7 @@ async fn read(tx: &Tx, scope: &str) -> Result<Evidence, StoreError> {
             route: row.try_get("route")?,
             segment: segment_of(&row)?,
             records: row.try_get("records")?,
+            model: row.try_get("model")?,
             at: row.try_get::<_, At>("judged_at")?.0,
         });
     }

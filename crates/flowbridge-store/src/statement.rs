@@ -15,7 +15,6 @@ use flowbridge_domain::time::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// Lines written with one statement.
@@ -48,6 +47,10 @@ statements! {
             and (", covers!(), " < later.moment
                 or ", covers!(), " = later.moment and coalesce(sequence < $6::bigint, true))
         order by ", covers!(), " desc, sequence desc nulls last, id desc limit 1");
+
+    // Of the statement that a connector told last: the next one goes on from there, whatever the bank's clock says.
+    LAST_TOLD = "select closing, as_of from statement where bank_code = $1 and account = $2 and currency = $3 and closing is not null
+        order by id desc limit 1";
 
     // What other files have told of these days. A statement that leads from an opening to a closing balance tells each booking once: it
     // repeats only what was told without both, and that only once. One without both repeats whatever is there: what is downloaded for any
@@ -322,8 +325,10 @@ async fn write(
 ) -> Result<TakenStatement, StoreError> {
     let bank = intake.bank.as_str();
     let as_of = statement.as_of.map(At);
-    let last = tx
-        .query(
+    let last = if intake.cursor.is_some() {
+        tx.query(LAST_TOLD, &[&bank, &statement.account, &statement.currency]).await?
+    } else {
+        tx.query(
             LAST_CLOSING,
             &[
                 &bank,
@@ -334,7 +339,8 @@ async fn write(
                 &statement.sequence,
             ],
         )
-        .await?;
+        .await?
+    };
     let last: Option<i64> = match last.first() {
         Some(row) => row.try_get("closing")?,
         None => None,
@@ -562,16 +568,17 @@ pub async fn cursor(db: &Db, bank: &BankCode) -> Result<i64, StoreError> {
     }
 }
 
-/// Closing balance of the newest statement of an account.
-pub async fn last_closing(
+/// What a connector told last of an account: its closing balance, and up to when it told everything.
+pub async fn last_told(
     db: &Db,
     bank: &BankCode,
     (account, currency): (&str, &str),
-) -> Result<Option<i64>, StoreError> {
-    let (as_of, closes_on, sequence) = (None::<At>, None::<String>, None::<i64>);
-    let of = [&bank.as_str() as &(dyn ToSql + Sync), &account, &currency, &as_of, &closes_on, &sequence];
-    match db.query(LAST_CLOSING, &of).await?.first() {
-        Some(row) => Ok(row.try_get("closing")?),
+) -> Result<Option<(i64, Option<Timestamp>)>, StoreError> {
+    match db.query(LAST_TOLD, &[&bank.as_str(), &account, &currency]).await?.first() {
+        Some(row) => {
+            let as_of: Option<At> = row.try_get("as_of")?;
+            Ok(Some((row.try_get("closing")?, as_of.map(|at| at.0))))
+        }
         None => Ok(None),
     }
 }

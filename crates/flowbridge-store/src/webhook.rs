@@ -161,12 +161,17 @@ statements! {
             as new (id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until, disabled_reason)
         where endpoint.id = new.id";
 
-    // What is open, what was given up and what was delivered each have an index, which is walked only as far as a page.
+    // What was given up and what was delivered each have an index, which is walked only as far as a page. What is open is found by an index
+    // of what is open, and then sorted (`offset 0`): by the index of all, in the order of their ids, an endpoint of which little is open
+    // would be read from end to end.
     DELIVERIES = concat!("select newest.* from (
-            (select ", delivery_columns!(), " from webhook_delivery delivery
-                where delivery.endpoint_id = $1 and delivery.is_open and delivery.state = any($2)
-                    and ($3::uuid is null or delivery.id < $3)
-                order by delivery.id desc limit $4)
+            (select open.* from (
+                select ", delivery_columns!(), " from webhook_delivery delivery
+                    where delivery.endpoint_id = $1 and delivery.is_open and delivery.state = any($2)
+                    offset 0
+                ) open
+                where $3::uuid is null or open.id < $3
+                order by open.id desc limit $4)
             union all
             (select ", delivery_columns!(), " from webhook_delivery delivery
                 where delivery.endpoint_id = $1 and delivery.is_given_up and delivery.state = any($2)

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 /// How long a partner repeats a request before giving up and asking later.
 const POST_PATIENCE: Duration = Duration::from_secs(90);
@@ -197,10 +198,15 @@ impl Load {
         Ok(Self { api, book: Arc::default(), acknowledgements, probes: Arc::default(), seed })
     }
 
-    /// Posts `rate` payments a second until told to stop, then waits for those under way.
-    pub(crate) async fn run(self, rate: u32, stop: watch::Receiver<bool>) -> Result<()> {
+    /// Posts `rate` payments a second until told to stop, or less where that is not exact and the machine is slow, then waits for those
+    /// under way.
+    pub(crate) async fn run(self, (rate, is_exact): (u32, bool), stop: watch::Receiver<bool>) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut clock = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
+        // On whatever machine there is, what could not be posted in time is not posted in one go after that.
+        if !is_exact {
+            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         let mut posts = JoinSet::new();
         let mut number = 0;
         while !*stop.borrow() {

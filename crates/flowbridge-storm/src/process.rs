@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 /// How long a process may take to drain and end.
-const TERM_PATIENCE: Duration = Duration::from_secs(40);
+const TERM_PATIENCE: Duration = Duration::from_secs(90);
 
 /// What to start, again and again.
 #[derive(Debug, Clone)]

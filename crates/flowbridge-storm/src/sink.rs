@@ -34,6 +34,8 @@ pub(crate) enum Manner {
     Polite,
     /// 500 for everything.
     Broken,
+    /// 500 for whatever tells of a payment that is no newer than this one.
+    BrokenUpTo(PaymentId),
     /// Answers after this long, having taken the delivery in.
     Slow(Duration),
     /// Takes the delivery in, and says that it did not.
@@ -50,6 +52,8 @@ struct Endpoint {
     secret: String,
     told: BTreeMap<PaymentId, Told>,
     deliveries: u64,
+    /// Requests that met it when it was not polite.
+    met: u64,
     /// Those of them that told what had been told before.
     repeats: u64,
 }
@@ -247,6 +251,11 @@ impl Sink {
         })
     }
 
+    /// Requests that met an endpoint when it was not polite.
+    pub(crate) fn met(&self, endpoint: &str) -> u64 {
+        self.with(|ears| ears.endpoints.get(endpoint).map_or(0, |known| known.met))
+    }
+
     /// Looks at all that was heard; nothing is heard meanwhile.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut Ears) -> T) -> T {
         look(&mut self.ears.lock().unwrap_or_else(PoisonError::into_inner))
@@ -271,20 +280,33 @@ impl Sink {
     }
 }
 
+/// Which payment a delivery tells of.
+fn subject(body: &[u8]) -> Option<PaymentId> {
+    let envelope: Value = serde_json::from_slice(body).ok()?;
+    PaymentId::parse(envelope.get("subject")?.as_str()?).ok()
+}
+
 async fn receive(
     State(sink): State<Sink>,
     Path(endpoint): Path<String>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let manner = sink.with(|ears| ears.endpoints.get(&endpoint).map_or(Manner::Polite, |known| known.manner));
+    let manner = sink.with(|ears| {
+        let Some(known) = ears.endpoints.get_mut(&endpoint) else { return Manner::Polite };
+        known.met += u64::from(known.manner != Manner::Polite);
+        known.manner
+    });
     match manner {
         Manner::Broken => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Manner::Redirects => {
             let elsewhere = [(header::LOCATION, "/elsewhere")];
             return (StatusCode::TEMPORARY_REDIRECT, elsewhere).into_response();
         }
-        Manner::Polite | Manner::Slow(_) | Manner::Liar | Manner::Untrusted => {}
+        Manner::BrokenUpTo(last) if subject(&body).is_none_or(|payment| payment <= last) => {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+        Manner::BrokenUpTo(_) | Manner::Polite | Manner::Slow(_) | Manner::Liar | Manner::Untrusted => {}
     }
     if let Err(error) = sink.take_in(&endpoint, &headers, &body) {
         sink.with(|ears| ears.complain(format!("a delivery to {endpoint}: {error:#}")));
@@ -293,7 +315,7 @@ async fn receive(
     match manner {
         Manner::Slow(late) => tokio::time::sleep(late).await,
         Manner::Liar => return StatusCode::BAD_GATEWAY.into_response(),
-        Manner::Polite | Manner::Broken | Manner::Redirects | Manner::Untrusted => {}
+        Manner::Polite | Manner::Broken | Manner::BrokenUpTo(_) | Manner::Redirects | Manner::Untrusted => {}
     }
     StatusCode::NO_CONTENT.into_response()
 }

@@ -23,7 +23,7 @@ const STATES_KEPT: u32 = 64;
 /// reads it is away for so long.
 const BLOCKS_KEPT: u32 = 1_024;
 /// How long a start may take.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_secs(180);
 
 /// The processes by their place in the world, each with its role.
 pub(crate) const PROCESSES: [(&str, &str); 9] = [
@@ -93,7 +93,8 @@ impl World {
     /// Sets the stage with `flowbridge dev --once`, then runs the same data as many processes.
     pub(crate) async fn start(binary: &Path, home: &Path, conditions: Conditions<'_>) -> Result<Self> {
         let Conditions { settings, block_time, disk_bytes } = conditions;
-        let port = free_ports()?;
+        let mut ports = Ports::default();
+        let port = ports.for_dev()?;
         let set = tokio::process::Command::new(binary)
             .args(["dev", "--once", "--fresh", "--port", &port.to_string()])
             .current_dir(home)
@@ -123,10 +124,9 @@ impl World {
             Ok::<_, anyhow::Error>((postgres, anvil))
         })
         .await??;
-        let database_url = postgres.url();
-        let socket = socket_of(&database_url)?;
+        let (database_url, socket) = (postgres.url(), postgres.socket());
         // The path of a socket is short, that of a working folder may be long.
-        let socket_folder = tempfile::Builder::new().prefix("fb-storm-").tempdir()?;
+        let socket_folder = tempfile::Builder::new().prefix("fb-storm-").tempdir_in("/tmp")?;
         let sockets = socket_folder.path().to_owned();
         let postgres_lines = [
             Proxy::postgres(&sockets.join("1"), socket.clone())?,
@@ -136,7 +136,7 @@ impl World {
         let first_node_line = Proxy::tcp(Upstream::Tcp(rpc_line.port()?)).await?;
         let socket_line = Proxy::tcp(Upstream::Tcp(chain_port)).await?;
         let bank_line = Proxy::tcp(Upstream::Tcp(port + 2)).await?;
-        let gateway_ports = [port, free_port()?];
+        let gateway_ports = [port, ports.free()?];
         let gateway_lines = [
             Proxy::tcp(Upstream::Tcp(gateway_ports[0])).await?,
             Proxy::tcp(Upstream::Tcp(gateway_ports[1])).await?,
@@ -146,7 +146,7 @@ impl World {
         std::fs::write(&trusted, authority.pem())?;
         let config = data.join("storm.toml");
         write_config(&data.join("flowbridge.toml"), &config, &bank_line)?;
-        let environment = |name: &str| -> Result<Vec<(String, String)>> {
+        let mut environment = |name: &str| -> Result<Vec<(String, String)>> {
             let gateway = if name == "gateway-2" { gateway_ports[1] } else { gateway_ports[0] };
             let way = sockets.join(if name.ends_with("-2") { "2" } else { "1" });
             Ok([
@@ -164,9 +164,11 @@ impl World {
                 ("CHAIN__LEASE_MS", "5000".to_owned()),
                 ("BANK__TIMEOUT_MS", "3000".to_owned()),
                 ("BANK__LEASE_MS", "10000".to_owned()),
+                // The oracle asks the banks for everything when all is over.
+                ("BANK_SIMULATOR__OPERATIONS_KEPT_MAX", u32::MAX.to_string()),
                 ("WEBHOOKS__TIMEOUT_MS", "2000".to_owned()),
                 ("GATEWAY__LISTEN", format!("127.0.0.1:{gateway}")),
-                ("OBSERVABILITY__METRICS_LISTEN", format!("127.0.0.1:{}", free_port()?)),
+                ("OBSERVABILITY__METRICS_LISTEN", format!("127.0.0.1:{}", ports.free()?)),
                 ("OBSERVABILITY__LOG_FORMAT", "json".to_owned()),
                 ("OBSERVABILITY__LOG_FILTER", "warn".to_owned()),
             ]
@@ -215,29 +217,39 @@ impl World {
             issuer: format!("http://127.0.0.1:{port}"),
             simulator_url: format!("http://127.0.0.1:{}", port + 2),
             simulator_key,
-            http: reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?,
+            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
         };
         world.wait_ready().await?;
+        world.wait_until_ready(&world.simulator_url).await?;
+        for process in &world.processes {
+            let mut process = process.lock().await;
+            let log = process.log();
+            ensure!(!process.has_ended(), "{} ended at its start: {}", process.recipe.name, log.display());
+        }
         Ok(world)
     }
 
     /// Waits until both gateways are ready.
     pub(crate) async fn wait_ready(&self) -> Result<()> {
-        let began = Instant::now();
         for line in &self.gateway_lines {
-            loop {
-                let url = format!("http://{}/readyz", line.authority());
-                if self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
-                    break;
-                }
-                if began.elapsed() > START_PATIENCE {
-                    bail!(
-                        "the gateways were not ready within {START_PATIENCE:?}; logs are in {}",
-                        self.home.join("logs").display()
-                    );
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            self.wait_until_ready(&format!("http://{}", line.authority())).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_until_ready(&self, url: &str) -> Result<()> {
+        let began = Instant::now();
+        let is_ready = async || {
+            let answer = self.http.get(format!("{url}/readyz")).send().await;
+            answer.is_ok_and(|answer| answer.status().is_success())
+        };
+        while !is_ready().await {
+            ensure!(
+                began.elapsed() < START_PATIENCE,
+                "{url} was not ready within {START_PATIENCE:?}; logs are in {}",
+                self.home.join("logs").display()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
     }
@@ -287,6 +299,11 @@ impl World {
                 revived.push(process.recipe.name.clone());
             }
         }
+        if let Ok(mut postgres) = self.postgres.try_lock()
+            && tokio::task::block_in_place(|| postgres.revive())?
+        {
+            revived.push("PostgreSQL".to_owned());
+        }
         Ok(revived)
     }
 
@@ -328,33 +345,36 @@ fn own_disk(postgres: &Path, home: &Path, bytes: u64) -> Option<Disk> {
         .ok()
 }
 
-fn socket_of(url: &str) -> Result<PathBuf> {
-    let (_, query) = url.split_once('?').context("the database's address has no query")?;
-    let folder = query.split('&').find_map(|pair| pair.strip_prefix("host=")).context("no host")?;
-    Ok(Path::new(folder).join(".s.PGSQL.5432"))
-}
-
 /// Below those that the kernel gives to outgoing connections: a process that is down for a while finds its port free again.
 const PORTS: Range<u16> = 20_000..32_000;
 
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-}
-
-fn free_port() -> Result<u16> {
-    let port = (0..TRIES).map(|_| rand::random_range(PORTS)).find(|port| is_free(*port));
-    port.context("no free port was found")
-}
-
 const TRIES: usize = 200;
+/// Where `flowbridge dev` listens, counted from its first port.
+const PORTS_OF_DEV: [u16; 5] = [0, 1, 2, 465, 1384];
 
-/// A port from which `flowbridge dev` finds all of its own free.
-fn free_ports() -> Result<u16> {
-    for _ in 0..TRIES {
-        let port = free_port()?;
-        if [1, 2, 465, 1384].into_iter().all(|above: u16| is_free(port + above)) {
-            return Ok(port);
-        }
+/// The ports of one world. Between being drawn and being listened on, a port looks free to whoever draws the next one: each is
+/// given once.
+#[derive(Debug, Default)]
+struct Ports(BTreeSet<u16>);
+
+impl Ports {
+    fn free(&mut self) -> Result<u16> {
+        self.draw(&[0])
     }
-    bail!("no free ports were found")
+
+    /// A port from which `flowbridge dev` finds all of its own free.
+    fn for_dev(&mut self) -> Result<u16> {
+        self.draw(&PORTS_OF_DEV)
+    }
+
+    /// A port that is free with those so far above it.
+    fn draw(&mut self, offsets: &[u16]) -> Result<u16> {
+        let is_free =
+            |port: u16| !self.0.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        let mut drawn = (0..TRIES).map(|_| rand::random_range(PORTS));
+        let port = drawn.find(|port| offsets.iter().all(|above| is_free(port + above)));
+        let port = port.with_context(|| format!("no free ports were found in {PORTS:?}"))?;
+        self.0.extend(offsets.iter().map(|above| port + above));
+        Ok(port)
+    }
 }

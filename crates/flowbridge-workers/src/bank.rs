@@ -339,7 +339,18 @@ impl Slice<'_> {
                         booked_at: None,
                         ..result.clone()
                     };
-                    ours.extend(self.try_to_write(&[unsaid], &HashMap::new()).await?);
+                    let key = (result.payment_id, result.effect);
+                    let event = match result.effect {
+                        Effect::Bank(step) => refused(step),
+                        Effect::InitiateOnChain
+                        | Effect::SettleOnChain
+                        | Effect::CancelOnChain
+                        | Effect::BurnRedeemed
+                        | Effect::ReleaseRedemption => None,
+                    };
+                    let traceparent = observations.get(&key).map(|(_, trace)| trace.clone());
+                    let told = event.map(|event| (key, (event, traceparent.unwrap_or_default())));
+                    ours.extend(self.try_to_write(&[unsaid], &told.into_iter().collect()).await?);
                 }
                 Err(error) => return Err(error),
             }

@@ -54,7 +54,7 @@ pub async fn run(context: Context, settings: MonitorSettings, stop: Cancellation
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Keeps house, and says how long to leave it then.
-pub async fn keep_house(context: &Context, settings: &MonitorSettings) -> Duration {
+async fn keep_house(context: &Context, settings: &MonitorSettings) -> Duration {
     match monitor::keep_house(&context.db, context.now(), settings.kept).await {
         Ok(()) => settings.housekeeping_interval,
         Err(error) => {

@@ -69,12 +69,12 @@ pub async fn prove(context: &Context, banks: &BankRegistry) -> Result<Proof, Sto
         ledger: *balance,
         other: 0,
     }));
-    if cut.sequence_gaps != 0 {
-        missing.push(format!(
-            "the chain's running sequence jumped {} times: events were missed",
-            cut.sequence_gaps
-        ));
-    }
+    missing.extend(cut.holes.iter().map(|hole| {
+        format!(
+            "logs of the {} contracts between blocks {} and {}: no node has shown them, and each is asked again",
+            hole.currency, hole.from_block, hole.to_block
+        )
+    }));
     for (code, balances) in told {
         let side = sides.remove(&code).unwrap_or_default();
         let (moved, unanswered) = moved_before(banks, &code, balances.as_of, &side).await;

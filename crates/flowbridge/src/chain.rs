@@ -14,7 +14,7 @@ use flowbridge_chain::{
 };
 use flowbridge_gateway::vault::VaultDesk;
 use flowbridge_store::chain::{Contracts, Duty, Lane, save_contracts};
-use flowbridge_workers::chain::{ChainRole, ChainSettings};
+use flowbridge_workers::chain::{COUNTS_EVERY, ChainRole, ChainSettings};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -226,6 +226,7 @@ fn settings(config: &Config, start: (u64, [u8; 32])) -> Result<ChainSettings> {
         start,
         poll: Duration::from_millis(section.poll_ms),
         pace: Duration::from_millis(section.pace_ms),
+        counts_every: COUNTS_EVERY,
         lease: Duration::from_millis(section.lease_ms),
     })
 }

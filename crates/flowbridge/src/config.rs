@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
+use figment::value::Dict;
 use flowbridge_chain::leaf;
 use flowbridge_security::egress::EgressPolicy;
 use flowbridge_store::DbSettings;
@@ -198,6 +199,8 @@ pub(crate) struct BankSimulatorSection {
     pub(crate) data: PathBuf,
     pub(crate) client_key_file: PathBuf,
     pub(crate) admin_key_file: PathBuf,
+    pub(crate) operations_kept_max: u64,
+    pub(crate) entries_kept_max: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -281,13 +284,16 @@ impl Config {
             anyhow::ensure!(file.exists(), "there is no configuration file {}", file.display());
             figment = figment.merge(Toml::file_exact(file));
         }
-        let config: Self = figment.merge(Env::prefixed("FLOWBRIDGE__").split("__")).extract().context(
+        let figment = figment.merge(Env::prefixed("FLOWBRIDGE__").split("__"));
+        let config: Self = figment.extract().context(
             "the configuration cannot be used; `flowbridge config` prints every key with its default",
         )?;
+        refuse_empty_limits(&figment)?;
         anyhow::ensure!(
             config.payments.expiry_secs <= EXPIRY_SECS_MAX,
-            "[payments] expiry_secs is {}, and the contracts take at most {EXPIRY_SECS_MAX}",
-            config.payments.expiry_secs
+            "[payments] expiry_secs is {}, and may be at most {EXPIRY_SECS_MAX}: the contracts open no payment that expires more than {} s later",
+            config.payments.expiry_secs,
+            leaf::EXPIRY_SECS_MAX
         );
         Ok(config)
     }
@@ -430,6 +436,25 @@ fn time_of_day(text: &str) -> Result<Option<Duration>> {
     Ok(Some(Duration::from_secs(hours * 3600 + minutes * 60)))
 }
 
+/// Limits that may be nothing: then no match is taken, and every entry is overdue at once.
+const MAY_BE_ZERO: [&str; 2] = ["auto_minor_units_max", "transit_days_max"];
+
+/// What may do nothing at a time, or has no time for it, stands still and says nothing about why.
+fn refuse_empty_limits(figment: &Figment) -> Result<()> {
+    let sections: Dict = figment.extract()?;
+    for (section, keys) in &sections {
+        for (key, value) in keys.as_dict().into_iter().flatten() {
+            let is_limit = ["_max", "timeout_ms", "lease_ms", "poll_ms"].iter().any(|end| key.ends_with(end));
+            let is_empty = value.to_i128().is_some_and(|limit| limit < 1);
+            anyhow::ensure!(
+                !is_limit || !is_empty || MAY_BE_ZERO.contains(&key.as_str()),
+                "[{section}] {key} has to be at least 1; `flowbridge config` prints every key with its default"
+            );
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,6 +469,36 @@ mod tests {
         );
         assert!(config.explanations.url.is_empty(), "no language model is asked unless somebody says which");
         assert!(config.drop_folder().unwrap().is_none());
+    }
+
+    #[test]
+    fn payments_that_the_contracts_would_not_open_are_refused_before_anything_starts() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let load = |secs: u64| {
+            std::fs::write(file.path(), format!("[payments]\nexpiry_secs = {secs}\n")).unwrap();
+            Config::load(Some(file.path()))
+        };
+        assert_eq!(load(89 * 86_400).unwrap().payments.expiry_secs, 89 * 86_400);
+        let error = format!("{:#}", load(89 * 86_400 + 1).unwrap_err());
+        assert!(error.contains("[payments] expiry_secs is 7689601"), "{error}");
+    }
+
+    #[test]
+    fn limits_of_nothing_are_refused_before_anything_stands_still() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let load = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            Config::load(Some(file.path())).map_err(|error| format!("{error:#}"))
+        };
+        for (section, key, limit) in [
+            ("chain", "batch_size_max", 0),
+            ("bank", "lease_ms", 0),
+            ("webhooks", "in_flight_per_endpoint_max", -1),
+        ] {
+            let error = load(&format!("[{section}]\n{key} = {limit}\n")).unwrap_err();
+            assert!(error.contains(&format!("[{section}] {key} has to be at least 1")), "{error}");
+        }
+        load("[chain]\nbatch_delay_ms = 0\n[reconciliation]\nauto_minor_units_max = 0\n").unwrap();
     }
 
     #[test]

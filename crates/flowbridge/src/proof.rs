@@ -14,24 +14,41 @@ use flowbridge_workers::context::Context;
 use flowbridge_workers::proof::{Proof, prove};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tokio::sync::Mutex;
 use url::Url;
 
 /// Where the proof is taken.
 const PATH: &str = "/internal/proof";
 
-/// `GET /internal/proof`, for our own roles.
-pub(crate) fn router(context: Context, banks: Arc<BankRegistry>, verify: CallerVerifier) -> Router {
-    Router::new().route(PATH, get(take)).with_state((context, banks, verify))
+/// What a proof is taken of.
+#[derive(Clone)]
+struct Prover {
+    context: Context,
+    banks: Arc<BankRegistry>,
+    verify: CallerVerifier,
+    /// One after the other.
+    turn: Arc<Mutex<()>>,
 }
 
-async fn take(
-    State((context, banks, verify)): State<(Context, Arc<BankRegistry>, CallerVerifier)>,
-    headers: HeaderMap,
-) -> Response {
+/// `GET /internal/proof`, for our own roles.
+pub(crate) fn router(context: Context, banks: Arc<BankRegistry>, verify: CallerVerifier) -> Router {
+    let prover = Prover { context, banks, verify, turn: Arc::default() };
+    Router::new().route(PATH, get(take)).with_state(prover)
+}
+
+async fn take(State(prover): State<Prover>, headers: HeaderMap) -> Response {
+    let Prover { context, banks, verify, turn } = prover;
     if let Err(why) = verify(&headers) {
         return (StatusCode::UNAUTHORIZED, why).into_response();
     }
-    match prove_and_look(&context, &banks).await {
+    let turn = turn.lock_owned().await;
+    // To its end, also if its caller hangs up: a bank that is asked and not heard counts as one that did not answer.
+    let taken = tokio::spawn(async move {
+        let _turn = turn;
+        prove_and_look(&context, &banks).await
+    });
+    let Ok(taken) = taken.await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    match taken {
         Ok((proof, breaker)) => Json(shown(&proof, &breaker)).into_response(),
         Err(error) => {
             tracing::warn!(error = %error, "could not take a cut for the proof");

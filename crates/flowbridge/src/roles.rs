@@ -2,7 +2,7 @@
 
 use crate::clock::{COMPARE_EVERY, SharedClock};
 use crate::config::{Config, ConnectorKind, ConnectorSection, StatementsBy};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use flowbridge_bank::auth::BearerKey;
 use flowbridge_bank::breaker::BreakerState;
 use flowbridge_bank::connector::{BankConnector, Capabilities};
@@ -22,9 +22,11 @@ use flowbridge_store::wake::Wake;
 use flowbridge_store::{Db, StoreError, payment::parse_hold_mode, statement};
 use flowbridge_workers::context::Context;
 use flowbridge_workers::{bank, monitor, orchestrator, proof, reconciliation, webhook};
+use futures_util::FutureExt as _;
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,11 +131,12 @@ impl Running {
         failed.map_or(Ok(()), |why| bail!(why))
     }
 
-    /// Runs a role; one that ends by itself with an error stops the process.
+    /// Runs a role; one that ends by itself with an error, or by a panic, stops the process: half a role is worse than none.
     pub(crate) fn spawn(&self, role: Role, task: impl Future<Output = Result<()>> + Send + 'static) {
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = task.await {
+            let ended = AssertUnwindSafe(task).catch_unwind().await;
+            if let Err(error) = ended.unwrap_or_else(|_| Err(anyhow!("it panicked"))) {
                 tracing::error!(role = role.as_str(), error = format!("{error:#}"), "a role has failed");
                 failed
                     .lock()
@@ -219,7 +222,9 @@ async fn start_role(running: &Running, parts: &Parts, role: Role) -> Result<()> 
         Role::Webhooks => {
             let settings = config.webhooks()?;
             let sealing = Arc::new(SealingKeys::load_or_create(&KeyFolder::new(&config.security.keys))?);
-            running.spawn(role, async move { Ok(webhook::run(context, settings, sealing, stop).await?) });
+            running.spawn(role, async move {
+                Ok(Box::pin(webhook::run(context, settings, sealing, stop)).await?)
+            });
         }
         Role::Jobs => {
             let nightly = config.reconciliation()?;
@@ -351,7 +356,11 @@ async fn start_simulator(running: &Running, parts: &Parts) -> Result<()> {
         let ConnectorKind::Simulator = bank.kind;
         let hold_mode =
             parse_hold_mode(&bank.hold_mode).with_context(|| format!("hold_mode {:?}", bank.hold_mode))?;
-        banks.push(BankConfig::new(BankCode::parse(&bank.code)?, hold_mode));
+        banks.push(BankConfig {
+            operations_kept_max: section.operations_kept_max,
+            entries_kept_max: section.entries_kept_max,
+            ..BankConfig::new(BankCode::parse(&bank.code)?, hold_mode)
+        });
     }
     let config = SimulatorConfig {
         listen: section.listen,

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
 use url::Url;
 
 const FOLDER: &str = "FLOWBRIDGE_TEST_SIMULATOR_FOLDER";
@@ -105,8 +106,13 @@ async fn sigkill_loses_nothing_that_was_answered() {
         let (mut child, root) = spawn_simulator(folder.path());
         let bank = connector_to(&root, HoldMode::Native);
         recheck(bank.as_ref(), &answered).await;
-        let clients: Vec<_> = (0..4).map(|_| tokio::spawn(work_until_it_dies(Arc::clone(&bank)))).collect();
-        tokio::time::sleep(Duration::from_millis(250 + 130 * round)).await;
+        let (one_more, mut more) = tokio::sync::mpsc::unbounded_channel();
+        let work = || tokio::spawn(work_until_it_dies(Arc::clone(&bank), one_more.clone()));
+        let clients: Vec<_> = (0..4).map(|_| work()).collect();
+        drop(one_more);
+        for _ in 0..8 + 4 * round {
+            more.recv().await.unwrap();
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         for client in clients {
@@ -136,7 +142,11 @@ async fn sigkill_loses_nothing_that_was_answered() {
     child.wait().unwrap();
 }
 
-async fn work_until_it_dies(bank: Arc<dyn BankConnector>) -> Vec<(Operation, Outcome)> {
+/// Says so of each slice that was answered.
+async fn work_until_it_dies(
+    bank: Arc<dyn BankConnector>,
+    one_more: UnboundedSender<()>,
+) -> Vec<(Operation, Outcome)> {
     let mut answered = Vec::new();
     loop {
         let payments: Vec<_> = (0..10).map(|_| new_payment()).collect();
@@ -152,6 +162,8 @@ async fn work_until_it_dies(bank: Arc<dyn BankConnector>) -> Vec<(Operation, Out
                 return answered;
             }
             answered.extend(slice.into_iter().zip(outcomes));
+            // Who counts may have seen enough.
+            let _ = one_more.send(());
         }
     }
 }

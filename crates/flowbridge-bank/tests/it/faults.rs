@@ -130,7 +130,7 @@ async fn silence_is_unknown_after_the_time_out() {
         flowbridge_bank::auth::BearerKey::new("client-key"),
         bench.mode,
     );
-    config.timeout = Duration::from_millis(300);
+    config.timeout = Duration::from_secs(3);
     let impatient = flowbridge_bank::simulator_client::SimulatorClient::new(config).unwrap();
     use flowbridge_bank::connector::BankConnector as _;
     let outcomes = impatient.execute(std::slice::from_ref(&operation)).await;

@@ -78,6 +78,21 @@ async fn an_endpoint_that_fails_is_left_within_three_seconds_and_taken_back_when
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_whose_answers_make_no_sense_is_left_for_another() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 2).await;
+    ways.chain.block(At::Latest).await.unwrap();
+    ways.shims[0].set(Weather::Nonsense);
+    let pinned = ways.chain.pinned().unwrap();
+    let error = pinned.block(At::Latest).await.unwrap_err();
+    assert!(matches!(error, ChainError::Unreadable(_)), "{error}");
+    let other = ways.chain.pinned().unwrap();
+    assert!(other.block(At::Latest).await.unwrap().is_some(), "whoever is asked next is another one");
+    ways.shims[0].set(Weather::Fair);
+    ways.look_until(0, |health| *health == Health::Well).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_limits_us_is_not_asked_before_it_said_so() {
     let node = Node::start().await;
     let ways = Ways::to(&node, 2).await;

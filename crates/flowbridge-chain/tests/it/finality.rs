@@ -185,6 +185,7 @@ impl Chain for Node {
         _from: &EvmAddress,
         _to: &EvmAddress,
         _calldata: &[u8],
+        _at: At,
     ) -> Result<Vec<u8>, ChainError> {
         unasked()
     }

@@ -18,7 +18,8 @@ fn of(notebook: &Notebook, leaf: &Leaf) -> Vec<ChainLog> {
             | Said::Transfer { .. }
             | Said::Quarantined { .. }
             | Said::QuarantineReleased { .. }
-            | Said::Totals(_) => None,
+            | Said::Totals(_)
+            | Said::BatchInitiated { .. } => None,
         })
         .collect()
 }
@@ -112,9 +113,11 @@ async fn a_token_debtor_without_funds_is_set_aside_and_transfers_of_its_own_are_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_contracts_would_refuse_is_known_before_it_is_sent() {
     let node = Node::start().await;
-    let batch = [node.leaf(0, 2).await, node.leaf(1, 2).await];
-    let (router, manager) = (node.contracts.router, node.contracts.manager);
     let before = node.in_an_hour().await;
+    // As far ahead as may be, seen from the newest block.
+    let longest = before - 3_600 + EXPIRY_SECS_MAX;
+    let batch = [node.leaf(0, 2).await, Leaf { expires_at: longest, ..node.leaf(1, 2).await }];
+    let (router, manager) = (node.contracts.router, node.contracts.manager);
     let initiate = call::initiate_batch(&batch, before);
     let refused = async |who, to, calldata: Vec<u8>| match node.send(who, to, &calldata).await {
         Err(ChainError::Reverted(refusal)) => refusal,
@@ -134,8 +137,9 @@ async fn what_the_contracts_would_refuse_is_known_before_it_is_sent() {
     assert_eq!(refused(Who::Initiator, router, initiate).await, Refusal::NumberUsed(0));
     let huge = Leaf { amount: 2_000_000_000, ..node.leaf(5, 2).await };
     node.send(Who::Initiator, router, &call::initiate_batch(&[huge], before)).await.unwrap();
+    let left = deploy::mint_allowance(&node.chain, &node.contracts).await.unwrap();
     let settle_huge = call::on_leaves(OnLeaves::Settle, &[huge], &[0]).unwrap();
-    assert_eq!(refused(Who::Settler, manager, settle_huge).await, Refusal::MintAllowanceExceeded);
+    assert_eq!(refused(Who::Settler, manager, settle_huge).await, Refusal::MintAllowanceExceeded(left));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -137,6 +137,14 @@ async fn compliance_is_the_vaults() {
     deployment.roles.compliance = Some(guardian.to_string());
     let problems = governance::verify(&governed.node.chain, &deployment).await.unwrap();
     assert_eq!(problems[0], format!("{guardian} has no COMPLIANCE_ROLE on the Manager"), "{problems:#?}");
+    // Handed over once more: nothing is taken back, and nobody is named who holds nothing.
+    let deployer = key(Who::Deployer);
+    let (chain, patience) = (&governed.node.chain, Duration::from_secs(10));
+    let admin = Admin { chain, chain_id: 31337, key: &deployer, patience };
+    deployment.roles.compliance = Some(deployer.address().to_string());
+    let by = (&governed.governance, &deployment.roles);
+    let roles = governance::hand_over(&admin, &contracts, by).await.unwrap();
+    assert_eq!(roles.compliance, None);
 }
 
 /// A deployer who gives itself the right to name minters, names one, and gives the right up again.
@@ -358,6 +366,14 @@ async fn what_is_large_waits_its_delay_and_can_be_cancelled_and_what_is_small_is
 async fn the_typed_data_for_wallets_hashes_to_the_digest_and_calls_are_told_in_words() {
     let governed = Governed::start().await;
     let contracts = governed.node.contracts;
+    let word = |address: &EvmAddress| [[0; 12].as_slice(), address.as_bytes().as_slice()].concat();
+    let force = [
+        alloy::primitives::keccak256("forcedTransfer(address,address,uint256)")[..4].to_vec(),
+        word(&contracts.house),
+        word(&contracts.manager),
+        [vec![0; 31], vec![7]].concat(),
+    ]
+    .concat();
     let calls = vec![
         vault::mint_allowance(&contracts.token, &contracts.manager, 1_500_000),
         vault::add_owner(&governed.vault.address, &contracts.house),
@@ -367,6 +383,12 @@ async fn the_typed_data_for_wallets_hashes_to_the_digest_and_calls_are_told_in_w
             value: 0,
             data: flowbridge_chain::call::release_quarantine(&contracts.house, &contracts.token),
         },
+        Call { to: contracts.token, value: 0, data: force },
+        Call {
+            to: contracts.manager,
+            value: 0,
+            data: flowbridge_chain::call::release_surplus(&contracts.house),
+        },
     ];
     let names = vault::Names::new(&governed.vault.address, None, &[contracts]);
     let words: Vec<String> = calls.iter().map(|call| names.in_words(call)).collect();
@@ -374,7 +396,14 @@ async fn the_typed_data_for_wallets_hashes_to_the_digest_and_calls_are_told_in_w
     assert!(words[0].contains("mint 1.500000 EUR of the token of EUR"), "{}", words[0]);
     assert!(words[1].starts_with("make the house wallet of EUR (0x"), "{}", words[1]);
     assert!(words[2].contains("0x01020304, which FlowBridge does not know, with 3 wei"), "{}", words[2]);
-    assert!(words[3].starts_with("send what waits at the settlement manager of EUR (0x"), "{}", words[3]);
+    let named = |what: &str, at: &EvmAddress| format!("the {what} of EUR ({at})");
+    let (token, manager) =
+        (named("token", &contracts.token), named("settlement manager", &contracts.manager));
+    let house = named("house wallet", &contracts.house);
+    assert_eq!(words[3], format!("send what waits at {manager} for {house} to {token}"));
+    let taken = format!("of {token} from {house} by force, for {manager}");
+    assert!(words[4].starts_with("take 0.000007 EUR") && words[4].ends_with(&taken), "{}", words[4]);
+    assert_eq!(words[5], format!("send what came to {manager} for no payment to {house}"));
     // What is more than its words would say is not put in words.
     let mut padded = calls[0].clone();
     padded.data.push(0);

@@ -75,7 +75,7 @@ async fn a_node_that_is_only_behind_takes_nothing_back_however_few_blocks_are_re
 async fn logs_wait_for_the_confirmations_that_policy_asks_for() {
     let node = Node::start().await;
     let mut notebook = Notebook::at_the_deployment(&node);
-    notebook.settings.finality = Finality::Confirmations(4);
+    notebook.settings.finality = Finality::Confirmations(12);
     notebook.catch_up(&node).await.unwrap();
     let initiate = call::initiate_batch(&[node.leaf(0, 2).await], node.in_an_hour().await);
     node.send(Who::Initiator, node.contracts.router, &initiate).await.unwrap();
@@ -84,7 +84,7 @@ async fn logs_wait_for_the_confirmations_that_policy_asks_for() {
     notebook.catch_up(&node).await.unwrap();
     assert_eq!(notebook.place.number, newest, "blocks are taken in at once");
     assert_eq!(payments(&notebook.announced), 0);
-    node.anvil.mine(3).unwrap();
+    node.anvil.mine(11).unwrap();
     notebook.catch_up(&node).await.unwrap();
     assert_eq!(payments(&notebook.announced), 1);
 }

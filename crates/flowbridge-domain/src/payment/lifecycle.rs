@@ -53,7 +53,7 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
         Direction::WindDown(reason) => travel.wind_down(reason),
         Direction::Close(reason) => travel.close(reason),
     };
-    if let State::UnderReview(ReviewReason::BankRefused) = progress.state
+    if progress.state == State::UnderReview(ReviewReason::BankRefused)
         && matches!(direction, Direction::Forward | Direction::Cancel(_))
     {
         // Whatever comes next waits for the bank's answer.

@@ -31,6 +31,8 @@ pub(crate) struct Miner {
 enum Order {
     Mine(u32, mpsc::Sender<Result<()>>),
     Reorganise(u32, mpsc::Sender<Result<()>>),
+    /// Nothing but an answer, which comes when what was being done is done.
+    Settle(mpsc::Sender<Result<()>>),
     End,
 }
 
@@ -63,8 +65,16 @@ impl Miner {
         Ok(Self { orders, frozen, thread: Some(thread) })
     }
 
-    pub(crate) fn freeze(&self, frozen: bool) {
-        self.frozen.store(frozen, Ordering::Release);
+    /// When this returns no block is under way. Says whether that was so before.
+    pub(crate) fn freeze(&self) -> bool {
+        let was_frozen = self.frozen.swap(true, Ordering::AcqRel);
+        // A thread that has ended mines nothing either.
+        let _ = self.order(Order::Settle);
+        was_frozen
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.frozen.store(false, Ordering::Release);
     }
 
     pub(crate) fn mine(&self, count: u32) -> Result<()> {
@@ -116,6 +126,10 @@ impl Mining {
                 }
                 Ok(Order::Reorganise(depth, answer)) => {
                     let _ = answer.send(self.reorganise(depth));
+                    continue;
+                }
+                Ok(Order::Settle(answer)) => {
+                    let _ = answer.send(Ok(()));
                     continue;
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {

@@ -11,6 +11,7 @@ use alloy::primitives::{Address, B256, U256, address};
 use alloy::providers::{Provider, ProviderBuilder};
 use alloy::rpc::types::TransactionRequest;
 use flowbridge_embedded::{AnvilSettings, EmbeddedAnvil};
+use tokio::sync::oneshot;
 
 use crate::supervisor;
 
@@ -130,7 +131,9 @@ async fn killed_at_any_moment_under_load_a_node_loses_the_newest_block_at_most()
     let stop = Arc::new(AtomicBool::new(false));
     let sender = tokio::spawn(send_until(stop.clone(), provider(&anvil)));
     for life in 0..4 {
-        let watcher = tokio::spawn(watch_until_it_fails(provider(&anvil)));
+        let (first, is_watched) = oneshot::channel();
+        let watcher = tokio::spawn(watch_until_it_fails(provider(&anvil), first));
+        is_watched.await.unwrap();
         tokio::time::sleep(Duration::from_millis(300 + 77 * life)).await;
         anvil.kill();
         let seen = watcher.await.unwrap();
@@ -160,13 +163,16 @@ async fn send_until(stop: Arc<AtomicBool>, provider: impl Provider) -> u64 {
     sent
 }
 
-/// Every block seen at the head, until the node is gone.
-async fn watch_until_it_fails(provider: impl Provider) -> Vec<(u64, B256)> {
-    let mut seen = Vec::new();
+/// Every block seen at the head, until the node is gone; that there is one, at once.
+async fn watch_until_it_fails(provider: impl Provider, first: oneshot::Sender<()>) -> Vec<(u64, B256)> {
+    let (mut seen, mut first) = (Vec::new(), Some(first));
     while let Ok(Some(block)) = provider.get_block_by_number(BlockNumberOrTag::Latest).await {
         let head = (block.header.number, block.header.hash);
         if seen.last() != Some(&head) {
             seen.push(head);
+        }
+        if let Some(first) = first.take() {
+            first.send(()).unwrap();
         }
     }
     seen

@@ -103,6 +103,36 @@ async fn sixty_four_parallel_requests_with_one_key_make_one_payment() {
 }
 
 #[tokio::test]
+async fn a_key_that_another_gateway_is_at_is_waited_for_and_answered_as_there() {
+    let api = Api::start().await;
+    let body = api.payment(1_250).to_string();
+    let first = api.create(&api.alpha, "a-key", &body).await;
+    let (sql, connection) =
+        tokio_postgres::connect(&crate::webhooks::server_url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let other = "insert into idempotency_key
+        select client_id, route, 'the same', fingerprint, status, body, created_at from idempotency_key
+            where client_id = $1 and key = 'a-key'";
+    sql.batch_execute("begin").await.unwrap();
+    assert_eq!(sql.execute(other, &[&format!("client-{}", api.alpha.participant)]).await.unwrap(), 1);
+    let commits_when_waited_for = async {
+        let waits =
+            "select from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))";
+        while sql.query(waits, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sql.batch_execute("commit").await.unwrap();
+    };
+    let patience = Duration::from_secs(20);
+    let (second, waited) = tokio::join!(
+        api.create(&api.alpha, "the same", &body),
+        tokio::time::timeout(patience, commits_when_waited_for)
+    );
+    assert!(waited.is_ok(), "it was carried out beside the other: {}", second.body);
+    assert_eq!((second.status, second.replayed, &second.body), (201, true, &first.body));
+}
+
+#[tokio::test]
 async fn a_reference_pays_once_even_when_its_key_is_forgotten() {
     let api = Api::start().await;
     let mut body = api.payment(500);
@@ -267,6 +297,10 @@ async fn whatever_is_wrong_is_refused_with_its_place() {
         assert_eq!(reply.status, status, "{method} {path}: {}", reply.body);
         assert_eq!(reply.body["status"], status, "{method} {path}: a problem as every other");
     }
+    for (query, named) in [("limit=x", "limit"), ("colour=red", "colour")] {
+        let reply = api.get(&api.alpha, &format!("/v1/payments?{query}")).await;
+        assert!(reply.body["detail"].as_str().unwrap().contains(named), "{query}: {}", reply.body);
+    }
     for token in ["", "x", &format!("{}x", api.alpha.token)] {
         let reply = api.send("GET", "/v1/payments", token, None, None).await;
         assert_eq!((reply.status, reply.code()), (401, "unauthenticated"));
@@ -353,8 +387,17 @@ async fn a_payment_nobody_has_begun_is_cancelled_at_once() {
     assert_eq!((cancelled.status, &cancelled.body["state"]), (202, &json!("failed")), "{}", cancelled.body);
     let again = api.post(&api.alpha, &path, "revoke", "").await;
     assert_eq!((again.replayed, &again.body), (true, &cancelled.body));
-    let events = api.get(&api.alpha, "/v1/events").await;
-    let kinds: Vec<_> = events.body["data"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
+    // The log is told up to the oldest transaction on the server, and the other tests share the server.
+    let mut kinds = Vec::new();
+    let told = tokio::time::timeout(Duration::from_secs(60), async {
+        while kinds.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let events = api.get(&api.alpha, "/v1/events").await;
+            let listed = events.body["data"].as_array().cloned().unwrap_or_default();
+            kinds = listed.into_iter().map(|mut event| event["type"].take()).collect();
+        }
+    });
+    assert!(told.await.is_ok(), "both are told");
     assert_eq!(kinds, ["payment.accepted", "payment.failed"]);
 }
 

@@ -362,6 +362,19 @@ async fn a_contract_of_ours_is_nobodys_wallet() {
 }
 
 #[tokio::test]
+async fn a_refusal_names_what_there_is_not_and_costs_no_database_connection() {
+    let api = Api::start().await;
+    let account = json!({ "bank": "nobody", "currency": "CHF", "iban": api.iban(), "wallet": wallet(), "name": "Asha" });
+    let connections = api.db.pool_use().0;
+    for key in ["first", "second"] {
+        let refused = api.post(&api.alpha, "/v1/accounts", key, &account.to_string()).await;
+        assert_eq!((refused.status, refused.code()), (400, "invalid_request"), "{}", refused.body);
+        assert_eq!(refused.body["errors"][0]["pointer"], "/bank");
+    }
+    assert_eq!(api.db.pool_use().0, connections);
+}
+
+#[tokio::test]
 async fn every_list_pages_by_cursors_that_only_we_make() {
     let api = Api::start().await;
     for place in 0..2 {
@@ -661,6 +674,7 @@ async fn slow_silent_and_bloated_clients_are_cut_off() {
         assert!(read.is_ok(), "{begun:?}: the server hung up");
         assert!(!said.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&said));
     }
+    let api = Api::start().await;
     let bloated = format!("GET /livez HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n", "x".repeat(40_000));
     assert_eq!(api.raw(&bloated).await, 431);
     let many = (0..500).map(|place| format!("X-{place}: 1\r\n")).collect::<String>();

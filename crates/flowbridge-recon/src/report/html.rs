@@ -4,8 +4,8 @@
 //! archived and printed. Everything that comes from a bank or a ledger is escaped. Colours follow the reader's dark mode
 //! and never say something that words do not say too.
 
-use super::{AccountFigures, BreakRow, Extras, Report, explain, minute, units};
-use crate::anomaly::{AnomalyKind, Severity};
+use super::{AccountFigures, BreakRow, CUT_OFF, Extras, Report, explain, minute, units};
+use crate::anomaly::{self, AnomalyKind, Severity};
 use crate::break_kind::BreakKind;
 use crate::date::Date;
 use crate::engine::{Decision, How, Match};
@@ -21,7 +21,7 @@ const ANOMALIES_MAX: usize = 40;
 pub(super) fn page(report: &Report<'_>, extras: &Extras<'_>) -> String {
     let accounts = report.accounts();
     let mut page = String::from(HEAD);
-    opening(&mut page, report, &accounts);
+    opening(&mut page, report, &accounts, extras);
     balance(&mut page, extras);
     at_each_statement(&mut page, extras);
     proof(&mut page, &accounts);
@@ -29,7 +29,7 @@ pub(super) fn page(report: &Report<'_>, extras: &Extras<'_>) -> String {
     breaks(&mut page, report);
     to_confirm(&mut page, report, extras);
     largest(&mut page, report);
-    anomalies(&mut page, extras);
+    anomalies(&mut page, report, extras);
     statements(&mut page, report);
     manifest(&mut page, report);
     page.push_str("</main></body></html>\n");
@@ -44,7 +44,7 @@ fn age_column(age_days: i32) -> usize {
     AGES.iter().position(|(_, until)| age_days <= *until).unwrap_or(AGES.len() - 1)
 }
 
-fn opening(page: &mut String, report: &Report<'_>, accounts: &[AccountFigures]) {
+fn opening(page: &mut String, report: &Report<'_>, accounts: &[AccountFigures], extras: &Extras<'_>) {
     let sum = |of: fn(&AccountFigures) -> usize| accounts.iter().map(of).sum::<usize>();
     let (lines, auto) = (sum(|account| account.lines), sum(|account| account.lines_auto));
     let (suggested, open) = (sum(|account| account.lines_suggested), sum(|account| account.lines_open));
@@ -79,6 +79,9 @@ fn opening(page: &mut String, report: &Report<'_>, accounts: &[AccountFigures]) 
         let _ = write!(page, "<div class=tile><b>{value}</b><span>{name}</span><i>{note}</i></div>");
     }
     page.push_str("</div>");
+    if extras.is_cut_off() {
+        let _ = write!(page, "<section><p class=off>{CUT_OFF}</p></section>");
+    }
 }
 
 fn balance(page: &mut String, extras: &Extras<'_>) {
@@ -411,14 +414,25 @@ fn largest(page: &mut String, report: &Report<'_>) {
     page.push_str("</table></div></section>");
 }
 
-fn anomalies(page: &mut String, extras: &Extras<'_>) {
+fn anomalies(page: &mut String, report: &Report<'_>, extras: &Extras<'_>) {
     if extras.history.is_empty() && extras.anomalies.is_empty() {
         return;
     }
     page.push_str("<section><h2>Unusual</h2>");
-    if extras.anomalies.is_empty() {
-        let _ = write!(page, "<p class=ok>Nothing, beside {} earlier runs.</p>", extras.history.len());
-    } else {
+    let today = report.manifest.as_of;
+    let earlier =
+        plural(extras.history.iter().filter(|run| run.on != today).count(), "earlier run", "earlier runs");
+    let knows_enough = anomaly::knows_enough(extras.history, today);
+    if extras.anomalies.is_empty() && knows_enough {
+        let _ = write!(page, "<p class=ok>Nothing, beside {earlier}.</p>");
+    } else if !knows_enough {
+        let _ = write!(
+            page,
+            "<p class=m>Too few nights yet: {earlier}, and an account is judged beside {} of the same weekday.</p>",
+            anomaly::SAMPLES_MIN
+        );
+    }
+    if !extras.anomalies.is_empty() {
         page.push_str(
             "<div class=wide><table><tr><th>what<th class=l>where<th>usual<th>found<th>how far off</tr>",
         );
@@ -492,9 +506,10 @@ fn manifest(page: &mut String, report: &Report<'_>) {
         page,
         "<footer><h2>Manifest</h2><p class=m>The same manifest gives the same report, byte for byte.</p><table>\
          <tr><td>manifest<td class=l><code>{}</code></tr><tr><td>model<td class=l><code>{}</code></tr>\
-         <tr><td>days a bank may take<td class=l>{}</tr>",
+         <tr><td>program<td class=l>{}</tr><tr><td>days a bank may take<td class=l>{}</tr>",
         manifest.sha256(),
         escape(&manifest.model),
+        manifest.program,
         manifest.transit_days_max
     );
     for (name, hash) in &manifest.inputs {

@@ -1,8 +1,9 @@
 //! What a run leaves behind: one page for a person, the same on paper, two tables for a spreadsheet, one JSON for machines
 //! and one statement of what was reconciled for other systems.
 //!
-//! All carry the hash of the run's manifest: hashes of the inputs and of the model, the day and the settings. The number of
-//! threads is not part of it, because it changes nothing; the same manifest means the same report, byte for byte.
+//! All carry the hash of the run's manifest: hashes of the inputs and of the model, the day, the settings and the program's version. The
+//! number of threads is not part of it, because it changes nothing; the same manifest means the same report, byte for byte. Whoever tells
+//! a report more than its inputs lead to has to put [`findings_sha256`] among them.
 
 mod camt;
 mod html;
@@ -36,6 +37,8 @@ pub struct Manifest {
     pub transit_days_max: i32,
     /// Above this nothing is posted alone.
     pub auto_minor_units_max: i128,
+    /// Version of the program, which wrote the report.
+    pub program: &'static str,
 }
 
 impl Manifest {
@@ -47,6 +50,7 @@ impl Manifest {
             as_of: settings.as_of,
             transit_days_max: settings.transit_days_max,
             auto_minor_units_max: settings.auto_minor_units_max,
+            program: env!("CARGO_PKG_VERSION"),
         }
     }
 
@@ -62,6 +66,18 @@ pub fn sha256(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// SHA-256 of all that a report tells beside the records themselves.
+pub fn findings_sha256(
+    outcome: &Outcome,
+    heads: &[StatementHead],
+    extras: &Extras<'_>,
+) -> Result<String, serde_json::Error> {
+    let Extras { anomalies, history, sentences, balance, proofs, summary } = extras;
+    let beside = (anomalies, history, sentences, balance, proofs, summary);
+    let heads = format!("{heads:?}");
+    Ok(sha256(&serde_json::to_vec(&(&outcome.matches, &outcome.breaks, heads, beside))?))
 }
 
 /// Everything a report tells about.
@@ -95,6 +111,16 @@ pub struct Extras<'a> {
     /// The figures of the run, as other programs read them.
     pub summary: Option<&'a serde_json::Value>,
 }
+
+impl Extras<'_> {
+    /// Was there more than the run may look at? What it says nothing of may differ all the same.
+    fn is_cut_off(&self) -> bool {
+        self.summary.and_then(|summary| summary.get("is_whole")) == Some(&serde_json::Value::Bool(false))
+    }
+}
+
+/// What a report of a run says that was cut off.
+const CUT_OFF: &str = "More was there than one run may look at: what is proven was matched; the next says what of the rest differs.";
 
 /// Our reserve on an account against what the bank says is on it, in minor units: `statement` = `ledger` − `in_transit` +
 /// `at_bank_only` − `in_ledger_only` + `differences` + `unexplained`.

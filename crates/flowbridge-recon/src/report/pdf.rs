@@ -4,7 +4,7 @@
 //! that these lack are shown without their accents or as a question mark, and names are left to the other forms. No time of
 //! day goes in: the same run gives the same bytes. Every page carries the manifest's hash.
 
-use super::{AccountFigures, Extras, Report, minute, units};
+use super::{AccountFigures, CUT_OFF, Extras, Report, minute, units};
 use crate::break_kind::BreakKind;
 use crate::text;
 use pdf_writer::{Content, Finish as _, Name, Pdf, Rect, Ref, Str, TextStr};
@@ -45,6 +45,10 @@ fn write(report: &Report<'_>, extras: &Extras<'_>, paper: &mut Paper) {
             sum(|account| account.entries_open)
         ),
     );
+    if extras.is_cut_off() {
+        paper.down(14.0);
+        paper.text(MARGIN, 8.0, BOLD, CUT_OFF);
+    }
     paper.down(26.0);
     balance(extras, paper);
     at_each_statement(extras, paper);

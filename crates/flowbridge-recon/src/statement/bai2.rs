@@ -127,8 +127,8 @@ impl Bai2 {
                 self.total = 0;
                 let currency = if field(1).is_empty() { &self.group_currency } else { field(1) };
                 self.statements.push(Statement {
-                    account: field(0).to_owned(),
-                    currency: currency.to_owned(),
+                    account: tidy(field(0)),
+                    currency: tidy(currency),
                     ..Statement::default()
                 });
                 let skipped = rest.splitn(3, ',').nth(2).unwrap_or_default().to_owned();

@@ -110,9 +110,8 @@ pub(super) fn read(file: &[u8], mapping: &CsvMapping) -> Result<Vec<Statement>, 
         }
         let field =
             |meaning: &str| places.get(meaning).and_then(|place| row.get(*place)).unwrap_or("").trim();
-        let or_else = |meaning: &str, other: &str| {
-            if field(meaning).is_empty() { other.to_owned() } else { field(meaning).to_owned() }
-        };
+        let or_else =
+            |meaning: &str, other: &str| tidy(if field(meaning).is_empty() { other } else { field(meaning) });
         let (account, currency) =
             (or_else("account", &mapping.account), or_else("currency", &mapping.currency));
         let number = |meaning: &str| -> Result<i128, ReadStatementError> {

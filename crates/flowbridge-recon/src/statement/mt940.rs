@@ -97,14 +97,13 @@ fn statements_of(pages: Vec<Page>) -> Vec<Statement> {
     }
     let finished = whole.into_iter().map(|Page { mut statement, is_interim, .. }| {
         let missing = match (statement.opening, statement.closing) {
+            _ if is_interim => None,
             (Some(_), None) => Some("an opening balance and no closing one: the file was cut off"),
             (None, Some(_)) => Some("a closing balance and no opening one: the file lacks its beginning"),
-            (None, None) if !is_interim => {
-                Some("no balances, which only an MT942 lacks: the file was cut off")
-            }
-            (Some(_), Some(_)) | (None, None) => None,
+            (None, None) => Some("no balances, which only an MT942 lacks: the file was cut off"),
+            (Some(_), Some(_)) => None,
         };
-        statement.contradictions.extend(missing.filter(|_| !is_interim).map(|what| format!("it has {what}")));
+        statement.contradictions.extend(missing.map(|what| format!("it has {what}")));
         statement
     });
     finished.collect()

@@ -18,7 +18,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
     let mut currency = String::new();
     let mut account = String::new();
     let mut entry: Option<BTreeMap<String, String>> = None;
-    let mut balance: Option<(String, String)> = None;
+    let mut balance: Option<String> = None;
     let mut path = "";
     let mut entries = 0;
     let mut tags = Tags { rest: text, line: 1 };
@@ -28,17 +28,16 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
         match tag.as_str() {
             "CURDEF" => currency = value.to_uppercase(),
             "ACCTID" if entry.is_none() => account = tidy(&value),
-            "BANKTRANLIST" | "STMTRS" | "CCSTMTRS" => {
-                if tag != "BANKTRANLIST" {
-                    statements.push(Statement::default());
-                    // Each statement says its own.
-                    currency.clear();
-                }
+            "STMTRS" | "CCSTMTRS" => {
+                statements.push(Statement::default());
+                // Each statement says its own.
+                currency.clear();
             }
             "LEDGERBAL" | "AVAILBAL" => path = if tag == "LEDGERBAL" { "ledger" } else { "" },
-            "BALAMT" if path == "ledger" => balance = Some((value, String::new())),
+            // A bank that leaves it empty tells no balance.
+            "BALAMT" if path == "ledger" => balance = Some(value).filter(|units| !units.is_empty()),
             "DTASOF" if path == "ledger" => {
-                if let Some((units, _)) = balance.take()
+                if let Some(units) = balance.take()
                     && let Some(statement) = statements.last_mut()
                 {
                     let minor_units = signed_amount(&plain_decimal(&units), &currency).map_err(refuse)?;
@@ -151,6 +150,22 @@ mod tests {
             "<STMTRS>{currency}<BANKACCTFROM><ACCTID>9</BANKACCTFROM><BANKTRANLIST><STMTTRN><DTPOSTED>20261120\
              <TRNAMT>1.00{line}</STMTTRN></BANKTRANLIST></STMTRS>"
         )
+    }
+
+    #[test]
+    fn an_empty_balance_is_none_and_the_lines_count_all_the_same() {
+        let told = |balance: &str| {
+            let ends = format!("<LEDGERBAL>{balance}<DTASOF>20261120</LEDGERBAL></STMTRS>");
+            let read = super::read(&statement("<CURDEF>EUR", "").replace("</STMTRS>", &ends)).unwrap();
+            (read[0].entries.len(), read[0].closing.map(|closing| closing.minor_units))
+        };
+        assert_eq!(told("<BALAMT>2.50"), (1, Some(250)));
+        for empty in ["<BALAMT>", "<BALAMT> </BALAMT>", ""] {
+            assert_eq!(told(empty), (1, None), "{empty}");
+        }
+        let other = statement("<CURDEF>EUR", "")
+            .replace("</STMTRS>", "<LEDGERBAL><BALAMT>x<DTASOF>20261120</STMTRS>");
+        assert!(super::read(&other).is_err(), "what is no number is refused");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is unusual is seen, what is usual is not, and too little history says nothing.
 
 use flowbridge_recon::Model;
-use flowbridge_recon::anomaly::{AnomalyKind, Memory, Severity, observe};
+use flowbridge_recon::anomaly::{AnomalyKind, Memory, Severity, knows_enough, observe};
 use flowbridge_recon::date::Date;
 use flowbridge_recon::engine::{self, Settings};
 use flowbridge_recon::generate::{self, Books, Recipe};
@@ -19,9 +19,14 @@ fn night(seed: u64, on: Date) -> Books {
 }
 
 fn look(memory: &mut Memory, books: &Books) -> Vec<(AnomalyKind, Severity, String)> {
+    look_with("the model", memory, books)
+}
+
+/// The same where the model is known by this name.
+fn look_with(name: &str, memory: &mut Memory, books: &Books) -> Vec<(AnomalyKind, Severity, String)> {
     let model = Model::shipped().unwrap();
     let outcome = engine::run(&books.ledger, &books.bank, &model, &Settings::on(books.as_of, 2));
-    let observed = observe(&books.ledger, &books.bank, &outcome, books.as_of);
+    let observed = observe(&books.ledger, &books.bank, &outcome, books.as_of).judged_by(name);
     let found = memory.judge(&observed);
     memory.add(observed);
     found.into_iter().map(|found| (found.kind, found.severity, found.subject)).collect()
@@ -41,6 +46,8 @@ fn a_night_like_no_other_is_seen() {
             })
             .collect();
         assert!(alarms.is_empty(), "week {week}: {alarms:?}");
+        let knows = knows_enough(&memory.runs, first.plus_days(7 * week as i32 + 7));
+        assert_eq!(knows, week >= 5, "six of the same weekday");
     }
     let kept = serde_json::to_string(&memory).unwrap();
     assert!(!kept.contains("Schmidt") && !kept.contains("NL"), "debtors are remembered without their names");
@@ -57,6 +64,14 @@ fn a_night_like_no_other_is_seen() {
         line.reference = "".into();
         line.text = "".into();
     }
+    let is_drift = |kind: &AnomalyKind| matches!(kind, AnomalyKind::FeatureDrift | AnomalyKind::ScoreDrift);
+    let first_night = look_with("another model", &mut memory.clone(), &odd);
+    assert!(!first_night.iter().any(|found| is_drift(&found.0)), "of which nobody knows what is usual");
+    assert!(first_night.iter().any(|found| found.0 == AnomalyKind::Count), "the lines are whose they were");
+    let of_before = serde_json::to_string(&memory).unwrap().replace(r#","model":"the model""#, "");
+    let mut of_before: Memory = serde_json::from_str(&of_before).unwrap();
+    let after = look(&mut of_before, &odd);
+    assert!(!after.iter().any(|found| is_drift(&found.0)), "nor what a memory says that names no model");
     let kinds: Vec<AnomalyKind> = look(&mut memory, &odd).into_iter().map(|found| found.0).collect();
     for wanted in [AnomalyKind::Count, AnomalyKind::Lag, AnomalyKind::BreakMix, AnomalyKind::FeatureDrift] {
         assert!(kinds.contains(&wanted), "{wanted:?} is not among {kinds:?}");

@@ -2,7 +2,21 @@
 
 use flowbridge_recon::date::Date;
 use flowbridge_recon::feedback::{self, Ruling, Verdict};
-use flowbridge_recon::{Model, ReadModelError, evaluate};
+use flowbridge_recon::{Model, ReadModelError, evaluate, train};
+use std::path::Path;
+
+/// Elsewhere the C library may round a logarithm the other way.
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+#[test]
+fn the_shipped_model_is_what_this_code_trains_byte_for_byte() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/recon/v1.json");
+    let is_same = train::shipped(2).to_file().unwrap() == std::fs::read(path).unwrap();
+    assert!(
+        is_same,
+        "the code or the training has changed: `flowbridge recon train --out models/recon/v1.json`, then measure it with \
+         `flowbridge recon evaluate`"
+    );
+}
 
 #[test]
 fn decisions_at_a_noisy_bank_win_coverage_and_keep_precision() {

@@ -1,9 +1,11 @@
 //! The report: proven to the unit, in every form, with nothing of a stranger's text taken for markup.
 
 use crate::shared;
-use flowbridge_recon::engine::{self, Outcome, Settings};
+use flowbridge_recon::anomaly::{self, RunSummary};
+use flowbridge_recon::break_kind::BreakKind;
+use flowbridge_recon::engine::{self, Break, Outcome, Settings, Subject};
 use flowbridge_recon::generate::{self, Books, Recipe};
-use flowbridge_recon::report::{BalanceAt, Extras, Manifest, Report};
+use flowbridge_recon::report::{self, BalanceAt, Extras, Manifest, Report};
 use flowbridge_recon::{Model, statement};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -68,6 +70,47 @@ fn a_strangers_text_is_text_in_every_form() {
         assert!(
             tables.lines().all(|line| line.contains("manifest") || line.contains(&report.manifest.sha256()))
         );
+    });
+}
+
+#[test]
+fn the_page_shows_how_nights_went_and_whether_they_are_enough_to_judge_by() {
+    with_report(&books(), |report, outcome| {
+        let today = report.manifest.as_of;
+        let nights = |count: i32| -> Vec<RunSummary> {
+            let night = |ago: i32| {
+                let on = today.plus_days(-7 * ago);
+                let observed = anomaly::observe(report.ledger, report.bank, outcome, on);
+                observed.summary
+            };
+            (0..=count).rev().map(night).collect()
+        };
+        let page = |history: &[RunSummary]| report.html_with(&Extras { history, ..Extras::default() });
+        let silent = page(&nights(1));
+        assert!(silent.contains("Too few nights yet: 1 earlier run, "), "{silent}");
+        assert!(silent.contains("aria-label='trend'"));
+        let usual = page(&nights(6));
+        assert!(usual.contains("Nothing, beside 6 earlier runs."), "{usual}");
+    });
+}
+
+#[test]
+fn a_manifest_names_all_that_a_report_is_made_of() {
+    with_report(&books(), |report, outcome| {
+        assert_eq!(report.manifest.program, env!("CARGO_PKG_VERSION"));
+        let of = |outcome: &Outcome, extras: &Extras<'_>| {
+            report::findings_sha256(outcome, report.heads, extras).unwrap()
+        };
+        let same = of(outcome, &Extras::default());
+        assert_eq!(of(&outcome.clone(), &Extras::default()), same);
+        let mut lacks = outcome.clone();
+        let gap = Subject::Account("statement of alpha".to_owned());
+        lacks.breaks.push(Break { kind: BreakKind::StatementGap, subject: gap, minor_units: 0, age_days: 0 });
+        assert_ne!(of(&lacks, &Extras::default()), same, "a gap");
+        let summary = serde_json::json!({ "under_way": 1 });
+        assert_ne!(of(outcome, &Extras { summary: Some(&summary), ..Extras::default() }), same);
+        let sentences = BTreeMap::from([(0, "In other words.".to_owned())]);
+        assert_ne!(of(outcome, &Extras { sentences, ..Extras::default() }), same);
     });
 }
 

@@ -2,11 +2,13 @@
 
 use flowbridge_recon::break_kind::BreakKind;
 use flowbridge_recon::engine::{self, Decision, Settings, Subject};
+use flowbridge_recon::evaluate::SyntheticFigures;
 use flowbridge_recon::generate::{self, Recipe};
 use flowbridge_recon::policy::{Caps, Decided, Route, Stage, next_stage, route};
 use flowbridge_recon::report::{Manifest, Report};
 use flowbridge_recon::{Model, evaluate, files, gate};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 #[test]
 fn unseen_books_reach_the_goals() {
@@ -29,6 +31,34 @@ fn unseen_books_reach_the_goals() {
     assert!(named("f1").is_reached && named("reference_errors").is_reached, "{table}");
     let none: Vec<_> = goals.iter().filter(|goal| goal.interval.is_none()).map(|goal| goal.figure).collect();
     assert_eq!(none, ["calibration_error"]);
+}
+
+#[test]
+fn books_that_were_written_are_judged_as_those_that_were_made() {
+    let model = Model::shipped().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (seed, noise) in [(21, 1.0), (22, 1.0), (23, 2.5)] {
+        let recipe = Recipe { seed, entries: 2_000, noise };
+        let name = format!("books-{seed}");
+        files::write_books(&generate::make(recipe), recipe, &folder.path().join(name)).unwrap();
+    }
+    let timeless = |mut figures: SyntheticFigures| {
+        figures.records_per_second = 0.0;
+        format!("{figures:?}")
+    };
+    let stored = evaluate::stored_books(&model, folder.path(), 2).unwrap();
+    let stored: Vec<_> = stored.into_iter().map(timeless).collect();
+    let made = |seeds: &[u64], noise| timeless(evaluate::synthetic(&model, seeds, 2_000, noise, 2));
+    assert_eq!(stored, [made(&[21, 22], 1.0), made(&[23], 2.5)]);
+
+    let one = folder.path().join("books-23");
+    assert_eq!(evaluate::stored_books(&model, &one, 2).unwrap().len(), 1, "a folder of books by itself");
+    assert!(evaluate::stored_books(&model, &folder.path().join("none"), 2).is_err());
+    let whole = fs::read_to_string(one.join("bank.csv")).unwrap();
+    let shortened: Vec<&str> = whole.lines().take(1_000).collect();
+    fs::write(one.join("bank.csv"), shortened.join("\n")).unwrap();
+    let refused = evaluate::stored_books(&model, &one, 2).unwrap_err();
+    assert!(refused.source.to_string().contains("bank.csv has 999"), "{refused:?}");
 }
 
 #[test]

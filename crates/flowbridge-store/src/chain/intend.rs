@@ -33,7 +33,7 @@ statements! {
                 from payment paid
                     join account debtor on debtor.id = paid.debtor_account
                     join account creditor on creditor.id = paid.creditor_account
-                where paid.id = effect.payment_id and paid.currency = any($3)
+                where paid.id = effect.payment_id
                 offset 0) payment
         where effect.is_waiting and effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'
             and effect.next_attempt_at <= $1
@@ -163,17 +163,15 @@ pub struct DueInitiation {
     pub waiting_since: Timestamp,
 }
 
-/// Locks initiations in `currencies` that are due until the transaction ends; [`intend`] takes them, leaving them lets them go. Those that
+/// Locks initiations that are due until the transaction ends; [`intend`] takes them, leaving them lets them go. Those that
 /// could no longer be in time, `margin` ahead of their deadline, are taken back for good, as they are met.
 pub async fn claim_initiations(
     tx: &Tx,
-    currencies: &[Currency],
     now: Timestamp,
     margin: Duration,
     limit: i64,
 ) -> Result<Vec<DueInitiation>, StoreError> {
-    let codes: Vec<&str> = currencies.iter().map(Currency::code).collect();
-    let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit, &codes]).await?;
+    let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit]).await?;
     let claimed: Vec<DueInitiation> = rows
         .iter()
         .map(|row| {
@@ -371,6 +369,12 @@ async fn save_batches(tx: &Tx, new: &[(Uuid, &Intention)], now: Timestamp) -> Re
         root.to_vec(),
         i32::try_from(*place).unwrap_or(i32::MAX)
     );
+    // Who asks for it makes sure that each fits; one that did not would have another root in its row than on chain.
+    let fits =
+        |leaf: &Leaf| [leaf.amount, leaf.fee, leaf.expires_at].iter().all(|it| i64::try_from(*it).is_ok());
+    if !leaves.iter().all(|(_, _, leaf)| fits(leaf)) {
+        return Err(StoreError::Corrupt("a leaf that no row can hold".into()));
+    }
     let (debtors, creditors, amounts, fees, expiries, terms) = columns!(
         leaves,
         |(_, _, leaf)| leaf.debtor.as_bytes().to_vec(),

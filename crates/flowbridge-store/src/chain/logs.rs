@@ -1,6 +1,7 @@
 //! What our contracts said, and everything that follows when a log is announced or taken back: observations, effects that are
 //! resolved, wallets' balances, entries for transfers past us, the contracts' totals.
 
+use super::holes::open_hole;
 use super::watch::Head;
 use super::{address, hash, hex, number, units_per_minor_unit, unsigned};
 use crate::db::{StoreError, Tx};
@@ -35,15 +36,21 @@ statements! {
             left join account on account.wallet = named.wallet and account.currency = named.currency
         where named.wallet <> contract.manager and (named.wallet = contract.house or account.id is not null)";
 
-    // A log that is announced settles the effect that asked for it; one that is taken back opens it again.
+    // A log that is announced settles the effect that asked for it; one that is taken back opens it again. What a late one ($7) says was
+    // refused may have been done since.
     RESOLVE_EFFECTS = "update effect set state = new.state, outcome = new.outcome, reference = new.reference, state_since = $6
         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) as new (payment_id, kind, state, outcome, reference)
         where effect.payment_id = new.payment_id and effect.kind = new.kind and effect.lane = 'chain'
-            and effect.state <> 'revoked'";
+            and effect.state <> 'revoked' and not ($7 and new.state = 'refused' and effect.state = 'done')";
 
     // What is open again goes on with the transaction that carries it. Where none does (a stranger was faster, or the other outcome
-    // was), whoever still wants it asks for it: it is not for us to say that a payment which is held again is to be cancelled.
-    REFUSE_UNCARRIED = "update effect set state = 'refused', state_since = $3
+    // was), whoever still wants it asks for it: it is not for us to say that a payment which is held again is to be cancelled. But what
+    // has been paid for is opened and settled again, and nobody else would ask: the transaction that had done it may have been
+    // reverted on the chain's new branch before we saw that there was one.
+    LEAVE_UNCARRIED = "update effect set state_since = $3, next_attempt_at = $3, state = case
+            when effect.kind in ('initiate', 'settle')
+                and (select payment.state from payment where payment.id = effect.payment_id) in ('settled', 'completed') then 'ready'
+            else 'refused' end
         from unnest($1::uuid[], $2::text[]) as opened (payment_id, kind)
         where effect.payment_id = opened.payment_id and effect.kind = opened.kind and effect.lane = 'chain'
             and effect.state = 'sent' and not exists (
@@ -67,14 +74,18 @@ statements! {
             group by currency, wallet order by currency, wallet
         on conflict (currency, wallet) do update set units = chain_quarantine.units + excluded.units";
 
-    SAVE_TOTALS = "insert into chain_totals (currency, sequence, minted, burned, escrowed, redemption, gaps)
-        values ($1, $2, $3, $4, $5, $6, $7)
+    SAVE_TOTALS = "insert into chain_totals (currency, sequence, minted, burned, escrowed, redemption, batches)
+        values ($1, $2, $3, $4, $5, $6, 0)
         on conflict (currency) do update set sequence = excluded.sequence, minted = excluded.minted, burned = excluded.burned,
-            escrowed = excluded.escrowed, redemption = excluded.redemption, gaps = chain_totals.gaps + excluded.gaps";
+            escrowed = excluded.escrowed, redemption = excluded.redemption";
 
-    READ_TOTALS = "select currency, sequence from chain_totals";
+    SAVE_BATCHES = "insert into chain_totals (currency, sequence, minted, burned, escrowed, redemption, batches)
+        values ($1, 0, 0, 0, 0, 0, $2)
+        on conflict (currency) do update set batches = excluded.batches";
 
-    LAST_TOTALS = "select data from chain_log where currency = $1 and kind = 'totals' and block_number <= $2
+    READ_SEQUENCES = "select currency, sequence, batches from chain_totals";
+
+    LAST_OF_KIND = "select data from chain_log where currency = $1 and kind = $2 and kind in ('totals', 'batch_initiated') and block_number <= $3
         order by block_number desc, log_index desc limit 1";
 }
 
@@ -142,6 +153,11 @@ pub enum Said {
         /// Now.
         redemption: u64,
     },
+    /// The end of an initiation.
+    BatchInitiated {
+        /// The router's, gapless.
+        sequence: u64,
+    },
 }
 
 pub(super) async fn save_logs(tx: &Tx, logs: &[SeenLog]) -> Result<(), StoreError> {
@@ -176,6 +192,8 @@ pub(super) async fn save_logs(tx: &Tx, logs: &[SeenLog]) -> Result<(), StoreErro
 pub(super) enum How<'a> {
     /// They are announced at this head.
     Announced(&'a Head),
+    /// They are announced after others that may have come later on chain: what those have said of totals and counts stands.
+    Late(&'a Head),
     /// They are taken back; what is left is announced up to this block.
     TakenBack { announced_to: u64 },
 }
@@ -187,18 +205,22 @@ pub(super) async fn spread(
     how: How<'_>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    let (head, back_to) = match how {
-        How::Announced(head) => (Some(head), None),
-        How::TakenBack { announced_to } => (None, Some(announced_to)),
+    let head = match how {
+        How::Announced(head) | How::Late(head) => Some(head),
+        How::TakenBack { .. } => None,
     };
-    let removed = back_to.is_some();
+    let removed = head.is_none();
     let observations = observe(tx, logs, head, now).await?;
-    resolve_effects(tx, logs, removed, now).await?;
+    resolve_effects(tx, logs, how, now).await?;
     if !removed {
         send_skipped_again(tx, logs, now).await?;
     }
     move_wallets(tx, logs, removed, now).await?;
-    save_totals(tx, logs, back_to).await?;
+    match how {
+        How::Announced(_) => save_totals(tx, logs, now).await?,
+        How::Late(_) => save_late_totals(tx, logs, now).await?,
+        How::TakenBack { announced_to } => take_totals_back(tx, logs, announced_to).await?,
+    }
     Ok(observations)
 }
 
@@ -227,7 +249,8 @@ async fn observe(
             | Said::Transfer { .. }
             | Said::Quarantined { .. }
             | Said::QuarantineReleased { .. }
-            | Said::Totals { .. } => None,
+            | Said::Totals { .. }
+            | Said::BatchInitiated { .. } => None,
         })
         .collect();
     if keys.is_empty() {
@@ -259,7 +282,8 @@ async fn observe(
     Ok(events.len())
 }
 
-async fn resolve_effects(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) -> Result<(), StoreError> {
+async fn resolve_effects(tx: &Tx, logs: &[SeenLog], how: How<'_>, now: Timestamp) -> Result<(), StoreError> {
+    let removed = matches!(how, How::TakenBack { .. });
     // One effect may have several logs in a stretch (skipped, then done): the last one counts.
     let mut last: BTreeMap<(PaymentId, Effect), (&str, &str, String)> = BTreeMap::new();
     for log in logs {
@@ -269,7 +293,8 @@ async fn resolve_effects(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestam
             | Said::Transfer { .. }
             | Said::Quarantined { .. }
             | Said::QuarantineReleased { .. }
-            | Said::Totals { .. } => continue,
+            | Said::Totals { .. }
+            | Said::BatchInitiated { .. } => continue,
         };
         for (effect, state, outcome) in resolved {
             let entry = if removed { ("sent", "removed") } else { (*state, *outcome) };
@@ -287,9 +312,10 @@ async fn resolve_effects(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestam
         *outcome,
         reference.as_str()
     );
-    tx.execute(RESOLVE_EFFECTS, &[&ids, &kinds, &states, &outcomes, &references, &At(now)]).await?;
+    let is_late = matches!(how, How::Late(_));
+    tx.execute(RESOLVE_EFFECTS, &[&ids, &kinds, &states, &outcomes, &references, &At(now), &is_late]).await?;
     if removed {
-        tx.execute(REFUSE_UNCARRIED, &[&ids, &kinds, &At(now)]).await?;
+        tx.execute(LEAVE_UNCARRIED, &[&ids, &kinds, &At(now)]).await?;
     }
     Ok(())
 }
@@ -307,7 +333,8 @@ async fn send_skipped_again(tx: &Tx, logs: &[SeenLog], now: Timestamp) -> Result
             | Said::Transfer { .. }
             | Said::Quarantined { .. }
             | Said::QuarantineReleased { .. }
-            | Said::Totals { .. } => None,
+            | Said::Totals { .. }
+            | Said::BatchInitiated { .. } => None,
         })
         .collect();
     if !skipped.is_empty() {
@@ -347,7 +374,7 @@ async fn move_wallets(tx: &Tx, logs: &[SeenLog], removed: bool, now: Timestamp) 
             Said::QuarantineReleased { wallet, units, .. } => {
                 quarantined.push((log.currency, wallet, -signed(units)?));
             }
-            Said::Payment(..) | Said::Skipped(..) | Said::Totals { .. } => {}
+            Said::Payment(..) | Said::Skipped(..) | Said::Totals { .. } | Said::BatchInitiated { .. } => {}
         }
     }
     // First, while what the wallets held before these logs can be read.
@@ -459,9 +486,11 @@ impl Wallets {
                 let (from, to) = directed(Some(wallet), Some(to));
                 legs(self.whole(log.currency, from, units), self.whole(log.currency, to, units))
             }
-            Said::Payment(..) | Said::Skipped(..) | Said::Quarantined { .. } | Said::Totals { .. } => {
-                Vec::new()
-            }
+            Said::Payment(..)
+            | Said::Skipped(..)
+            | Said::Quarantined { .. }
+            | Said::Totals { .. }
+            | Said::BatchInitiated { .. } => Vec::new(),
         }
     }
 
@@ -489,7 +518,8 @@ fn past_us(said: &Said) -> [Option<EvmAddress>; 2] {
         | Said::Payment(..)
         | Said::Skipped(..)
         | Said::Quarantined { .. }
-        | Said::Totals { .. } => [None, None],
+        | Said::Totals { .. }
+        | Said::BatchInitiated { .. } => [None, None],
     }
 }
 
@@ -517,65 +547,178 @@ fn legs(sent: Change, received: Change) -> Vec<Leg> {
 fn source_of(log: &SeenLog, now: Timestamp) -> Uuid {
     let mut random = [0u8; 10];
     let (place, block) = (log.log_index.to_be_bytes(), log.block_hash);
+    // The first bytes lose bits to version and variant; of the place none may be lost.
     for (index, byte) in random.iter_mut().enumerate() {
-        let from_place = place.get(index).copied().unwrap_or(0);
+        let from_place = index.checked_sub(6).and_then(|index| place.get(index)).copied().unwrap_or(0);
         *byte = block.get(index).copied().unwrap_or(0) ^ from_place;
     }
     PaymentId::generate(now, random).as_uuid()
 }
 
-async fn save_totals(tx: &Tx, logs: &[SeenLog], back_to: Option<u64>) -> Result<(), StoreError> {
-    let mut known: HashMap<String, u64> = HashMap::new();
-    for row in tx.query(READ_TOTALS, &[]).await? {
-        known.insert(row.try_get("currency")?, unsigned(row.try_get("sequence")?)?);
+pub(super) const TOTALS: &str = "totals";
+pub(super) const BATCH_INITIATED: &str = "batch_initiated";
+
+/// How far a contract has counted; not known, it goes on from wherever it is.
+type Counted = Option<u64>;
+
+/// The numbers that are missing before `number`.
+fn missing_before(number: u64, counted: Counted) -> Option<(u64, u64)> {
+    let expected = counted?.saturating_add(1);
+    // A count that goes back has not gone on: what should have come is missing.
+    (number != expected).then(|| (expected, number.saturating_sub(1).max(expected)))
+}
+
+/// Keeps the managers' totals and how far managers and routers have counted, and notes where a count jumps.
+async fn save_totals(tx: &Tx, logs: &[SeenLog], now: Timestamp) -> Result<(), StoreError> {
+    let is_counted = |log: &SeenLog| matches!(log.said, Said::Totals { .. } | Said::BatchInitiated { .. });
+    if !logs.iter().any(is_counted) {
+        return Ok(());
     }
-    let mut newest: BTreeMap<Currency, (Said, i64)> = BTreeMap::new();
+    let mut counts = read_counts(tx).await?;
+    let mut totals: BTreeMap<Currency, &Said> = BTreeMap::new();
+    let mut batches: BTreeMap<Currency, u64> = BTreeMap::new();
     for log in logs {
-        let Said::Totals { sequence, .. } = log.said else { continue };
-        let code = log.currency.code().to_owned();
-        if back_to.is_some() {
-            newest.insert(log.currency, (log.said.clone(), 0));
-            continue;
-        }
-        let expected = known.get(&code).map_or(1, |last| last.saturating_add(1));
-        let gap = i64::from(sequence != expected);
-        known.insert(code, sequence);
-        let gaps = newest.get(&log.currency).map_or(0, |(_, gaps)| *gaps) + gap;
-        newest.insert(log.currency, (log.said.clone(), gaps));
-    }
-    for (currency, (said, gaps)) in newest {
-        // After a reorganisation the totals are those of the newest log that is left.
-        let said = match back_to {
-            Some(announced_to) => last_totals(tx, currency, announced_to).await?,
-            None => said,
+        let of = counts.entry(log.currency.code().to_owned()).or_insert((Some(0), Some(0)));
+        let (kind, number, counted) = match &log.said {
+            Said::Totals { sequence, .. } => {
+                totals.insert(log.currency, &log.said);
+                (TOTALS, *sequence, &mut of.0)
+            }
+            Said::BatchInitiated { sequence } => {
+                batches.insert(log.currency, *sequence);
+                (BATCH_INITIATED, *sequence, &mut of.1)
+            }
+            Said::Payment(..)
+            | Said::Skipped(..)
+            | Said::Transfer { .. }
+            | Said::Quarantined { .. }
+            | Said::QuarantineReleased { .. } => continue,
         };
-        let Said::Totals { sequence, minted, burned, escrowed, redemption } = said else { continue };
-        tx.execute(
-            SAVE_TOTALS,
-            &[
-                &currency.code(),
-                &number(sequence)?,
-                &i64::try_from(minted).unwrap_or(i64::MAX),
-                &i64::try_from(burned).unwrap_or(i64::MAX),
-                &number(escrowed)?,
-                &number(redemption)?,
-                &gaps,
-            ],
-        )
-        .await?;
+        if let Some(missing) = missing_before(number, counted.replace(number)) {
+            open_hole(tx, log, kind, missing, now).await?;
+        }
+    }
+    for (currency, said) in totals {
+        write_totals(tx, currency, said).await?;
+    }
+    for (currency, last) in batches {
+        tx.execute(SAVE_BATCHES, &[&currency.code(), &number(last)?]).await?;
     }
     Ok(())
 }
 
-async fn last_totals(tx: &Tx, currency: Currency, announced_to: u64) -> Result<Said, StoreError> {
-    let none = Said::Totals { sequence: 0, minted: 0, burned: 0, escrowed: 0, redemption: 0 };
-    let rows = tx.query(LAST_TOTALS, &[&currency.code(), &number(announced_to)?]).await?;
-    match rows.first() {
-        None => Ok(none),
-        Some(row) => {
-            decode("totals", None, &row.try_get("data")?).ok_or_else(|| StoreError::Corrupt("totals".into()))
+/// What was left out may be the last that the contracts have said; and what lies between that and what was read is missing still.
+async fn save_late_totals(tx: &Tx, logs: &[SeenLog], now: Timestamp) -> Result<(), StoreError> {
+    let mut counts = read_counts(tx).await?;
+    for log in logs {
+        let of = counts.entry(log.currency.code().to_owned()).or_insert((Some(0), Some(0)));
+        let (kind, told, counted) = match &log.said {
+            Said::Totals { sequence, .. } => (TOTALS, *sequence, &mut of.0),
+            Said::BatchInitiated { sequence } => (BATCH_INITIATED, *sequence, &mut of.1),
+            Said::Payment(..)
+            | Said::Skipped(..)
+            | Said::Transfer { .. }
+            | Said::Quarantined { .. }
+            | Said::QuarantineReleased { .. } => continue,
+        };
+        if counted.is_none_or(|counted| told <= counted) {
+            continue;
+        }
+        if let Some(missing) = missing_before(told, counted.replace(told)) {
+            open_hole(tx, log, kind, missing, now).await?;
+        }
+        if kind == BATCH_INITIATED {
+            tx.execute(SAVE_BATCHES, &[&log.currency.code(), &number(told)?]).await?;
+        } else {
+            write_totals(tx, log.currency, &log.said).await?;
         }
     }
+    Ok(())
+}
+
+async fn read_counts(tx: &Tx) -> Result<HashMap<String, (Counted, Counted)>, StoreError> {
+    let mut counts = HashMap::new();
+    for row in tx.query(READ_SEQUENCES, &[]).await? {
+        let batches = row.try_get::<_, Option<i64>>("batches")?.map(unsigned).transpose()?;
+        counts.insert(row.try_get("currency")?, (Some(unsigned(row.try_get("sequence")?)?), batches));
+    }
+    Ok(counts)
+}
+
+/// After a reorganisation the newest logs that are left say what the totals are, and how far is counted.
+async fn take_totals_back(tx: &Tx, logs: &[SeenLog], announced_to: u64) -> Result<(), StoreError> {
+    let of = |is: fn(&Said) -> bool| -> BTreeSet<Currency> {
+        logs.iter().filter(|log| is(&log.said)).map(|log| log.currency).collect()
+    };
+    for currency in of(|said| matches!(said, Said::Totals { .. })) {
+        let none = Said::Totals { sequence: 0, minted: 0, burned: 0, escrowed: 0, redemption: 0 };
+        let left = last_of_kind(tx, currency, TOTALS, announced_to).await?;
+        write_totals(tx, currency, &left.unwrap_or(none)).await?;
+    }
+    for currency in of(|said| matches!(said, Said::BatchInitiated { .. })) {
+        // None may be left because they were not kept when they came.
+        let last = last_number(tx, currency, BATCH_INITIATED, announced_to).await?;
+        tx.execute(SAVE_BATCHES, &[&currency.code(), &last.map(number).transpose()?]).await?;
+    }
+    Ok(())
+}
+
+/// Whatever comes next of this count has to be its first number.
+pub(super) async fn begin_count(tx: &Tx, currency: Currency, kind: &str) -> Result<(), StoreError> {
+    if kind == BATCH_INITIATED {
+        tx.execute(SAVE_BATCHES, &[&currency.code(), &Some(0_i64)]).await?;
+    }
+    Ok(())
+}
+
+async fn write_totals(tx: &Tx, currency: Currency, said: &Said) -> Result<(), StoreError> {
+    let Said::Totals { sequence, minted, burned, escrowed, redemption } = said else { return Ok(()) };
+    tx.execute(
+        SAVE_TOTALS,
+        &[
+            &currency.code(),
+            &number(*sequence)?,
+            &i64::try_from(*minted).unwrap_or(i64::MAX),
+            &i64::try_from(*burned).unwrap_or(i64::MAX),
+            &number(*escrowed)?,
+            &number(*redemption)?,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// How far a contract had counted by this block.
+pub(super) async fn last_number(
+    tx: &Tx,
+    currency: Currency,
+    kind: &str,
+    announced_to: u64,
+) -> Result<Option<u64>, StoreError> {
+    let last = last_of_kind(tx, currency, kind, announced_to).await?;
+    Ok(match last {
+        Some(Said::Totals { sequence, .. } | Said::BatchInitiated { sequence }) => Some(sequence),
+        Some(
+            Said::Payment(..)
+            | Said::Skipped(..)
+            | Said::Transfer { .. }
+            | Said::Quarantined { .. }
+            | Said::QuarantineReleased { .. },
+        )
+        | None => None,
+    })
+}
+
+async fn last_of_kind(
+    tx: &Tx,
+    currency: Currency,
+    kind: &str,
+    announced_to: u64,
+) -> Result<Option<Said>, StoreError> {
+    let rows = tx.query(LAST_OF_KIND, &[&currency.code(), &kind, &number(announced_to)?]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let said = decode(kind, None, &row.try_get("data")?);
+    said.map(Some).ok_or_else(|| StoreError::Corrupt(format!("a stored log of kind {kind}")))
 }
 
 /// A payment's log as it is stored: an observation without its evidence.
@@ -609,12 +752,15 @@ fn encode(said: &Said) -> (&'static str, Option<Uuid>, EventData) {
             ("quarantine_released", None, EventData::of(&said))
         }
         Said::Totals { sequence, minted, burned, escrowed, redemption } => (
-            "totals",
+            TOTALS,
             None,
             EventData::of(&json!({
                 "sequence": sequence, "minted": minted, "burned": burned, "escrowed": escrowed, "redemption": redemption,
             })),
         ),
+        Said::BatchInitiated { sequence } => {
+            (BATCH_INITIATED, None, EventData::of(&json!({ "sequence": sequence })))
+        }
     }
 }
 
@@ -644,13 +790,14 @@ fn decode(kind: &str, payment: Option<Uuid>, data: &EventData) -> Option<Said> {
             to: wallet("to")??,
             units: unsigned("units")?,
         },
-        "totals" => Said::Totals {
+        TOTALS => Said::Totals {
             sequence: unsigned("sequence")?,
             minted: unsigned("minted")?,
             burned: unsigned("burned")?,
             escrowed: unsigned("escrowed")?,
             redemption: unsigned("redemption")?,
         },
+        BATCH_INITIATED => Said::BatchInitiated { sequence: unsigned("sequence")? },
         _ => return None,
     })
 }
@@ -733,5 +880,21 @@ mod tests {
             }
         }
         assert_eq!(books[&LedgerAccount::Suspense], 0);
+    }
+
+    #[test]
+    fn no_two_logs_of_a_block_have_entries_of_the_same_source() {
+        let log = |log_index: u32| SeenLog {
+            block_number: 1,
+            block_hash: [1; 32],
+            tx_hash: [1; 32],
+            log_index,
+            currency: Currency::parse("EUR").unwrap(),
+            said: transfer(1, 2, 1, true),
+        };
+        let places = (0..31).map(|bit| 1 << bit).chain([0]);
+        let sources: BTreeSet<Uuid> =
+            places.map(|place| source_of(&log(place), Timestamp::from_secs(1_000))).collect();
+        assert_eq!(sources.len(), 32);
     }
 }

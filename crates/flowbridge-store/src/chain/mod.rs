@@ -6,6 +6,7 @@
 //! enough to announce, the wallets' balances and the cursor. A lane of sending and the watcher each have one holder at a time,
 //! by lease and epoch.
 
+pub(crate) mod holes;
 pub(crate) mod intend;
 pub(crate) mod l1;
 pub(crate) mod lanes;
@@ -13,6 +14,7 @@ pub(crate) mod logs;
 pub(crate) mod send;
 pub(crate) mod watch;
 
+pub use holes::{Counts, Filled, Hole, compare_counts, count_holes, fill, holes, known_logs, take_gaps_over};
 pub use intend::{
     Due, DueInitiation, DueOnLeaf, Intention, Leaf, claim_initiations, claim_on_leaves, due, intend,
     leaves_of, read_batches, roots_of,
@@ -28,8 +30,8 @@ pub use send::{
     tx_payments, unsign,
 };
 pub use watch::{
-    Block, Head, Stretch, WatcherLease, blocks_with_logs, head, known_blocks, lease_watcher, missed_logs,
-    release_watcher, rewind, take_in,
+    Block, Head, Stretch, WatcherLease, blocks_with_logs, head, known_blocks, lease_watcher, release_watcher,
+    rewind, take_in,
 };
 
 use crate::db::{Db, StoreError};

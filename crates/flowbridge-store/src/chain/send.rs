@@ -55,6 +55,9 @@ statements! {
     CONFIRM_TXS = "update chain_tx set state = 'confirmed', state_since = $3
         where lane = $1 and state = 'included' and included_number <= $2";
 
+    OLDEST_INCLUDED = "select created_at from chain_tx where lane = $1 and state = 'included'
+        order by included_number limit 1";
+
     // Where neither the chain nor the watcher goes back to any more, and the watcher has seen the very block.
     FINALIZE_TXS = "update chain_tx set state = 'finalized', state_since = $4
         from chain_block
@@ -97,8 +100,8 @@ statements! {
             and (new.state in ('reverted', 'abandoned')
                 or chain_tx.state in ('signed', 'broadcast', 'dropped', 'included', 'confirmed'))";
 
-    POSTPONE = "update effect set next_attempt_at = $3
-        where payment_id = any($1) and kind = $2 and lane = 'chain' and state = 'ready'";
+    POSTPONE = "update effect set next_attempt_at = $3 from unnest($1::uuid[], $2::text[]) as later (payment_id, kind)
+        where effect.payment_id = later.payment_id and effect.kind = later.kind and effect.state = 'ready'";
 
     UNSIGN = "update chain_tx set state = 'intended', nonce = null, sender = null, tx_hash = null, signed_at = null,
             state_since = $2
@@ -331,6 +334,7 @@ pub async fn save_fates(db: &Db, fates: &[(Uuid, TxFate)], now: Timestamp) -> Re
 /// Follows transactions that are in a block, by the blocks that the watcher has taken in: those whose block a reorganisation took
 /// are to be broadcast again; those up to `confirmed_number` count by policy; those up to `settled_number`, and so deep below the
 /// watcher's place that it does not go back behind them, are done if the watcher has seen their block, and looked for anew if not.
+/// Returns since when the oldest is under way that is in a block and does not count yet.
 pub async fn follow_included(
     db: &Db,
     lane: Lane,
@@ -338,13 +342,15 @@ pub async fn follow_included(
     settled_number: u64,
     reorg_depth_blocks_max: u64,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Option<Timestamp>, StoreError> {
     let (lane, settled, depth) = (lane.as_str(), number(settled_number)?, number(reorg_depth_blocks_max)?);
     db.query(REOPEN_TXS, &[&lane, &At(now), &depth]).await?;
     db.query(CONFIRM_TXS, &[&lane, &number(confirmed_number)?, &At(now)]).await?;
     db.query(FINALIZE_TXS, &[&lane, &settled, &depth, &At(now)]).await?;
     db.query(DOUBT_TXS, &[&lane, &settled, &depth, &At(now)]).await?;
-    Ok(())
+    let oldest = db.query(OLDEST_INCLUDED, &[&lane]).await?;
+    let Some(row) = oldest.first() else { return Ok(None) };
+    Ok(Some(row.try_get::<_, At>("created_at")?.0))
 }
 
 /// Transactions that will not be: reverted, refused in simulation, or held back. Their effects are asked for again at `retry_at`.
@@ -364,15 +370,10 @@ pub async fn give_up(
     Ok(())
 }
 
-/// What is asked of the chain for these payments is looked at again at `until`, and not before.
-pub async fn postpone(
-    tx: &Tx,
-    payments: &[PaymentId],
-    effect: Effect,
-    until: Timestamp,
-) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
-    tx.execute(POSTPONE, &[&ids, &effect.as_str(), &At(until)]).await?;
+/// What is asked for these payments is looked at again at `until`, and not before.
+pub async fn postpone(tx: &Tx, effects: &[(PaymentId, Effect)], until: Timestamp) -> Result<(), StoreError> {
+    let (ids, kinds) = columns!(effects, |(payment, effect)| payment.as_uuid(), effect.as_str());
+    tx.execute(POSTPONE, &[&ids, &kinds, &At(until)]).await?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The watcher's place: how far the chain has been read, by whom, and how a stretch of it is taken in or given back.
 
+use super::holes::cut_holes;
 use super::logs::{How, SeenLog, save_logs, spread, stored_logs};
 use super::{hash, number, unsigned};
 use crate::db::{Db, StoreError, Tx};
@@ -76,8 +77,6 @@ statements! {
 
     REMOVE = "delete from chain_log where block_number > $1
         returning block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data";
-
-    MISSED_LOGS = "select coalesce(sum(gaps), 0)::bigint as gaps from chain_totals";
 }
 
 /// A block, as far as we need it.
@@ -233,6 +232,7 @@ pub async fn rewind(
     logs.sort_by_key(|log| std::cmp::Reverse((log.block_number, log.log_index)));
     let announced_to = lease.announced_number.min(ancestor.number);
     let removed = spread(&tx, &logs, How::TakenBack { announced_to }, now).await?;
+    cut_holes(&tx, ancestor.number).await?;
     tx.execute(REOPEN_DONE, &[&hashes, &At(now)]).await?;
     tx.execute(FORGET_BLOCKS, &[&number(ancestor.number)?]).await?;
     tx.execute(TURN_BACK, &[&number(ancestor.number)?, &At(ancestor.time)]).await?;
@@ -260,20 +260,28 @@ pub async fn head(db: &Db) -> Result<Option<(u64, Head, Timestamp)>, StoreError>
         .transpose()
 }
 
-/// How often the contracts' sequence numbers jumped: each a log that we have missed. Zero, or something is wrong.
-pub async fn missed_logs(db: &Db) -> Result<i64, StoreError> {
-    let rows = db.query(MISSED_LOGS, &[]).await?;
-    rows.first().map_or(Ok(0), |row| Ok(row.try_get("gaps")?))
+/// Proves that the place is still ours, and keeps it until the transaction ends.
+pub(super) async fn hold_place(tx: &Tx, lease: &WatcherLease) -> Result<(), StoreError> {
+    move_place(tx, lease, (lease.block_number, lease.block_hash), lease.announced_number).await
 }
 
 async fn move_cursor(tx: &Tx, lease: &WatcherLease, to: &Block, announced: u64) -> Result<(), StoreError> {
+    move_place(tx, lease, (to.number, to.hash), announced).await
+}
+
+async fn move_place(
+    tx: &Tx,
+    lease: &WatcherLease,
+    (to, hash): (u64, [u8; 32]),
+    announced: u64,
+) -> Result<(), StoreError> {
     let moved = tx
         .execute(
             MOVE_CURSOR,
             &[
                 &lease.epoch,
-                &number(to.number)?,
-                &to.hash.to_vec(),
+                &number(to)?,
+                &hash.to_vec(),
                 &number(announced)?,
                 &number(lease.block_number)?,
                 &lease.block_hash.to_vec(),

@@ -33,7 +33,7 @@ pub(super) async fn raise_base_fee(world: &World) -> Result<()> {
 /// The node forgets all that waits to be included. False if nothing came to wait.
 pub(super) async fn drop_pool(world: &World) -> Result<bool> {
     let anvil = world.anvil.lock().await;
-    anvil.freeze();
+    tokio::task::block_in_place(|| anvil.freeze());
     let mut is_filled = false;
     for _ in 0..POOL_LOOKS {
         let pool = world.rpc("txpool_status", json!([])).await?;
@@ -52,7 +52,7 @@ pub(super) async fn drop_pool(world: &World) -> Result<bool> {
 /// came to wait.
 pub(super) async fn drop_first_nonce(world: &World) -> Result<bool> {
     let anvil = world.anvil.lock().await;
-    anvil.freeze();
+    tokio::task::block_in_place(|| anvil.freeze());
     let mut is_dropped = false;
     for _ in 0..POOL_LOOKS {
         let pool = world.rpc("txpool_content", json!([])).await?;

@@ -4,6 +4,7 @@ use super::meanwhile::{BUSY_MARGIN, late};
 use super::{Field, database};
 use anyhow::Result;
 use futures_util::future::join_all;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -17,12 +18,13 @@ const IDLE: usize = 1_000;
 const SLOW: usize = 64;
 /// How long nobody can read a payment.
 const LOCKED: Duration = Duration::from_millis(2_500);
-/// A request is answered, by whatever, within this.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+/// A request is answered, by whatever, within this; in a build without optimisation, within what a gateway gives itself.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 5 });
 /// Half of those that are told to come back are told so within this. The fault matrix has 50 ms, for a gateway; what is measured
 /// here begins and ends at a client that is four hundred clients, behind a proxy, on the two processors that carry the load. A
-/// build without optimisation has twice the time.
-const SHED_WITHIN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 250 });
+/// build without optimisation, on whatever machine runs the tests, only has to be told apart from one that has everybody queue:
+/// two seconds, `[database] pool_wait_ms_max`.
+const SHED_WITHIN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_500 } else { 250 });
 
 /// Nobody can read a payment, and a crowd asks for them: each is answered in time, if only with the advice to come back. Says as
 /// well whether there was a lock to wait for.
@@ -86,7 +88,7 @@ async fn asked(stream: std::io::Result<TcpStream>, request: &[u8]) -> (Option<u1
 /// Says as well whether there was a gateway to connect to.
 pub(super) async fn idle(field: &Field<'_>, lasting: Duration) -> Result<(bool, Vec<String>)> {
     let allowed = field.usual_under_load().await? + BUSY_MARGIN;
-    let lasting = lasting.max(allowed);
+    let patience = field.patience(allowed);
     let line = field.world.gateway_lines[0].authority();
     let mut idle = Vec::new();
     for _ in 0..IDLE {
@@ -100,15 +102,22 @@ pub(super) async fn idle(field: &Field<'_>, lasting: Duration) -> Result<(bool, 
          content-type: application/json\r\ncontent-length: 400\r\n\r\n{{\"debtor\": {{"
     );
     let until = Instant::now() + lasting;
+    let is_through = AtomicBool::new(false);
     let slow = join_all((0..SLOW).map(async |_| {
         let Ok(mut stream) = TcpStream::connect(&line).await else { return };
         let _ = stream.write_all(request.as_bytes()).await;
-        while Instant::now() < until && stream.write_all(b" ").await.is_ok() {
+        let goes_on = || Instant::now() < until || !is_through.load(Ordering::Relaxed);
+        while goes_on() && stream.write_all(b" ").await.is_ok() {
             sleep(Duration::from_millis(250)).await;
         }
     }));
-    let (_, took) = tokio::join!(slow, field.get_through_within(None, lasting));
+    let payment = async {
+        let took = field.get_through_within(None, lasting.max(patience)).await;
+        is_through.store(true, Ordering::Relaxed);
+        took
+    };
+    let (_, took) = tokio::join!(slow, payment);
     let has_connected = !idle.is_empty();
     drop(idle);
-    Ok((has_connected, late(4, "beside a thousand idle clients and some slow ones", took?, allowed)))
+    Ok((has_connected, late(4, "beside a thousand idle clients and some slow ones", took?, patience)))
 }

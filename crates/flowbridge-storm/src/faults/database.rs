@@ -95,10 +95,11 @@ pub(super) async fn take_connections(world: &World, lasting: Duration) -> bool {
 /// of its own.
 pub(super) async fn fill_disk(world: &World, lasting: Duration) -> Result<bool> {
     let Some(disk) = &world.disk else { return Ok(false) };
+    // In our hands until it has room again: nobody starts it on a disk that is full.
+    let mut postgres = world.postgres.lock().await;
     disk.fill()?;
     sleep(lasting).await;
     disk.relieve()?;
-    let mut postgres = world.postgres.lock().await;
     if tokio::task::block_in_place(|| postgres.revive())? {
         println!("     PostgreSQL had ended on a full disk and runs again");
     }

@@ -40,6 +40,7 @@ pub(crate) struct Deck {
     is_first: bool,
     is_long: bool,
     can_fill_disk: bool,
+    at_once_max: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +61,7 @@ impl Card {
 }
 
 impl Deck {
-    pub(crate) fn new(seed: u64, is_long: bool, can_fill_disk: bool) -> Self {
+    pub(crate) fn new(seed: u64, is_long: bool, can_fill_disk: bool, at_once_max: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut sorts: Vec<Card> = SORTS.iter().map(|(sort, _)| Card::Any(*sort)).collect();
         sorts.shuffle(&mut rng);
@@ -68,12 +69,13 @@ impl Deck {
         let mut single: Vec<Card> = for_each_row().into_iter().chain(lasting).map(Card::This).collect();
         single.shuffle(&mut rng);
         let cards = between(sorts, single);
-        Self { rng, cards, commits: vec![], is_first: true, is_long, can_fill_disk }
+        Self { rng, cards, commits: vec![], is_first: true, is_long, can_fill_disk, at_once_max }
     }
 
-    /// One to three faults at the same time; every other round has one only, so that recovery can be told by class.
+    /// One to `at_once_max` faults at the same time; every other round has one only, so that recovery can be told by class.
     pub(crate) fn round(&mut self) -> Vec<Fault> {
-        let count = if self.rng.random() { 1 } else { self.rng.random_range(2..=3) };
+        let is_single = self.at_once_max < 2 || self.rng.random();
+        let count = if is_single { 1 } else { self.rng.random_range(2..=self.at_once_max) };
         let mut round = Vec::new();
         while round.len() < count {
             let card = self.card();
@@ -382,7 +384,7 @@ mod tests {
 
     /// All that is dealt until the first deck is through.
     fn first_deck(seed: u64, is_long: bool, can_fill_disk: bool) -> Vec<Vec<Fault>> {
-        let mut deck = Deck::new(seed, is_long, can_fill_disk);
+        let mut deck = Deck::new(seed, is_long, can_fill_disk, 3);
         let mut rounds = Vec::new();
         while !deck.is_through() {
             rounds.push(deck.round());
@@ -400,6 +402,15 @@ mod tests {
                 let missing: Vec<&u8> = known.difference(&struck).collect();
                 assert!(missing.is_empty(), "seed {seed} leaves out {missing:?}");
             }
+        }
+    }
+
+    #[test]
+    fn no_round_has_more_faults_than_may_happen_at_the_same_time() {
+        for at_once_max in [1, 3, 6] {
+            let mut deck = Deck::new(7, true, true, at_once_max);
+            let most = (0..1_000).map(|_| deck.round().len()).max();
+            assert_eq!(most, Some(at_once_max));
         }
     }
 

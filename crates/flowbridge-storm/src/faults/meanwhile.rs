@@ -41,31 +41,31 @@ pub(super) async fn roll_gateways(field: &Field<'_>) -> Result<Vec<String>> {
 /// The WebSocket is open and silent: each block is seen within two block times all the same.
 pub(super) async fn socket_silent(field: &Field<'_>, lasting: Duration) -> Result<Vec<String>> {
     let seen_late = field.block_time * (SEEN_ON_CHAIN * SILENT_BLOCKS_MAX);
-    let allowed = field.usual_under_load().await? + seen_late + BUSY_MARGIN;
+    let patience = field.patience(field.usual_under_load().await? + seen_late + BUSY_MARGIN);
     let line = &field.world.socket_line;
     let began = Instant::now();
     line.set(Weather::Stall);
-    let took = field.get_through_within(None, lasting.max(allowed)).await;
+    let took = field.get_through_within(None, lasting.max(patience)).await;
     sleep(lasting.saturating_sub(began.elapsed())).await;
     line.set(Weather::Fair);
     // What the silence has swallowed never comes.
     line.cut();
-    Ok(late(24, "while the WebSocket was silent", took?, allowed))
+    Ok(late(24, "while the WebSocket was silent", took?, patience))
 }
 
 /// The first of two nodes is out of reach, silent, or turns everybody away: payments go through by the second, as soon as that
 /// is noticed.
 pub(super) async fn node_away(field: &Field<'_>, weather: Weather, lasting: Duration) -> Result<Vec<String>> {
-    let allowed = field.usual_under_load().await? + SWITCH + BUSY_MARGIN;
+    let patience = field.patience(field.usual_under_load().await? + SWITCH + BUSY_MARGIN);
     let line = &field.world.first_node_line;
     let began = Instant::now();
     line.set(weather);
     line.cut();
-    let took = field.get_through_within(None, lasting.max(allowed)).await;
+    let took = field.get_through_within(None, lasting.max(patience)).await;
     sleep(lasting.saturating_sub(began.elapsed())).await;
     line.set(Weather::Fair);
     line.cut();
-    Ok(late(26, &format!("while the first of two nodes was away ({weather:?})"), took?, allowed))
+    Ok(late(26, &format!("while the first of two nodes was away ({weather:?})"), took?, patience))
 }
 
 /// A bank answers nothing, and payments that it has no part in go through all the same. Says as well whether anybody asked it.
@@ -81,7 +81,7 @@ pub(super) async fn bank_down(
     let other = if bank == "alpha" { "beta" } else { "alpha" };
     // The circuit opens first.
     sleep(lasting / 4).await;
-    let took = field.get_through_within(Some(other), lasting - lasting / 4).await;
+    let took = field.get_through_within(Some(other), field.patience(lasting - lasting / 4)).await;
     sleep(lasting.saturating_sub(began.elapsed())).await;
     let is_met = was_met(field.world, bank, &made).await?;
     field.world.simulator(Method::DELETE, &path, None).await?;
@@ -92,8 +92,8 @@ pub(super) async fn bank_down(
     Ok((is_met, found))
 }
 
-/// The receiver behaves like this at one endpoint, and the other is told all the same. Says as well whether anybody noticed: of a
-/// certificate that nobody trusts, who shakes hands.
+/// The receiver behaves like this at one endpoint, and the other is told all the same. Says as well whether anybody noticed: a
+/// request that met it, or of a certificate that nobody trusts, who shakes hands.
 pub(super) async fn receiver_misbehaves(
     field: &Field<'_>,
     endpoint: &'static str,
@@ -103,9 +103,15 @@ pub(super) async fn receiver_misbehaves(
     let sink = field.sink;
     let other = if endpoint == "alpha" { "beta" } else { "alpha" };
     let (told_before, before) = (sink.deliveries(Some(other)), sink.distrust(endpoint)?);
+    let met_before = sink.met(endpoint);
+    let began = Instant::now();
     sink.behave_at(endpoint, manner);
     sleep(lasting).await;
-    let is_told = sink.deliveries(Some(other)) > told_before;
+    let is_told = || sink.deliveries(Some(other)) > told_before;
+    while !is_told() && began.elapsed() < field.patience(lasting) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let is_told = is_told();
     sink.behave(Manner::Polite);
     let after = sink.distrust(endpoint)?;
     let mut found = vec![];
@@ -115,7 +121,16 @@ pub(super) async fn receiver_misbehaves(
     if after.believed > before.believed {
         found.push(format!("R31: {endpoint} was believed, with a certificate that nobody trusts"));
     }
-    Ok((manner != Manner::Untrusted || after.refused > before.refused, found))
+    let is_noticed = match manner {
+        Manner::Untrusted => after.refused > before.refused,
+        Manner::Polite
+        | Manner::Broken
+        | Manner::BrokenUpTo(_)
+        | Manner::Slow(_)
+        | Manner::Liar
+        | Manner::Redirects => sink.met(endpoint) > met_before,
+    };
+    Ok((is_noticed, found))
 }
 
 /// What there is to say of a payment that was posted while something was wrong, and took so long, or did not get through.

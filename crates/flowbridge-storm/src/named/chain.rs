@@ -119,6 +119,23 @@ impl Desk<'_> {
         Ok(())
     }
 
+    /// Nothing of ours is under way, and somebody sends with the key of a lane: an alarm, and our payments go on above it.
+    pub(super) async fn key_used_elsewhere(&self) -> Result<()> {
+        let before = self.stolen().await?;
+        let set = self.contracts("EUR")?;
+        let initiator = set.pointer("/roles/initiator").and_then(Value::as_str).context("no initiator")?;
+        // The initiator's is one of the accounts that the node signs for.
+        let nothing = json!([{ "from": initiator, "to": initiator, "value": "0x0" }]);
+        self.world.rpc("eth_sendTransaction", nothing).await?;
+        eventually(PATIENCE, || async {
+            let is_told = self.stolen().await? > before;
+            Ok(if is_told { Ok(()) } else { Err("nobody noticed".to_owned()) })
+        })
+        .await?;
+        let ids = self.some(2).await?;
+        self.settled_once(&ids).await
+    }
+
     /// Three payments in one transaction, and the creditor of one may not be paid: the other two are. Once the creditor may,
     /// two people send it on.
     pub(super) async fn frozen_creditor(&self) -> Result<()> {
@@ -135,11 +152,14 @@ impl Desk<'_> {
 
     async fn batch_with_frozen_creditor(&self) -> Result<String> {
         let bank = self.pause("bank").await?;
+        // What is settled together was initiated together: all three are there before anybody looks.
+        let chain = self.pause("chain").await?;
         let ids = [
             self.pay(ALPINE, LAGO, 400).await?,
             self.pay(ALPINE, HANSE, 400).await?,
             self.pay(MUSTER, HANSE, 400).await?,
         ];
+        drop(chain);
         for id in &ids {
             self.until(id, &["initiated"]).await?;
         }
@@ -185,7 +205,7 @@ impl Desk<'_> {
     /// The chain stands still until both the payment's time and the bank's hold are over.
     pub(super) async fn hold_expires(&self) -> Result<()> {
         let (before, _) = self.at_bank(ASHA).await?;
-        let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(10);
+        let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(25);
         let still = self.still().await;
         let id = self
             .create(with(payment(ASHA, BIRK, 800), &[("expires_at", json!(format!("{expires:.3}")))]))
@@ -206,7 +226,7 @@ impl Desk<'_> {
 
     async fn still(&self) -> Still<'_> {
         let anvil = self.world.anvil.lock().await;
-        anvil.freeze();
+        tokio::task::block_in_place(|| anvil.freeze());
         Still(anvil)
     }
 
@@ -269,6 +289,11 @@ impl Desk<'_> {
     /// How often the chain role has offered more for a transaction.
     async fn bumps(&self) -> Result<u64> {
         self.metric("chain", "chain_fee_bumps_total").await
+    }
+
+    /// How many nonces of its keys the chain role has seen used by others.
+    async fn stolen(&self) -> Result<u64> {
+        self.metric("chain", "chain_nonces_stolen_total").await
     }
 
     async fn socket_is_open(&self) -> Result<()> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// How long a role may take to its next commit of a sort.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
+const COMMIT_PATIENCE: Duration = Duration::from_secs(120);
 /// How far apart payments are posted meanwhile.
 const PACE: Duration = Duration::from_millis(150);
 const AMOUNT: i64 = 120;

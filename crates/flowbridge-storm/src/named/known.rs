@@ -5,8 +5,9 @@ use crate::api::Call;
 use crate::faults::database::write_poison;
 use crate::oracle::text;
 use crate::proxy::Weather;
+use crate::sink::{Manner, Sink};
 use crate::stage::Stage;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use flowbridge_domain::id::PaymentId;
 use futures_util::future::try_join_all;
 use reqwest::Method;
@@ -17,8 +18,10 @@ use tokio::time::sleep_until;
 
 /// How many do the same thing at once.
 const CROWD: usize = 16;
+/// More payments than one endpoint is told of at once (`in_flight_per_endpoint_max`).
+const REFUSED: usize = 140;
 /// How late a hold comes that nobody waits for any more.
-const LATE: Duration = Duration::from_secs(15);
+const LATE: Duration = Duration::from_secs(30);
 
 impl Desk<'_> {
     pub(super) async fn refunds_together(&self) -> Result<()> {
@@ -89,9 +92,16 @@ impl Desk<'_> {
             let id = self.pay(ASHA, BIRK, 10).await?;
             let path = format!("/v1/payments/{id}");
             let read = Call { who: "alpha", method: &Method::GET, path: &path, key: None, body: None };
-            let answer = self.api.call(1, read).await?;
-            ensure!(answer.status == 200, "{id} was answered {} elsewhere", answer.status);
-            Ok(id)
+            eventually(PATIENCE, || async {
+                match self.api.call(1, read).await {
+                    Ok(answer) if answer.status < 500 => {
+                        ensure!(answer.status == 200, "{id} was answered {} elsewhere", answer.status);
+                        Ok(Ok(()))
+                    }
+                    other => Ok(Err(format!("{id} had no answer: {other:?}"))),
+                }
+            })
+            .await
         }))
         .await
         .map(drop)
@@ -110,11 +120,13 @@ impl Desk<'_> {
         };
         let ids = try_join_all((0..4 * CROWD).map(|nth| {
             eventually(PATIENCE, move || async move {
-                let answer = self.api.call(nth, create).await?;
-                match answer.status {
-                    201 => Ok(Ok(text(&answer.json()?, "id").to_owned())),
-                    409 => Ok(Err("the key is never free".to_owned())),
-                    status => bail!("the key was answered {status} {}", answer.body),
+                match self.api.call(nth, create).await {
+                    Ok(answer) if answer.status == 201 => Ok(Ok(text(&answer.json()?, "id").to_owned())),
+                    Ok(answer) if answer.status == 409 => Ok(Err("the key is never free".to_owned())),
+                    Ok(answer) if answer.status < 500 => {
+                        bail!("the key was answered {} {}", answer.status, answer.body)
+                    }
+                    other => Ok(Err(format!("the key had no answer: {other:?}"))),
                 }
             })
         }))
@@ -172,7 +184,7 @@ impl Desk<'_> {
         let place = self.fault("alpha", rule(mute, ALPINE, &["place_hold"])).await?;
         let away = json!({ "fault": { "kind": "unavailable" }, "targets": ["query"] });
         let query = self.fault("alpha", away).await?;
-        let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8);
+        let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(30);
         let id = self
             .create(with(payment(ALPINE, HANSE, 330), &[("expires_at", json!(format!("{expires:.3}")))]))
             .await?;
@@ -204,12 +216,43 @@ impl Desk<'_> {
         Ok(connection.await??)
     }
 
+    /// An endpoint refuses more payments than it may be told of at once, again and again: what is newer is heard all the same.
+    pub(super) async fn refused_block_newer(&self) -> Result<()> {
+        let sink = Sink::start(&self.world.authority, &["choosy"]).await?;
+        self.open_endpoint(&sink, "choosy").await?;
+        sink.behave(Manner::Broken);
+        let refused = self.some(REFUSED).await?;
+        self.completes(&refused).await?;
+        eventually(PATIENCE, || async {
+            let met = sink.met("choosy");
+            let is_met = met >= REFUSED as u64;
+            Ok(if is_met { Ok(()) } else { Err(format!("only {met} deliveries were refused")) })
+        })
+        .await?;
+        let refused = refused.iter().map(|id| PaymentId::parse(id)).collect::<Result<Vec<_>, _>>()?;
+        let last = refused.iter().max().context("none was refused")?;
+        sink.behave(Manner::BrokenUpTo(*last));
+        let newer = self.pay(ASHA, BIRK, 30).await?;
+        let newer = PaymentId::parse(&newer)?;
+        eventually(PATIENCE, || async {
+            let wrong = sink.wrong();
+            ensure!(wrong.is_empty(), "{wrong:?}");
+            let story = sink.story("choosy", newer);
+            let is_told = story.contains(&Stage::COMPLETED);
+            Ok(if is_told { Ok(()) } else { Err(format!("of the newer payment only {story:?} was heard")) })
+        })
+        .await?;
+        let told = refused.iter().filter(|payment| !sink.story("choosy", **payment).is_empty()).count();
+        ensure!(told == 0, "{told} payments were told that were refused");
+        Ok(())
+    }
+
     /// What is left of an endpoint that was deleted while it was failing: nothing is sent to it, and others go on.
     pub(super) async fn deleted_listener(&self) -> Result<()> {
-        let sink = crate::sink::Sink::start(&self.world.authority, &["kept", "deleted"]).await?;
+        let sink = Sink::start(&self.world.authority, &["kept", "deleted"]).await?;
         self.open_endpoint(&sink, "kept").await?;
         let deleted = self.open_endpoint(&sink, "deleted").await?;
-        sink.behave(crate::sink::Manner::Broken);
+        sink.behave(Manner::Broken);
         let first = self.pay(ASHA, BIRK, 30).await?;
         self.until(&first, &["completed"]).await?;
         let path = format!("/v1/webhook-endpoints/{deleted}");
@@ -217,7 +260,7 @@ impl Desk<'_> {
         let delete = Call { who: "alpha", method: &Method::DELETE, path: &path, key: Some(&key), body: None };
         let gone = self.api.call(0, delete).await?;
         ensure!(gone.status < 300, "deleting was answered {} {}", gone.status, gone.body);
-        sink.behave(crate::sink::Manner::Polite);
+        sink.behave(Manner::Polite);
         let second = self.pay(ASHA, BIRK, 30).await?;
         eventually(PATIENCE, || async {
             let wrong = sink.wrong();

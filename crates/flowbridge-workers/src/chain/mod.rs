@@ -45,9 +45,14 @@ pub struct ChainSettings {
     pub poll: Duration,
     /// How far apart a sender's turns are at least, so that batches fill.
     pub pace: Duration,
+    /// How often the contracts are asked how far they have counted.
+    pub counts_every: Duration,
     /// How long a lane, or the watcher's place, stays ours without renewal.
     pub lease: Duration,
 }
+
+/// How often contracts are asked how far they have counted, unless it matters: what a node leaves out shows by the next call, too.
+pub const COUNTS_EVERY: Duration = Duration::from_secs(10);
 
 /// What the role works with.
 #[derive(Debug)]

@@ -49,8 +49,10 @@ pub(super) struct Sender {
     tracked: Option<(Timestamp, Head)>,
     /// When the chain was last looked at.
     looked_at: Option<Timestamp>,
-    /// Since when the oldest transaction is under way, by the rows as they were last read.
+    /// Since when the oldest transaction is under way that is in no block, by the rows as they were last read.
     oldest: Option<Timestamp>,
+    /// The same of those that no policy counts yet, in a block or not.
+    unconfirmed: Option<Timestamp>,
     /// What holds up the lane and has no row.
     filler: Option<Filler>,
     breaker: BreakerView,
@@ -114,6 +116,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// What the contracts stop altogether is asked for again after so long; one transaction of it is tried all the time.
 const STOPPED_FOR: Duration = Duration::from_secs(5);
 
+/// What cannot be put into a call (rows contradict each other, a currency has no contracts) is looked at again after so long.
+const UNSOUND_FOR: Duration = Duration::from_secs(30);
+
 /// Transactions of a lane looked at in one turn.
 const OPEN_MAX: i64 = 1_024;
 
@@ -147,7 +152,7 @@ impl Worker for Sender {
         let (db, term) = (&self.context.db, self.settings.lease);
         let lease = rows::lease_lane(db, self.lane, owner, (&sender, chain_nonce), now, term).await?;
         let Some(lease) = lease else {
-            self.oldest = None;
+            (self.oldest, self.unconfirmed) = (None, None);
             return Ok(Turn::Idle);
         };
         if lease.sender != Some(sender) {
@@ -196,6 +201,7 @@ impl Sender {
             tracked: None,
             looked_at: None,
             oldest: None,
+            unconfirmed: None,
             filler: None,
             breaker,
             stopped: HashSet::new(),
@@ -355,20 +361,21 @@ impl Sender {
         limit: i64,
         now: Timestamp,
     ) -> Result<Vec<Intention>, StoreError> {
-        let currencies: Vec<Currency> = self.contracts.iter().map(|set| set.currency).collect();
-        let due = rows::claim_initiations(tx, &currencies, now, DEADLINE_MARGIN, limit).await?;
+        let due = rows::claim_initiations(tx, now, DEADLINE_MARGIN, limit).await?;
+        let of = |due: &DueInitiation| (due.payment_id, (due.amount.currency(), Effect::InitiateOnChain));
+        let due = self.put_off_stopped(tx, due, of, now).await?;
         asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         let mut groups: BTreeMap<(Currency, bool), Vec<Opening>> = BTreeMap::new();
         let mut intentions = Vec::new();
-        let mut refused = Vec::new();
+        let (mut refused, mut elsewhere) = (Vec::new(), Vec::new());
         for due in due {
-            let set = self.contracts_of(due.amount.currency())?;
+            let Ok(set) = self.contracts_of(due.amount.currency()) else {
+                elsewhere.push((due.payment_id, Effect::InitiateOnChain));
+                continue;
+            };
             match Opening::of(due, set) {
                 Ok(opening) if opening.authorization.is_some() => {
-                    let kind = (set.currency, Effect::InitiateOnChain);
-                    if !self.wait_if_stopped(tx, kind, &[opening.leaf.payment_id], now).await? {
-                        intentions.push(self.initiation(set, vec![opening])?);
-                    }
+                    intentions.push(self.initiation(set, vec![opening])?);
                 }
                 Ok(opening) => {
                     let token_funded = opening.leaf.terms.token_funded;
@@ -378,9 +385,6 @@ impl Sender {
             }
         }
         for ((currency, _), openings) in groups {
-            if self.wait_if_stopped(tx, (currency, Effect::InitiateOnChain), &ids_of(&openings), now).await? {
-                continue;
-            }
             let set = self.contracts_of(currency)?;
             for batch in openings.chunks(self.settings.batch_size_max) {
                 let waiting = batch.iter().map(|opening| opening.waiting_since);
@@ -393,6 +397,8 @@ impl Sender {
             tracing::error!(payment.id = %payment, why = why.as_str(), "a payment cannot be put to the contracts; it is refused");
         }
         rows::refuse_unsent(tx, &refused, now).await?;
+        let why = "no contracts are deployed for their currency";
+        self.put_off_unsound(tx, &elsewhere, why, now).await?;
         Ok(intentions)
     }
 
@@ -429,6 +435,8 @@ impl Sender {
         now: Timestamp,
     ) -> Result<Vec<Intention>, StoreError> {
         let due = rows::claim_on_leaves(tx, effects, now, limit).await?;
+        let of = |due: &DueOnLeaf| (due.payment_id, (due.currency, due.effect));
+        let due = self.put_off_stopped(tx, due, of, now).await?;
         asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         if due.is_empty() {
             return Ok(vec![]);
@@ -439,35 +447,62 @@ impl Sender {
         }
         let roots: Vec<[u8; 32]> = groups.keys().map(|(root, _)| *root).collect();
         let batches = rows::read_batches(tx, &roots).await?;
-        let mut intentions = Vec::new();
+        let (mut intentions, mut unsound, mut reason) = (Vec::new(), Vec::new(), None);
         for ((root, effect), payments) in groups {
-            let batch = batches
-                .get(&root)
-                .ok_or_else(|| StoreError::Corrupt("a leaf without its batch".into()))?
-                .iter()
-                .map(chain_leaf)
-                .collect::<Result<Vec<Leaf>, _>>()?;
-            let currency = payments.first().map(|payment| payment.currency);
-            let ids: Vec<PaymentId> = payments.iter().map(|payment| payment.payment_id).collect();
-            if let Some(currency) = currency
-                && self.wait_if_stopped(tx, (currency, effect), &ids, now).await?
-            {
-                continue;
-            }
-            let waiting = payments.iter().map(|payment| payment.waiting_since);
-            if !self.is_ripe(payments.len() == batch.len(), waiting, now) {
-                continue;
-            }
-            // A release is one at a time; everything else is one call for all of a batch.
-            let calls: Vec<&[DueOnLeaf]> = match on_leaves(effect)? {
-                OnLeaves::ReleaseRedemption => payments.chunks(1).collect(),
-                OnLeaves::Settle | OnLeaves::Cancel | OnLeaves::Burn => vec![&payments],
-            };
-            for payments in calls {
-                intentions.push(self.call_on_leaves(effect, &batch, payments)?);
+            let batch = batches.get(&root).map_or(&[][..], Vec::as_slice);
+            match self.calls_on_leaves(effect, batch, &payments, now) {
+                Ok(calls) => intentions.extend(calls),
+                Err(StoreError::Corrupt(why)) => {
+                    unsound.extend(payments.iter().map(|due| (due.payment_id, due.effect)));
+                    reason.get_or_insert(why);
+                }
+                Err(error) => return Err(error),
             }
         }
+        self.put_off_unsound(tx, &unsound, &reason.unwrap_or_default(), now).await?;
         Ok(intentions)
+    }
+
+    /// What cannot be put into a call makes way for what can, and is tried again later: a person has to look at it.
+    async fn put_off_unsound(
+        &self,
+        tx: &Tx,
+        effects: &[(PaymentId, Effect)],
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some((first, effect)) = effects.first() else { return Ok(()) };
+        metrics::counter!("chain_lane_stopped_total", "lane" => self.lane.as_str()).increment(1);
+        tracing::error!(
+            lane = self.lane.as_str(),
+            effect = effect.as_str(),
+            payment.id = %first,
+            payments = effects.len(),
+            why,
+            "payments cannot be put into a call; they are looked at again later, and the others go on"
+        );
+        rows::postpone(tx, effects, now.plus(UNSOUND_FOR)).await
+    }
+
+    /// The calls for what is due of one batch; none yet while it is not ripe.
+    fn calls_on_leaves(
+        &self,
+        effect: Effect,
+        batch: &[rows::Leaf],
+        payments: &[DueOnLeaf],
+        now: Timestamp,
+    ) -> Result<Vec<Intention>, StoreError> {
+        let waiting = payments.iter().map(|payment| payment.waiting_since);
+        if !self.is_ripe(payments.len() == batch.len(), waiting, now) {
+            return Ok(vec![]);
+        }
+        let batch: Vec<Leaf> = batch.iter().map(chain_leaf).collect::<Result<_, _>>()?;
+        // A release is one at a time; everything else is one call for all of a batch.
+        let calls: Vec<&[DueOnLeaf]> = match on_leaves(effect)? {
+            OnLeaves::ReleaseRedemption => payments.chunks(1).collect(),
+            OnLeaves::Settle | OnLeaves::Cancel | OnLeaves::Burn => vec![payments],
+        };
+        calls.into_iter().map(|payments| self.call_on_leaves(effect, &batch, payments)).collect()
     }
 
     fn call_on_leaves(
@@ -495,19 +530,22 @@ impl Sender {
         })
     }
 
-    /// While a kind is stopped, what is due of it makes way for what is not. True if it is.
-    async fn wait_if_stopped(
+    /// What is due of a kind that is stopped makes way for what is not, which is left.
+    async fn put_off_stopped<T: Send>(
         &self,
         tx: &Tx,
-        kind: Kind,
-        payments: &[PaymentId],
+        due: Vec<T>,
+        of: fn(&T) -> (PaymentId, Kind),
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let is_stopped = self.stopped.contains(&kind);
-        if is_stopped {
-            rows::postpone(tx, payments, kind.1, now.plus(STOPPED_FOR)).await?;
+    ) -> Result<Vec<T>, StoreError> {
+        let is_stopped = |due: &T| self.stopped.contains(&of(due).1);
+        let (stopped, going): (Vec<T>, Vec<T>) = due.into_iter().partition(is_stopped);
+        if !stopped.is_empty() {
+            let effects = stopped.iter().map(of).map(|(payment, (_, effect))| (payment, effect));
+            let effects: Vec<(PaymentId, Effect)> = effects.collect();
+            rows::postpone(tx, &effects, now.plus(STOPPED_FOR)).await?;
         }
-        Ok(is_stopped)
+        Ok(going)
     }
 
     /// Full, or its first payment has waited for company long enough.
@@ -580,6 +618,7 @@ impl Sender {
         }
         let outcomes: Vec<_> = stream::iter(calls).buffered(CALLS_MAX).collect().await;
         let mut simulated = Simulated { sound: Vec::new(), made_way: false };
+        let mut in_other_words = Vec::new();
         for ((open, body), outcome) in with_bodies.into_iter().zip(outcomes) {
             match outcome {
                 Ok(gas) if gas.amount() > self.settings.gas_per_tx_max => {
@@ -598,10 +637,21 @@ impl Sender {
                 Err(ChainError::Reverted(refusal)) => {
                     simulated.made_way |= self.refused(lease, open, &refusal).await?;
                 }
+                Err(error @ ChainError::Refused(_)) => {
+                    chain_error(self.lane.as_str(), &error);
+                    in_other_words.push((open, error));
+                }
                 Err(error) => {
                     chain_error(self.lane.as_str(), &error);
                     break;
                 }
+            }
+        }
+        // A node that takes others refuses this one for what it is, such as too long: less of it may go through. One that takes none may be
+        // at fault itself, and would have every batch taken apart.
+        if !simulated.sound.is_empty() {
+            for (open, error) in in_other_words {
+                simulated.made_way |= self.refused(lease, open, &Refusal::Other(error.to_string())).await?;
             }
         }
         Ok(simulated)
@@ -744,7 +794,40 @@ impl Sender {
             // The batch is not there yet, or a reorganisation took it away: it comes back.
             Scope::Call => self.ask_again_later(lease, open, "unknown_batch", now.plus(RETRY_AFTER)).await,
             Scope::Item => self.bisect(lease, open, refusal).await,
+            Scope::Allowance(left) => self.use_up(lease, open, left).await,
         }
+    }
+
+    /// Of what would mint more than may be minted still, as much is sent as fits, in the order of the batch; the rest waits as effects.
+    async fn use_up(&self, lease: &LaneLease, open: &OpenTx, mut left: u64) -> Result<bool, StoreError> {
+        let now = self.context.now();
+        let tx = self.context.db.begin().await?;
+        rows::guard_lane(&tx, lease).await?;
+        let payments = rows::tx_payments(&tx, open.id).await?;
+        rows::give_up(&tx, &[open], false, "allowance", now.plus(STOPPED_FOR), now).await?;
+        let asked = rows::still_asked(&tx, &payments, open.effect).await?;
+        let waiting = asked.len();
+        let mut fitting = rows::leaves_of(&tx, &payments).await?;
+        fitting.retain(|leaf| {
+            let is_token_funded = LeafTerms::from_bits(leaf.terms).is_some_and(|terms| terms.token_funded);
+            let mints = if is_token_funded { 0 } else { leaf.amount };
+            let fits = asked.contains(&leaf.payment_id) && mints <= left;
+            left -= if fits { mints } else { 0 };
+            fits
+        });
+        metrics::counter!("chain_lane_stopped_total", "lane" => self.lane.as_str()).increment(1);
+        tracing::error!(
+            lane = self.lane.as_str(),
+            currency = open.currency.code(),
+            payments = waiting - fitting.len(),
+            fitting = fitting.len(),
+            "payments would mint more than the manager may mint still; they wait, and those that fit go on"
+        );
+        if !fitting.is_empty() {
+            self.intend_parts(&tx, open, &payments, &[&fitting]).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
     }
 
     fn stop(&mut self, kind: Kind, refusal: &Refusal) {
@@ -814,8 +897,8 @@ impl Sender {
                 let asked = rows::still_asked(&tx, &payments, open.effect).await?;
                 let leaves: Vec<rows::Leaf> =
                     leaves.into_iter().filter(|leaf| asked.contains(&leaf.payment_id)).collect();
-                let halves = self.halves(&tx, open, &leaves).await?;
-                rows::intend(&tx, &halves, now).await?;
+                let halves: Vec<&[rows::Leaf]> = leaves.chunks(leaves.len().div_ceil(2).max(1)).collect();
+                self.intend_parts(&tx, open, &payments, &halves).await?;
             }
         }
         tx.commit().await?;
@@ -823,25 +906,45 @@ impl Sender {
         Ok(true)
     }
 
-    async fn halves(
+    /// What was given up is intended anew in these parts. What cannot be put into a call makes way for others.
+    async fn intend_parts(
         &self,
         tx: &Tx,
         open: &OpenTx,
-        leaves: &[rows::Leaf],
+        payments: &[PaymentId],
+        parts: &[&[rows::Leaf]],
+    ) -> Result<(), StoreError> {
+        let now = self.context.now();
+        match self.parts(tx, open, payments, parts).await {
+            Ok(parts) => rows::intend(tx, &parts, now).await,
+            Err(StoreError::Corrupt(why)) => {
+                let effects: Vec<(PaymentId, Effect)> =
+                    payments.iter().map(|payment| (*payment, open.effect)).collect();
+                self.put_off_unsound(tx, &effects, &why, now).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn parts(
+        &self,
+        tx: &Tx,
+        open: &OpenTx,
+        payments: &[PaymentId],
+        parts: &[&[rows::Leaf]],
     ) -> Result<Vec<Intention>, StoreError> {
-        let roots =
-            rows::roots_of(tx, &leaves.iter().map(|leaf| leaf.payment_id).collect::<Vec<_>>()).await?;
+        let roots = rows::roots_of(tx, payments).await?;
         let whole = rows::read_batches(tx, &roots).await?;
-        leaves
-            .chunks(leaves.len().div_ceil(2).max(1))
-            .map(|half| {
-                let half_leaves: Vec<Leaf> = half.iter().map(chain_leaf).collect::<Result<_, _>>()?;
+        parts
+            .iter()
+            .map(|part| {
+                let part_leaves: Vec<Leaf> = part.iter().map(chain_leaf).collect::<Result<_, _>>()?;
                 let (calldata, batch) = if open.effect == Effect::InitiateOnChain {
                     let deadline = open.valid_before.unwrap_or(Timestamp::EPOCH);
-                    let calldata = call::initiate_batch(&half_leaves, secs(deadline));
-                    (Some(calldata), Some((root(&half_leaves), half.to_vec())))
+                    let calldata = call::initiate_batch(&part_leaves, secs(deadline));
+                    (Some(calldata), Some((root(&part_leaves), part.to_vec())))
                 } else {
-                    (self.on_half(open, whole.values(), half)?, None)
+                    (self.on_part(open, whole.values(), part)?, None)
                 };
                 Ok(Intention {
                     lane: self.lane,
@@ -850,7 +953,7 @@ impl Sender {
                     contract: open.contract,
                     calldata: calldata
                         .ok_or_else(|| StoreError::Corrupt("a transaction without its batch".into()))?,
-                    payments: half.iter().map(|leaf| leaf.payment_id).collect(),
+                    payments: part.iter().map(|leaf| leaf.payment_id).collect(),
                     valid_before: open.valid_before,
                     batch,
                     traceparent: open.traceparent.clone(),
@@ -859,20 +962,20 @@ impl Sender {
             .collect()
     }
 
-    /// The same call for half of its payments; the whole batch is supplied all the same.
-    fn on_half<'a>(
+    /// The same call for a part of its payments; the whole batch is supplied all the same.
+    fn on_part<'a>(
         &self,
         open: &OpenTx,
         mut batches: impl Iterator<Item = &'a Vec<rows::Leaf>>,
-        half: &[rows::Leaf],
+        part: &[rows::Leaf],
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(batch) = batches.find(|batch| half.iter().all(|leaf| batch.contains(leaf))) else {
+        let Some(batch) = batches.find(|batch| part.iter().all(|leaf| batch.contains(leaf))) else {
             return Ok(None);
         };
         let places: Vec<usize> = batch
             .iter()
             .enumerate()
-            .filter(|(_, leaf)| half.contains(leaf))
+            .filter(|(_, leaf)| part.contains(leaf))
             .map(|(place, _)| place)
             .collect();
         let leaves: Vec<Leaf> = batch.iter().map(chain_leaf).collect::<Result<_, _>>()?;
@@ -943,16 +1046,22 @@ impl Sender {
         }
         self.filler = self.filler.filter(|filler| filler.seen >= now);
         rows::save_fates(&self.context.db, &included, now).await?;
-        rows::follow_included(&self.context.db, self.lane, view.final_number, settled, depth, now).await?;
+        let oldest_included =
+            rows::follow_included(&self.context.db, self.lane, view.final_number, settled, depth, now)
+                .await?;
+        self.unconfirmed = self.oldest.into_iter().chain(oldest_included).min();
         self.tracked = Some((now, head));
         Ok(())
     }
 
-    /// Shows how old the oldest transaction is that is under way; it grows on while no node answers.
+    /// Shows how old the oldest transactions are that are in no block, and that no policy counts; they grow on while no node answers.
     fn show_age(&self) {
-        let age = self.oldest.map_or(Duration::ZERO, |since| self.context.now().since(since));
-        metrics::gauge!("chain_oldest_unconfirmed_seconds", "lane" => self.lane.as_str())
-            .set(age.as_secs_f64());
+        let lane = self.lane.as_str();
+        let age = |since: Option<Timestamp>| {
+            since.map_or(Duration::ZERO, |since| self.context.now().since(since)).as_secs_f64()
+        };
+        metrics::gauge!("chain_oldest_unincluded_seconds", "lane" => lane).set(age(self.oldest));
+        metrics::gauge!("chain_oldest_unconfirmed_seconds", "lane" => lane).set(age(self.unconfirmed));
     }
 
     /// What was reverted with all its gas used ran out of it, or of what the chain counts beside it: what comes next gets more.
@@ -1053,10 +1162,13 @@ impl Sender {
             }
             Action::RaiseFiller(nonce) => self.raise_filler(lease, nonce).await?,
             Action::SkipTo(nonce) => {
-                tracing::warn!(
+                let used = nonce.saturating_sub(lease.next_nonce);
+                metrics::counter!("chain_nonces_stolen_total", "lane" => self.lane.as_str()).increment(used);
+                tracing::error!(
                     lane = self.lane.as_str(),
                     nonce,
-                    "the chain has seen more of this key than we have"
+                    used,
+                    "somebody else uses this lane's key, or the database is older than the chain; going on above what was used"
                 );
                 self.in_lane(lease, async |tx| rows::set_nonce(tx, lease, nonce).await).await?;
             }
@@ -1235,10 +1347,6 @@ const fn kind_of(tx: &OpenTx) -> Kind {
     (tx.currency, tx.effect)
 }
 
-fn ids_of(openings: &[Opening]) -> Vec<PaymentId> {
-    openings.iter().map(|opening| opening.leaf.payment_id).collect()
-}
-
 fn count_of(open: &[OpenTx], states: &[TxState]) -> usize {
     open.iter().filter(|tx| states.contains(&tx.state)).count()
 }
@@ -1323,9 +1431,10 @@ struct Opening {
 impl Opening {
     /// What cannot be said in the contracts' words is refused with its reason.
     fn of(due: DueInitiation, set: &ContractSet) -> Result<Self, (PaymentId, SetAside, String)> {
+        // No more than a row can hold: a root made of more could never be made again, and nothing of its batch be settled.
         let units = |money: Money| {
             let units = if money.is_zero() { Ok(0) } else { money.to_token_units(set.token_decimals) };
-            units.ok().and_then(|units| u64::try_from(units).ok())
+            units.ok().and_then(|units| i64::try_from(units).ok()?.try_into().ok())
         };
         let (Some(amount), Some(fee)) = (units(due.amount), units(due.fee)) else {
             return Err((due.payment_id, SetAside::Invalid, due.traceparent));

@@ -4,18 +4,31 @@
 //! balances and the new place are one transaction, under the lease on the place. A reorganisation is told as what it is: the
 //! logs that are gone, newest first, as removed. The WebSocket only wakes it up.
 //!
+//! What a node has left out shows by a jump in what the contracts count, or, where no call follows, by what they say that they have counted.
+//! New blocks wait for it a second at most: those old ones are read again between, of every node, until they say what is missing.
+//!
 //! Far behind, the next stretch is read while this one is written: node and database work at the same time, and two stretches
 //! are all that is in memory.
 
 use super::{ChainSettings, chain_error};
 use crate::context::{Context, Turn, Worker};
-use flowbridge_chain::watch::{Head, Next, Place, REACH_FIRST, Stretch, next};
+use flowbridge_chain::count::{Counts, counts};
+use flowbridge_chain::watch::{Head, Next, Place, REACH_FIRST, Stretch, next, read_again};
 use flowbridge_chain::{Block, Chain, ChainError, ContractSet, Said, SeenLog};
+use flowbridge_domain::money::Currency;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
-use flowbridge_store::chain::{self as rows, WatcherLease};
+use flowbridge_store::chain::{self as rows, Filled, Hole, WatcherLease};
 use flowbridge_store::wake::Work;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often to look for holes, and to ask again for what no node could fill; in vain, ever less often.
+const HOLES_EVERY: Duration = Duration::from_secs(2);
+const HOLES_EVERY_MAX: Duration = Duration::from_secs(60);
+/// New blocks wait no longer than so for the reading of old ones.
+const HOLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The reader of one chain.
 #[derive(Debug)]
@@ -30,7 +43,26 @@ pub(super) struct Watcher {
     reach: u64,
     /// A stretch that was read while the one before it was written.
     ahead: Option<Ahead>,
+    holes: Holes,
 }
+
+/// The reading of blocks that have to say more than they said.
+#[derive(Debug)]
+struct Holes {
+    /// When to look for some.
+    due: Timestamp,
+    /// When to read each again, and how long to wait if that is in vain.
+    waits: HashMap<HoleKey, (Timestamp, Duration)>,
+    /// Blocks to ask for at once: nodes answer for fewer what they do not in time for more.
+    reach: u64,
+    /// When to ask the contracts how far they have counted.
+    counts_due: Timestamp,
+    /// What they said the last time, and when.
+    told: Option<(Vec<Counts>, Timestamp)>,
+}
+
+/// Currency, count, and the first number that is missing.
+type HoleKey = (Currency, String, u64);
 
 /// A stretch, and the place after which it comes.
 #[derive(Debug)]
@@ -48,11 +80,22 @@ impl Worker for Watcher {
             rows::lease_watcher(&self.context.db, owner, self.settings.start, now, self.settings.lease)
                 .await?;
         let ahead = self.ahead.take();
-        let Some(lease) = lease else { return Ok(Turn::Idle) };
+        let Some(lease) = lease else {
+            show_holes(0);
+            return Ok(Turn::Idle);
+        };
         if let Some(Ahead { after, stretch }) = ahead
             && after == (lease.block_number, lease.block_hash)
         {
             return self.take_in(&lease, *stretch, now).await;
+        }
+        if self.holes.due <= now {
+            match self.look_for_holes(&lease, now).await {
+                Ok(()) => {}
+                Err(StoreError::Lost) => return Err(StoreError::Lost),
+                // Whatever else stands in its way is no reason not to read on.
+                Err(error) => tracing::warn!(%error, "what no node has shown cannot be taken in"),
+            }
         }
         let known_max = i64::try_from(self.settings.watch.reorg_depth_blocks_max).unwrap_or(i64::MAX);
         let place = Place {
@@ -83,7 +126,22 @@ impl Watcher {
         contracts: Vec<ContractSet>,
         settings: ChainSettings,
     ) -> Self {
-        Self { context, chain, contracts, settings, head: None, reach: REACH_FIRST, ahead: None }
+        Self {
+            context,
+            chain,
+            contracts,
+            settings,
+            head: None,
+            reach: REACH_FIRST,
+            ahead: None,
+            holes: Holes {
+                due: Timestamp::EPOCH,
+                waits: HashMap::new(),
+                reach: REACH_FIRST,
+                counts_due: Timestamp::EPOCH,
+                told: None,
+            },
+        }
     }
 
     pub(super) async fn release(&self) -> Result<(), StoreError> {
@@ -97,6 +155,8 @@ impl Watcher {
         now: Timestamp,
     ) -> Result<Turn, StoreError> {
         let caught_up = stretch.last.number == stretch.head.latest.number;
+        // Before it is taken in: what cannot be shows by this.
+        show_lag(stretch.head.latest.number, lease.block_number);
         let ahead = self.read_ahead(&stretch);
         let taken = rows::Stretch {
             last: block(&stretch.last),
@@ -113,9 +173,7 @@ impl Watcher {
         self.head = caught_up.then_some(stretch.head);
         self.reach = stretch.reach;
         self.ahead = ahead;
-        metrics::gauge!("chain_head_lag_blocks").set(f64::from(
-            u32::try_from(stretch.head.latest.number - taken.last.number).unwrap_or(u32::MAX),
-        ));
+        show_lag(stretch.head.latest.number, taken.last.number);
         metrics::counter!("chain_logs_announced_total").increment(u64::try_from(announced).unwrap_or(0));
         if announced > 0 {
             self.context.wake.ring(Work::Observations);
@@ -136,6 +194,98 @@ impl Watcher {
                 Ok(Next::Idle | Next::Again | Next::Rewind(_)) | Err(_) => None,
             }
         }
+    }
+
+    async fn look_for_holes(&mut self, lease: &WatcherLease, now: Timestamp) -> Result<(), StoreError> {
+        self.holes.due = now.plus(HOLES_EVERY);
+        rows::take_gaps_over(&self.context.db, now).await?;
+        // At the head only: further back, few nodes have the state.
+        if self.head.is_some() && self.holes.counts_due <= now {
+            self.ask_for_counts(lease, now).await?;
+        }
+        let holes = rows::holes(&self.context.db).await?;
+        show_holes(holes.len());
+        let key = |hole: &Hole| (hole.currency, hole.kind.clone(), hole.first);
+        let keys: HashSet<HoleKey> = holes.iter().map(key).collect();
+        self.holes.waits.retain(|known, _| keys.contains(known));
+        // The one that has waited longest; one that nobody has read yet first of all.
+        let wait = |hole: &Hole| {
+            self.holes.waits.get(&key(hole)).copied().unwrap_or((Timestamp::EPOCH, HOLES_EVERY))
+        };
+        // What is not announced yet is told in its turn.
+        let announced = holes.iter().filter(|hole| hole.next_block <= lease.announced_number);
+        let Some(hole) = announced.min_by_key(|hole| wait(hole).0) else { return Ok(()) };
+        let (at, pause) = wait(hole);
+        if at > now {
+            return Ok(());
+        }
+        self.holes.waits.insert(key(hole), (now.plus(HOLES_EVERY), HOLES_EVERY));
+        if self.fill_hole(lease, hole, now).await? == Some(Filled::Missing) {
+            let longer = pause.saturating_mul(2).min(HOLES_EVERY_MAX);
+            self.holes.waits.insert(key(hole), (now.plus(pause), longer));
+        }
+        Ok(())
+    }
+
+    /// Asks the contracts how far they have counted. What they said the last time is in blocks by now that were read, whichever node
+    /// had said it a moment early; what they say both times and was not read is missing.
+    async fn ask_for_counts(&mut self, lease: &WatcherLease, now: Timestamp) -> Result<(), StoreError> {
+        self.holes.counts_due = now.plus(self.settings.counts_every);
+        let place = (lease.block_number, lease.block_hash);
+        let asked = counts(&*self.chain, &self.contracts, place);
+        if let Ok(Ok(Some(told))) = tokio::time::timeout(HOLE_PATIENCE, asked).await
+            && let Some((before, _)) = self.holes.told.replace((told.clone(), now))
+        {
+            let sure: Vec<rows::Counts> = before.iter().zip(told).map(sure).collect();
+            rows::compare_counts(&self.context.db, lease, &sure, now).await?;
+        }
+        // One that never answers shows by its age.
+        let (_, since) = self.holes.told.get_or_insert((Vec::new(), now));
+        metrics::gauge!("chain_counts_age_seconds").set(now.since(*since).as_secs_f64());
+        Ok(())
+    }
+
+    /// Reads blocks of a hole again; `None` if nobody has answered.
+    async fn fill_hole(
+        &mut self,
+        lease: &WatcherLease,
+        hole: &Hole,
+        now: Timestamp,
+    ) -> Result<Option<Filled>, StoreError> {
+        let (start, _) = self.settings.start;
+        let from = hole.next_block.max(start.saturating_add(1)).min(hole.to_block);
+        let to = hole.to_block.min(from.saturating_add(self.holes.reach.saturating_sub(1)));
+        let known = rows::known_logs(&self.context.db, (from, to)).await?.into_iter().collect();
+        let place = (lease.block_number, lease.block_hash);
+        let again =
+            read_again(&*self.chain, &self.contracts, place, (from, to), &known, &self.settings.watch);
+        let late = match tokio::time::timeout(HOLE_PATIENCE, again).await {
+            Ok(Ok(late)) => late,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, from, to, "what no node has shown cannot be read again");
+                self.holes.reach = (self.holes.reach / 2).max(1);
+                return Ok(None);
+            }
+            Err(_) => {
+                tracing::warn!(from, to, "what no node has shown is not read again in time");
+                self.holes.reach = (self.holes.reach / 2).max(1);
+                return Ok(None);
+            }
+        };
+        let read = late.to.saturating_sub(from).saturating_add(1);
+        self.holes.reach = read.saturating_mul(2).min(self.settings.watch.stretch_blocks_max.max(1));
+        let mut logs: Vec<rows::SeenLog> = late.logs.into_iter().map(seen).collect();
+        logs.retain(|log| log.block_number <= lease.announced_number);
+        let told = (late.to, logs.as_slice(), &head(&late.head));
+        let filled = rows::fill(&self.context.db, lease, hole, told, now).await?;
+        if filled == Filled::Closed {
+            tracing::warn!(from = hole.from_block, to = hole.to_block, "what was left out is read");
+        }
+        if !logs.is_empty() {
+            metrics::counter!("chain_logs_late_total").increment(u64::try_from(logs.len()).unwrap_or(0));
+            self.context.wake.ring(Work::Observations);
+        }
+        Ok(Some(filled))
     }
 
     /// The chain went back further than blocks are remembered, though not further than it may: a person has raised the limit since.
@@ -168,6 +318,8 @@ impl Watcher {
         let depth = lease.block_number.saturating_sub(ancestor.number);
         let removed = rows::rewind(&self.context.db, lease, &block(ancestor), now).await?;
         self.head = None;
+        // What was counted may have been counted there.
+        (self.holes.told, self.holes.counts_due) = (None, Timestamp::EPOCH);
         metrics::counter!("chain_reorganisations_total").increment(1);
         tracing::warn!(
             chain.block_number = ancestor.number,
@@ -178,6 +330,24 @@ impl Watcher {
         self.context.wake.ring(Work::Observations);
         Ok(Turn::Busy)
     }
+}
+
+/// What is counted in what was said of the same contracts both times.
+fn sure((before, told): (&Counts, Counts)) -> rows::Counts {
+    rows::Counts {
+        currency: told.currency,
+        totals: told.totals.min(before.totals),
+        batches: told.batches.min(before.batches),
+    }
+}
+
+fn show_lag(newest: u64, place: u64) {
+    let blocks = u32::try_from(newest.saturating_sub(place)).unwrap_or(u32::MAX);
+    metrics::gauge!("chain_head_lag_blocks").set(f64::from(blocks));
+}
+
+fn show_holes(count: usize) {
+    metrics::gauge!("chain_holes").set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }
 
 fn block(block: &Block) -> rows::Block {
@@ -210,6 +380,7 @@ fn seen(log: SeenLog) -> rows::SeenLog {
                 escrowed: totals.escrowed,
                 redemption: totals.redemption,
             },
+            Said::BatchInitiated { sequence } => rows::Said::BatchInitiated { sequence },
         },
     }
 }

@@ -10,26 +10,19 @@ use flowbridge_domain::ledger::Moment;
 use flowbridge_domain::money::Currency;
 use flowbridge_recon::date::Date;
 use flowbridge_recon::record::Record;
-use flowbridge_store::reconciliation::{OurEntry, RecordKey, TheirLine};
+use flowbridge_store::reconciliation::{OurEntry, RecordKey, TheirLine, posted_as};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The operation that brought an entry, and the other way round.
-const MOMENTS: [(&str, BankStep); 3] = [
-    (Moment::Captured.as_str(), BankStep::Capture),
-    (Moment::Credited.as_str(), BankStep::Credit),
-    (Moment::Returned.as_str(), BankStep::Release),
-];
-
 /// The operation behind a journal entry, if one is.
 pub(super) fn operation_of(entry: &RecordKey) -> Option<OperationKey> {
-    let (_, step) = MOMENTS.iter().find(|(moment, _)| *moment == entry.moment)?;
-    Some(OperationKey { payment_id: PaymentId::from_uuid(entry.source), step: *step })
+    let step = BankStep::ALL.into_iter().find(|step| moment_of(*step) == Some(entry.moment.as_str()))?;
+    Some(OperationKey { payment_id: PaymentId::from_uuid(entry.source), step })
 }
 
 /// The moment that an operation is posted as.
 pub(super) fn moment_of(step: BankStep) -> Option<&'static str> {
-    MOMENTS.iter().find(|(_, known)| *known == step).map(|(moment, _)| *moment)
+    posted_as(step).map(Moment::as_str)
 }
 
 /// The operation of ours that a line is, by its key or by the reference under which the bank confirmed it.
@@ -44,14 +37,9 @@ pub(super) fn operations_of_lines(ours: &[OurEntry], theirs: &[TheirLine]) -> Ve
     }
     theirs
         .iter()
-        .map(|TheirLine { line, .. }| match line.operation_key.as_deref() {
+        .map(|their| match their.line.operation_key.as_deref() {
             Some(key) => OperationKey::parse(key),
-            None => {
-                // Some banks have one column for references, and their own stands in it.
-                let own =
-                    [&line.bank_reference, &line.reference].into_iter().find(|named| !named.is_empty())?;
-                confirmed.get(own.as_str()).copied().flatten()
-            }
+            None => confirmed.get(their.named_by_bank()?).copied().flatten(),
         })
         .collect()
 }

@@ -4,7 +4,7 @@
 //! behind the chain for a moment, or ahead of it after a reorganisation.
 
 use super::Settings;
-use super::run::{MadeOf, RunError, break_found, by_key, reports, units};
+use super::run::{Compared, MadeOf, RunError, break_found, by_key, reports, units};
 use crate::context::Context;
 use flowbridge_api::payment::show_instant;
 use flowbridge_domain::id::PaymentId;
@@ -34,10 +34,10 @@ pub(super) async fn compare(
     run: &ClaimedRun,
     code: &str,
     settings: &Settings,
-) -> Result<Findings, RunError> {
+) -> Result<Compared, RunError> {
     let currency = Currency::parse(code).map_err(|_| RunError::Scope(run.scope.clone()))?;
     let now = context.now();
-    let from = compared_from(context, &run.scope, settings, now).await?;
+    let from = compared_from(context, run, settings, now).await?;
     rows::note_stage(&context.db, run, "reading both sides", now, settings.lease).await?;
     // What is open is looked at however old it is, by itself: a window that began there would be too large in the end.
     let open = exception::open_subjects(&context.db, &run.scope, settings.records_max).await?;
@@ -91,11 +91,12 @@ pub(super) async fn compare(
         settings: &engine_settings,
         summary: &summary,
         anomalies: &[],
+        history: &[],
         balance: &[],
         proofs: &[],
     };
     let (manifest_sha256, reports) = reports((&ledger, &seen), &outcome, &[], made_of)?;
-    Ok(Findings {
+    let findings = Findings {
         as_of: Some(now),
         ledger_until: looked_until,
         manifest_sha256,
@@ -107,18 +108,21 @@ pub(super) async fn compare(
         is_whole,
         proven: Vec::new(),
         learned: Learned::default(),
-    })
+    };
+    Ok(Compared { findings, goes_on: settled.cut_off_at.is_some_and(|reached| reached > from) })
 }
 
-/// From which payment on they are compared: from `chain_lookback` ago, or from before that where no run has looked yet.
+/// From which payment on they are compared: from `chain_lookback` ago, or from before that where no run has looked yet; or from where a
+/// run was cut off that this one continues.
 async fn compared_from(
     context: &Context,
-    scope: &str,
+    run: &ClaimedRun,
     settings: &Settings,
     now: Timestamp,
 ) -> Result<Timestamp, StoreError> {
-    let looked_until = rows::looked_until(&context.db, scope).await?;
-    Ok(looked_until.unwrap_or(Timestamp::EPOCH).min(now.minus(settings.chain_lookback)))
+    let looked_until = rows::looked_until(&context.db, &run.scope).await?.unwrap_or(Timestamp::EPOCH);
+    let usual = looked_until.min(now.minus(settings.chain_lookback));
+    Ok(if run.is_continuation() { looked_until } else { usual })
 }
 
 /// What differs, payment by payment: an exception is known by its payment, so further settlements of one are one exception, with the sum

@@ -2,7 +2,8 @@
 //!
 //! `alpha/statement.xml` goes to `alpha/processed/` or, with a file beside it that says why, to `alpha/refused/`. A file that is
 //! still being written has changed since the last look, or is called `.something` or `something.part`, and is left for the
-//! next. What the database cannot take now, or what cannot be read or moved, stays where it is, and the other files go on.
+//! next. What the database cannot take now, or what cannot be read or moved, stays where it is, and the other files go on: a look that has
+//! more than it may take in is followed by one that begins behind it. What the database will never take is refused.
 //! `alpha/mapping.json` says how CSV files are read. All of this holds for a folder and for a bucket alike (`place`).
 
 use super::Settings;
@@ -11,7 +12,7 @@ use super::place::{Dropped, Place};
 use crate::context::{Context, chain as causes};
 use flowbridge_domain::party::BankCode;
 use flowbridge_recon::statement::{FILE_BYTES_MAX, ReadStatementError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
@@ -20,14 +21,20 @@ use tokio_util::sync::CancellationToken;
 const FILES_MAX: usize = 100;
 const MAPPING: &str = "mapping.json";
 
-/// How the files were the last time: one that grows is not whole.
-type Seen = BTreeSet<Dropped>;
+/// What is known from the looks before.
+#[derive(Default)]
+struct Seen {
+    /// How the files were the last time: one that grows is not whole.
+    files: BTreeSet<Dropped>,
+    /// The last one that was tried, where there were more.
+    tried: Option<PathBuf>,
+}
 
 /// Looks until told to stop. A look that is cut off leaves nothing half done: what it took in and did not put away is a repeat
 /// when it is taken in again.
 pub(super) async fn watch(context: &Context, settings: &Settings, stop: &CancellationToken) {
     let Some(place) = &settings.folder else { return };
-    let mut seen = Seen::new();
+    let mut seen = Seen::default();
     while stop.run_until_cancelled(look(context, place, &mut seen)).await.is_some() {
         stop.run_until_cancelled(tokio::time::sleep(settings.poll)).await;
     }
@@ -41,28 +48,41 @@ async fn look(context: &Context, place: &Place, seen: &mut Seen) {
             return;
         }
     };
-    let mut now = Seen::new();
-    let mut taken = 0;
+    let (mut now, mut whole) = (BTreeSet::new(), BTreeMap::new());
     for folder in folders {
         let Ok(bank) = BankCode::parse(&folder) else { continue };
         for file in files_of(place, &bank).await {
-            if !seen.contains(&file) || taken == FILES_MAX {
-                now.insert(file);
-                continue;
-            }
-            taken += 1;
-            if let Err(error) = take_in(context, place, &bank, &file).await {
-                tracing::error!(
-                    bank = bank.as_str(),
-                    file = file.name(),
-                    error = causes(&error),
-                    "cannot read a dropped file, or put it away; the next look tries again"
-                );
+            if seen.files.contains(&file) {
+                whole.insert(file.path.clone(), (bank.clone(), file));
+            } else {
                 now.insert(file);
             }
         }
     }
-    *seen = now;
+    let (tried, left) = in_turn(whole, seen.tried.as_deref());
+    seen.tried = tried.last().filter(|_| !left.is_empty()).map(|(_, file)| file.path.clone());
+    now.extend(left.into_iter().map(|(_, file)| file));
+    for (bank, file) in tried {
+        if let Err(error) = take_in(context, place, &bank, &file).await {
+            tracing::error!(
+                bank = bank.as_str(),
+                file = file.name(),
+                error = causes(&error),
+                "cannot read a dropped file, or put it away; the next look tries again"
+            );
+            now.insert(file);
+        }
+    }
+    seen.files = now;
+}
+
+/// The files for this look, those behind the last one tried before the others, and the files for the next: what fails at each look keeps
+/// none from its turn.
+fn in_turn<T>(whole: BTreeMap<PathBuf, T>, tried: Option<&Path>) -> (Vec<T>, Vec<T>) {
+    let (behind, before): (Vec<_>, Vec<_>) =
+        whole.into_iter().partition(|(path, _)| tried.is_none_or(|tried| path.as_path() > tried));
+    let mut files = behind.into_iter().chain(before).map(|(_, file)| file);
+    (files.by_ref().take(FILES_MAX).collect(), files.collect())
 }
 
 /// What may be a bank's statements. A folder that cannot be listed keeps none of the others from being looked at.
@@ -102,7 +122,7 @@ async fn take_in(context: &Context, place: &Place, bank: &BankCode, file: &Dropp
             let target = free_name(place, bank, "processed", file).await?;
             place.rename(&file.path, &target).await
         }
-        Err(UploadError::Store(error)) => {
+        Err(UploadError::Store(error)) if error.is_retryable() => {
             tracing::warn!(
                 bank = bank.as_str(),
                 error = causes(&error),
@@ -152,4 +172,23 @@ async fn free_name(place: &Place, bank: &BankCode, shelf: &str, file: &Dropped) 
         target = shelf.join(format!("{number}-{name}"));
     }
     Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_fail_at_each_look_keep_no_other_from_its_turn() {
+        let dropped = |names: &[String]| -> BTreeMap<PathBuf, String> {
+            names.iter().map(|name| (PathBuf::from(name), name.clone())).collect()
+        };
+        let mut names: Vec<String> = (0..=FILES_MAX).map(|number| format!("alpha/{number:03}")).collect();
+        names.push("beta/monday".to_owned());
+        let (first, left) = in_turn(dropped(&names), None);
+        assert_eq!((first.len(), left.len()), (FILES_MAX, 2));
+        let last = PathBuf::from(first.last().unwrap());
+        let (next, _) = in_turn(dropped(&names), Some(&last));
+        assert_eq!(next[..3], [names[100].clone(), names[101].clone(), names[0].clone()]);
+    }
 }

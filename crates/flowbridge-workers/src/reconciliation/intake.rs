@@ -3,7 +3,8 @@
 //! A file is read outside the database, is refused when it cannot be read or does not add up, and changes nothing when it came
 //! before. Lines are stored in the currency of their statement, so a file with one in another is refused, as is one that tells of days
 //! to come. A connector is read from where the last reading ended, up to the instant of the balance that it has just told; what was
-//! read has to lead from the last closing balance to this one.
+//! read has to lead from the last closing balance to this one. Whatever a bank tells, one reading of it ends: what is more than a run may
+//! read is for the next, and what cannot be is told of as a gap, while the run goes on.
 
 use super::Settings;
 use crate::context::Context;
@@ -23,6 +24,7 @@ use flowbridge_store::statement::{
     self as rows, Intake, NewLine, NewStatement, StatementLine, Taken, TakenStatement,
 };
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A file that somebody brings.
 #[derive(Debug, Clone)]
@@ -109,6 +111,7 @@ pub async fn file(context: &Context, upload: Upload) -> Result<Uploaded, UploadE
         .enumerate()
         .map(|(place, statement)| new_statement(place + 1, statement, today))
         .collect::<Result<Vec<_>, _>>()?;
+    let name = plain(&name, NAME_CHARS_MAX);
     let intake = Intake { bank, channel, sha256: digest, format, name, by, cursor: None };
     match rows::take(&context.db, &intake, &statements, context.now()).await? {
         Taken::New(statements) => {
@@ -151,6 +154,18 @@ const fn format_name(format: Format) -> &'static str {
     }
 }
 
+/// What an index still holds as a part of a key, in whatever alphabet.
+const ACCOUNT_CHARS_MAX: usize = 100;
+const NAME_CHARS_MAX: usize = 200;
+const CODE_CHARS_MAX: usize = 100;
+/// What else a bank writes.
+const TEXT_CHARS_MAX: usize = 2_000;
+
+/// Text that the database takes: no control characters, not endless.
+pub(super) fn plain(text: &str, chars_max: usize) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(chars_max).collect()
+}
+
 /// A statement as it is stored, if it adds up, in one currency, and tells of nothing after tomorrow: it is tomorrow already where a bank
 /// is east of us.
 fn new_statement(place: usize, read: Statement, today: Date) -> Result<NewStatement, UploadError> {
@@ -162,9 +177,21 @@ fn new_statement(place: usize, read: Statement, today: Date) -> Result<NewStatem
     if let Some(contradiction) = read.contradictions.first() {
         return Err(wrong(contradiction.clone()));
     }
+    for (what, text, chars_max) in
+        [("account", &read.account, ACCOUNT_CHARS_MAX), ("name", &read.id, NAME_CHARS_MAX)]
+    {
+        if text.chars().nth(chars_max).is_some() {
+            return Err(wrong(format!("its {what} has more than {chars_max} characters")));
+        }
+    }
     let booked = read.entries.iter().filter(|entry| !entry.is_pending);
     let sum = booked.map(|entry| entry.minor_units).try_fold(0_i128, i128::checked_add);
     let sum = sum.ok_or_else(|| wrong("its lines have no sum".to_owned()))?;
+    // Any part of the lines may be summed up later.
+    let moved = read.entries.iter().map(|entry| entry.minor_units.saturating_abs());
+    if moved.fold(0_i128, i128::saturating_add) > i64::MAX.into() {
+        return Err(wrong("its lines move more than any account can hold".to_owned()));
+    }
     if let (Some(opening), Some(closing)) = (read.opening, read.closing)
         && opening.minor_units.checked_add(sum) != Some(closing.minor_units)
     {
@@ -181,20 +208,21 @@ fn new_statement(place: usize, read: Statement, today: Date) -> Result<NewStatem
     if currency.is_empty() {
         return Err(wrong("it does not say its currency".to_owned()));
     }
+    if currency.len() != 3 || !currency.bytes().all(|letter| letter.is_ascii_uppercase()) {
+        return Err(wrong(format!("{currency:?} is no currency")));
+    }
     let is_other = |entry: &&Entry| !entry.currency.is_empty() && entry.currency != currency;
     if let Some(other) = read.entries.iter().find(is_other) {
         return Err(wrong(format!("a line is in {}, the statement in {currency}", other.currency)));
     }
-    let last_booked = read
-        .entries
-        .iter()
-        .filter(|entry| !entry.is_pending)
-        .filter_map(|entry| entry.booked_on.or(entry.value_on))
-        .max();
+    // As lines are stored: without a day of booking, on that of their value.
+    let booked_on = || {
+        let booked = read.entries.iter().filter(|entry| !entry.is_pending);
+        booked.filter_map(|entry| entry.booked_on.or(entry.value_on))
+    };
     // Without a balance it covers the days that it tells of.
-    let closes_on = read.closing.and_then(|balance| balance.on).or(last_booked);
-    let booked_on = read.entries.iter().filter(|entry| !entry.is_pending).filter_map(|entry| entry.booked_on);
-    if let Some(day) = booked_on.chain(closes_on).find(|day| day.days_since(today) > 1) {
+    let closes_on = read.closing.and_then(|balance| balance.on).or_else(|| booked_on().max());
+    if let Some(day) = booked_on().chain(closes_on).find(|day| day.days_since(today) > 1) {
         return Err(wrong(format!("it tells of {day}, and today is {today}")));
     }
     Ok(NewStatement {
@@ -226,7 +254,7 @@ fn new_line(entry: &Entry, amount: i64) -> NewLine {
         counterparty: entry.counterparty.clone(),
         counterparty_iban: entry.counterparty_iban.clone(),
         text: entry.text.clone(),
-        code: entry.code.clone(),
+        code: plain(&entry.code, CODE_CHARS_MAX),
         is_return: entry.is_return,
     };
     NewLine {
@@ -252,18 +280,49 @@ pub enum FetchError {
     Store(#[from] StoreError),
 }
 
-/// Reads what a bank has booked since the last time, up to the balance that it tells now.
+impl From<ReadError> for FetchError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Incomplete { what, .. } => Self::Gap(what),
+            ReadError::Unavailable { .. } | ReadError::Refused { .. } => Self::NotNow(error),
+        }
+    }
+}
+
+/// Reads what a bank has booked since the last time, up to the balance that it tells now. True if there is more than one run may read: the
+/// next goes on from there.
 pub async fn fetch(
     context: &Context,
     (code, bank): (&BankCode, &GuardedBank),
     settings: &Settings,
-) -> Result<usize, FetchError> {
-    let balances = bank.balances().await.map_err(FetchError::NotNow)?;
+) -> Result<bool, FetchError> {
+    let balances = bank.balances().await?;
+    let began = context.now();
+    // A clock may be ahead of ours. A statement is never changed, and one of a later day would stand before all that follow it.
+    let latest = began.plus(Duration::from_secs(SECS_PER_DAY.unsigned_abs()));
+    if !is_between(balances.as_of, latest) {
+        return Err(FetchError::Gap(format!(
+            "the bank tells balances of {}, and today is {}",
+            day(balances.as_of),
+            day(began)
+        )));
+    }
+    let ends = began.plus(settings.lease / 2);
     let mut after = rows::cursor(&context.db, code).await?;
-    let mut taken = 0;
+    let mut read = 0_usize;
     loop {
-        let (entries, has_more) = read_pages(bank, after, balances.as_of, settings).await?;
-        let last = entries.last().and_then(|entry| i64::try_from(entry.sequence).ok()).unwrap_or(after);
+        let lines_max = settings.statement_lines_max.min(settings.records_max.saturating_sub(read)).max(1);
+        let (entries, has_more) =
+            read_pages((context, bank), (after, balances.as_of), (lines_max, ends), settings).await?;
+        let mut last = after;
+        for entry in &entries {
+            last = checked(entry, latest)?;
+        }
+        let told_up_to = if has_more {
+            entries.last().map_or(balances.as_of, |entry| entry.booked_at.min(balances.as_of))
+        } else {
+            balances.as_of
+        };
         let mut statements = Vec::new();
         let mut by_account: BTreeMap<(OwnAccount, Currency), Vec<&StatementEntry>> = BTreeMap::new();
         for (account, money) in &balances.accounts {
@@ -276,10 +335,18 @@ pub async fn fetch(
             let told =
                 balances.accounts.iter().find(|(of, money)| *of == account && money.currency() == currency);
             let told = told.map(|(_, money)| money.minor_units()).filter(|_| !has_more);
-            let name = (account_name(account), currency.code());
-            let opening = rows::last_closing(&context.db, code, name).await?.unwrap_or(0);
-            let as_of =
-                if has_more { entries.last().map(|entry| entry.booked_at) } else { Some(balances.as_of) };
+            let name = account_name(account);
+            let before = rows::last_told(&context.db, code, (name, currency.code())).await?;
+            let (opening, as_of_before) = before.map_or((0, None), |(closing, as_of)| (closing, as_of));
+            // Statements stand in the order of their instants. One that was told of a day that has not come binds nobody.
+            let as_of_before = as_of_before.filter(|before| *before <= latest).unwrap_or(told_up_to);
+            if as_of_before > balances.as_of {
+                return Err(FetchError::Gap(format!(
+                    "the bank tells balances of an instant {} seconds before that of its last ones: its clock went back",
+                    as_of_before.since(balances.as_of).as_secs_f64()
+                )));
+            }
+            let as_of = told_up_to.max(as_of_before);
             statements.push(connector_statement((account, currency), &entries, opening, told, as_of)?);
         }
         let digest = digest_of(code, (after, last), balances.as_of);
@@ -293,19 +360,46 @@ pub async fn fetch(
             cursor: Some(last),
         };
         match rows::take(&context.db, &intake, &statements, context.now()).await? {
-            Taken::New(new) => {
-                count_in("connector", &new);
-                taken += entries.len();
-            }
+            Taken::New(new) => count_in("connector", &new),
             Taken::Repeat(_) => {}
-            Taken::UnknownBank | Taken::OtherSource(_) | Taken::NamedAlready { .. } => return Ok(taken),
+            Taken::UnknownBank | Taken::OtherSource(_) | Taken::NamedAlready { .. } => return Ok(false),
         }
+        read = read.saturating_add(entries.len());
         if !has_more {
-            return Ok(taken);
+            return Ok(false);
+        }
+        if read >= settings.records_max || context.now() >= ends {
+            tracing::warn!(
+                bank = code.as_str(),
+                read,
+                "a bank tells more than one run may read; the next goes on"
+            );
+            return Ok(true);
         }
         after = last;
     }
 }
+
+/// The number of an entry that can be stored: it was booked, and counts, at a time that can be.
+fn checked(entry: &StatementEntry, latest: Timestamp) -> Result<i64, FetchError> {
+    let number = i64::try_from(entry.sequence).ok();
+    let counts_from = entry.value_at.unwrap_or(entry.booked_at);
+    number
+        .filter(|_| is_between(entry.booked_at, latest) && is_between(counts_from, LAST_INSTANT))
+        .ok_or_else(|| {
+            FetchError::Gap(format!(
+                "entry {} was booked, or counts, at a time that cannot be",
+                entry.sequence
+            ))
+        })
+}
+
+fn is_between(at: Timestamp, latest: Timestamp) -> bool {
+    (Timestamp::EPOCH..=latest).contains(&at)
+}
+
+/// The end of the year 9999.
+const LAST_INSTANT: Timestamp = Timestamp::from_secs(253_402_300_799);
 
 /// What one reading of a connector is known by.
 fn digest_of(code: &BankCode, (after, last): (i64, i64), as_of: Timestamp) -> [u8; 32] {
@@ -313,26 +407,26 @@ fn digest_of(code: &BankCode, (after, last): (i64, i64), as_of: Timestamp) -> [u
     flowbridge_security::sha256(text.as_bytes())
 }
 
+/// Entries up to a number of lines and a time; and whether there are more.
 async fn read_pages(
-    bank: &GuardedBank,
-    after: i64,
-    until: Timestamp,
+    (context, bank): (&Context, &GuardedBank),
+    (after, until): (i64, Timestamp),
+    (lines_max, ends): (usize, Timestamp),
     settings: &Settings,
 ) -> Result<(Vec<StatementEntry>, bool), FetchError> {
     let mut after = u64::try_from(after).unwrap_or(0);
     let mut entries = Vec::new();
     loop {
-        let request = StatementRequest { after, booked_until: until, entries_max: settings.page_entries_max };
-        let page = match bank.statement(request).await {
-            Ok(page) => page,
-            Err(ReadError::Incomplete { what, .. }) => return Err(FetchError::Gap(what)),
-            Err(error @ (ReadError::Unavailable { .. } | ReadError::Refused { .. })) => {
-                return Err(FetchError::NotNow(error));
-            }
-        };
+        let entries_max = settings.page_entries_max.min(lines_max.saturating_sub(entries.len()));
+        let page = bank.statement(StatementRequest { after, booked_until: until, entries_max }).await?;
+        if page.has_more && (page.entries.is_empty() || page.next_after <= after) {
+            return Err(FetchError::Gap(format!(
+                "the bank says that there is more after entry {after}, and does not tell it"
+            )));
+        }
         after = page.next_after;
         entries.extend(page.entries);
-        if !page.has_more || entries.len() >= settings.statement_lines_max {
+        if !page.has_more || entries.len() >= lines_max || context.now() >= ends {
             return Ok((entries, page.has_more));
         }
     }
@@ -343,15 +437,17 @@ fn connector_statement(
     entries: &[&StatementEntry],
     opening: i64,
     told: Option<i128>,
-    as_of: Option<Timestamp>,
+    as_of: Timestamp,
 ) -> Result<NewStatement, FetchError> {
     let name = account_name(account);
     let too_large = || FetchError::Gap(format!("an amount on {name} is larger than any account's"));
-    let mut closing = opening;
+    let (mut closing, mut moved) = (opening, 0_i64);
     let mut lines = Vec::with_capacity(entries.len());
     for entry in entries {
         let amount = i64::try_from(entry.change.minor_units()).map_err(|_| too_large())?;
         closing = closing.checked_add(amount).ok_or_else(too_large)?;
+        // Any part of the lines may be summed up later.
+        moved = amount.checked_abs().and_then(|size| moved.checked_add(size)).ok_or_else(too_large)?;
         lines.push(connector_line(entry, amount));
     }
     if let Some(told) = told
@@ -366,8 +462,8 @@ fn connector_statement(
         currency: currency.code().to_owned(),
         opening: Some(opening),
         closing: Some(closing),
-        closes_on: as_of.map(day),
-        as_of,
+        closes_on: Some(day(as_of)),
+        as_of: Some(as_of),
         lines,
         ..NewStatement::default()
     })
@@ -380,8 +476,8 @@ fn connector_line(entry: &StatementEntry, amount: i64) -> NewLine {
         booked_on: Some(day(entry.booked_at)),
         value_on: Some(day(entry.value_at.unwrap_or(entry.booked_at))),
         operation_key: entry.key.map(|key| key.to_string()),
-        bank_reference: entry.reference.clone(),
-        text: entry.text.clone(),
+        bank_reference: plain(&entry.reference, TEXT_CHARS_MAX),
+        text: plain(&entry.text, TEXT_CHARS_MAX),
         is_return: entry.is_return || is_given_back,
         ..StatementLine::default()
     };
@@ -447,6 +543,15 @@ mod tests {
         let refused = taken(&camt("EUR"), "2026-11-18").unwrap_err();
         assert!(refused.contains("it tells of 2026-11-20, and today is 2026-11-18"), "{refused}");
         let closes = ":20:A\n:25:NL1\n:28C:1/1\n:60F:C261118EUR1,00\n:62F:C261121EUR1,00\n-";
+        let valued = camt("EUR").replace("BookgDt", "ValDt").replace(
+            "<Ntry>",
+            "<Bal><Tp><CdOrPrtry><Cd>CLBD</Cd></CdOrPrtry></Tp><Amt Ccy='EUR'>10.05</Amt><CdtDbtInd>CRDT</CdtDbtInd>\
+             <Dt><Dt>2026-11-18</Dt></Dt></Bal><Ntry>",
+        );
+        assert!(
+            taken(&valued, "2026-11-18").unwrap_err().contains("it tells of 2026-11-20"),
+            "by its value, too"
+        );
         assert!(taken(closes, "2026-11-20").is_ok());
         assert!(taken(closes, "2026-11-19").is_err());
     }
@@ -459,5 +564,28 @@ mod tests {
         let cut = &whole[..whole.find(":62F:").unwrap()];
         let refused = taken(cut, "2026-11-20").unwrap_err();
         assert!(refused.contains("the file was cut off"), "{refused}");
+    }
+
+    #[test]
+    fn what_no_account_holds_and_no_index_takes_is_refused() {
+        let statement = |account: &str, currency: &str, amounts: &[i128]| {
+            let lines: String = amounts
+                .iter()
+                .map(|amount| format!("16,{},{},Z,,/\n", if *amount < 0 { 475 } else { 195 }, amount.abs()))
+                .collect();
+            let total: i128 = amounts.iter().map(|amount| amount.abs()).sum();
+            let file = format!(
+                "01,1,2,261120,1,1,,,2/\n02,1,2,1,261120,,{currency},/\n03,{account},,/\n{lines}49,{total},2/\n98,{total},1,4/\n99,{total},1,6/\n"
+            );
+            taken(&file, "2026-11-20")
+        };
+        let most = i128::from(i64::MAX);
+        assert_eq!(statement("9", "USD", &[most - 1, -1]).unwrap()[0].lines.len(), 2);
+        let refused = statement("9", "USD", &[most - 1, -2]).unwrap_err();
+        assert!(refused.contains("move more than any account can hold"), "even out or not: {refused}");
+        let refused = statement(&"9".repeat(101), "USD", &[]).unwrap_err();
+        assert!(refused.contains("more than 100 characters"), "{refused}");
+        assert_eq!(statement("9\0", "USD", &[]).unwrap()[0].account, "9");
+        assert!(statement("9", "U\0D", &[]).unwrap_err().contains("is no currency"));
     }
 }

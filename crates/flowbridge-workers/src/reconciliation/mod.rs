@@ -27,7 +27,7 @@ use flowbridge_domain::time::Timestamp;
 use flowbridge_store::reconciliation::{self as rows, ClaimedRun, Findings};
 use flowbridge_store::wake::Work;
 use flowbridge_store::{StoreError, breaker};
-use run::RunError;
+use run::{Compared, RunError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +45,8 @@ pub struct Settings {
     pub attempts_max: i32,
     /// The pause before a run is tried again.
     pub retry: Duration,
-    /// Records of each side in one run at most; the rest is for the next.
+    /// Records of each side in one run at most, and entries that it reads of a connector's statement; a run that was cut off is followed at
+    /// once by the next, while that gets further.
     pub records_max: usize,
     /// Entries of one page of a connector's statement.
     pub page_entries_max: usize,
@@ -202,7 +203,7 @@ impl Worker for Reconciler {
 impl Reconciler {
     async fn reconcile(&self, run: &ClaimedRun) -> Result<(), RunError> {
         let began = self.context.now();
-        let findings = match run.scope.strip_prefix(chain::SCOPE) {
+        let Compared { findings, goes_on } = match run.scope.strip_prefix(chain::SCOPE) {
             Some(currency) => chain::compare(&self.context, run, currency, &self.settings).await?,
             None => {
                 let code = BankCode::parse(&run.scope)
@@ -211,15 +212,37 @@ impl Reconciler {
                 run::reconcile(&self.context, run, (&code, bank.map(|bank| &**bank)), &self.settings).await?
             }
         };
+        if goes_on {
+            self.ask_for_the_rest(run).await?;
+        }
         let before = rows::last_summary(&self.context.db, &run.scope).await?;
         let now = self.context.now();
         let traceparent = traceparent();
         let changed = rows::finish(&self.context.db, run, &findings, &traceparent, now).await?;
         tell(run, &findings, changed);
+        if !findings.is_whole && !goes_on {
+            tracing::error!(
+                scope = run.scope,
+                records_max = self.settings.records_max,
+                "more is open than a run may look at, and the next would get no further: nothing new is said to differ until some of it \
+                 is settled, or [reconciliation] records_max raised"
+            );
+        }
         if let Some(cause) = cuts::lasting(before.as_ref(), &findings.summary) {
             trip(&self.context, &self.settings, &format!("{}: {cause}", run.scope), began).await?;
         }
         self.context.wake.ring(Work::ReconciliationEvents);
+        Ok(())
+    }
+
+    /// Asked for before the run ends, and begun after it, as one scope has one run at a time: whoever is stopped in between leaves one too
+    /// many, not one too few.
+    async fn ask_for_the_rest(&self, run: &ClaimedRun) -> Result<(), StoreError> {
+        let tx = self.context.db.begin().await?;
+        let scope = std::slice::from_ref(&run.scope);
+        rows::ask(&tx, scope, (false, &run.day), rows::CONTINUATION, self.context.now()).await?;
+        tx.commit().await?;
+        tracing::info!(reconciliation.id = %run.id, scope = run.scope, "a run was cut off; asked for the rest");
         Ok(())
     }
 

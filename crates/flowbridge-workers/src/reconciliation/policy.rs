@@ -3,8 +3,8 @@
 //! A segment stands as its last stage says; without one, as the settings have segments begin. What counts is what two people have
 //! decided about the engine's own judgements: a suggestion accepted or not, a look at what was taken alone, and in the shadow
 //! whether they put the same records together by themselves. What the engine took alone and nobody has looked at counts for
-//! nothing. Nor does what another model judged, before the one in force was, and what people said before they last refuted the segment:
-//! each proof is made anew. A segment moves one step at a run's beginning, and the move is written with the run's end.
+//! nothing. Nor does what another model judged, or this one before it was put in force again, and what people said before they last
+//! refuted the segment: each proof is made anew. A segment moves one step at a run's beginning, and the move is written with the run's end.
 
 use super::Settings;
 use flowbridge_domain::time::Timestamp;
@@ -23,9 +23,29 @@ const STAGES: [(Stage, &str); 3] =
 const SHADOW: &str = "shadow";
 const AUDITED: &str = "audited";
 
+/// The model that judges in a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judge<'a> {
+    /// The SHA-256 of its file.
+    pub(super) model: &'a str,
+    /// When people put it in force; none where they never put one.
+    pub(super) since: Option<Timestamp>,
+    /// It stands in for the model in force, for which it proves nothing.
+    pub(super) stands_in: bool,
+}
+
+impl Judge<'_> {
+    /// Does what a model judged, or proved, then speak about this one?
+    fn is_spoken_of(&self, model: Option<&str>, at: Timestamp) -> bool {
+        !self.stands_in && model == Some(self.model) && self.since.is_none_or(|since| at > since)
+    }
+}
+
 /// What is allowed in one run.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
+    /// The model that judges.
+    model: String,
     begins_in: Stage,
     stages: BTreeMap<SegmentKey, Stage>,
     caps: Caps,
@@ -36,10 +56,10 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// What people's decisions allow now. `model_since` is when the model in force was put there, if ever one was.
+    /// What people's decisions allow the model that judges now.
     pub(super) fn of(
         evidence: &Evidence,
-        (model_since, now): (Option<Timestamp>, Timestamp),
+        (judge, now): (&Judge<'_>, Timestamp),
         run: &ClaimedRun,
         settings: &Settings,
     ) -> Self {
@@ -48,14 +68,12 @@ impl Policy {
         for stands in &evidence.stages {
             let stage = read(&stands.stage).unwrap_or(begins_in);
             // What another model has proven allows this one nothing.
-            let is_of_another = model_since.is_some_and(|since| stands.since <= since);
-            stages.insert(
-                stands.segment.clone(),
-                if is_of_another { stage.min(Stage::Suggest) } else { stage },
-            );
+            let is_its_own = judge.is_spoken_of(stands.model.as_deref(), stands.since);
+            let stage = if is_its_own { stage } else { stage.min(Stage::Suggest) };
+            stages.insert(stands.segment.clone(), stage);
         }
         let mut changes = Vec::new();
-        for (segment, decided) in count(evidence, model_since) {
+        for (segment, decided) in count(evidence, judge) {
             let stage = stages.get(&segment).copied().unwrap_or(begins_in);
             let next = policy::next_stage(stage, decided);
             if next != stage {
@@ -70,12 +88,17 @@ impl Policy {
             audit_ppm: settings.audit_ppm,
         };
         let secret = run.id.as_uuid().as_u64_pair().1;
-        Self { begins_in, stages, caps, secret, changes }
+        Self { model: judge.model.to_owned(), begins_in, stages, caps, secret, changes }
     }
 
     /// The hash of how every segment stands.
     pub(super) fn sha256(&self) -> String {
         report::sha256(format!("{:?} {:?}", self.begins_in, self.stages).as_bytes())
+    }
+
+    /// The model that judges.
+    pub(super) fn model(&self) -> &str {
+        &self.model
     }
 
     /// Where a likely match goes.
@@ -127,16 +150,16 @@ fn change(segment: SegmentKey, (stage, since): (Stage, Timestamp), decided: Deci
     }
 }
 
-/// What people have decided about each segment's judgements, as far as it speaks about the model in force and was said since the segment
-/// was last taken back.
-fn count(evidence: &Evidence, model_since: Option<Timestamp>) -> BTreeMap<SegmentKey, Decided> {
+/// What people have decided about each segment's judgements, as far as it speaks about the model that judges and was said since the
+/// segment was last taken back.
+fn count(evidence: &Evidence, judge: &Judge<'_>) -> BTreeMap<SegmentKey, Decided> {
     let rulings = Rulings::new(&evidence.ruled);
     let stages: HashMap<&SegmentKey, &StageNow> =
         evidence.stages.iter().map(|stands| (&stands.segment, stands)).collect();
     let mut counts: BTreeMap<SegmentKey, Decided> = BTreeMap::new();
     let mut counted: BTreeSet<&str> = BTreeSet::new();
     for judged in &evidence.judged {
-        if model_since.is_some_and(|since| judged.at <= since) {
+        if !judge.is_spoken_of(judged.model.as_deref(), judged.at) {
             continue;
         }
         let Some((is_right, at)) = rulings.about(judged) else { continue };
@@ -208,6 +231,8 @@ mod tests {
     use flowbridge_domain::id::ReconciliationId;
     use flowbridge_recon::engine::Decision;
 
+    const MODEL: &str = "the model that judges";
+
     fn segment() -> SegmentKey {
         SegmentKey { account: "DE02".to_owned(), rail: "NTRF".to_owned(), how: "model".to_owned() }
     }
@@ -218,8 +243,14 @@ mod tests {
 
     fn judged(number: u128, route: &str) -> Judged {
         let records = vec![line(2 * number).text(), line(2 * number + 1).text()];
-        let at = Timestamp::from_secs(1);
-        Judged { subject: records.join("+"), route: route.to_owned(), segment: segment(), records, at }
+        Judged {
+            subject: records.join("+"),
+            route: route.to_owned(),
+            segment: segment(),
+            records,
+            model: Some(MODEL.to_owned()),
+            at: Timestamp::from_secs(1),
+        }
     }
 
     fn ruled(of: &Judged, kind: &str, decision: DecisionKind, second: i64) -> Ruled {
@@ -270,7 +301,8 @@ mod tests {
 
     /// What a run makes of it with the model that was always in force.
     fn policy(evidence: &Evidence, settings: &Settings) -> Policy {
-        Policy::of(evidence, (None, Timestamp::from_secs(100)), &run(), settings)
+        let judge = Judge { model: MODEL, since: None, stands_in: false };
+        Policy::of(evidence, (&judge, Timestamp::from_secs(100)), &run(), settings)
     }
 
     fn stands(stage: &str, second: i64, demoted: Option<i64>) -> StageNow {
@@ -278,6 +310,7 @@ mod tests {
             segment: segment(),
             stage: stage.to_owned(),
             since: Timestamp::from_secs(second),
+            model: Some(MODEL.to_owned()),
             demoted_at: demoted.map(Timestamp::from_secs),
         }
     }
@@ -345,17 +378,42 @@ mod tests {
         let settings = Settings { audit_ppm: 0, ..Settings::default() };
         let mut evidence = accepted(3_000);
         evidence.stages.push(stands("auto", 2, None));
-        let of = |evidence: &Evidence, model_since: i64| {
-            let instants = (Some(Timestamp::from_secs(model_since)), Timestamp::from_secs(100));
-            let policy = Policy::of(evidence, instants, &run(), &settings);
+        let of = |evidence: &Evidence, judge: Judge<'_>| {
+            let policy = Policy::of(evidence, (&judge, Timestamp::from_secs(100)), &run(), &settings);
             (policy.route(&segment(), &likely(), "one", 100), policy.changes.len())
         };
-        assert_eq!(of(&evidence, 0), (Route::Posted, 0), "it is this model that was judged");
-        assert_eq!(of(&evidence, 3), (Route::FourEyes, 0));
+        let judge = |second: i64| {
+            let since = Some(Timestamp::from_secs(second));
+            Judge { model: MODEL, since, stands_in: false }
+        };
+        assert_eq!(of(&evidence, judge(0)), (Route::Posted, 0), "it is this model that was judged");
+        assert_eq!(of(&evidence, Judge { stands_in: true, ..judge(0) }), (Route::FourEyes, 0));
+        assert_eq!(of(&evidence, judge(3)), (Route::FourEyes, 0), "who comes back to it begins anew");
         for judged in &mut evidence.judged {
             judged.at = Timestamp::from_secs(4);
         }
-        assert_eq!(of(&evidence, 3), (Route::Posted, 1), "its own proof");
+        assert_eq!(of(&evidence, judge(3)), (Route::Posted, 1), "its own proof");
+    }
+
+    #[test]
+    fn a_model_that_came_with_a_new_program_begins_without_a_proof() {
+        let settings = Settings { audit_ppm: 0, ..Settings::default() };
+        let mut evidence = accepted(3_000);
+        evidence.stages.push(stands("auto", 2, None));
+        let shipped = Judge { model: "the shipped one of the new program", since: None, stands_in: false };
+        let of = |evidence: &Evidence| {
+            let policy = Policy::of(evidence, (&shipped, Timestamp::from_secs(100)), &run(), &settings);
+            (policy.route(&segment(), &likely(), "one", 100), policy.changes.len())
+        };
+        assert_eq!(of(&evidence), (Route::FourEyes, 0), "nobody put it in force, and it proved nothing");
+        for judged in &mut evidence.judged {
+            judged.model = None;
+        }
+        assert_eq!(of(&evidence), (Route::FourEyes, 0), "nor did a model that nobody knows");
+        for judged in &mut evidence.judged {
+            judged.model = Some(shipped.model.to_owned());
+        }
+        assert_eq!(of(&evidence), (Route::Posted, 1), "its own proof");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! amounts, and what carries different keys never does. An entry that the bank booked after the statement's instant is in
 //! transit, and one that it confirmed before is not; a line whose operation we are still reading about is on its way into our
 //! books. And a pair that the engine only thinks right is a question to a person, not a match.
+//!
+//! A run that was cut off, because there is more than it may look at, takes what is proven and says of nothing else what it is: what it
+//! has not read may be its partner. The rest is for the run that sees it all, which is asked for at once.
 
 use super::intake::{self, FetchError};
 use super::models::{self, Judging};
@@ -15,7 +18,7 @@ use flowbridge_domain::bank::OperationKey;
 use flowbridge_domain::id::StatementEntryId;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
-use flowbridge_recon::anomaly::{self, Anomaly, Memory, Severity};
+use flowbridge_recon::anomaly::{self, Anomaly, Memory, RunSummary, Severity};
 use flowbridge_recon::break_kind::BreakKind;
 use flowbridge_recon::correction;
 use flowbridge_recon::date::Date;
@@ -57,21 +60,38 @@ pub(super) enum RunError {
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Does a run; what it found is for the caller to record.
+/// What an index still holds, in whatever alphabet.
+const GAP_CHARS_MAX: usize = 500;
+/// And of the names of records that are asked about together.
+const PAIR_BYTES_MAX: usize = 2_500;
+
+/// A run that was cut off goes on at once if it has done with at least this part of what it may look at. Otherwise records that keep coming
+/// would have runs follow each other for ever beside old ones that are too many for any of them.
+const PART_TO_GO_ON: usize = 10;
+
+/// What a run found, for the caller to record.
+pub(super) struct Compared {
+    pub(super) findings: Findings,
+    /// It was cut off, and the next will get further.
+    pub(super) goes_on: bool,
+}
+
+/// Does a run.
 pub(super) async fn reconcile(
     context: &Context,
     run: &ClaimedRun,
     (code, bank): (&BankCode, Option<&GuardedBank>),
     settings: &Settings,
-) -> Result<Findings, RunError> {
+) -> Result<Compared, RunError> {
     let stage =
         async |name: &str| rows::note_stage(&context.db, run, name, context.now(), settings.lease).await;
-    let mut gap = None;
+    let (mut gap, mut has_more) = (None, false);
     if let Some(bank) = bank {
         stage("reading the bank's statement").await?;
         match intake::fetch(context, (code, bank), settings).await {
-            Ok(_) => {}
-            Err(FetchError::Gap(what)) => gap = Some(what),
+            Ok(more) => has_more = more,
+            // It is what people decide about, and so a part of a key.
+            Err(FetchError::Gap(what)) => gap = Some(intake::plain(&what, GAP_CHARS_MAX)),
             Err(FetchError::NotNow(error)) => return Err(RunError::Bank(error)),
             Err(FetchError::Store(error)) => return Err(error.into()),
         }
@@ -83,6 +103,7 @@ pub(super) async fn reconcile(
     let operations = books::operations_of_lines(&sides.ours, &sides.theirs);
     let mut work = Work::new(run, sides, operations, settings, now);
     work.leave_out_what_is_under_way(context).await?;
+    work.leave_out_what_may_belong_elsewhere();
     work.refused = exception::refused_pairs(&context.db, &run.scope).await?.into_iter().collect();
     work.booked_before = booked_before(context, &work).await?;
     let evidence = segment::evidence(&context.db, &run.scope).await?;
@@ -93,8 +114,8 @@ pub(super) async fn reconcile(
     tokio::task::spawn_blocking(move || {
         let judging = models::judging(settings.models.as_deref(), &promoted)
             .map_err(|error| RunError::Engine(crate::context::chain(&error)))?;
-        let model_since = promoted.first().map(|newest| newest.since);
-        work.finish(&run, gap, (&evidence, model_since, &judging), &settings)
+        let since = promoted.first().map(|newest| newest.since);
+        work.finish(&run, (gap, has_more), (&evidence, since, &judging), &settings)
     })
     .await
     .map_err(|error| RunError::Engine(error.to_string()))?
@@ -122,7 +143,7 @@ struct Work {
     statements: HashMap<String, LastStatement>,
     /// Entries that the bank booked after the statement's instant.
     in_transit: Vec<OurEntry>,
-    /// Lines whose operation we are still reading about.
+    /// Lines whose operation we are still reading about, or whose entry is for the next run.
     under_way: Vec<TheirLine>,
     /// Lines without a day, or in a currency that is none.
     left_out: usize,
@@ -211,13 +232,47 @@ impl Work {
         Ok(())
     }
 
+    /// A run that was cut off compares what one operation's key names on both sides. Of anything else it does not know all that it may
+    /// belong to: it waits for the run that does.
+    fn leave_out_what_may_belong_elsewhere(&mut self) {
+        if !self.sides.cut_off {
+            return;
+        }
+        let named =
+            |line: &TheirLine, operation: Option<OperationKey>| operation.or_else(|| line.named_operation());
+        let by_lines: HashSet<OperationKey> = self
+            .sides
+            .theirs
+            .iter()
+            .zip(&self.operations)
+            .filter_map(|(line, operation)| named(line, *operation))
+            .collect();
+        let (here, waiting): (Vec<OurEntry>, Vec<OurEntry>) = std::mem::take(&mut self.sides.ours)
+            .into_iter()
+            .partition(|entry| books::operation_of(&entry.key).is_some_and(|key| by_lines.contains(&key)));
+        let by_entries: HashSet<OperationKey> =
+            here.iter().filter_map(|entry| books::operation_of(&entry.key)).collect();
+        self.sides.ours = here;
+        self.in_transit.extend(waiting);
+        let lines =
+            std::mem::take(&mut self.sides.theirs).into_iter().zip(std::mem::take(&mut self.operations));
+        for (line, operation) in lines {
+            if named(&line, operation).is_some_and(|key| by_entries.contains(&key)) {
+                self.sides.theirs.push(line);
+                self.operations.push(operation);
+            } else {
+                self.under_way.push(line);
+            }
+        }
+    }
+
     fn finish(
         mut self,
         run: &ClaimedRun,
-        gap: Option<String>,
-        (evidence, model_since, judging): (&Evidence, Option<Timestamp>, &Judging),
+        (gap, has_more): (Option<String>, bool),
+        (evidence, since, judging): (&Evidence, Option<Timestamp>, &Judging),
         settings: &Settings,
-    ) -> Result<Findings, RunError> {
+    ) -> Result<Compared, RunError> {
         let (ledger, bank) = self.records();
         let as_of = self.sides.statements.iter().map(|statement| statement.as_of).max();
         let day = Date::parse_iso(&intake::day(as_of.unwrap_or(self.now))).unwrap_or_default();
@@ -228,10 +283,20 @@ impl Work {
             ..engine::Settings::on(day, settings.threads)
         };
         let mut outcome = engine::run(&ledger, &bank, &judging.model, &engine_settings);
-        let policy = Policy::of(evidence, (model_since, self.now), run, settings);
+        let judge = policy::Judge {
+            model: &judging.sha256,
+            since,
+            // What stands in for the model in force has proven nothing for it.
+            stands_in: !judging.passed_over.is_empty(),
+        };
+        let policy = Policy::of(evidence, (&judge, self.now), run, settings);
         let mut verdicts = Verdicts::default();
         self.judge_matches((&ledger, &bank), &policy, &mut outcome, &mut verdicts);
         self.judge_breaks((&ledger, &bank), &mut outcome, settings.transit_days_max);
+        self.take_halves(&outcome, &mut verdicts);
+        if self.sides.cut_off {
+            outcome.breaks.retain(|found| self.is_of_a_match(&found.subject, &verdicts));
+        }
         outcome.breaks.sort();
         self.name_exceptions(&ledger, &bank, &outcome, &mut verdicts);
         let balance = self.balance(&verdicts);
@@ -264,12 +329,13 @@ impl Work {
             outcome.breaks.push(found);
         }
         let heads = self.heads();
-        let (mut anomalies, mut memory) = (Vec::new(), None);
-        // A night is compared with nights: what somebody asks for in between sees a part of a day.
-        if run.is_nightly {
-            let (found, nights) = unusual((&ledger, &bank), &outcome, day, evidence)?;
-            (anomalies, memory) = (found, Some(nights));
-        }
+        // A night is compared with nights: what somebody asks for in between, and one that was cut off, see a part of a day.
+        let is_night = run.is_nightly && !self.sides.cut_off && !has_more;
+        let night = is_night
+            .then(|| Night::look((&ledger, &bank), &outcome, (day, &judging.sha256), evidence))
+            .transpose()?;
+        let (anomalies, history) =
+            night.as_ref().map_or((&[][..], &[][..]), |night| (&night.anomalies, &night.memory.runs));
         let mut summary = self.summary(run, (&ledger, &bank), &outcome, (&verdicts, &balance));
         summary["proofs"] = json!(proofs);
         summary["anomalies"] = json!(anomalies);
@@ -289,25 +355,24 @@ impl Work {
         let refused: Vec<&str> = self.refused.iter().map(String::as_str).collect();
         let balances =
             serde_json::to_vec(&(&balance, &proofs)).map_err(|error| RunError::Engine(error.to_string()))?;
-        let mut inputs = BTreeMap::from([
+        let inputs = BTreeMap::from([
             (format!("stages of {}", run.scope), policy.sha256()),
             (format!("balances of {}", run.scope), report::sha256(&balances)),
             (format!("pairs refused in {}", run.scope), report::sha256(refused.join("\n").as_bytes())),
         ]);
-        if let Some(nights) = evidence.memory.as_ref().filter(|_| run.is_nightly) {
-            inputs.insert(format!("nights of {}", run.scope), report::sha256(nights));
-        }
         let made_of = MadeOf {
             scope: &run.scope,
             inputs,
             model_sha256: judging.sha256.clone(),
             settings: &engine_settings,
             summary: &summary,
-            anomalies: &anomalies,
+            anomalies,
+            history,
             balance: &balance,
             proofs: &proofs,
         };
         let (manifest_sha256, reports) = reports((&ledger, &bank), &outcome, &heads, made_of)?;
+        let memory = night.as_ref().map(Night::kept).transpose()?;
         // Not in the report, which is the same for the same manifest: that names the model, and not what others lacked.
         summary["model"] = told_of(judging);
         let matched: HashSet<&RecordKey> = verdicts.matches.iter().flat_map(|found| &found.records).collect();
@@ -319,7 +384,12 @@ impl Work {
             .map(|entry| entry.key.clone())
             .filter(|key| !matched.contains(key))
             .collect();
-        Ok(Findings {
+        // Nor does what it judges now, which would stand in the way of what the one in force judges of the same.
+        let judged = if judge.stands_in { Vec::new() } else { verdicts.judged };
+        let done = verdicts.matches.len().saturating_add(self.sides.newly_read);
+        let is_cut_off = self.sides.cut_off || has_more;
+        let goes_on = is_cut_off && done.saturating_mul(PART_TO_GO_ON) >= settings.records_max.max(1);
+        let findings = Findings {
             as_of,
             ledger_until: self.sides.until,
             manifest_sha256,
@@ -330,8 +400,9 @@ impl Work {
             exceptions: verdicts.exceptions,
             reports,
             matches: verdicts.matches,
-            learned: Learned { judged: verdicts.judged, stages: policy.changes, memory },
-        })
+            learned: Learned { judged, stages: policy.changes, memory },
+        };
+        Ok(Compared { findings, goes_on })
     }
 
     /// Both sides as the engine wants them; positions in the records are positions in the sides.
@@ -393,6 +464,19 @@ impl Work {
                 (How::Reference | How::Group(_), Decision::Auto) => true,
                 (How::Reference | How::Group(_) | How::Model, _) => is_proven,
             };
+            if !holds && pair.len() > PAIR_BYTES_MAX {
+                // Nobody can be asked about it as a whole: each of its records is a question of its own.
+                tracing::warn!(
+                    records = found.ledger.len() + found.bank.len(),
+                    "a group is too large to be asked about"
+                );
+                take_apart((ledger, bank), &found, outcome);
+                continue;
+            }
+            if self.sides.cut_off && !(is_proven || holds && found.how == How::Reference) {
+                // What was not read may be its partner.
+                continue;
+            }
             let route = if holds {
                 Route::Posted
             } else {
@@ -449,6 +533,7 @@ impl Work {
             route: name.to_owned(),
             segment,
             records: self.keys_of(found).map(|key| key.text()).collect(),
+            model: Some(policy.model().to_owned()),
             at: self.now,
         });
         (route, judged)
@@ -552,15 +637,8 @@ impl Work {
         }
     }
 
-    /// What the breaks and the questions are to people.
-    fn name_exceptions(
-        &self,
-        ledger: &[Record],
-        bank: &[Record],
-        outcome: &Outcome,
-        verdicts: &mut Verdicts,
-    ) {
-        // Halves of one operation that were put together after the engine's matches were judged.
+    /// Halves of one operation that were put together after the engine's matches were judged.
+    fn take_halves(&self, outcome: &Outcome, verdicts: &mut Verdicts) {
         for found in &outcome.matches {
             let keys: Vec<RecordKey> = self.keys_of(found).collect();
             if found.how == How::Reference
@@ -571,6 +649,26 @@ impl Work {
                 verdicts.matched.extend(keys);
             }
         }
+    }
+
+    /// Is it about a record that was matched now, and so what the match leaves over?
+    fn is_of_a_match(&self, subject: &Subject, verdicts: &Verdicts) -> bool {
+        let key = match subject {
+            Subject::Ledger(place) => self.our_key(*place),
+            Subject::Bank(place) => self.their_key(*place),
+            Subject::Event(_) | Subject::Account(_) => None,
+        };
+        key.is_some_and(|key| verdicts.matched.contains(&key))
+    }
+
+    /// What the breaks and the questions are to people.
+    fn name_exceptions(
+        &self,
+        ledger: &[Record],
+        bank: &[Record],
+        outcome: &Outcome,
+        verdicts: &mut Verdicts,
+    ) {
         let mut within: HashMap<String, Vec<Found>> = HashMap::new();
         for found in &outcome.breaks {
             if matches!(found.kind, BreakKind::InTransit | BreakKind::AmbiguousTwin) {
@@ -983,23 +1081,38 @@ pub(super) fn break_found(
     }
 }
 
-/// What is unusual about a night beside the nights before it, and what is remembered of them and it.
-fn unusual(
-    (ledger, bank): (&[Record], &[Record]),
-    outcome: &Outcome,
-    day: Date,
-    evidence: &Evidence,
-) -> Result<(Vec<Anomaly>, Vec<u8>), RunError> {
-    let failed =
-        |error: serde_json::Error| RunError::Engine(format!("the memory of earlier nights: {error}"));
-    let mut memory: Memory = match &evidence.memory {
-        Some(bytes) => serde_json::from_slice(bytes).map_err(failed)?,
-        None => Memory::default(),
-    };
-    let observed = anomaly::observe(ledger, bank, outcome, day);
-    let anomalies = memory.judge(&observed);
-    memory.add(observed);
-    Ok((anomalies, serde_json::to_vec(&memory).map_err(failed)?))
+/// A night beside the nights before it.
+struct Night {
+    /// What is unusual about it.
+    anomalies: Vec<Anomaly>,
+    /// What is remembered of them and it.
+    memory: Memory,
+}
+
+impl Night {
+    fn look(
+        (ledger, bank): (&[Record], &[Record]),
+        outcome: &Outcome,
+        (day, model_sha256): (Date, &str),
+        evidence: &Evidence,
+    ) -> Result<Self, RunError> {
+        let mut memory: Memory = match &evidence.memory {
+            Some(bytes) => serde_json::from_slice(bytes).map_err(|error| Self::failed(&error))?,
+            None => Memory::default(),
+        };
+        let observed = anomaly::observe(ledger, bank, outcome, day).judged_by(model_sha256);
+        let anomalies = memory.judge(&observed);
+        memory.add(observed);
+        Ok(Self { anomalies, memory })
+    }
+
+    fn kept(&self) -> Result<Vec<u8>, RunError> {
+        serde_json::to_vec(&self.memory).map_err(|error| Self::failed(&error))
+    }
+
+    fn failed(error: &serde_json::Error) -> RunError {
+        RunError::Engine(format!("the memory of earlier nights: {error}"))
+    }
 }
 
 /// Which model judged, and which should have.
@@ -1054,11 +1167,14 @@ pub(super) struct MadeOf<'a> {
     pub(super) settings: &'a engine::Settings,
     pub(super) summary: &'a Value,
     pub(super) anomalies: &'a [Anomaly],
+    /// Earlier nights and this one, where it is one.
+    pub(super) history: &'a [RunSummary],
     pub(super) balance: &'a [Balance],
     pub(super) proofs: &'a [BalanceAt],
 }
 
-/// The hash of all that went in, and the report in its formats.
+/// The hash of all that went in, and the report in its formats. Much of what a run is told beside the records (a gap, what is under way,
+/// who is audited, what was booked before, earlier nights) goes in as what followed from it.
 pub(super) fn reports(
     (ledger, bank): (&[Record], &[Record]),
     outcome: &Outcome,
@@ -1075,22 +1191,102 @@ pub(super) fn reports(
     let mut inputs = of.inputs;
     inputs.insert(format!("ledger of {scope}"), hash(ledger)?);
     inputs.insert(format!("statement of {scope}"), hash(bank)?);
-    let manifest = Manifest::new(inputs, of.model_sha256, of.settings);
-    let report = Report { ledger, bank, outcome, heads, manifest: &manifest };
     let extras = Extras {
         anomalies: of.anomalies,
+        history: of.history,
         balance: of.balance,
         proofs: of.proofs,
         summary: Some(of.summary),
         ..Extras::default()
     };
-    let reports = vec![
+    let findings = report::findings_sha256(outcome, heads, &extras).map_err(|error| failed(&error))?;
+    inputs.insert(format!("findings in {scope}"), findings);
+    let manifest = Manifest::new(inputs, of.model_sha256, of.settings);
+    let report = Report { ledger, bank, outcome, heads, manifest: &manifest };
+    let mut reports = vec![
         ("html", report.html_with(&extras).into_bytes()),
         ("json", report.json_with(&extras).map_err(|error| failed(&error))?.into_bytes()),
         ("matches_csv", report.matches_csv().map_err(|error| failed(&error))?.into_bytes()),
         ("breaks_csv", report.breaks_csv().map_err(|error| failed(&error))?.into_bytes()),
         ("pdf", report.pdf_with(&extras)),
-        ("camt", report.camt().map_err(|error| failed(&error))?.into_bytes()),
     ];
+    // An amount beyond that standard is none beyond the books: the other forms have it.
+    match report.camt() {
+        Ok(message) => reports.push(("camt", message.into_bytes())),
+        Err(error) => {
+            tracing::warn!(scope, error = crate::context::chain(&error), "a run is told without camt")
+        }
+    }
     Ok((manifest.sha256(), reports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_manifest_is_the_same_report_and_a_gap_is_another() {
+        let settings = engine::Settings::on(Date::from_epoch_days(20_000), 1);
+        let of = |breaks: Vec<Break>, summary: &Value| {
+            let outcome = Outcome { breaks, ..Outcome::default() };
+            let made_of = MadeOf {
+                scope: "alpha",
+                inputs: BTreeMap::new(),
+                model_sha256: String::new(),
+                settings: &settings,
+                summary,
+                anomalies: &[],
+                history: &[],
+                balance: &[],
+                proofs: &[],
+            };
+            reports((&[], &[]), &outcome, &[], made_of).unwrap()
+        };
+        let (quiet, audited) = (json!({ "breaks": {} }), json!({ "breaks": { "to_audit": 1 } }));
+        let gap = account_break(BreakKind::StatementGap, "statement of alpha", 0);
+        let (hash, forms) = of(vec![], &quiet);
+        assert!(of(vec![], &quiet) == (hash.clone(), forms), "twice the same");
+        assert_ne!(of(vec![gap], &quiet).0, hash, "what the connector lacked");
+        assert_ne!(of(vec![], &audited).0, hash, "whom the lot fell on");
+    }
+
+    #[test]
+    fn an_amount_that_camt_cannot_hold_costs_that_form_alone() {
+        let settings = engine::Settings::on(Date::from_epoch_days(20_000), 1);
+        let forms = |minor_units: i128| {
+            let record = Record {
+                reference: "A".into(),
+                id: "a".into(),
+                account: "reserve".into(),
+                currency: flowbridge_domain::money::Currency::parse("EUR").unwrap(),
+                minor_units,
+                booked_on: Date::from_epoch_days(20_000),
+                value_on: None,
+                batch: "".into(),
+                counterparty_iban: "".into(),
+                counterparty: "".into(),
+                text: "".into(),
+                rail: "".into(),
+                is_return: false,
+            };
+            let records = std::slice::from_ref(&record);
+            let outcome = Outcome { matches: vec![by_key(records, records, 0, 0)], ..Outcome::default() };
+            let made_of = MadeOf {
+                scope: "alpha",
+                inputs: BTreeMap::new(),
+                model_sha256: String::new(),
+                settings: &settings,
+                summary: &json!({}),
+                anomalies: &[],
+                history: &[],
+                balance: &[],
+                proofs: &[],
+            };
+            let (_, reports) = reports((records, records), &outcome, &[], made_of).unwrap();
+            reports.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+        };
+        let all = ["html", "json", "matches_csv", "breaks_csv", "pdf", "camt"];
+        assert_eq!(forms(500), all);
+        assert_eq!(forms(i64::MAX.into()), all[..5]);
+    }
 }

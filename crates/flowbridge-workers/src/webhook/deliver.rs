@@ -558,6 +558,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_flaw_of_a_certificate_says_what_to_do() {
+        let expected = rustls::pki_types::ServerName::try_from("receiver.example").unwrap();
+        for (flaw, what) in [
+            (CertificateError::NotValidForName, "use one for the host"),
+            (
+                CertificateError::NotValidForNameContext { expected, presented: vec![] },
+                "use one for the host",
+            ),
+            (CertificateError::Revoked, "is not valid: replace it"),
+        ] {
+            let told = describe_tls(&rustls::Error::InvalidCertificate(flaw));
+            assert!(told.contains(what), "{told}");
+        }
+    }
+
+    #[test]
     fn only_two_hundreds_count_as_delivered() {
         for (status, answer) in [
             (200, Answer::Delivered),

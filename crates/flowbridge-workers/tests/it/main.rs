@@ -5,6 +5,7 @@
 mod bucket;
 mod chain;
 mod chain_faults;
+mod fences;
 mod nightly;
 mod outside;
 mod reconciliation;

@@ -1,6 +1,6 @@
 //! The nightly schedule: every bank and currency once for each day, not before the hour, however often it is started.
 
-use crate::reconciliation::done;
+use crate::reconciliation::{done, nothing_waits};
 use crate::stage::{Shape, Stage, Tuning};
 use flowbridge_bank::registry::{BankRegistry, GuardConfig};
 use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
@@ -96,6 +96,32 @@ async fn what_days_without_a_run_have_settled_is_compared_with_the_chain_by_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_more_than_a_run_may_compare_with_the_chain_is_compared_by_those_that_follow_at_once() {
+    let stage = Stage::new(vec![]).await;
+    let mut payments = Vec::new();
+    for minor_units in [1_000, 2_000, 3_000, 4_000, 5_000] {
+        payments.push(stage.accept(Shape::BankToToken, minor_units).await);
+        // An id says the millisecond, by which runs follow each other.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for payment in payments {
+        stage.reaches(payment, "completed").await;
+    }
+    stage.holds_eventually().await;
+    let first = reconcile_parts_in(&stage, DAY, 2).await;
+    assert_eq!((&first["is_whole"], &first["matched"]), (&false.into(), &2.into()), "{first}");
+    let runs = runs::list(&stage.context.db, Some(CHAIN), None, 100).await.unwrap();
+    let summaries: Vec<&Value> = runs.iter().filter_map(|run| run.summary.as_ref()).collect();
+    assert!(summaries.len() == runs.len() && runs.len() > 1, "the rest was asked for, and is done: {runs:?}");
+    let whole: Vec<_> = summaries.iter().filter(|summary| summary["is_whole"] == true).collect();
+    let [last] = whole.as_slice() else { panic!("one gets to the end: {summaries:?}") };
+    assert!(last["settled"]["ledger"].as_i64().unwrap() >= 5_000, "where the newest is: {summaries:?}");
+    let breaks = "select count(*) from recon_exception";
+    let breaks: i64 = stage.sql.query_one(breaks, &[]).await.unwrap().get(0);
+    assert_eq!(breaks, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_open_is_looked_at_again_however_old_it_is_and_nothing_else_is() {
     let stage = Stage::new(vec![]).await;
     let [lost, other] = [3_000, 500].map(|minor_units| stage.accept(Shape::BankToToken, minor_units));
@@ -124,6 +150,11 @@ async fn what_is_open_is_looked_at_again_however_old_it_is_and_nothing_else_is()
 
 /// A run that is asked for and carried out so much later; its summary.
 async fn reconcile_in(stage: &Stage, later: Duration) -> Value {
+    reconcile_parts_in(stage, later, Settings::default().records_max).await
+}
+
+/// The same where one run may look at so many payments, and those that follow it.
+async fn reconcile_parts_in(stage: &Stage, later: Duration, records_max: usize) -> Value {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(stage.context.now().plus(later)));
     let context = Context { clock: clock.clone(), ..stage.context.clone() };
     let tx = context.db.begin().await.unwrap();
@@ -132,10 +163,11 @@ async fn reconcile_in(stage: &Stage, later: Duration) -> Value {
     tx.commit().await.unwrap();
     let (id, stop) = (asked[0].1, CancellationToken::new());
     let nowhere = Arc::new(BankRegistry::new([], GuardConfig::default(), &clock, None));
-    let settings = Settings { poll: Duration::from_millis(20), ..Settings::default() };
+    let settings = Settings { poll: Duration::from_millis(20), records_max, ..Settings::default() };
     let working = tokio::spawn(reconciliation::run(context.clone(), nowhere, vec![], settings, stop.clone()));
     let run = async || runs::get(&context.db, id).await.unwrap().unwrap();
     stage.until(async || done(&run().await)).await;
+    stage.until(async || nothing_waits(stage).await).await;
     stop.cancel();
     working.await.unwrap();
     run().await.summary.unwrap()

@@ -2,15 +2,24 @@
 
 use crate::bucket::TestBucket;
 use crate::stage::{Shape, Stage, next};
-use flowbridge_bank::simulator::{Fault, Target};
+use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
+use flowbridge_bank::auth::BearerKey;
+use flowbridge_bank::connector::BankConnector;
+use flowbridge_bank::registry::{BankRegistry, GuardConfig};
+use flowbridge_bank::simulator::{Fault, FaultRule, Target};
+use flowbridge_bank::simulator_client::{SimulatorClient, SimulatorClientConfig};
+use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::id::{DecisionId, ExceptionId, ModelProposalId};
 use flowbridge_domain::ledger::Contra;
 use flowbridge_domain::party::BankCode;
-use flowbridge_domain::time::Timestamp;
+use flowbridge_domain::time::{ManualClock, Timestamp};
 use flowbridge_recon::Model;
 use flowbridge_recon::anomaly::Memory;
 use flowbridge_recon::feedback::Verdict as Ruled;
 use flowbridge_recon::record::Record;
+use flowbridge_recon::report;
 use flowbridge_store::breaker::{self, Breaker, BreakerRefusal};
 use flowbridge_store::exception::{
     self, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter, Found,
@@ -20,13 +29,19 @@ use flowbridge_store::reconciliation::{self as rows, RecordKey, Run};
 use flowbridge_store::review::Verdict;
 use flowbridge_store::segment;
 use flowbridge_store::statement::{self, Intake, NewLine, NewStatement, StatementLine, Taken};
-use flowbridge_workers::reconciliation::Place;
+use flowbridge_workers::context::Context;
 use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError, Uploaded};
-use flowbridge_workers::reconciliation::learning;
+use flowbridge_workers::reconciliation::{self, Place, Settings, learning};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,6 +88,57 @@ async fn what_a_bank_keeps_is_named_and_two_people_put_it_right() {
     assert!(
         rows::report(&stage.context.db, again.id, "html").await.unwrap().unwrap().starts_with(b"<!doctype")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reconciler_that_is_killed_again_and_again_says_everything_once() {
+    let stage = Stage::new(vec![next(Fault::BookedTwice, Target::Capture)]).await;
+    for minor_units in [25_907, 14_059, 1_000, 2_000, 3_000] {
+        let payment = stage.accept(Shape::BankToToken, minor_units).await;
+        stage.reaches(payment, "completed").await;
+    }
+    let db = &stage.context.db;
+    let tx = db.begin().await.unwrap();
+    let scope = [debtors_bank().as_str().to_owned()];
+    rows::ask(&tx, &scope, (false, "2026-11-28"), "stage", stage.context.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let lease = Duration::from_secs(10);
+    let settings = Settings {
+        poll: Duration::from_millis(5),
+        lease,
+        retry: Duration::from_millis(1),
+        attempts_max: i32::MAX,
+        ..Settings::default()
+    };
+    let began = stage.context.now();
+    let mut lives = 0;
+    while !nothing_waits(&stage).await {
+        // Each comes when the lease of the one before is over, and goes a few waits for the database or the bank further.
+        let clock = Arc::new(ManualClock::at(began.plus(lease * (lives + 1))));
+        let context = Context { clock, instance: format!("life {lives}"), ..stage.context.clone() };
+        let alpha = vec![debtors_bank()];
+        let stop = CancellationToken::new();
+        let mut life = pin!(reconciliation::run(context, stage.banks.clone(), alpha, settings.clone(), stop));
+        let mut waits_left = 4 * lives;
+        poll_fn(|task| {
+            if waits_left == 0 || life.as_mut().poll(task).is_ready() {
+                return Poll::Ready(());
+            }
+            waits_left -= 1;
+            Poll::Pending
+        })
+        .await;
+        lives += 1;
+    }
+    let runs = rows::list(db, Some("alpha"), None, 100).await.unwrap();
+    let [run] = runs.as_slice() else { panic!("the run that was asked for, and no other: {runs:?}") };
+    assert!(done(run) && run.attempts > 2, "it was begun again: {run:?}");
+    assert_eq!(run.summary.as_ref().unwrap()["matched"], 5);
+    let once = [("duplicate_bank_line".to_owned(), 1)];
+    assert_eq!(ever_opened(&stage).await, once);
+    let again = stage.reconcile("alpha").await.summary.unwrap();
+    assert_eq!(again["balance"][0]["unexplained"], 0, "{again}");
+    assert_eq!(ever_opened(&stage).await, once, "a run that nobody disturbs has nothing to add");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -529,6 +595,165 @@ async fn an_entry_that_no_line_fits_shows_the_lines_that_it_may_be() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bank_cannot_have_meant_is_asked_about_and_keeps_no_later_run_from_its_statement() {
+    let stage = Stage::new(vec![]).await;
+    let teller = Teller::start(&stage).await;
+    let now = stage.context.now();
+    let second = move |seconds: i64| now.as_micros() + (seconds - 100) * 1_000_000;
+    let entry = |number: u64, amount: i64, booked_at: i64| {
+        json!({ "sequence": number, "account": "reserve", "change": { "amount": amount, "currency": "EUR" },
+            "booked_at_us": booked_at, "reference": format!("A\0{number}"), "text": "a\0b" })
+    };
+    let only =
+        |entry: Value| json!({ "entries": [&entry], "next_after": entry["sequence"], "has_more": false });
+    let gaps = async |balance: (i64, i64), statement: Value| -> Vec<String> {
+        teller.tells(balance, move |_| statement.clone());
+        teller.reconcile(&stage, 1_000).await;
+        let open = open(&stage).await.into_iter().filter(|found| found.kind == "statement_gap");
+        open.map(|found| found.about["explanation"].as_str().unwrap().to_owned()).collect()
+    };
+    let is_asked = async |balance: (i64, i64), statement: Value, why: &str| {
+        let gaps = gaps(balance, statement).await;
+        assert!(matches!(gaps.as_slice(), [gap] if gap.contains(why)), "{why}: {gaps:?}");
+    };
+
+    assert!(gaps((500, second(0)), only(entry(1, 500, second(-1)))).await.is_empty());
+    is_asked((700, second(-3)), only(entry(2, 200, second(-4))), "its clock went back").await;
+    let two_days = 2 * 24 * 3600;
+    is_asked((700, second(two_days)), only(entry(2, 200, second(2))), "and today is").await;
+    let unread = json!({ "entries": [], "next_after": 1, "has_more": true });
+    is_asked((700, second(3)), unread, "does not tell it").await;
+    is_asked((700, second(3)), only(entry(2, 200, -300_000_000_000_000_000)), "a time that cannot be").await;
+    let mut keyed = entry(2, 200, second(2));
+    keyed["key"] = json!("somebody's");
+    is_asked((700, second(3)), only(keyed), "entry 2 cannot be read").await;
+    assert!(gaps((700, second(4)), only(entry(2, 200, second(2)))).await.is_empty(), "it says what it means");
+
+    teller.tells((700, second(6)), move |after| {
+        json!({ "entries": [entry(after + 1, 1, second(5))], "next_after": after + 1, "has_more": true })
+    });
+    teller.reconcile(&stage, 4).await;
+    let told = "select array_agg(distinct text), max(bank_reference), count(*) from statement_entry";
+    let told = stage.sql.query_one(told, &[]).await.unwrap();
+    let read: (Vec<String>, String, i64) = (told.get(0), told.get(1), told.get(2));
+    assert_eq!(read, (vec!["a b".to_owned()], "A 6".to_owned(), 2 + 4), "a run ends, however much there is");
+    let closings = "select array_agg(closing order by id) from statement where account = 'reserve'";
+    let closings: Vec<i64> = stage.sql.query_one(closings, &[]).await.unwrap().get(0);
+    assert_eq!(closings, [500, 700, 704], "each goes on from the one told before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_records_than_a_run_may_look_at_are_matched_by_several_and_none_is_accused() {
+    let stage = Stage::new(vec![]).await;
+    let mut payments = Vec::new();
+    for number in 0..12 {
+        payments.push(stage.accept(Shape::BankToToken, 1_000 + 107 * number).await);
+    }
+    for payment in payments {
+        stage.reaches(payment, "completed").await;
+    }
+    let runs = reconcile_in_parts(&stage, vec![debtors_bank()], 4).await;
+    let summaries: Vec<&Value> = runs.iter().map(|run| run.summary.as_ref().unwrap()).collect();
+    let (last, cut_off) = summaries.split_last().unwrap();
+    assert!(
+        cut_off.len() >= 2 && cut_off.iter().all(|summary| summary["is_whole"] == false),
+        "{summaries:?}"
+    );
+    let matched: i64 = summaries.iter().map(|summary| summary["matched"].as_i64().unwrap()).sum();
+    assert_eq!((matched, ever_opened(&stage).await), (12, vec![]), "{summaries:?}");
+    assert_eq!((&last["is_whole"], &last["balance"][0]["is_told"]), (&true.into(), &true.into()), "{last}");
+    assert_eq!(last["balance"][0]["unexplained"], 0, "{last}");
+    let waiting = "select count(*) from recon_open";
+    assert_eq!(stage.sql.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let by: Vec<&str> = runs.iter().skip(1).map(|run| run.asked_by.as_str()).collect();
+    assert!(by.iter().all(|by| *by == rows::CONTINUATION), "{by:?}");
+    let night = segment::evidence(&stage.context.db, "alpha").await.unwrap();
+    assert!(night.memory.is_none(), "a part of a night is held against no other");
+
+    // The log says which report each of them wrote.
+    let first = &runs[0];
+    let html = rows::report(&stage.context.db, first.id, "html").await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&html).contains("More was there than one run may look at"));
+    let told = "select data ->> 'manifest_sha256', data -> 'reports' ->> 'html' from event
+        where kind = 'reconciliation.completed' and key = $1";
+    let told = stage.sql.query_one(told, &[&first.id.as_uuid()]).await.unwrap();
+    assert_eq!((told.get(0), told.get(1)), (first.manifest_sha256.clone(), Some(report::sha256(&html))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_more_lines_than_a_run_may_look_at_is_done_in_parts_and_only_the_last_names_what_is_strange()
+ {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let mut payments = Vec::new();
+    for number in 0..7 {
+        payments.push(stage.accept(Shape::BankToToken, 1_000 + 107 * number).await);
+    }
+    for payment in payments {
+        stage.reaches(payment, "completed").await;
+    }
+    // All at one instant, at which no run may look at all of them.
+    let at_once = "set session_replication_role = replica;
+        update journal_entry set posted_at = (select max(posted_at) from journal_entry);
+        set session_replication_role = origin";
+    stage.sql.batch_execute(at_once).await.unwrap();
+    let captured = "select reference, amount from effect join payment on payment.id = effect.payment_id
+        where effect.kind = 'capture' order by amount";
+    let captured = stage.sql.query(captured, &[]).await.unwrap();
+    let captured: Vec<(String, i64)> = captured.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let today = intake::day(stage.context.now());
+    let mut lines: Vec<(&str, &str, i64)> =
+        captured.iter().map(|(reference, amount)| (today.as_str(), reference.as_str(), *amount)).collect();
+    lines.extend([(today.as_str(), "STRANGE-1", 61_000), (today.as_str(), "STRANGE-2", 73_000)]);
+    let closing = lines.iter().map(|(.., amount)| amount).sum();
+    upload(&stage, "day.ofx", ofx_of(&lines, closing), None).await.unwrap();
+
+    let runs = reconcile_in_parts(&stage, vec![], 3).await;
+    let summaries: Vec<&Value> = runs.iter().map(|run| run.summary.as_ref().unwrap()).collect();
+    let matched: i64 = summaries.iter().map(|summary| summary["matched"].as_i64().unwrap()).sum();
+    assert_eq!(matched, 7, "{summaries:?}");
+    assert_eq!(ever_opened(&stage).await, [("unexpected_receipt".to_owned(), 2)], "{summaries:?}");
+    let last = summaries.last().unwrap();
+    assert_eq!((&last["is_whole"], &last["balance"][0]["unexplained"]), (&true.into(), &0.into()), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bank_does_wrongly_is_found_once_by_runs_that_do_it_in_parts() {
+    for (fault, kind, left_over) in [
+        (Fault::Kept { minor_units: 250 }, "fee_deducted", -500),
+        (Fault::BookedTwice, "duplicate_bank_line", 0),
+    ] {
+        let twice = FaultRule { times_max: Some(2), ..next(fault, Target::Capture) };
+        let stage = Stage::new(vec![twice]).await;
+        for minor_units in [25_907, 14_059, 1_000, 1_107, 1_214, 1_321, 1_428] {
+            let payment = stage.accept(Shape::BankToToken, minor_units).await;
+            stage.reaches(payment, "completed").await;
+        }
+        let runs = reconcile_in_parts(&stage, vec![debtors_bank()], 3).await;
+        let summaries: Vec<&Value> = runs.iter().map(|run| run.summary.as_ref().unwrap()).collect();
+        assert!(summaries.len() > 2, "{summaries:?}");
+        assert_eq!(ever_opened(&stage).await, [(kind.to_owned(), 2)], "{summaries:?}");
+        let last = summaries.last().unwrap();
+        let balance = &last["balance"][0];
+        assert_eq!((&last["is_whole"], &balance["unexplained"]), (&true.into(), &0.into()), "{last}");
+        assert_eq!(balance["differences"], left_over, "what a part has left over is not forgotten: {last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_nothing_explains_and_that_are_too_many_do_not_have_runs_follow_each_other_for_ever() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let day = intake::day(stage.context.now().minus(Duration::from_secs(24 * 3600)));
+    let lines = ["S1", "S2", "S3"].map(|reference| (day.as_str(), reference, 1_000));
+    upload(&stage, "day.ofx", ofx_of(&lines, 3_000), None).await.unwrap();
+    let runs = reconcile_in_parts(&stage, vec![], 2).await;
+    let [only] = runs.as_slice() else { panic!("the next would get no further: {runs:?}") };
+    assert_eq!(only.summary.as_ref().unwrap()["is_whole"], false);
+    assert!(ever_opened(&stage).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_file_is_taken_in_once_and_a_bad_one_is_put_aside_with_its_reason() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
@@ -593,12 +818,14 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
     // One line for both, without a word of which: their sum, and the debtor's account.
     let today = intake::day(stage.context.now()).replace('-', "");
     let (today, month_day) = (&today[2..], &today[4..]);
-    let file = format!(
-        ":20:STARTUMS\r\n:25:DE02120300000000202051\r\n:28C:1/1\r\n:60F:C{today}EUR0,00\r\n\
-         :61:{today}{month_day}C259,07NTRFNONREF//A1\r\n:86:166?00CREDIT?20RENT?31DE89370400440532013000?32DEBTOR\r\n\
-         :62F:C{today}EUR259,07\r\n-\r\n"
-    );
-    upload(&stage, "a.sta", file, None).await.unwrap();
+    let file = |number: u32, opening: &str, amount: &str, closing: &str| {
+        format!(
+            ":20:STARTUMS{number}\r\n:25:DE02120300000000202051\r\n:28C:{number}/1\r\n:60F:C{today}EUR{opening}\r\n\
+             :61:{today}{month_day}C{amount}NTRFNONREF//A{number}\r\n\
+             :86:166?00CREDIT?20RENT?31DE89370400440532013000?32DEBTOR\r\n:62F:C{today}EUR{closing}\r\n-\r\n"
+        )
+    };
+    upload(&stage, "a.sta", file(1, "0,00", "259,07", "259,07"), None).await.unwrap();
     let run = stage.reconcile_files("alpha").await;
     let open = open(&stage).await;
     let [found] = open.as_slice() else { panic!("one question: {open:#?}") };
@@ -612,6 +839,7 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
     let evidence = segment::evidence(&stage.context.db, "alpha").await.unwrap();
     let [judged] = evidence.judged.as_slice() else { panic!("{evidence:?}") };
     assert_eq!((judged.route.as_str(), judged.segment.how.as_str()), ("person", "group_sum"));
+    assert_eq!(judged.model, Some(Model::shipped_sha256()), "by its run");
     assert_eq!(judged.segment.rail, "NTRF");
     assert!(evidence.ruled.is_empty());
     let decision = propose(&stage, found.id, DecisionKind::Accept).await.unwrap();
@@ -628,19 +856,31 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
     assert_eq!((ruling.bank.iter().cloned().collect(), lessons.ledger.len()), (ids(&lessons.bank), 2));
 
     assert!(evidence.memory.is_none(), "what is asked for in between is no night");
-    stage.reconcile_night("alpha").await;
+    let first_night = stage.reconcile_night("alpha").await.id;
+    let html = rows::report(&stage.context.db, first_night, "html").await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&html).contains("Too few nights yet: 0 earlier runs"));
     let night = segment::evidence(&stage.context.db, "alpha").await.unwrap();
     let nights: Memory = serde_json::from_slice(&night.memory.unwrap()).unwrap();
     assert_eq!((nights.runs.len(), night.ruled.len()), (1, 1));
+    assert_eq!(nights.runs[0].model, Some(Model::shipped_sha256()));
     assert!(self::open(&stage).await.is_empty(), "a run never undoes what people decided");
 
     // What people put in force and nobody can read is told of, and the last good model judges.
     let lost = "a".repeat(64);
     put_in_force(&stage, &lost).await;
+    for minor_units in [12_003, 17_041] {
+        let payment = stage.accept(Shape::BankToToken, minor_units).await;
+        stage.reaches(payment, "completed").await;
+    }
+    upload(&stage, "b.sta", file(2, "259,07", "290,44", "549,51"), None).await.unwrap();
     let run = stage.reconcile_files("alpha").await;
     let model = &run.summary.unwrap()["model"];
     assert_eq!(model["sha256"], Model::shipped_sha256(), "{model}");
     assert_eq!(model["passed_over"][0]["sha256"], lost, "{model}");
+    let waiting = self::open(&stage).await;
+    assert_eq!(waiting.iter().map(|found| found.kind.as_str()).collect::<Vec<_>>(), [exception::TO_CONFIRM]);
+    let judged = segment::evidence(&stage.context.db, "alpha").await.unwrap().judged;
+    assert_eq!(judged.len(), 1, "what stands in proves nothing for the one in force");
 
     // What stands of a segment is its last stage, and when it was last taken back.
     let moves =
@@ -653,6 +893,7 @@ async fn what_people_decide_about_a_likely_match_is_counted_remembered_and_taugh
     let [stands] = stages.as_slice() else { panic!("{stages:?}") };
     let seconds = (stands.since.as_secs_down(), stands.demoted_at.map(Timestamp::as_secs_down));
     assert_eq!((stands.stage.as_str(), seconds), ("auto", (3, Some(2))));
+    assert_eq!(stands.model, Some(Model::shipped_sha256()), "by the run that moved it");
 }
 
 /// Two people put a model in force, which was never measured here.
@@ -795,6 +1036,92 @@ async fn answer(stage: &Stage, of: (ExceptionId, DecisionId), by: &str) -> Resul
     exception::answer(&tx, of, Verdict::Confirmed, by, stage.context.now()).await.unwrap()?;
     tx.commit().await.unwrap();
     Ok(())
+}
+
+/// Is every run that was asked for done?
+pub(crate) async fn nothing_waits(stage: &Stage) -> bool {
+    let waiting = "select count(*) from reconciliation where state in ('asked', 'running')";
+    stage.sql.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0
+}
+
+/// A night of that bank and the runs that follow it, each of which may look at so many records of a side; oldest first.
+async fn reconcile_in_parts(stage: &Stage, connectors: Vec<BankCode>, records_max: usize) -> Vec<Run> {
+    reconcile_all(stage, (stage.banks.clone(), connectors), true, records_max).await
+}
+
+/// A run of that bank and those that follow it; all that there have been, oldest first.
+async fn reconcile_all(
+    stage: &Stage,
+    (banks, connectors): (Arc<BankRegistry>, Vec<BankCode>),
+    is_nightly: bool,
+    records_max: usize,
+) -> Vec<Run> {
+    let (db, scope) = (&stage.context.db, debtors_bank().as_str().to_owned());
+    let tx = db.begin().await.unwrap();
+    rows::ask(&tx, &[scope], (is_nightly, "2026-11-28"), "stage", stage.context.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let (context, stop) = (stage.context.clone(), CancellationToken::new());
+    let settings = Settings { poll: Duration::from_millis(20), records_max, ..Settings::default() };
+    let working = tokio::spawn(reconciliation::run(context, banks, connectors, settings, stop.clone()));
+    stage.until(async || nothing_waits(stage).await).await;
+    stop.cancel();
+    working.await.unwrap();
+    let mut runs = rows::list(db, Some("alpha"), None, 100).await.unwrap();
+    assert!(runs.iter().all(done));
+    runs.reverse();
+    runs
+}
+
+/// What a bank answers: its balances, and its statement after an entry.
+type Told = (Value, Box<dyn Fn(u64) -> Value + Send>);
+
+/// The debtor's bank, by answers that the test writes.
+struct Teller {
+    told: Arc<Mutex<Told>>,
+    banks: Arc<BankRegistry>,
+}
+
+impl Teller {
+    async fn start(stage: &Stage) -> Self {
+        let told: Arc<Mutex<Told>> = Arc::new(Mutex::new((Value::Null, Box::new(|_| Value::Null))));
+        let (balances, statement) = (told.clone(), told.clone());
+        let after = |uri: &Uri| {
+            let mut wanted = uri.query().unwrap_or_default().split('&');
+            wanted.find_map(|pair| pair.strip_prefix("after=")?.parse().ok()).unwrap()
+        };
+        let router = Router::new()
+            .route("/banks/alpha/balances", get(async move || Json(balances.lock().unwrap().0.clone())))
+            .route(
+                "/banks/alpha/statement",
+                get(async move |uri: Uri| Json((statement.lock().unwrap().1)(after(&uri)))),
+            );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(axum::serve(listener, router).into_future());
+        let config =
+            SimulatorClientConfig::new(debtors_bank(), url, BearerKey::new("client"), HoldMode::Native);
+        let connector: Arc<dyn BankConnector> = Arc::new(SimulatorClient::new(config).unwrap());
+        let bank = [(debtors_bank(), connector)];
+        let banks = BankRegistry::new(bank, GuardConfig::default(), &stage.context.clock, None);
+        Self { told, banks: Arc::new(banks) }
+    }
+
+    /// From now on: so much on the reserve at that instant, and this statement.
+    fn tells(&self, (amount, as_of): (i64, i64), statement: impl Fn(u64) -> Value + Send + 'static) {
+        let line = json!({ "account": "reserve", "posted": { "amount": amount, "currency": "EUR" } });
+        let balances = json!({ "as_of_us": as_of, "accounts": [line] });
+        *self.told.lock().unwrap() = (balances, Box::new(statement));
+    }
+
+    async fn reconcile(&self, stage: &Stage, records_max: usize) {
+        reconcile_all(stage, (self.banks.clone(), vec![debtors_bank()]), false, records_max).await;
+    }
+}
+
+/// What every run together has opened, whatever became of it, by kind.
+async fn ever_opened(stage: &Stage) -> Vec<(String, i64)> {
+    let opened = "select kind, count(*) from recon_exception group by kind order by kind";
+    stage.sql.query(opened, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
 /// A run that is done.

@@ -1,13 +1,20 @@
 //! A payment through all its steps: a real PostgreSQL, a real chain node with the contracts, real banks over HTTP.
 
-use crate::stage::{Shape, Stage, next};
+use crate::stage::{Shape, Stage, Tuning, next};
+use flowbridge_bank::connector::{Operation, Outcome, QueryOutcome};
+use flowbridge_bank::registry::{BankDesk, BankRegistry};
 use flowbridge_bank::simulator::{Fault, Target};
 use flowbridge_chain::At;
-use flowbridge_domain::id::PaymentId;
+use flowbridge_domain::bank::{BankStep, OperationKey};
+use flowbridge_domain::id::{PaymentId, ReviewId};
+use flowbridge_domain::party::BankCode;
+use flowbridge_domain::payment::Decision;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::event_log::{self, Offset, ReplayFrom};
 use flowbridge_store::reconciliation as runs;
+use flowbridge_store::review::{self, Review, Verdict};
 use flowbridge_workers::orchestrator;
+use std::sync::{Arc, OnceLock};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bank_funded_payment_is_held_settled_and_captured() {
@@ -59,6 +66,66 @@ async fn a_lost_reply_to_a_capture_is_resolved_by_asking_and_captured_once() {
     let stage = Stage::new(vec![next(Fault::LostReply { silent_ms: 0 }, Target::Capture)]).await;
     let payment = stage.accept(Shape::BankToToken, 1_000).await;
     stage.reaches(payment, "completed").await;
+    stage.requires_proof().await;
+}
+
+/// The banks, but for what one of them says of the first capture that it is asked for: a column cannot hold it.
+#[derive(Debug)]
+struct Garbled {
+    banks: Arc<BankRegistry>,
+    first: OnceLock<OperationKey>,
+}
+
+#[async_trait::async_trait]
+impl BankDesk for Garbled {
+    async fn execute(&self, operations: &[(BankCode, Operation)]) -> Vec<Outcome> {
+        let mut outcomes = self.banks.execute(operations).await;
+        for ((_, operation), outcome) in operations.iter().zip(&mut outcomes) {
+            let is_capture = operation.key().step == BankStep::Capture;
+            if let Outcome::Done(receipt) = outcome
+                && is_capture
+                && *self.first.get_or_init(|| operation.key()) == operation.key()
+            {
+                receipt.reference = "ALPHA\0".to_owned();
+            }
+        }
+        outcomes
+    }
+
+    async fn query(&self, keys: &[(BankCode, OperationKey)]) -> Vec<QueryOutcome> {
+        self.banks.query(keys).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bank_says_that_cannot_be_written_down_stops_no_neighbour_and_people_have_it_asked_again() {
+    let stage = Stage::tuned(vec![], Tuning { others: false, ..Tuning::default() }).await;
+    let garbled = Arc::new(Garbled { banks: stage.banks.clone(), first: OnceLock::new() });
+    stage.start_others(garbled.clone());
+    let payments = stage.accept_together(4, None).await;
+    let waiting = "select 1 from payment where state = 'under_review'";
+    stage.until_found(waiting).await;
+    let said = garbled.first.get().unwrap().payment_id;
+    for payment in payments {
+        stage.reaches(payment, if payment == said { "under_review" } else { "completed" }).await;
+    }
+    assert_eq!(stage.reason(said).await, "bank_refused");
+
+    let now = stage.context.now();
+    let review = Review {
+        id: ReviewId::generate(now, rand::random()),
+        payment: said,
+        decision: Decision::Resume,
+        note: "it is booked, says the bank".to_owned(),
+        proposed_by: "maker".to_owned(),
+        proposed_at: now,
+        verdict: None,
+    };
+    let tx = stage.context.db.begin().await.unwrap();
+    review::propose(&tx, &review).await.unwrap().unwrap();
+    review::answer(&tx, (said, review.id), Verdict::Confirmed, "checker", now).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    stage.reaches(said, "completed").await;
     stage.requires_proof().await;
 }
 

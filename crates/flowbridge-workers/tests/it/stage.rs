@@ -51,7 +51,7 @@ const DEBTOR_IBAN: &str = "DE89370400440532013000";
 const CREDITOR_IBAN: &str = "FR1420041010050500013M02606";
 
 /// Longer than anything here takes, so that a test that waits for nothing ends.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// From whom to whom, and how.
 #[derive(Debug, Clone, Copy)]
@@ -201,7 +201,7 @@ struct Party {
 
 pub(crate) struct Stage {
     pub(crate) context: Context,
-    banks: Arc<BankRegistry>,
+    pub(crate) banks: Arc<BankRegistry>,
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) contracts: ContractSet,
     pub(crate) sql: tokio_postgres::Client,
@@ -211,6 +211,7 @@ pub(crate) struct Stage {
     pub(crate) anvil: EmbeddedAnvil,
     ways: Option<Ways>,
     pub(crate) signer_down: Arc<AtomicBool>,
+    http: reqwest::Client,
     start: (u64, [u8; 32]),
     stop: CancellationToken,
     _books: tempfile::TempDir,
@@ -283,6 +284,7 @@ impl Stage {
             creditor_wallet,
             ways: if tuning.spoiled { Some(Ways::to(&anvil, tuning.zks, &stop).await) } else { None },
             signer_down: Arc::default(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
             anvil,
             start,
             stop,
@@ -294,22 +296,21 @@ impl Stage {
 
     fn start_roles(&self, tuning: Tuning) {
         if tuning.others {
-            let (context, stop) = (self.context.clone(), self.stop.clone());
-            tokio::spawn(orchestrator::run(context, Default::default(), stop));
-            let capabilities: BTreeMap<BankCode, Capabilities> =
-                self.banks.iter().map(|(code, bank)| (code.clone(), bank.capabilities())).collect();
-            let desk: Arc<dyn BankDesk> = self.banks.clone();
-            tokio::spawn(bank::run(
-                self.context.clone(),
-                desk,
-                capabilities,
-                Default::default(),
-                self.stop.clone(),
-            ));
+            self.start_others(self.banks.clone());
         }
         if tuning.chain {
             tokio::spawn(chain::run(self.context.clone(), self.chain_role(tuning), self.stop.clone()));
         }
+    }
+
+    /// Decides, and asks the banks at this desk.
+    pub(crate) fn start_others(&self, desk: Arc<dyn BankDesk>) {
+        let (context, stop) = (self.context.clone(), self.stop.clone());
+        tokio::spawn(orchestrator::run(context, Default::default(), stop));
+        let capabilities: BTreeMap<BankCode, Capabilities> =
+            self.banks.iter().map(|(code, bank)| (code.clone(), bank.capabilities())).collect();
+        let (context, stop) = (self.context.clone(), self.stop.clone());
+        tokio::spawn(bank::run(context, desk, capabilities, Default::default(), stop));
     }
 
     /// What a chain role is given.
@@ -352,6 +353,7 @@ impl Stage {
                 start: self.start,
                 poll: Duration::from_millis(50),
                 pace: Duration::from_millis(5),
+                counts_every: Duration::from_millis(100),
                 lease: tuning.lease,
             },
         }
@@ -490,6 +492,11 @@ impl Stage {
         assert!(proof.lines.iter().any(|line| line.what == "reserve at alpha"), "the proof covers the banks");
     }
 
+    /// What the proof does not know.
+    pub(crate) async fn missing(&self) -> Vec<String> {
+        prove(&self.context, &self.banks).await.unwrap().missing
+    }
+
     /// They agree once what is under way has settled down.
     pub(crate) async fn holds_eventually(&self) {
         let held = tokio::time::timeout(PATIENCE, async {
@@ -525,7 +532,8 @@ impl Stage {
         let asked = runs::ask(&tx, &scopes, day, "stage", self.context.now()).await.unwrap();
         tx.commit().await.unwrap();
         let (id, stop) = (asked[0].1, self.stop.child_token());
-        let settings = Settings { poll: Duration::from_millis(20), ..Settings::default() };
+        let (poll, retry) = (Duration::from_millis(20), Duration::from_millis(100));
+        let settings = Settings { poll, retry, attempts_max: i32::MAX, ..Settings::default() };
         let working = tokio::spawn(reconciliation::run(
             self.context.clone(),
             self.banks.clone(),
@@ -565,35 +573,40 @@ impl Stage {
 
     /// Waits until the watcher has taken in so many more blocks.
     pub(crate) async fn blocks_pass(&self, blocks: i64) {
-        let cursor = async || -> i64 {
-            self.sql.query_one("select block_number from chain_cursor", &[]).await.unwrap().get(0)
-        };
-        let goal = cursor().await + blocks;
+        let goal = self.place().await + blocks;
         self.until(async || {
             self.anvil.mine(1).unwrap();
-            cursor().await >= goal
+            self.place().await >= goal
         })
         .await;
     }
 
+    /// The newest block that the watcher has taken in.
+    pub(crate) async fn place(&self) -> i64 {
+        self.sql.query_one("select block_number from chain_cursor", &[]).await.unwrap().get(0)
+    }
+
     /// Replaces the newest blocks by as many empty ones; their transactions go back to the pool.
     pub(crate) async fn reorganise(&self, depth: u64) {
-        self.node("anvil_reorg", json!([depth, []])).await;
+        self.anvil.reorganise(u32::try_from(depth).unwrap()).unwrap();
     }
 
     /// The same down to the newest log of ours that was seen, however many blocks have come since.
     pub(crate) async fn take_back_newest_log(&self) {
+        let stood_still = self.anvil.freeze();
         let newest = "select max(block_number) from chain_log";
         let newest: i64 = self.sql.query_one(newest, &[]).await.unwrap().get(0);
         let head = self.chain.block(At::Latest).await.unwrap().unwrap().number;
-        // One more may come meanwhile.
-        self.reorganise(head + 2 - u64::try_from(newest).unwrap()).await;
+        self.reorganise(head + 1 - u64::try_from(newest).unwrap()).await;
+        if !stood_still {
+            self.anvil.thaw();
+        }
     }
 
     /// A call of the node's own.
     pub(crate) async fn node(&self, method: &str, params: Value) {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let answer = reqwest::Client::new().post(self.anvil.rpc_url()).json(&request).send().await.unwrap();
+        let answer = self.http.post(self.anvil.rpc_url()).json(&request).send().await.unwrap();
         let answer: Value = answer.json().await.unwrap();
         assert!(answer.get("error").is_none(), "{answer}");
     }
@@ -671,7 +684,7 @@ async fn start_banks(
             BearerKey::new("client"),
             HoldMode::Native,
         );
-        config.timeout = Duration::from_secs(2);
+        config.timeout = Duration::from_secs(10);
         let connector: Arc<dyn BankConnector> = Arc::new(SimulatorClient::new(config).unwrap());
         (code, connector)
     });

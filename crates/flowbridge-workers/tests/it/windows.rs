@@ -7,7 +7,7 @@ use flowbridge_domain::money::Currency;
 use flowbridge_domain::payment::{ChainLog, Decision, Effect, Event, Initiation};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
-use flowbridge_store::chain::{self, Block, Duty, Head, Lane, Said, SeenLog, Stretch, WatcherLease};
+use flowbridge_store::chain::{self, Block, Duty, Filled, Head, Lane, Said, SeenLog, Stretch, WatcherLease};
 use flowbridge_store::lifecycle::{self, Looked, Occurrence, Outcome};
 use flowbridge_workers::orchestrator::{self, OrchestratorSettings};
 use std::time::Duration;
@@ -47,7 +47,7 @@ async fn what_can_no_longer_be_initiated_in_time_holds_up_nobody_else() {
     change(&stage, taken_back, late).await;
     let tx = stage.context.db.begin().await.unwrap();
     let (now, margin) = (stage.context.now(), Duration::from_secs(3));
-    let claimed = chain::claim_initiations(&tx, &[euro()], now, margin, 100).await.unwrap();
+    let claimed = chain::claim_initiations(&tx, now, margin, 100).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(claimed.iter().map(|due| due.payment_id).collect::<Vec<_>>(), [timely]);
     assert_eq!(effect(&stage, late, "initiate").await, "revoked");
@@ -65,7 +65,7 @@ async fn however_many_are_late_a_claim_looks_at_no_more_than_it_may_take() {
     for taken_back in 1..=late.len() {
         let tx = stage.context.db.begin().await.unwrap();
         let (now, margin) = (stage.context.now(), Duration::from_secs(3));
-        assert!(chain::claim_initiations(&tx, &[euro()], now, margin, 1).await.unwrap().is_empty());
+        assert!(chain::claim_initiations(&tx, now, margin, 1).await.unwrap().is_empty());
         tx.commit().await.unwrap();
         let mut revoked = 0;
         for payment in &late {
@@ -124,17 +124,144 @@ async fn a_transaction_is_done_only_in_a_block_that_the_watcher_has_seen() {
     let stage = quiet().await;
     let seen = stage.accept(Shape::BankToToken, 1_000).await;
     let unseen = stage.accept(Shape::BankToToken, 1_000).await;
+    let elsewhere = stage.accept(Shape::BankToToken, 1_000).await;
     let now = stage.context.now();
     let (old, newest) = (block(10, now), block(200, now));
     take_in(&stage, old, old, vec![]).await;
     carry(&stage, seen, "settle", old).await;
     carry(&stage, unseen, "settle", block(20, now)).await;
+    carry(&stage, elsewhere, "settle", Block { hash: [11; 32], ..old }).await;
     take_in(&stage, newest, newest, vec![]).await;
     let (db, lane) = (&stage.context.db, Lane::first(Duty::Settler));
     let settled = newest.number - REORG_DEPTH_BLOCKS_MAX;
     chain::follow_included(db, lane, newest.number, settled, REORG_DEPTH_BLOCKS_MAX, now).await.unwrap();
     assert_eq!(carrier(&stage, seen).await, "finalized", "its block is remembered for its sake");
     assert_eq!(carrier(&stage, unseen).await, "signed", "the node is asked anew what became of it");
+    assert_eq!(carrier(&stage, elsewhere).await, "signed", "another block of that number is not its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_no_node_has_shown_is_missed_until_one_does() {
+    let stage = quiet().await;
+    let (now, db) = (stage.context.now(), &stage.context.db);
+    let counted = |number: u64, batches: u64, sequence: u64| {
+        let block = block(number, now);
+        let totals = Said::Totals { sequence, minted: 0, burned: 0, escrowed: 0, redemption: 0 };
+        let batch = SeenLog { log_index: 1, ..says(block, Said::BatchInitiated { sequence: batches }) };
+        (block, vec![says(block, totals), batch])
+    };
+    let see = async |number: u64, batches: u64, sequence: u64| {
+        let (block, logs) = counted(number, batches, sequence);
+        take_in(&stage, block, block, logs).await;
+        chain::holes(db).await.unwrap()
+    };
+    assert_eq!(see(10, 1, 1).await, []);
+    assert_eq!(see(11, 2, 2).await, []);
+    go_back(&stage, block(10, now)).await;
+    assert_eq!(see(12, 2, 2).await, [], "said again in another block");
+    let holes = see(20, 4, 3).await;
+    assert_eq!(holes.len(), 1, "an initiation that we were not shown");
+    assert_eq!((holes[0].first, holes[0].last), (3, 3));
+    assert_eq!((holes[0].from_block, holes[0].to_block), (12, 20));
+    let holes = see(21, 5, 6).await;
+    assert_eq!(holes.len(), 2, "money moved twice, and we were not shown it");
+    let missing = stage.missing().await;
+    assert!(missing[0].contains("between blocks 12 and 20"), "the proof does not hold: {missing:?}");
+
+    go_back(&stage, block(20, now)).await;
+    let holes = chain::holes(db).await.unwrap();
+    assert_eq!(holes.len(), 1, "a reorganisation takes a hole with its blocks");
+    let head = Head { latest: block(20, now), safe: block(20, now), finalized: block(20, now) };
+    let fill = async |logs: &[SeenLog]| {
+        chain::fill(db, &lease(&stage).await, &holes[0], (20, logs, &head), now).await.unwrap()
+    };
+    assert_eq!(fill(&[]).await, Filled::Missing);
+    let (_, late) = counted(15, 3, 9);
+    assert_eq!(fill(&late[1..]).await, Filled::Closed);
+    assert_eq!(see(22, 5, 4).await, [], "and the count goes on from where it was");
+    assert!(stage.missing().await.is_empty());
+
+    let holes = see(30, 9, 5).await;
+    let head = Head { latest: block(30, now), safe: block(30, now), finalized: block(30, now) };
+    let (_, late) = counted(26, 7, 9);
+    let half = (30, &late[1..], &head);
+    let filled = chain::fill(db, &lease(&stage).await, &holes[0], half, now).await.unwrap();
+    assert_eq!(filled, Filled::Missing, "of three initiations one is told");
+    go_back(&stage, block(28, now)).await;
+    let holes = see(31, 8, 5).await;
+    assert_eq!(holes.len(), 1, "what no later number gives away is not forgotten");
+    assert_eq!((holes[0].first, holes[0].last, holes[0].to_block), (6, 6, 28));
+
+    go_back(&stage, block(28, now)).await;
+    assert_eq!(see(32, 8, 5).await.len(), 1, "the hole of before is there still");
+    take_in(&stage, block(40, now), block(40, now), vec![]).await;
+    let say = async |totals: u64, batches: u64| {
+        let told = chain::Counts { currency: Currency::parse("EUR").unwrap(), totals, batches };
+        chain::compare_counts(db, &lease(&stage).await, &[told], stage.context.now()).await.unwrap();
+        chain::holes(db).await.unwrap()
+    };
+    assert_eq!(say(5, 8).await.len(), 1, "they have counted what was read");
+    let holes = say(6, 8).await;
+    let [_, last] = holes.as_slice() else { panic!("money moved, and nobody has shown it: {holes:?}") };
+    assert_eq!((last.first, last.last, last.from_block, last.to_block), (6, 6, 32, 40));
+    assert_eq!(say(6, 8).await, holes, "asked again, it is the same");
+    let head = Head { latest: block(40, now), safe: block(40, now), finalized: block(40, now) };
+    let (_, late) = counted(36, 0, 6);
+    let told = (40, &late[..1], &head);
+    assert_eq!(chain::fill(db, &lease(&stage).await, last, told, now).await.unwrap(), Filled::Closed);
+    assert_eq!(see(41, 9, 7).await.len(), 1, "what came late is where the count goes on");
+
+    stage.sql.batch_execute("update chain_totals set gaps = 1 where currency = 'EUR'").await.unwrap();
+    chain::take_gaps_over(db, now).await.unwrap();
+    let holes = chain::holes(db).await.unwrap();
+    assert!(holes.iter().any(|hole| (hole.kind.as_str(), hole.first, hole.from_block) == ("totals", 1, 0)));
+    chain::take_gaps_over(db, now).await.unwrap();
+    assert_eq!(chain::holes(db).await.unwrap(), holes, "what the version before has counted counts once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_window_closes_on_a_payment_before_what_a_node_has_left_out_is_read() {
+    let stage = quiet().await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    change(&stage, TOO_LATE_TO_INITIATE, payment).await;
+    let now = stage.context.now();
+    let missing = says(block(200, now), Said::BatchInitiated { sequence: 2 });
+    take_in(&stage, block(200, now), block(200, now), vec![missing]).await;
+    assert_eq!(due(&stage).await, [], "its initiation may be what is missing");
+    let over = "update payment set expires_at = now() - interval '1 min' where id = $1";
+    change(&stage, over, payment).await;
+    assert_eq!(due(&stage).await.len(), 1, "but nobody waits for it for ever");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_reverted_on_the_new_branch_before_we_saw_that_branch_is_settled_again() {
+    let stage = quiet().await;
+    let reverted = stage.accept(Shape::BankToToken, 1_000).await;
+    let carried = stage.accept(Shape::BankToToken, 1_000).await;
+    let undone = stage.accept(Shape::BankToToken, 1_000).await;
+    let now = stage.context.now();
+    let (before, with_settlement) = (block(100, now), block(101, now));
+    take_in(&stage, before, before, vec![]).await;
+    let mut settlements = Vec::new();
+    for (log_index, payment) in (0..).zip([reverted, carried, undone]) {
+        ask(&stage, payment, "settle", "sent").await;
+        carry(&stage, payment, "settle", with_settlement).await;
+        let settled = Said::Payment(payment, ChainLog::Settled);
+        settlements.push(SeenLog { log_index, ..says(with_settlement, settled) });
+    }
+    take_in(&stage, with_settlement, with_settlement, settlements).await;
+    for (payment, state) in [(reverted, "completed"), (carried, "completed"), (undone, "failed")] {
+        change(&stage, &format!("update payment set state = '{state}' where id = $1"), payment).await;
+    }
+    let gone = "update chain_tx set state = 'reverted' from chain_tx_item item
+        where item.chain_tx = chain_tx.id and item.payment_id = $1";
+    for payment in [reverted, undone] {
+        change(&stage, gone, payment).await;
+    }
+    go_back(&stage, before).await;
+    assert_eq!(effect(&stage, reverted, "settle").await, "ready", "its money has moved");
+    assert_eq!(effect(&stage, carried, "settle").await, "sent", "its transaction goes on");
+    assert_eq!(effect(&stage, undone, "settle").await, "refused", "nobody wants it any more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

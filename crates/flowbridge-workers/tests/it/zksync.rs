@@ -161,9 +161,18 @@ impl Stage {
         true
     }
 
-    /// Makes blocks one by one until the condition holds.
+    /// Makes blocks one by one, each once the watcher has taken in the one before, until the condition holds.
     async fn mine_until(&self, mut condition: impl AsyncFnMut() -> bool) {
-        self.until(async || condition().await || self.anvil.mine(1).is_err()).await;
+        self.until(async || {
+            if condition().await {
+                return true;
+            }
+            let before = self.place().await;
+            self.anvil.mine(1).unwrap();
+            self.until(async || self.place().await > before).await;
+            false
+        })
+        .await;
     }
 
     /// The creditor has the tokens of every payment once, and ledger, chain and banks agree.

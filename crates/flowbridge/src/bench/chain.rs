@@ -27,7 +27,7 @@ use flowbridge_store::event_log::{self, Offset, topic};
 use flowbridge_store::measure;
 use flowbridge_store::wake::Work;
 use flowbridge_store::{Db, DbSettings};
-use flowbridge_workers::chain::{ChainRole, ChainSettings};
+use flowbridge_workers::chain::{COUNTS_EVERY, ChainRole, ChainSettings};
 use flowbridge_workers::context::Context;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -40,7 +40,8 @@ use tokio_util::sync::CancellationToken;
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 /// From when everything is prepared to the first payment.
 const LEAD: Duration = Duration::from_secs(1);
-const RATE_SINGLE: u32 = 400;
+/// Above the 400 that are asked for: what is offered bounds what can be done.
+const RATE_SINGLE: u32 = 420;
 const RATE_BATCHED: u32 = 5_000;
 
 #[derive(Debug, Args)]
@@ -48,7 +49,7 @@ pub(crate) struct ChainArgs {
     /// Payments in one transaction at most; 1 measures single payments
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
     batch: u32,
-    /// Payments a second; without it 400 when single, 5000 in batches
+    /// Payments a second; without it 420 when single, 5000 in batches
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
     /// Keys that send, half of them to initiate and half to settle
@@ -202,6 +203,7 @@ fn role(stage: &Stage, args: &ChainArgs, anvil: &EmbeddedAnvil) -> ChainRole {
             start: stage.start,
             poll: Duration::from_millis(200),
             pace: Duration::from_millis(5),
+            counts_every: COUNTS_EVERY,
             lease: Duration::from_secs(10),
         },
     }
@@ -225,9 +227,12 @@ async fn prove(stage: &Stage, db: &Db, reader: &StandIn, count: usize) -> Result
     let mut faults = Faults::default();
     let settled = reader.seen.values().filter(|seen| seen.settled.is_some()).count();
     faults.equal(("settled payments", settled), ("payments", count));
+    if settled != count {
+        faults.add(format!("not announced as settled: {:?}", measure::unsettled(db).await?));
+    }
     faults.none_of(reader.contradictions, "payments were initiated or settled twice, or otherwise ended");
-    let missed = rows::missed_logs(db).await?;
-    faults.none_of(usize::try_from(missed).unwrap_or(usize::MAX), "gaps in the contracts' sequence");
+    let holes = rows::count_holes(db).await?;
+    faults.none_of(usize::try_from(holes).unwrap_or(usize::MAX), "jumps in what the contracts count");
     let mut held = 0u64;
     for (_, wallet) in &stage.accounts {
         held = held.saturating_add(deploy::balance(&*stage.chain, &stage.contracts, wallet).await?);

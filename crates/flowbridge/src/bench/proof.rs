@@ -32,6 +32,11 @@ impl Faults {
         }
     }
 
+    /// Notes something more about what is wrong.
+    pub(super) fn add(&mut self, what: String) {
+        self.0.push(what);
+    }
+
     /// `ok`, or all that is wrong.
     pub(super) fn verdict(&self) -> String {
         if self.0.is_empty() { super::report::PROVEN.to_owned() } else { self.0.join("; ") }

@@ -18,7 +18,8 @@ use flowbridge_recon::report::{self, Extras, Manifest, Report};
 use flowbridge_recon::statement::{self, CsvMapping};
 use flowbridge_recon::{Model, files, gate, train};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
+use std::iter::once;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -84,7 +85,7 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
-    /// A folder with the public set's two Parquet files, for that part
+    /// A folder with the public set's two Parquet files, or with books that `generate` wrote, in it or in the folders in it
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// How many synthetic seeds; without it 10, or none where there is `--data`
@@ -156,10 +157,12 @@ async fn match_files(args: &RunArgs, config: impl Fn() -> Result<Config>) -> Res
     let mut inputs = BTreeMap::new();
     let mut take = |path: &Path| -> Result<Vec<u8>> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        inputs.insert(
-            path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            report::sha256(&bytes),
-        );
+        // By name, so that the manifest is the same wherever the files lie; of two with one name the second gets a number.
+        let (name, sha256) = (path.file_name().unwrap_or_default().to_string_lossy(), report::sha256(&bytes));
+        let numbered = (2..).map(|number| format!("{number}-{name}"));
+        let is_free = |name: &String| inputs.get(name).is_none_or(|taken| *taken == sha256);
+        let name = once(name.to_string()).chain(numbered).find(is_free);
+        inputs.insert(name.context("no name is free")?, sha256);
         Ok(bytes)
     };
     let ledger = files::read_records(take(&args.ledger)?.as_slice()).context("the ledger")?;
@@ -181,6 +184,11 @@ async fn match_files(args: &RunArgs, config: impl Fn() -> Result<Config>) -> Res
         }
         let read = statement::read(&bytes, mapping.as_ref().filter(|_| is_csv))
             .with_context(|| path.display().to_string())?;
+        for told in &read.statements {
+            if let Some(contradiction) = told.contradictions.first() {
+                bail!("{}, account {}: {contradiction}", path.display(), told.account);
+            }
+        }
         let (records, left_out) = read.records();
         if left_out > 0 {
             say(format!(
@@ -214,20 +222,23 @@ async fn match_files(args: &RunArgs, config: impl Fn() -> Result<Config>) -> Res
     }
     outcome.breaks.extend(gate::statement_gaps(&heads));
     outcome.breaks.extend(gate::unbacked(&reserves));
-    let manifest = Manifest::new(inputs, model_sha256, &settings);
+    let mut manifest = Manifest::new(inputs, model_sha256.clone(), &settings);
     let mut memory = match &args.memory {
         Some(path) if path.exists() => serde_json::from_slice(&fs::read(path)?)
             .with_context(|| format!("{} is no memory", path.display()))?,
         Some(_) | None => Memory::default(),
     };
-    let observed = anomaly::observe(&ledger, &bank, &outcome, as_of);
+    let observed = anomaly::observe(&ledger, &bank, &outcome, as_of).judged_by(&model_sha256);
     let anomalies = memory.judge(&observed);
     memory.add(observed);
-    let written =
+    let found =
         Report { ledger: &ledger, bank: &bank, outcome: &outcome, heads: &heads, manifest: &manifest };
-    let sentences = args.reword.sentences(&written, config).await?;
+    let sentences = args.reword.sentences(&found, config).await?;
     let history = if args.memory.is_some() { memory.runs.as_slice() } else { &[] };
     let extras = Extras { anomalies: &anomalies, history, sentences, ..Extras::default() };
+    manifest.inputs.insert("findings".to_owned(), report::findings_sha256(&outcome, &heads, &extras)?);
+    let written =
+        Report { ledger: &ledger, bank: &bank, outcome: &outcome, heads: &heads, manifest: &manifest };
     fs::create_dir_all(&args.out)?;
     fs::write(args.out.join("report.html"), written.html_with(&extras))?;
     fs::write(args.out.join("report.pdf"), written.pdf())?;
@@ -275,27 +286,25 @@ fn evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
         });
         return Ok(ExitCode::SUCCESS);
     }
-    let public = match &args.data {
-        Some(folder) => {
-            let figures = evaluate::public_set(folder, threads())?;
-            if figures.is_none() {
-                bail!(
-                    "no transactions_origin.parquet and transactions_destination.parquet in {}",
-                    folder.display()
-                );
-            }
-            figures
-        }
-        None => None,
-    };
     let model = Model::shipped()?;
+    let (mut public, mut synthetic) = (None, Vec::new());
+    if let Some(folder) = &args.data {
+        public = evaluate::public_set(folder, threads())?;
+        synthetic = evaluate::stored_books(&model, folder, threads())?;
+        if public.is_none() && synthetic.is_empty() {
+            bail!(
+                "in {} are neither the public set's transactions_origin.parquet and transactions_destination.parquet nor books \
+                 as `flowbridge recon generate --out DIR` writes them (known by their {})",
+                folder.display(),
+                files::TRUTH
+            );
+        }
+    }
     let count = args.seeds.unwrap_or(if args.data.is_some() { 0 } else { 10 });
     let seeds: Vec<u64> = (EVALUATION_SEED..EVALUATION_SEED + count).collect();
     let noises: &[f64] = if seeds.is_empty() { &[] } else { &[1.0, 1.5, 2.5] };
-    let synthetic: Vec<SyntheticFigures> = noises
-        .iter()
-        .map(|noise| evaluate::synthetic(&model, &seeds, args.entries, *noise, threads()))
-        .collect();
+    let made = |noise: &f64| evaluate::synthetic(&model, &seeds, args.entries, *noise, threads());
+    synthetic.extend(noises.iter().map(made));
     let goals = evaluate::goals(public.as_ref(), &synthetic);
     let evaluation = Evaluation { public, synthetic, goals };
     if args.json {
@@ -307,23 +316,9 @@ fn evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 }
 
 fn generate(args: &GenerateArgs) -> Result<ExitCode> {
-    let books = generate::make(Recipe { seed: args.seed, entries: args.entries, noise: args.noise });
-    fs::create_dir_all(&args.out)?;
-    files::write_records(&books.ledger, File::create(args.out.join("ledger.csv"))?)?;
-    files::write_records(&books.bank, File::create(args.out.join("bank.csv"))?)?;
-    files::write_events(&books.events, File::create(args.out.join("chain.csv"))?)?;
-    files::write_heads(&books.statements, File::create(args.out.join("statements.csv"))?)?;
-    files::write_reserves(&books.reserves, File::create(args.out.join("reserves.csv"))?)?;
-    let truth = serde_json::json!({
-        "generator": generate::VERSION,
-        "seed": args.seed,
-        "noise": args.noise,
-        "as_of": books.as_of,
-        "ledger_group": books.ledger_group,
-        "bank_group": books.bank_group,
-        "breaks": books.breaks,
-    });
-    fs::write(args.out.join("truth.json"), truth.to_string())?;
+    let recipe = Recipe { seed: args.seed, entries: args.entries, noise: args.noise };
+    let books = generate::make(recipe);
+    files::write_books(&books, recipe, &args.out)?;
     say(format!(
         "{} entries, {} lines, {} chain events, {} breaks; as of {}",
         books.ledger.len(),

@@ -1,6 +1,6 @@
 //! What operators do on the command line, against a running FlowBridge.
 
-use crate::running::Running;
+use crate::running::{Running, until};
 use serde_json::Value;
 
 #[tokio::test]
@@ -38,7 +38,12 @@ async fn clients_are_registered_and_kept_out_and_participants_suspended_and_let_
     let paid: Value = serde_json::from_str(&running.command(&["api", "POST", "/v1/payments", body])).unwrap();
     assert_eq!(paid["state"], "accepted");
 
+    let held = running.command(&["token", "--client", "auditor"]);
+    let listed = format!("{}/v1/participants", running.url);
+    let asks = async || reqwest::Client::new().get(&listed).bearer_auth(&held).send().await.unwrap().status();
+    assert_eq!(asks().await, 200);
     running.command(&["clients", "disable", "auditor-client"]);
+    until(async || asks().await == 401).await;
     assert!(running.command(&["clients", "list"]).contains("disabled"), "it shows");
     let kept_out = running.refusal(&["token", "--client", "auditor"]);
     assert!(kept_out.contains("client authentication failed"), "{kept_out}");

@@ -2,11 +2,13 @@
 //! stopped when the test ends, however it ends.
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -141,10 +143,17 @@ pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Given once: until its server listens, a port looks free to the next test, too.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 fn free_port() -> u16 {
+    let mut given = GIVEN.lock().unwrap();
     let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let candidates = std::iter::repeat_with(|| bind(0).unwrap().local_addr().unwrap().port() / 2 + 1_024);
-    let mut free =
-        candidates.take(100).filter(|first| PORTS.iter().all(|offset| bind(first + offset).is_ok()));
-    free.next().unwrap()
+    let is_free = |port: u16| !given.contains(&port) && bind(port).is_ok();
+    // Below those that benchmarks draw from, and those that the system gives to outgoing connections.
+    let candidates = std::iter::repeat_with(|| bind(0).unwrap().local_addr().unwrap().port() / 5 + 6_000);
+    let first =
+        candidates.take(100).find(|first| PORTS.iter().all(|offset| is_free(first + offset))).unwrap();
+    given.extend(PORTS.iter().map(|offset| first + offset));
+    first
 }
