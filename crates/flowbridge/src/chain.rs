@@ -2,7 +2,7 @@
 
 use crate::clock::SystemClock;
 use crate::config::{Config, EndpointSection, SignerKind};
-use crate::roles::{Parts, Role, Running};
+use crate::roles::{Parts, Role, Running, patiently};
 use anyhow::{Context as _, Result, ensure};
 use flowbridge_chain::deploy::Roles;
 use flowbridge_chain::plan::FeePolicy;
@@ -24,18 +24,16 @@ use std::time::Duration;
 /// A WebSocket that says nothing for longer is given up; the watcher polls meanwhile.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Starts the senders and the watcher.
+/// Starts the senders and the watcher, once a node answers.
 pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     let config = &parts.config;
-    let endpoints = connect_all(config).await?;
-    let chain: Arc<dyn Chain> = Arc::new(HttpChain::over(endpoints.clone()));
     let deployments = read_deployments(config)?;
     let signers = open_signers(config).await?;
-    let mut contracts = Vec::new();
-    for deployment in &deployments {
-        let set = recognise(&*chain, deployment, &lane_roles(&signers)).await?;
-        save_contracts(&parts.context.db, &stored(&set)).await?;
-        contracts.push(set);
+    let lanes = lane_roles(&signers);
+    let (endpoints, chain, contracts) =
+        patiently("[chain] endpoints", async || find_contracts(config, &deployments, &lanes).await).await?;
+    for set in &contracts {
+        save_contracts(&parts.context.db, &stored(set)).await?;
     }
     let starts = deployments.iter().map(deploy::Deployment::start).collect::<Result<Vec<_>, _>>()?;
     let start = starts.into_iter().min().context("the deployment record names no contracts")?;
@@ -51,6 +49,21 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
         Ok(())
     });
     Ok(())
+}
+
+/// The nodes, and our contracts on their chain.
+async fn find_contracts(
+    config: &Config,
+    deployments: &[Deployment],
+    lanes: &Roles,
+) -> Result<(Arc<Endpoints>, Arc<dyn Chain>, Vec<ContractSet>)> {
+    let endpoints = connect_all(config).await?;
+    let chain: Arc<dyn Chain> = Arc::new(HttpChain::over(endpoints.clone()));
+    let mut contracts = Vec::new();
+    for deployment in deployments {
+        contracts.push(recognise(&*chain, deployment, lanes).await?);
+    }
+    Ok((endpoints, chain, contracts))
 }
 
 /// Our contracts of one currency, if they are what the record says and the keys of the lanes may use them. Who else may do what

@@ -10,6 +10,7 @@ use flowbridge_bank::hold_api::{self, CallerVerifier, HoldApiClient, TokenSource
 use flowbridge_bank::registry::{BankDesk, BankRegistry, CircuitHook, GuardConfig};
 use flowbridge_bank::simulator::{BankConfig, Simulator, SimulatorConfig};
 use flowbridge_bank::simulator_client::{SimulatorClient, SimulatorClientConfig};
+use flowbridge_chain::ChainError;
 use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::{Clock, Timestamp};
@@ -30,13 +31,14 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a starting process waits for its database, and how often it looks.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
-const DATABASE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a starting process waits for its database, and for a node, and how often it looks.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a process can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,7 +168,9 @@ pub(crate) async fn start(config: Config, roles: &[Role]) -> Result<Running> {
         db: db.clone(),
         failed: Arc::default(),
     };
-    wait_for_database(&db).await.context("the database of [database] url cannot be used")?;
+    patiently("[database] url", async || Ok(db.ping().await?))
+        .await
+        .context("the database of [database] url cannot be used")?;
     let shared = Arc::new(SharedClock::default());
     shared.compare(&db).await?;
     running.tasks.spawn(keep_time(shared.clone(), db.clone(), running.stop.clone()));
@@ -192,19 +196,24 @@ async fn keep_time(clock: Arc<SharedClock>, db: Db, stop: CancellationToken) {
     }
 }
 
-/// A database that starts, or recovers from a crash, is waited for; one that refuses us is not.
-async fn wait_for_database(db: &Db) -> Result<(), StoreError> {
+/// Tries until it works. What begins at the same time as we do, or recovers from a crash, is waited for; what refuses us is not.
+pub(crate) async fn patiently<T>(what: &str, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
     let began = Instant::now();
     loop {
-        match db.ping().await {
-            Err(error) if error.is_retryable() && began.elapsed() < DATABASE_PATIENCE => {
-                let error = format!("{:#}", anyhow::Error::from(error));
-                tracing::warn!(error, "the database is not there yet; waiting for it");
-                tokio::time::sleep(DATABASE_INTERVAL).await;
+        match attempt().await {
+            Err(error) if may_pass(&error) && began.elapsed() < START_PATIENCE => {
+                tracing::warn!(what, error = format!("{error:#}"), "not there yet; waiting for it");
+                tokio::time::sleep(START_INTERVAL).await;
             }
             outcome => return outcome,
         }
     }
+}
+
+/// Whether it may be over in a moment.
+fn may_pass(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(StoreError::is_retryable)
+        || error.downcast_ref().is_some_and(ChainError::is_retryable)
 }
 
 async fn start_role(running: &Running, parts: &Parts, role: Role) -> Result<()> {
@@ -425,4 +434,27 @@ pub(crate) fn internal_tokens(config: &Config, keys: KeySet, clock: Arc<dyn Cloc
         *current = Some((token.clone(), now.plus(life / 2)));
         Ok(token)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test]
+    async fn a_start_waits_for_a_node_that_is_not_there_yet_and_not_for_the_wrong_one() {
+        let tries = Cell::new(0);
+        let tried_until_the = |works_at: u32, error: ChainError| {
+            let tries = &tries;
+            tries.set(0);
+            patiently("a node", async move || {
+                tries.set(tries.get() + 1);
+                if tries.get() < works_at { Err(error.clone().into()) } else { Ok(()) }
+            })
+        };
+        tried_until_the(2, ChainError::Unavailable("refused".into())).await.unwrap();
+        assert_eq!(tries.get(), 2);
+        tried_until_the(2, ChainError::Wrong("another chain".into())).await.unwrap_err();
+        assert_eq!(tries.get(), 1);
+    }
 }

@@ -1,4 +1,5 @@
-//! OFX 1 (SGML, closing tags left out) and OFX 2 (XML) by the same reader: a tag, and the text up to the next one.
+//! OFX 1 (SGML, closing tags of values left out) and OFX 2 (XML) by the same reader: a tag, and the text up to the next one. What holds
+//! others is closed in both, so a file that was cut off is told by what is open at its end.
 
 use super::{
     Balance, Entry, ReadStatementError, Statement, plain_decimal, signed_amount, tidy, within_limits,
@@ -21,11 +22,14 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
     let mut balance: Option<String> = None;
     let mut path = "";
     let mut entries = 0;
+    let mut is_open = false;
     let mut tags = Tags { rest: text, line: 1 };
     while let Some((line, tag, value)) = tags.read()? {
         within_limits(statements.len(), entries)?;
         let refuse = |problem: String| ReadStatementError::Malformed { line, problem };
         match tag.as_str() {
+            "OFX" => is_open = true,
+            "/OFX" => is_open = false,
             "CURDEF" => currency = value.to_uppercase(),
             "ACCTID" if entry.is_none() => account = tidy(&value),
             "STMTRS" | "CCSTMTRS" => {
@@ -77,6 +81,10 @@ pub(super) fn read(text: &str) -> Result<Vec<Statement>, ReadStatementError> {
                 statement.currency.clone_from(&currency);
             }
         }
+    }
+    if is_open || entry.is_some() {
+        let problem = "the file ends before what it began; ask the bank for all of it".to_owned();
+        return Err(ReadStatementError::Malformed { line: tags.line, problem });
     }
     Ok(statements)
 }
@@ -166,6 +174,15 @@ mod tests {
         let other = statement("<CURDEF>EUR", "")
             .replace("</STMTRS>", "<LEDGERBAL><BALAMT>x<DTASOF>20261120</STMTRS>");
         assert!(super::read(&other).is_err(), "what is no number is refused");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_refused_wherever_it_was_cut() {
+        let whole = format!("<OFX><BANKMSGSRSV1>{}</BANKMSGSRSV1></OFX>", statement("<CURDEF>EUR", ""));
+        assert_eq!(read(&whole).unwrap()[0].entries.len(), 1);
+        for kept in "<OFX>".len()..whole.len() {
+            assert!(read(&whole[..kept]).is_err(), "{}", &whole[..kept]);
+        }
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn a_few_bytes_of_a_file_do_not_ask_for_hundreds_in_memory() {
         CAMT.replacen("<Stmt>", &format!("{stmt}<Stmt>"), 1),
         format!(":20:\n{}", ":20:\n".repeat(many)),
         format!("01,1,2,261120,1,1,,,2/\n02,1,2,1,261120,,USD,/\n{}", "03,9,,/\n".repeat(many)),
-        format!("<OFX>{}", "<STMTRS>".repeat(many)),
+        format!("<OFX>{}</OFX>", "<STMTRS>".repeat(many)),
     ];
     for file in files {
         assert_eq!(statement::read(file.as_bytes(), None), Err(ReadStatementError::TooLarge));

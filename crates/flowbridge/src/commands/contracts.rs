@@ -10,6 +10,7 @@ use flowbridge_chain::governance::{self, Governance, GovernancePlan};
 use flowbridge_chain::{Chain, Deployment, Key};
 use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::EvmAddress;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -272,8 +273,8 @@ pub(crate) async fn govern_one(
         .with_context(|| format!("no contracts are deployed for {currency}"))?;
     let mut deployment = record.remove(place);
     let governance = match (deployment.governance.clone(), recorded_vault(config)?) {
-        (Some(governance), _) => governance,
-        (None, Some(elsewhere)) => elsewhere.for_another(plan.mint_cap),
+        (Some(governance), _) => governance_of(governance, plan)?,
+        (None, Some(elsewhere)) => governance_of(elsewhere, plan)?.for_another(plan.mint_cap),
         (None, None) => governance::deploy(&admin, plan).await?,
     };
     // The record first: a vault that nobody remembers would be deployed twice.
@@ -286,6 +287,20 @@ pub(crate) async fn govern_one(
     record.insert(place, deployment.clone());
     save_record(config, &record)?;
     Ok(deployment)
+}
+
+/// The vault of the record, if it belongs to whom somebody names.
+fn governance_of(recorded: Governance, plan: &GovernancePlan) -> Result<Governance> {
+    let named: BTreeSet<String> = plan.owners.iter().map(EvmAddress::to_string).collect();
+    let owners: BTreeSet<String> = recorded.owners.iter().map(|owner| owner.to_lowercase()).collect();
+    ensure!(
+        named.is_empty() || named == owners,
+        "vault {} of the deployment record governs the contracts of all currencies, and its owners are {}: leave \
+         out --owner, or have them propose others with `flowbridge vault propose`",
+        recorded.vault.address,
+        recorded.owners.join(", ")
+    );
+    Ok(recorded)
 }
 
 fn recorded_vault(config: &Config) -> Result<Option<Governance>> {

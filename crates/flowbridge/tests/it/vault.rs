@@ -70,6 +70,10 @@ async fn an_exhausted_mint_allowance_stops_the_lane_until_the_owners_raise_it() 
     assert!(stranger.contains("is it the key that deployed?"), "{stranger}");
     assert!(stranger.contains("the sender lacks the role"), "{stranger}");
 
+    let govern = ["contracts", "govern", "--currency", "EUR", "--admin-key", admin, "--owner", wallet];
+    let others = running.refusal(&govern);
+    assert!(others.contains("leave out --owner"), "one vault, whoever is named: {others}");
+
     let nothing = propose(&running, &["propose", "mint-allowance", "--currency", "EUR", "--amount", "0"]);
     let too_early = running.refusal(&execute(&nothing));
     assert!(too_early.contains("0 of 3 owners have approved, 2 must"), "{too_early}");
