@@ -48,6 +48,8 @@ pub enum Weather {
     Nonsense,
     /// Of blocks up to this one no logs are shown, as by a node whose index is behind its chain.
     LeavesOut(u64),
+    /// No receipt is there yet, as of a block that a node has carried out and not written down.
+    NoReceipts,
     /// Calls with more calldata than so many bytes are refused, in the node's own words.
     TooLong(usize),
 }
@@ -103,6 +105,7 @@ struct Inner {
     too_many: AtomicU32,
     exhausted: AtomicU32,
     whole_blocks: AtomicU32,
+    receipts_missing: AtomicU32,
 }
 
 impl Drop for Shim {
@@ -135,6 +138,7 @@ impl Shim {
             too_many: AtomicU32::new(0),
             exhausted: AtomicU32::new(0),
             whole_blocks: AtomicU32::new(0),
+            receipts_missing: AtomicU32::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
         let address = listener.local_addr()?;
@@ -174,6 +178,11 @@ impl Shim {
     /// How often it said that a call is out of native resources.
     pub fn out_of_resources(&self) -> u32 {
         self.inner.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// How often it had no receipt.
+    pub fn receipts_missing(&self) -> u32 {
+        self.inner.receipts_missing.load(Ordering::Relaxed)
     }
 
     /// How often somebody asked for a block with its transactions.
@@ -219,6 +228,7 @@ async fn answer(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes
         | Weather::Fork
         | Weather::OtherChain(_)
         | Weather::LeavesOut(_)
+        | Weather::NoReceipts
         | Weather::TooLong(_) => {}
     }
     match inner.reply(&question, weather).await {
@@ -254,6 +264,10 @@ impl Inner {
             && params[0]["data"].as_str().is_some_and(|data| data.len() > 2 + 2 * bytes)
         {
             return Ok(refuse("oversized data"));
+        }
+        if weather == Weather::NoReceipts && method == "eth_getTransactionReceipt" {
+            self.receipts_missing.fetch_add(1, Ordering::Relaxed);
+            return Ok(with("result", Value::Null));
         }
         if method == "eth_getBlockByNumber" && params[1] == json!(true) {
             self.whole_blocks.fetch_add(1, Ordering::Relaxed);

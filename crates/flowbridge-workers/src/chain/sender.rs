@@ -47,6 +47,8 @@ pub(super) struct Sender {
     pub(super) settings: ChainSettings,
     /// When our rows were last compared with the chain, and at which head.
     tracked: Option<(Timestamp, Head)>,
+    /// Nonces that are used, and by nothing of ours that has a receipt, each with the head at which that was seen first.
+    strange: BTreeMap<u64, u64>,
     /// When the chain was last looked at.
     looked_at: Option<Timestamp>,
     /// Since when the oldest transaction is under way that is in no block, by the rows as they were last read.
@@ -199,6 +201,7 @@ impl Sender {
             signer,
             settings,
             tracked: None,
+            strange: BTreeMap::new(),
             looked_at: None,
             oldest: None,
             unconfirmed: None,
@@ -1007,6 +1010,10 @@ impl Sender {
             }
         };
         let strangers = strangers(&signed, &view);
+        self.strange.retain(|nonce, _| strangers.contains(nonce));
+        for nonce in &strangers {
+            self.strange.entry(*nonce).or_insert(head.latest.number);
+        }
         if !strangers.is_empty() {
             // A row may have come back to a nonce after that was taken for a hole.
             let fillers = rows::fillers(&self.context.db, sender, &strangers).await?;
@@ -1014,6 +1021,11 @@ impl Sender {
                 chain_error(self.lane.as_str(), &error);
                 return Ok(());
             }
+            // A node that has carried a block out counts its nonces a moment before it shows its receipts; another that answers for
+            // it may be behind. What is so at the next block as well is so.
+            let at_this_head = self.strange.iter().filter(|(_, seen)| **seen >= head.latest.number);
+            let unsure = at_this_head.map(|(nonce, _)| *nonce).min().unwrap_or(u64::MAX);
+            view.finally_used_below = view.finally_used_below.min(unsure);
         }
         let in_flight: Vec<InFlight<Uuid>> = signed.iter().filter_map(|tx| in_flight(tx)).collect();
         let next_nonce = lease.next_nonce.max(in_flight.iter().map(|tx| tx.nonce + 1).max().unwrap_or(0));

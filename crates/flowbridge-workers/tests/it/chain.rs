@@ -10,7 +10,7 @@ use flowbridge_chain::watch::Bell;
 use flowbridge_chain::{At, Leaf, call, vault};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::party::EvmAddress;
-use flowbridge_embedded::shim::Weather;
+use flowbridge_embedded::shim::{Shim, Weather};
 use flowbridge_store::chain::{self as rows, Duty, Lane};
 use flowbridge_store::{breaker, event_log, lifecycle, query};
 use flowbridge_workers::chain::{self, ChainRole};
@@ -181,6 +181,29 @@ async fn a_nonce_that_somebody_else_used_is_noticed_and_the_payment_signed_anew(
     stage.reaches(payment, "completed").await;
     let nonces = stage.chain.nonce(&own, At::Latest).await.unwrap();
     assert_eq!(nonces, nonce + 2, "the stolen one and one of ours, and no hole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nonce_whose_receipt_comes_a_moment_later_is_nobody_elses() {
+    let stage = Stage::tuned(vec![], Tuning { spoiled: true, ..Tuning::default() }).await;
+    stage.anvil.freeze();
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.until_found("select 1 from chain_tx where state = 'broadcast'").await;
+    for shim in stage.shims() {
+        shim.set(Weather::NoReceipts);
+    }
+    stage.node("evm_mine", json!([])).await;
+    let missing = || stage.shims().iter().map(Shim::receipts_missing).sum::<u32>();
+    stage.until(async || missing() > 0).await;
+    for shim in stage.shims() {
+        shim.set(Weather::Fair);
+    }
+    stage.anvil.thaw();
+    stage.reaches(payment, "completed").await;
+    let sent_once = "select 1 from chain_tx where purpose = 'initiate'
+        having count(*) = 1 and bool_and(state in ('included', 'confirmed', 'finalized'))";
+    stage.until_found(sent_once).await;
+    stage.requires_proof().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
