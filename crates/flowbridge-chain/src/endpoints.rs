@@ -88,6 +88,8 @@ struct Endpoint {
 struct State {
     health: Health,
     failures: u32,
+    /// The last time.
+    failed_at: Option<Instant>,
 }
 
 /// An endpoint that failed is left alone so long, doubled with each failure in a row.
@@ -103,7 +105,7 @@ impl Endpoints {
             .iter()
             .map(|config| {
                 let http = Http::new(&config.url, config.token.clone(), settings.timeout)?;
-                let state = Mutex::new(State { health: Health::Unseen, failures: 0 });
+                let state = Mutex::new(State { health: Health::Unseen, failures: 0, failed_at: None });
                 let (name, chain_id) = (config.name.clone(), settings.chain_id);
                 Ok(Arc::new(Endpoint { name, chain_id, http, state }))
             })
@@ -192,7 +194,7 @@ impl Endpoints {
     /// Whom to ask, in this order. Those that limit us are left out until they said so.
     fn in_order(&self) -> Vec<&Arc<Endpoint>> {
         let now = Instant::now();
-        let mut ranked: Vec<(u8, &Arc<Endpoint>)> =
+        let mut ranked: Vec<_> =
             self.all.iter().filter_map(|endpoint| Some((endpoint.rank(now)?, endpoint))).collect();
         ranked.sort_by_key(|(rank, _)| *rank);
         ranked.into_iter().map(|(_, endpoint)| endpoint).collect()
@@ -327,14 +329,17 @@ impl Endpoint {
         answer
     }
 
-    /// Lower is asked earlier; none is not asked.
-    fn rank(&self, now: Instant) -> Option<u8> {
-        match self.state().health {
-            Health::Well => Some(0),
-            Health::Behind | Health::Unseen => Some(1),
-            Health::Failing(until) if until <= now => Some(1),
-            Health::Failing(_) | Health::Alone => Some(2),
-            Health::Limited(until) => (until <= now).then_some(1),
+    /// Lower is asked earlier; none is not asked. Of those that are left alone the one that failed last comes last: whoever asks
+    /// one of them only, again and again, comes to each.
+    fn rank(&self, now: Instant) -> Option<(u8, Option<Instant>)> {
+        let state = self.state();
+        match state.health {
+            Health::Well => Some((0, None)),
+            Health::Behind | Health::Unseen => Some((1, None)),
+            Health::Failing(until) if until <= now => Some((1, None)),
+            Health::Failing(_) => Some((2, state.failed_at)),
+            Health::Alone => Some((3, None)),
+            Health::Limited(until) => (until <= now).then_some((1, None)),
             Health::WrongChain(_) => None,
         }
     }
@@ -352,13 +357,15 @@ impl Endpoint {
         let name = self.name.clone();
         metrics::counter!("chain_endpoint_failures_total", "endpoint" => name).increment(1);
         let was_well = state.health == Health::Well;
-        state.failures = state.failures.saturating_add(1);
-        let pause = PAUSE_MIN.saturating_mul(1 << state.failures.saturating_sub(1).min(5)).min(PAUSE_MAX);
-        state.health = if let ChainError::Limited(pause) = error {
-            Health::Limited(now + *pause)
-        } else {
-            Health::Failing(now + pause)
-        };
+        state.failed_at = Some(now);
+        if let ChainError::Limited(pause) = error {
+            state.health = Health::Limited(now + *pause);
+        } else if !matches!(state.health, Health::Failing(until) if until > now) {
+            // What fails in a pause was under way before it, or had nobody else to ask: one fault, one failure.
+            state.failures = state.failures.saturating_add(1);
+            let pause = PAUSE_MIN.saturating_mul(1 << state.failures.saturating_sub(1).min(5)).min(PAUSE_MAX);
+            state.health = Health::Failing(now + pause);
+        }
         metrics::gauge!("chain_endpoint_up", "endpoint" => self.name.clone()).set(0.0);
         if was_well {
             tracing::warn!(endpoint = self.name, %error, "an endpoint of the chain is left alone for a while");

@@ -6,6 +6,7 @@ use flowbridge_chain::{
     At, Bearer, Chain as _, ChainError, EndpointConfig, EndpointSettings, Endpoints, HttpChain,
 };
 use flowbridge_embedded::shim::{Shim, Weather};
+use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -75,6 +76,25 @@ async fn an_endpoint_that_fails_is_left_within_three_seconds_and_taken_back_when
         shim.set(Weather::Stall);
     }
     assert!(ways.chain.block(At::Latest).await.is_err_and(|error| error.is_retryable()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_failed_a_while_ago_is_asked_before_one_that_fails_now() {
+    let node = Node::start().await;
+    let ways = Ways::to(&node, 2).await;
+    for shim in &ways.shims {
+        shim.set(Weather::Cut);
+    }
+    let of_many = join_all((0..8).map(|_| ways.chain.block(At::Latest))).await;
+    assert!(of_many.iter().all(Result::is_err), "nobody answers: {of_many:?}");
+    // The first answers again; the second does, too, and nobody knows.
+    ways.shims[0].set(Weather::Fair);
+    ways.chain.block(At::Latest).await.unwrap();
+    ways.shims[1].set(Weather::Fair);
+    ways.shims[0].set(Weather::Cut);
+    let pinned = async || ways.chain.pinned().unwrap().block(At::Latest).await;
+    pinned().await.unwrap_err();
+    pinned().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
