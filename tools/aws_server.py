@@ -1,5 +1,5 @@
-"""moto as AWS: S3 as it is, and KMS with the one thing that moto leaves out: what is signed as MessageType DIGEST is not
-hashed once more.
+"""moto as AWS, with two things that moto leaves out: what KMS signs as MessageType DIGEST is not hashed once more, and S3 takes
+what comes with x-amz-checksum-sha256 under Object Lock, not just what names the algorithm as SDKs do.
 
 Usage: aws_server.py HOST PORT
 """
@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from moto.kms.responses import KmsResponse
 from moto.kms.utils import ECDSAPrivateKey
+from moto.s3.responses import S3Response
 from moto.server import main
+from werkzeug.datastructures import Headers
 
 hash_and_sign = ECDSAPrivateKey.sign
 answer = KmsResponse.sign
@@ -32,6 +34,16 @@ def sign_digest(self: ECDSAPrivateKey, message: bytes, signing_algorithm: str) -
     return self.private_key.sign(message, ec.ECDSA(Prehashed(hashes.SHA256())))
 
 
+put = S3Response._key_response_put
+
+
+def put_with_checksum(self: S3Response, *about):
+    if self.headers.get("x-amz-checksum-sha256"):
+        self.headers = Headers([*self.headers, ("x-amz-sdk-checksum-algorithm", "SHA256")])
+    return put(self, *about)
+
+
+S3Response._key_response_put = put_with_checksum
 KmsResponse.sign = sign
 ECDSAPrivateKey.sign = sign_digest
 

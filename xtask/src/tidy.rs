@@ -10,18 +10,19 @@ use serde_json::Value;
 use crate::shell;
 
 /// What each crate may depend on. Dependencies point down; siblings do not know each other, except the bus.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     (
         "flowbridge",
         &[
-            "api", "bank", "bus", "chain", "domain", "embedded", "gateway", "recon", "security", "store",
-            "testkit", "workers",
+            "api", "audit", "bank", "bus", "chain", "domain", "embedded", "gateway", "recon", "security",
+            "store", "testkit", "workers",
         ],
     ),
     ("flowbridge-gateway", &["api", "bank", "bus", "chain", "domain", "security", "store"]),
-    ("flowbridge-workers", &["api", "bank", "bus", "chain", "domain", "recon", "security", "store"]),
+    ("flowbridge-workers", &["api", "audit", "bank", "bus", "chain", "domain", "recon", "security", "store"]),
     ("flowbridge-bus", &["api", "domain", "store"]),
     ("flowbridge-api", &["domain"]),
+    ("flowbridge-audit", &["domain", "security"]),
     ("flowbridge-bank", &["domain"]),
     ("flowbridge-chain", &["domain"]),
     ("flowbridge-recon", &["domain"]),

@@ -299,7 +299,7 @@ pub(crate) async fn assign(
     let key = caller.keyed(&headers, ("POST", ASSIGN), &[&id], &body.bytes)?;
     let to = read_assign(&body.value)?;
     keyed::once(&gateway, &key, made(StatusCode::OK), async |tx| {
-        if !rows::assign(tx, exception, Some(&to), gateway.now()).await? {
+        if !rows::assign(tx, exception, Some(&to), caller.client_id(), gateway.now()).await? {
             return Err(Refusal::new(ErrorCode::NotFound).detail("there is no such open exception"));
         }
         Ok(NotedBody { id: exception.to_string() })

@@ -116,6 +116,19 @@ impl SigningKey {
         self.public.key_id()
     }
 
+    /// The public half as the 32 bytes that it is; none of a key for another algorithm.
+    pub fn ed25519_public(&self) -> Option<[u8; 32]> {
+        match &self.pair {
+            Pair::Ed25519(pair) => pair.public_key().as_ref().try_into().ok(),
+            Pair::P256(_) => None,
+        }
+    }
+
+    /// Signs a message as it is: for formats that are no JSON Web Signature.
+    pub fn sign_bytes(&self, message: &[u8]) -> Result<Vec<u8>, CryptoFailure> {
+        Ok(self.sign(message)?.as_ref().to_vec())
+    }
+
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Signature, CryptoFailure> {
         Ok(match &self.pair {
             Pair::Ed25519(pair) => pair.try_sign(message)?,

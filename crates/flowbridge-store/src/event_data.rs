@@ -19,6 +19,11 @@ impl EventData {
         Self(to_raw_value(said).unwrap_or_else(|_| RawValue::NULL.to_owned()))
     }
 
+    /// The text that it was written as.
+    pub fn raw(&self) -> &RawValue {
+        &self.0
+    }
+
     /// Reads some of it; `None` if it has not the shape.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_str(self.0.get()).ok()

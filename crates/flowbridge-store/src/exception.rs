@@ -648,11 +648,17 @@ async fn tell(
 }
 
 /// Says who works on it; nobody, if `to` is none. False if there is no such open one.
-pub async fn assign(tx: &Tx, id: ExceptionId, to: Option<&str>, now: Timestamp) -> Result<bool, StoreError> {
+pub async fn assign(
+    tx: &Tx,
+    id: ExceptionId,
+    to: Option<&str>,
+    by: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     if tx.query(ASSIGN, &[&id.as_uuid(), &to]).await?.is_empty() {
         return Ok(false);
     }
-    tell(tx, id, ("assigned", json!({ "exception": id.to_string(), "to": to })), now).await?;
+    tell(tx, id, ("assigned", json!({ "exception": id.to_string(), "to": to, "by": by })), now).await?;
     Ok(true)
 }
 

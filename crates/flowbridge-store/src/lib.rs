@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod access;
+pub mod audit;
 #[cfg(test)]
 mod backlog;
 pub mod breaker;

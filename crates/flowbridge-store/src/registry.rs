@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 const MODULES: &[&[Statement]] = &[
     crate::accept::STATEMENTS,
     crate::access::STATEMENTS,
+    crate::audit::STATEMENTS,
     crate::breaker::STATEMENTS,
     crate::chain::STATEMENTS,
     crate::chain::holes::STATEMENTS,

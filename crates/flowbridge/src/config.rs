@@ -8,10 +8,12 @@ use flowbridge_chain::leaf;
 use flowbridge_security::egress::EgressPolicy;
 use flowbridge_store::DbSettings;
 use flowbridge_store::monitor::Kept;
+use flowbridge_workers::audit::AuditSettings;
 use flowbridge_workers::bank::BankWorkerSettings;
 use flowbridge_workers::monitor::MonitorSettings;
 use flowbridge_workers::orchestrator::OrchestratorSettings;
-use flowbridge_workers::reconciliation::{Bucket, BucketConfig, Place, Settings as ReconciliationSettings};
+use flowbridge_workers::place::{Bucket, BucketConfig, Place};
+use flowbridge_workers::reconciliation::Settings as ReconciliationSettings;
 use flowbridge_workers::webhook::{DeliverySettings, FanOutSettings, WebhookSettings};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -38,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) bank_simulator: BankSimulatorSection,
     pub(crate) webhooks: WebhooksSection,
     pub(crate) reconciliation: ReconciliationSection,
+    pub(crate) audit: AuditSection,
     pub(crate) breaker: BreakerSection,
     pub(crate) security: SecuritySection,
     pub(crate) observability: ObservabilitySection,
@@ -243,6 +246,37 @@ pub(crate) struct S3Section {
     pub(crate) endpoint: String,
 }
 
+impl S3Section {
+    /// A folder, or a bucket that is reached as this says; none without a name.
+    fn place(&self, name: &str, is_locked: bool) -> Result<Option<Place>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        if !name.contains("://") {
+            return Ok(Some(Place::Folder(name.into())));
+        }
+        let bucket = Bucket::open(&BucketConfig {
+            url: name.to_owned(),
+            region: self.region.clone(),
+            endpoint: Some(self.endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
+            credentials_file: self.credentials_file.clone(),
+            is_locked,
+        })?;
+        Ok(Some(Place::Bucket(bucket)))
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditSection {
+    pub(crate) key_file: PathBuf,
+    pub(crate) origin: String,
+    pub(crate) keys_before: Vec<String>,
+    pub(crate) archive: String,
+    pub(crate) s3: S3Section,
+    pub(crate) checkpoint_secs: u64,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BreakerSection {
@@ -395,20 +429,30 @@ impl Config {
     /// Where statements are dropped, if anywhere. Only the role that takes them in asks: a bucket's credentials are with it alone.
     pub(crate) fn drop_folder(&self) -> Result<Option<Place>> {
         let ReconciliationSection { folder, s3, .. } = &self.reconciliation;
-        if folder.is_empty() {
-            return Ok(None);
+        s3.place(folder, false).context("[reconciliation] folder and s3")
+    }
+
+    /// Limits of the audit log.
+    pub(crate) fn audit(&self) -> AuditSettings {
+        AuditSettings {
+            checkpoint_interval: Duration::from_secs(self.audit.checkpoint_secs.max(1)),
+            ..AuditSettings::default()
         }
-        if !folder.contains("://") {
-            return Ok(Some(Place::Folder(folder.into())));
+    }
+
+    /// The archive, if there is one: the configured one, or another that is named as it would be.
+    pub(crate) fn archive(&self, other: Option<&str>) -> Result<Option<Place>> {
+        self.audit.s3.place(other.unwrap_or(&self.audit.archive), true).context("[audit] archive and s3")
+    }
+
+    /// The name of the audit log.
+    pub(crate) fn audit_origin(&self) -> String {
+        if !self.audit.origin.is_empty() {
+            return self.audit.origin.clone();
         }
-        let config = BucketConfig {
-            url: folder.clone(),
-            region: s3.region.clone(),
-            endpoint: Some(s3.endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
-            credentials_file: s3.credentials_file.clone(),
-        };
-        let bucket = Bucket::open(&config).context("[reconciliation] folder and s3")?;
-        Ok(Some(Place::Bucket(bucket)))
+        let url = &self.gateway.public_url;
+        let host = url.host_str().unwrap_or("flowbridge");
+        url.port().map_or_else(|| format!("{host}/audit"), |port| format!("{host}:{port}/audit"))
     }
 
     /// How often the monitor looks.

@@ -1,6 +1,7 @@
 //! FlowBridge: every tier of a payment system as roles of one program.
 
 mod allocator;
+mod audit;
 mod bench;
 mod chain;
 mod client;

@@ -22,7 +22,7 @@ use flowbridge_store::party::save_bank;
 use flowbridge_store::wake::Wake;
 use flowbridge_store::{Db, StoreError, payment::parse_hold_mode, statement};
 use flowbridge_workers::context::Context;
-use flowbridge_workers::{bank, monitor, orchestrator, proof, reconciliation, webhook};
+use flowbridge_workers::{audit, bank, monitor, orchestrator, proof, reconciliation, webhook};
 use futures_util::FutureExt as _;
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub(crate) enum Role {
     Bank,
     /// Delivers webhooks.
     Webhooks,
-    /// Watches for what is stuck, keeps house, asks for the nightly reconciliation.
+    /// Watches for what is stuck, keeps house, asks for the nightly reconciliation, keeps the audit log and the archive.
     Jobs,
     /// Stands in for banks.
     BankSimulator,
@@ -241,6 +241,14 @@ async fn start_role(running: &Running, parts: &Parts, role: Role) -> Result<()> 
                 let (context, stop) = (context.clone(), stop.clone());
                 async move {
                     reconciliation::schedule(context, nightly, stop).await;
+                    Ok(())
+                }
+            });
+            let keeping = crate::audit::keeping(&config)?;
+            running.spawn(role, {
+                let (context, settings, stop) = (context.clone(), config.audit(), stop.clone());
+                async move {
+                    audit::run(context, keeping, settings, stop).await;
                     Ok(())
                 }
             });

@@ -1,17 +1,18 @@
-//! A bucket of S3, or of anything that speaks its protocol, as a place where statements are dropped (docs/adr/0041).
+//! A bucket of S3, or of anything that speaks its protocol, as a place where files lie (docs/adr/0041).
 //!
 //! An object appears whole, under its key. It is moved by copying it and deleting it afterwards: who is stopped in between leaves
 //! both, and the one that is still there counts as a repeat at the next look. Credentials are read from their file at each call, so
 //! that whoever renews them need not restart anything.
 
-use super::place::Dropped;
+use super::Dropped;
 use flowbridge_chain::ChainError;
 use flowbridge_chain::signer::AwsCredentials;
 use flowbridge_recon::statement::FILE_BYTES_MAX;
-use object_store::aws::{AmazonS3Builder, AwsCredential};
+use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum};
 use object_store::path::Path as Key;
 use object_store::{
-    ClientOptions, CredentialProvider, Error as S3Error, ObjectStore, ObjectStoreExt as _, RetryConfig,
+    ClientOptions, CredentialProvider, Error as S3Error, ObjectStore, ObjectStoreExt as _, PutMode,
+    RetryConfig,
 };
 use reqwest::Url;
 use secrecy::ExposeSecret as _;
@@ -39,6 +40,8 @@ pub struct BucketConfig {
     pub endpoint: Option<String>,
     /// See [`AwsCredentials::read`].
     pub credentials_file: PathBuf,
+    /// May what is written be under Object Lock?
+    pub is_locked: bool,
 }
 
 /// Why a bucket cannot be used: somebody has to change the configuration. What is wrong may hold a secret, and is not repeated.
@@ -107,6 +110,10 @@ impl Bucket {
             .with_retry(retries)
             // Not every service has the call that deletes many.
             .with_disable_bulk_delete(true);
+        if config.is_locked {
+            // A bucket with Object Lock takes nothing without.
+            builder = builder.with_checksum_algorithm(Checksum::SHA256);
+        }
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
         }
@@ -114,12 +121,12 @@ impl Bucket {
         Ok(Self { store, prefix, url: config.url.clone() })
     }
 
-    pub(super) async fn folders(&self) -> io::Result<Vec<String>> {
+    pub(crate) async fn folders(&self) -> io::Result<Vec<String>> {
         let listed = self.store.list_with_delimiter(Some(&self.prefix)).await?;
         Ok(listed.common_prefixes.iter().filter_map(Key::filename).map(str::to_owned).collect())
     }
 
-    pub(super) async fn files(&self, folder: &str) -> io::Result<Vec<Dropped>> {
+    pub(crate) async fn files(&self, folder: &str) -> io::Result<Vec<Dropped>> {
         let key = self.key(Path::new(folder))?;
         let listed = self.store.list_with_delimiter(Some(&key)).await?;
         let inside = format!("{key}/");
@@ -132,7 +139,7 @@ impl Bucket {
         Ok(dropped.collect())
     }
 
-    pub(super) async fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    pub(crate) async fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let answer = self.store.get(&self.key(path)?).await?;
         if answer.meta.size > FILE_BYTES_MAX as u64 {
             let why = "it is larger than it was when it was listed";
@@ -141,7 +148,7 @@ impl Bucket {
         Ok(answer.bytes().await?.into())
     }
 
-    pub(super) async fn holds(&self, path: &Path) -> io::Result<bool> {
+    pub(crate) async fn holds(&self, path: &Path) -> io::Result<bool> {
         match self.store.head(&self.key(path)?).await {
             Ok(_) => Ok(true),
             Err(S3Error::NotFound { .. }) => Ok(false),
@@ -149,12 +156,21 @@ impl Bucket {
         }
     }
 
-    pub(super) async fn write(&self, path: &Path, text: &str) -> io::Result<()> {
-        self.store.put(&self.key(path)?, text.to_owned().into()).await?;
+    pub(crate) async fn write(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        self.store.put(&self.key(path)?, bytes.into()).await?;
         Ok(())
     }
 
-    pub(super) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    /// Makes an object; false if there is one of that name.
+    pub(crate) async fn create(&self, path: &Path, bytes: Vec<u8>) -> io::Result<bool> {
+        match self.store.put_opts(&self.key(path)?, bytes.into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(S3Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         Ok(self.store.rename(&self.key(from)?, &self.key(to)?).await?)
     }
 

@@ -1,14 +1,20 @@
-//! Where statements are dropped: a folder that the bank role can write to, or a bucket. Both have a folder per bank, and do the
-//! same few things, told by paths below themselves. What becomes of a file is decided in `folder` alone.
+//! Where files lie: a folder that the role can write to, or a bucket. Both do the same few things, told by paths below themselves.
+//!
+//! Statements are dropped into one, and the archive is another. What is written is there whole or not at all, also after the machine
+//! loses its power, and what is written once stays as it is: whoever writes the same again changes nothing.
 
-use super::bucket::Bucket;
+mod bucket;
+
+pub use bucket::{Bucket, BucketConfig, OpenBucketError};
+
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tokio::fs;
+use tokio::task::spawn_blocking;
 
-/// Where statements are dropped.
+/// Where files lie.
 #[derive(Debug, Clone)]
 pub enum Place {
     /// A folder, on a file system that can rename.
@@ -19,16 +25,16 @@ pub enum Place {
 
 /// A file as it is listed. Its state is part of it: one that has changed is another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Dropped {
+pub(crate) struct Dropped {
     /// Below the place, such as `alpha/monday.sta`.
-    pub(super) path: PathBuf,
-    pub(super) bytes: u64,
-    pub(super) changed_at: Option<SystemTime>,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) changed_at: Option<SystemTime>,
 }
 
 impl Dropped {
     /// What it is called, without its folder.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
@@ -44,7 +50,7 @@ impl fmt::Display for Place {
 
 impl Place {
     /// The names of its folders.
-    pub(super) async fn folders(&self) -> io::Result<Vec<String>> {
+    pub(crate) async fn folders(&self) -> io::Result<Vec<String>> {
         match self {
             Self::Folder(root) => folders_in(root).await,
             Self::Bucket(bucket) => bucket.folders().await,
@@ -52,7 +58,7 @@ impl Place {
     }
 
     /// The files of one of its folders, not those of folders in it.
-    pub(super) async fn files(&self, folder: &str) -> io::Result<Vec<Dropped>> {
+    pub(crate) async fn files(&self, folder: &str) -> io::Result<Vec<Dropped>> {
         match self {
             Self::Folder(root) => files_in(root, folder).await,
             Self::Bucket(bucket) => bucket.files(folder).await,
@@ -60,7 +66,7 @@ impl Place {
     }
 
     /// A file's contents. [`io::ErrorKind::NotFound`]: there is none.
-    pub(super) async fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    pub(crate) async fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match self {
             Self::Folder(root) => fs::read(root.join(path)).await,
             Self::Bucket(bucket) => bucket.read(path).await,
@@ -68,27 +74,43 @@ impl Place {
     }
 
     /// Is that name taken?
-    pub(super) async fn holds(&self, path: &Path) -> io::Result<bool> {
+    pub(crate) async fn holds(&self, path: &Path) -> io::Result<bool> {
         match self {
             Self::Folder(root) => fs::try_exists(root.join(path)).await,
             Self::Bucket(bucket) => bucket.holds(path).await,
         }
     }
 
-    /// Writes a small text.
-    pub(super) async fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+    /// Writes a file, in the place of what has its name.
+    pub(crate) async fn write(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
         match self {
             Self::Folder(root) => {
                 let path = root.join(path);
-                make_folder_of(&path).await?;
-                fs::write(path, text).await
+                blocking(move || Aside::write(&path, &bytes)?.replace()).await
             }
-            Self::Bucket(bucket) => bucket.write(path, text).await,
+            Self::Bucket(bucket) => bucket.write(path, bytes).await,
         }
     }
 
+    /// Writes a file that is never to change. One that is there already stays; [`io::ErrorKind::AlreadyExists`] if it holds something
+    /// else.
+    pub(crate) async fn keep(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let is_new = match self {
+            Self::Folder(root) => {
+                let (path, bytes) = (root.join(path), bytes.clone());
+                blocking(move || Aside::write(&path, &bytes)?.keep()).await?
+            }
+            Self::Bucket(bucket) => bucket.create(path, bytes.clone()).await?,
+        };
+        if is_new || self.read(path).await? == bytes {
+            return Ok(());
+        }
+        let why = format!("{} holds something else than what was to be kept there", path.display());
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
+    }
+
     /// Moves a file to a name that is not taken.
-    pub(super) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    pub(crate) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         match self {
             Self::Folder(root) => {
                 let to = root.join(to);
@@ -136,5 +158,56 @@ async fn make_folder_of(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) => fs::create_dir_all(folder).await,
         None => Ok(()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// A file that is written and flushed under another name than it will have; removed unless it was given that.
+struct Aside<'a> {
+    path: PathBuf,
+    will_be: &'a Path,
+}
+
+impl<'a> Aside<'a> {
+    fn write(will_be: &'a Path, bytes: &[u8]) -> io::Result<Self> {
+        let name = will_be.file_name().unwrap_or_default().to_string_lossy();
+        let path = will_be.with_file_name(format!(".{name}.{:016x}.new", rand::random::<u64>()));
+        if let Some(folder) = will_be.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let aside = Self { path, will_be };
+        let mut file = std::fs::File::create_new(&aside.path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(aside)
+    }
+
+    /// Gives it its name, whoever had that.
+    fn replace(self) -> io::Result<()> {
+        std::fs::rename(&self.path, self.will_be)?;
+        self.flush_folder()
+    }
+
+    /// Gives it its name; false if somebody has that.
+    fn keep(self) -> io::Result<bool> {
+        match std::fs::hard_link(&self.path, self.will_be) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => self.flush_folder().map(|()| true),
+        }
+    }
+
+    fn flush_folder(&self) -> io::Result<()> {
+        self.will_be.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+    }
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        // Renamed, it is gone.
+        drop(std::fs::remove_file(&self.path));
     }
 }

@@ -8,8 +8,8 @@
 
 use super::Settings;
 use super::intake::{self, Upload, UploadError};
-use super::place::{Dropped, Place};
 use crate::context::{Context, chain as causes};
+use crate::place::{Dropped, Place};
 use flowbridge_domain::party::BankCode;
 use flowbridge_recon::statement::{FILE_BYTES_MAX, ReadStatementError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -158,7 +158,7 @@ async fn refuse(
     let target = free_name(place, bank, "refused", file).await?;
     let mut reason = target.clone().into_os_string();
     reason.push(".reason.txt");
-    place.write(Path::new(&reason), &format!("{why}\n")).await?;
+    place.write(Path::new(&reason), format!("{why}\n").into_bytes()).await?;
     place.rename(&file.path, &target).await
 }
 

@@ -6,21 +6,17 @@
 //! nothing about money: it opens exceptions, on which two people decide.
 
 mod books;
-mod bucket;
 mod chain;
 mod cuts;
 mod folder;
 pub mod intake;
 pub mod learning;
 pub mod models;
-mod place;
 mod policy;
 mod run;
 
-pub use bucket::{Bucket, BucketConfig, OpenBucketError};
-pub use place::Place;
-
 use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain as causes, run_loop};
+use crate::place::Place;
 use flowbridge_bank::registry::BankRegistry;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;

@@ -1,6 +1,6 @@
-//! A bucket of S3, played by moto, that a test drops statements into and looks into from outside.
+//! A bucket of S3, played by moto, that a test drops files into and looks into from outside.
 
-use flowbridge_workers::reconciliation::{Bucket, BucketConfig, Place};
+use flowbridge_workers::place::{Bucket, BucketConfig, Place};
 use serde_json::json;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -48,13 +48,44 @@ impl TestBucket {
         bucket
     }
 
+    /// One in which nothing can be deleted or changed for a day, whoever asks.
+    pub(crate) async fn locked() -> Self {
+        let bucket = Self::start().await;
+        // moto takes the lock of a bucket that exists, as S3 does of one with versions.
+        let versions = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+        assert!(bucket.try_put("?versioning", versions.to_owned()).await);
+        let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+            <Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+        assert!(bucket.try_put("?object-lock", lock.to_owned()).await);
+        bucket
+    }
+
+    /// What the service says to whoever wants an object's only version gone for good.
+    pub(crate) async fn delete_version(&self, key: &str) -> reqwest::StatusCode {
+        let url = format!("{}/statements/{key}", self.endpoint);
+        let head = self.http.head(&url).header("authorization", AUTHORIZATION).send().await.unwrap();
+        let version = head.headers()["x-amz-version-id"].to_str().unwrap().to_owned();
+        let url = format!("{url}?versionId={version}");
+        self.http.delete(url).header("authorization", AUTHORIZATION).send().await.unwrap().status()
+    }
+
+    /// The same as an archive is reached.
+    pub(crate) fn archive(&self, prefix: &str) -> Place {
+        self.reached(prefix, true)
+    }
+
     /// As the bank role sees it, from a prefix on.
     pub(crate) fn place(&self, prefix: &str) -> Place {
+        self.reached(prefix, false)
+    }
+
+    fn reached(&self, prefix: &str, is_locked: bool) -> Place {
         let config = BucketConfig {
             url: format!("s3://statements/{prefix}"),
             region: "us-east-1".to_owned(),
             endpoint: Some(self.endpoint.clone()),
             credentials_file: self.folder.path().join("credentials.json"),
+            is_locked,
         };
         Place::Bucket(Bucket::open(&config).unwrap())
     }

@@ -1,6 +1,7 @@
 //! The command line. One file per group of commands.
 
 mod api;
+mod audit;
 mod clients;
 pub(crate) mod contracts;
 mod dlq;
@@ -83,6 +84,9 @@ enum Command {
     /// Reconcile with banks and chain: statements, runs, reports, exceptions; match files, and measure how well that works
     #[command(subcommand)]
     Recon(reconciliation::ReconGroup),
+    /// Look at the audit log, prove what is in it, and check an archive of it
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Look at the breaker that stops minting and payouts when the proof fails, or reset it
     #[command(subcommand)]
     Breaker(reconciliation::BreakerCommand),
@@ -166,6 +170,10 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dlq(command) => dlq::run(command, &database(&config()?)?).await,
         Command::Recon(ReconGroup::Files(command)) => recon::run(command, config).await,
         Command::Recon(ReconGroup::Running(command)) => reconciliation::run(command).await,
+        Command::Audit(command) => {
+            let config = config()?;
+            audit::run(command, &config, || database(&config)).await
+        }
         Command::Breaker(command) => reconciliation::breaker(command).await,
     }
 }

@@ -118,6 +118,7 @@ pub(crate) fn make_config(folder: &Path, database_url: &str, port: u16) -> Resul
             "client_key_file": path(keys.join("bank-client.key"))?, "admin_key_file": path(keys.join("bank-admin.key"))?,
         },
         "webhooks": { "private_ranges_allowed": ["127.0.0.0/8"] },
+        "audit": { "key_file": path(keys.join("audit.pem"))?, "archive": path(folder.join("archive"))? },
         "security": { "keys": path(keys.join("tokens"))? },
         "observability": {
             "log_format": "pretty", "log_filter": "warn", "metrics_listen": format!("127.0.0.1:{metrics}"),

@@ -1,0 +1,449 @@
+//! The audit log's own role: enters what the event log says, signs checkpoints, and keeps the archive.
+//!
+//! **Entering.** What people and reconciliation do is in the event log in the transaction that did it. Here it is read as the group
+//! `audit`, each event becomes a leaf of the tree, and leaves, hashes and offset are written in one transaction: an event is entered
+//! once, in the order of its partition, whoever is killed.
+//!
+//! **Signing.** Every now and then a checkpoint is signed. Before that it is shown from the stored hashes that the tree still goes on
+//! from the checkpoint before; if it does not, somebody has changed what was entered: nothing is signed, and the alarm is raised.
+//!
+//! **Keeping.** The reports of reconciliations and the tree's tiles go into an archive, where nothing is written twice; the checkpoint
+//! comes last, so that everything that the archive's checkpoint covers is in the archive. What cannot be written is tried again at the
+//! next look. Each leaf is hashed anew on its way out, so that an entry that was changed in the database is not published.
+//!
+//! An archive whose checkpoint the database does not go on from (it was restored from an older backup, or changed) is left alone, and a
+//! person has to decide: docs/runbooks/audit-log.md.
+
+mod verify;
+
+pub use verify::{Verified, verify};
+
+use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::place::Place;
+use flowbridge_audit::checkpoint::{Checkpoint, LogKey, OpenError, SignError, Trusted};
+use flowbridge_audit::leaf::{Leaf, Said};
+use flowbridge_audit::tree::{self, BrokenTree, Growth, Hashes};
+use flowbridge_audit::{Hash, place, replay};
+use flowbridge_domain::id::EventId;
+use flowbridge_domain::time::Timestamp;
+use flowbridge_store::audit as rows;
+use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader, subject_of, topic};
+use flowbridge_store::wake::Work;
+use flowbridge_store::{Db, StoreError};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Limits of the audit log.
+#[derive(Debug, Clone)]
+pub struct AuditSettings {
+    /// Events of one partition entered in one transaction at most.
+    pub slice_max: i64,
+    /// How long a partition stays ours without renewal.
+    pub lease: Duration,
+    /// How often to look for events that nobody rang for.
+    pub poll: Duration,
+    /// How far apart checkpoints are at least, and how often a failed archive is tried again.
+    pub checkpoint_interval: Duration,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self {
+            slice_max: 500,
+            lease: Duration::from_secs(30),
+            poll: Duration::from_secs(5),
+            checkpoint_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Who signs, whose earlier checkpoints are gone on from, and where the archive is.
+#[derive(Debug)]
+pub struct Keeping {
+    /// Signs checkpoints.
+    pub key: LogKey,
+    /// Its own public half, and those of keys that have signed before it.
+    pub trusted: Trusted,
+    /// None: nothing is archived.
+    pub archive: Option<Place>,
+}
+
+/// Reconciliations whose reports go into the archive in one look.
+const REPORTS_PER_LOOK: usize = 50;
+
+/// Why nothing was signed or archived.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Stored hashes are missing.
+    #[error(transparent)]
+    Tree(#[from] BrokenTree),
+    /// The newest checkpoint in the database is not by a trusted key.
+    #[error(
+        "the last checkpoint that was signed cannot be gone on from: give all processes the same [audit] key_file and origin, and name the keys \
+         that signed before in keys_before"
+    )]
+    LastCheckpoint(#[source] OpenError),
+    /// The archive's checkpoint is not by a trusted key.
+    #[error(
+        "the archive's checkpoint cannot be gone on from: is it the archive of another log, or of another key?"
+    )]
+    ArchivedCheckpoint(#[source] OpenError),
+    /// The key could not sign.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// What was entered is not what was signed.
+    #[error(
+        "the {size} entries in the database do not go on from the {before} that were signed before: entries were changed or taken out"
+    )]
+    Rewritten {
+        /// Entries in the database.
+        size: u64,
+        /// Entries that were signed before.
+        before: u64,
+    },
+    /// The archive is not behind the database, but beside it.
+    #[error(
+        "the archive has a checkpoint of {archived} entries that the {size} of the database do not go on from: the database was changed, or \
+         restored from an older backup"
+    )]
+    Forked {
+        /// Entries in the database.
+        size: u64,
+        /// Entries that the archive's checkpoint covers.
+        archived: u64,
+    },
+    /// An entry is not what its hash says.
+    #[error("entry {0} in the database is not the one that was entered")]
+    Changed(u64),
+    /// The archive refuses, or is away.
+    #[error("the archive does not take {path}")]
+    Archive {
+        /// What was to be written.
+        path: String,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl KeepError {
+    /// Is it only that the archive, or the database, is not there at the moment?
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Archive { source, .. } => source.kind() != io::ErrorKind::AlreadyExists,
+            Self::Store(_) => true,
+            Self::Tree(_)
+            | Self::LastCheckpoint(_)
+            | Self::ArchivedCheckpoint(_)
+            | Self::Sign(_)
+            | Self::Rewritten { .. }
+            | Self::Forked { .. }
+            | Self::Changed(_) => false,
+        }
+    }
+}
+
+/// Runs until told to stop, then gives its partitions back.
+pub async fn run(context: Context, keeping: Keeping, settings: AuditSettings, stop: CancellationToken) {
+    let rhythm = Rhythm {
+        bell: Work::ReconciliationEvents,
+        poll: settings.poll,
+        rests_after: RESTS_AFTER,
+        pace: PACE,
+    };
+    let mut auditor = Auditor::new(context.clone(), keeping, settings);
+    run_loop("audit", &context, rhythm, &stop, &mut auditor).await;
+    if let Err(error) = auditor.release().await {
+        tracing::warn!(
+            error = chain(&error),
+            "could not give partitions back; they come free when their lease runs out"
+        );
+    }
+}
+
+/// How far apart turns are at least, so that slices fill.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Enters, signs and archives.
+#[derive(Debug)]
+pub struct Auditor {
+    context: Context,
+    keeping: Keeping,
+    settings: AuditSettings,
+    reader: Reader,
+    held: Vec<Held>,
+    /// When the leases have to be renewed; none before the group is known.
+    renew_at: Option<Timestamp>,
+    /// When to look at checkpoint and archive again.
+    look_at: Timestamp,
+    /// What was wrong at the last look, said once.
+    wrong: Option<String>,
+}
+
+impl Worker for Auditor {
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
+        let turn = self.enter().await?;
+        let now = self.context.now();
+        // One process looks: whoever reads the first partition.
+        if turn == Turn::Idle && now >= self.look_at && self.held.iter().any(|held| held.partition == 0) {
+            self.look_at = now.plus(self.settings.checkpoint_interval);
+            self.look().await?;
+        }
+        Ok(turn)
+    }
+}
+
+impl Auditor {
+    /// A reader of the group under this process's name.
+    pub fn new(context: Context, keeping: Keeping, settings: AuditSettings) -> Self {
+        let reader = Reader {
+            group: "audit",
+            topics: &[topic::RECONCILIATION],
+            owner: context.instance.clone(),
+            lease: settings.lease,
+        };
+        Self {
+            context,
+            keeping,
+            settings,
+            reader,
+            held: Vec::new(),
+            renew_at: None,
+            look_at: Timestamp::EPOCH,
+            wrong: None,
+        }
+    }
+
+    /// Gives its partitions back.
+    pub async fn release(&self) -> Result<(), StoreError> {
+        self.reader.release(&self.context.db, &self.held, self.context.now()).await
+    }
+
+    /// Enters a slice of what is new in the partitions that are ours.
+    pub async fn enter(&mut self) -> Result<Turn, StoreError> {
+        let now = self.context.now();
+        if self.renew_at.is_none() {
+            self.reader.register(&self.context.db).await?;
+        }
+        if self.renew_at.is_none_or(|at| now >= at) {
+            self.held = self.reader.renew(&self.context.db, now).await?;
+            self.renew_at = Some(now.plus(self.settings.lease / 3));
+        }
+        if self.held.is_empty() {
+            return Ok(Turn::Idle);
+        }
+        self.enter_slice().await.inspect_err(|_| {
+            // Whatever failed, start again from what the database says.
+            self.renew_at = Some(now);
+        })
+    }
+
+    async fn enter_slice(&mut self) -> Result<Turn, StoreError> {
+        let db = &self.context.db;
+        let events = event_log::read_held(db, &self.held, self.settings.slice_max).await?;
+        if events.is_empty() {
+            return Ok(Turn::Idle);
+        }
+        let tx = db.begin().await?;
+        let size = rows::lock(&tx).await?;
+        let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
+        let entered = rows::entered(&tx, &ids).await?;
+        let hashes = stored(rows::hashes_in(&tx, &tree::root_needs(size)).await?);
+        let mut growth = Growth::new(size, hashes);
+        let mut entries = Vec::with_capacity(events.len());
+        for event in events.iter().filter(|event| !entered.contains(&event.id)) {
+            let entry = entry(event)?;
+            growth.append(&entry.leaf).map_err(|broken| StoreError::Corrupt(broken.to_string()))?;
+            entries.push(entry);
+        }
+        if !entries.is_empty() {
+            let added: Vec<_> =
+                growth.take_added().into_iter().map(|(number, hash)| (number, hash.0)).collect();
+            rows::enter(&tx, size, &entries, &added).await?;
+        }
+        let moves = moves(&self.held, &events);
+        self.reader.advance(&tx, &moves).await?;
+        tx.commit().await?;
+        for (moved, offset) in moves {
+            if let Some(held) = self.held.iter_mut().find(|held| **held == moved) {
+                held.offset = offset;
+            }
+        }
+        metrics::counter!("audit_entries_total").increment(entries.len() as u64);
+        Ok(Turn::Busy)
+    }
+
+    /// Signs and archives what has come, and says what is wrong.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let kept = self.keep().await;
+        let (waiting, oldest) = rows::waiting(&self.context.db).await?;
+        let now = self.context.now();
+        metrics::gauge!("waiting", "what" => "report", "kind" => "archive")
+            .set(f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)));
+        metrics::gauge!("waiting_oldest_seconds", "what" => "report", "kind" => "archive")
+            .set(oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
+        let wrong = match kept {
+            Ok(()) => None,
+            Err(KeepError::Store(error)) => return Err(error),
+            Err(error) => Some(error),
+        };
+        let is_right = wrong.as_ref().is_none_or(KeepError::may_pass);
+        metrics::gauge!("audit_log_ok").set(if is_right { 1.0 } else { 0.0 });
+        metrics::gauge!("audit_archive_ok").set(if wrong.is_none() { 1.0 } else { 0.0 });
+        let said = wrong.as_ref().map(|error| chain(error));
+        match &said {
+            Some(error) if self.wrong != said && is_right => {
+                tracing::warn!(error, "the archive cannot be written; it is tried again");
+            }
+            Some(error) if self.wrong != said => {
+                tracing::error!(error, "the audit log is not as it was: see docs/runbooks/audit-log.md");
+            }
+            None if self.wrong.is_some() => tracing::info!("the audit log is kept again"),
+            Some(_) | None => {}
+        }
+        self.wrong = said;
+        Ok(())
+    }
+
+    /// Archives reports, signs a checkpoint of what is entered, and publishes it. In one process at a time.
+    pub async fn keep(&mut self) -> Result<(), KeepError> {
+        let db = &self.context.db;
+        // Reports first: what a checkpoint covers is in the archive before it.
+        let size = rows::size(db).await?;
+        if let Some(archive) = &self.keeping.archive {
+            for _ in 0..REPORTS_PER_LOOK {
+                let Some(due) = rows::to_archive(db).await? else { break };
+                archive_reports(archive, &due).await?;
+                rows::archived(db, due.id, self.context.now()).await?;
+            }
+            if rows::waiting(db).await?.0 > 0 {
+                self.look_at = self.context.now();
+                return Ok(());
+            }
+        }
+        let checkpoint = self.sign(size).await?;
+        if let (Some(archive), Some((checkpoint, note))) = (&self.keeping.archive, checkpoint) {
+            publish(db, &self.keeping.trusted, archive, (checkpoint, &note)).await?;
+            rows::published(db, checkpoint.size, self.context.now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Signs a tree of `size` unless it is signed, and gives back what is not in the archive yet.
+    async fn sign(&self, size: u64) -> Result<Option<(Checkpoint, String)>, KeepError> {
+        let (db, trusted) = (&self.context.db, &self.keeping.trusted);
+        let saved = rows::newest_checkpoint(db).await?;
+        let before = match &saved {
+            Some(saved) => trusted.open(saved.note.as_bytes()).map_err(KeepError::LastCheckpoint)?,
+            None => Checkpoint { size: 0, root: Hash::default() },
+        };
+        if size == before.size {
+            return Ok(saved.filter(|saved| saved.published_at.is_none()).map(|saved| (before, saved.note)));
+        }
+        if size < before.size {
+            return Err(KeepError::Rewritten { size, before: before.size });
+        }
+        let hashes = stored(rows::hashes(db, &tree::extends_needs(size, before.size)?).await?);
+        if !before.is_continued_by(size, &hashes)? {
+            return Err(KeepError::Rewritten { size, before: before.size });
+        }
+        let root = tree::root(size, &hashes)?;
+        let note = self.keeping.key.sign(size, root)?;
+        rows::save_checkpoint(db, size, &note, self.context.now()).await?;
+        Ok(Some((Checkpoint { size, root }, note)))
+    }
+}
+
+/// Writes a reconciliation's reports.
+async fn archive_reports(archive: &Place, due: &rows::ToArchive) -> Result<(), KeepError> {
+    for (format, body) in &due.reports {
+        let path = place::report(&due.day, &due.scope, &due.id.to_string(), format);
+        keep(archive, &path, body.clone()).await?;
+    }
+    Ok(())
+}
+
+/// Writes the tiles that a checkpoint has and the archive's has not, and then the checkpoint.
+async fn publish(
+    db: &Db,
+    trusted: &Trusted,
+    archive: &Place,
+    (checkpoint, note): (Checkpoint, &str),
+) -> Result<(), KeepError> {
+    let path = place::checkpoint();
+    let archived = match archive.read(&path).await {
+        Ok(note) => trusted.open(&note).map_err(KeepError::ArchivedCheckpoint)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Checkpoint { size: 0, root: Hash::default() }
+        }
+        Err(source) => return Err(refused(&path, source)),
+    };
+    let size = checkpoint.size;
+    let hashes = stored(rows::hashes(db, &tree::extends_needs(size, archived.size)?).await?);
+    if archived.size > size || !archived.is_continued_by(size, &hashes)? {
+        return Err(KeepError::Forked { size, archived: archived.size });
+    }
+    for tile in place::new_tiles(archived.size, size) {
+        let hashes = stored(rows::hashes(db, &tree::tile_needs(&tile)).await?);
+        let bytes = tree::tile(&tile, &hashes)?;
+        if tile.level() == 0 {
+            let from = tile.level_index() * place::TILE_WIDTH;
+            let leaves = rows::leaves(db, from, from + u64::from(tile.width())).await?;
+            if let Some(changed) = tree::first_changed(&leaves, &bytes) {
+                return Err(KeepError::Changed(from + changed));
+            }
+            // What is entered is never too long for a bundle.
+            let bundle = replay::bundle(leaves.iter().map(Vec::as_slice)).ok_or(KeepError::Changed(from))?;
+            keep(archive, &place::bundle(&tile), bundle).await?;
+        }
+        keep(archive, &place::tile(&tile), bytes).await?;
+    }
+    archive.write(&path, note.as_bytes().to_vec()).await.map_err(|source| refused(&path, source))
+}
+
+async fn keep(archive: &Place, path: &Path, bytes: Vec<u8>) -> Result<(), KeepError> {
+    archive.keep(path, bytes).await.map_err(|source| refused(path, source))
+}
+
+fn refused(path: &Path, source: io::Error) -> KeepError {
+    KeepError::Archive { path: path.display().to_string(), source }
+}
+
+fn entry(event: &LoggedEvent) -> Result<rows::NewEntry, StoreError> {
+    let mut salt = [0; 32];
+    rand::fill(&mut salt);
+    let object = subject_of(&event.kind, event.key);
+    let (id, data) = (event.id.to_string(), event.data.raw());
+    let said = Said { event: &id, action: &event.kind, object: &object, at: event.recorded_at, data };
+    let leaf = Leaf::of(said, &salt);
+    Ok(rows::NewEntry {
+        event: event.id,
+        recorded_at: event.recorded_at,
+        action: event.kind.clone(),
+        actor: leaf.actor.clone(),
+        leaf: leaf.bytes().map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        object,
+        salt,
+    })
+}
+
+/// How far each partition is after these events.
+fn moves(held: &[Held], events: &[LoggedEvent]) -> Vec<(Held, Offset)> {
+    let mut furthest: BTreeMap<(&str, i16), Offset> = BTreeMap::new();
+    for event in events {
+        furthest.insert((event.topic.as_str(), event.partition), event.offset);
+    }
+    held.iter()
+        .filter_map(|held| Some((held.clone(), *furthest.get(&(held.topic.as_str(), held.partition))?)))
+        .collect()
+}
+
+fn stored(hashes: Vec<(u64, [u8; 32])>) -> Hashes {
+    hashes.into_iter().map(|(number, hash)| (number, Hash(hash))).collect()
+}

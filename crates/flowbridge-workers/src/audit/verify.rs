@@ -1,0 +1,190 @@
+//! An archive checked from outside: from its bundles the tree is built anew, and compared with its tiles and its signed checkpoint;
+//! every report that an entry names is read and hashed.
+
+use super::stored;
+use crate::place::Place;
+use flowbridge_audit::checkpoint::{Checkpoint, Trusted};
+use flowbridge_audit::leaf::Leaf;
+use flowbridge_audit::place;
+use flowbridge_audit::replay::{Replay, leaves};
+use flowbridge_audit::tree;
+use flowbridge_security::sha256;
+use flowbridge_store::{Db, StoreError, audit as rows};
+use std::io;
+use std::path::Path;
+
+/// Problems that are told one by one; the others are counted.
+const TOLD_MAX: usize = 100;
+
+/// What a check of an archive found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Entries that the checkpoint covers.
+    pub entries: u64,
+    /// Reports that were read and are what the entries say.
+    pub reports: u64,
+    /// What is not as it should be, in words.
+    pub problems: Vec<String>,
+    /// More of these.
+    pub more: u64,
+}
+
+impl Verified {
+    fn problem(&mut self, what: String) {
+        if self.problems.len() < TOLD_MAX {
+            self.problems.push(what);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// Checks an archive against its checkpoint, which a trusted key must have signed; against an earlier checkpoint that somebody has kept
+/// elsewhere; and against the database's entries, where these are given. Reads everything once, and holds one bundle in memory.
+pub async fn verify(
+    archive: &Place,
+    trusted: &Trusted,
+    since: Option<Checkpoint>,
+    db: Option<&Db>,
+) -> io::Result<Verified> {
+    let mut verified = Verified::default();
+    let path = place::checkpoint();
+    let Some(note) = read(archive, &path).await? else {
+        verified.problem(format!("there is no {}: nothing was ever published here", path.display()));
+        return Ok(verified);
+    };
+    let checkpoint = match trusted.open(&note) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            verified.problem(format!("{}: {}", path.display(), crate::context::chain(&error)));
+            return Ok(verified);
+        }
+    };
+    verified.entries = checkpoint.size;
+    let mut since = since;
+    if let Some(earlier) = since.take_if(|earlier| earlier.size > checkpoint.size) {
+        verified.problem(format!(
+            "the checkpoint covers {} entries, and one of {} was signed before: the newest are withheld",
+            checkpoint.size, earlier.size
+        ));
+    }
+    let mut replay = Replay::default();
+    let mut tiles = Vec::new();
+    while replay.size() < checkpoint.size {
+        let from = replay.size();
+        let width = place::TILE_WIDTH.min(checkpoint.size - from);
+        let Some(tile) = place::tile_of(0, from / place::TILE_WIDTH, width) else { break };
+        let path = place::bundle(&tile);
+        let Some(bundle) = read(archive, &path).await? else {
+            verified.problem(format!(
+                "{} is missing: entries {from} to {}",
+                path.display(),
+                from + width - 1
+            ));
+            return Ok(verified);
+        };
+        let leaves = match leaves(&bundle, width) {
+            Ok(leaves) => leaves,
+            Err(error) => {
+                verified.problem(format!("{}: {error}", path.display()));
+                return Ok(verified);
+            }
+        };
+        for (sequence, leaf) in (from..).zip(&leaves) {
+            check_leaf(archive, sequence, leaf, &mut verified).await?;
+        }
+        if let Some(db) = db {
+            compare(db, from, &leaves, &mut verified).await.map_err(io::Error::other)?;
+        }
+        // An earlier checkpoint may end within a bundle.
+        let cut = since.map_or(0, |since| since.size.saturating_sub(from).min(width));
+        let (before, after) = leaves.split_at(usize::try_from(cut).unwrap_or(0));
+        for part in [before, after] {
+            tiles.extend(replay.enter(part).map_err(io::Error::other)?);
+            if let Some(earlier) = since.filter(|since| since.size == replay.size()) {
+                since = None;
+                if replay.root().map_err(io::Error::other)? != earlier.root {
+                    verified.problem(format!(
+                        "the first {} entries are not those that were signed before: history was written anew",
+                        earlier.size
+                    ));
+                }
+            }
+        }
+        for (tile, bytes) in tiles.drain(..) {
+            check_tile(archive, &place::tile(&tile), &bytes, &mut verified).await?;
+        }
+    }
+    for (tile, bytes) in replay.partial() {
+        check_tile(archive, &place::tile(&tile), &bytes, &mut verified).await?;
+    }
+    if checkpoint.size > 0 && replay.root().map_err(io::Error::other)? != checkpoint.root {
+        verified.problem(
+            "the entries do not make the root that was signed: some were changed, taken out, put in or moved"
+                .to_owned(),
+        );
+    }
+    Ok(verified)
+}
+
+async fn check_leaf(archive: &Place, sequence: u64, leaf: &[u8], verified: &mut Verified) -> io::Result<()> {
+    let leaf = match Leaf::parse(leaf) {
+        Ok(leaf) => leaf,
+        Err(error) => {
+            verified.problem(format!("entry {sequence}: {error}"));
+            return Ok(());
+        }
+    };
+    for (format, expected) in leaf.reports() {
+        let (day, scope) = (leaf.text("day").unwrap_or("-"), leaf.text("scope").unwrap_or("-"));
+        let path = place::report(day, scope, &leaf.object, format);
+        match read(archive, &path).await? {
+            None => verified.problem(format!("{} is missing, which entry {sequence} names", path.display())),
+            Some(report) if hex::encode(sha256(&report)) != expected => {
+                verified.problem(format!("{} is not the report that entry {sequence} names", path.display()));
+            }
+            Some(_) => verified.reports += 1,
+        }
+    }
+    Ok(())
+}
+
+async fn compare(db: &Db, from: u64, leaves: &[&[u8]], verified: &mut Verified) -> Result<(), StoreError> {
+    let to = from + leaves.len() as u64;
+    let ours = rows::leaves(db, from, to).await?;
+    for (sequence, leaf) in (from..).zip(leaves) {
+        let place = usize::try_from(sequence - from).unwrap_or(usize::MAX);
+        if ours.get(place).is_none_or(|ours| ours != leaf) {
+            verified.problem(format!("entry {sequence} in the database is not the one in the archive"));
+        }
+    }
+    // What is stored of the tree is what its proofs are made of.
+    let Some(tile) = place::tile_of(0, from / place::TILE_WIDTH, leaves.len() as u64) else { return Ok(()) };
+    let hashes = stored(rows::hashes(db, &tree::tile_needs(&tile)).await?);
+    let is_whole =
+        tree::tile(&tile, &hashes).is_ok_and(|bytes| tree::first_changed(leaves, &bytes).is_none());
+    if !is_whole {
+        verified
+            .problem(format!("hashes of the entries from {from} on are not in the database as they were"));
+    }
+    Ok(())
+}
+
+async fn check_tile(archive: &Place, path: &Path, bytes: &[u8], verified: &mut Verified) -> io::Result<()> {
+    match read(archive, path).await? {
+        None => verified.problem(format!("{} is missing", path.display())),
+        Some(found) if found != bytes => {
+            verified.problem(format!("{} does not hold the hashes of the entries", path.display()));
+        }
+        Some(_) => {}
+    }
+    Ok(())
+}
+
+async fn read(archive: &Place, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match archive.read(path).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
