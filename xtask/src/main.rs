@@ -30,6 +30,7 @@ cargo xtask contracts mutate         break the contracts in every way, one at a 
 cargo xtask contracts mutate report  write down what runs so far have found out
 cargo xtask contracts mutate NAME    break one function of the contracts, and see which properties that breaks
 cargo xtask peers                    every peer below against a FlowBridge that is started for it
+cargo xtask peer audit DIR KEY                   check an archive of the audit log with cryptography and pymerkle
 cargo xtask peer spectral FILE|URL               lint an OpenAPI description
 cargo xtask peer schemathesis URL [TOKEN]        fuzz a running FlowBridge against its own OpenAPI description
 cargo xtask peer splink DIR                      match the public set in DIR with Splink, and with this program
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         ["contracts", "mutate", "report"] => mutate::report_so_far(),
         ["contracts", "mutate", function] => mutate::run_in(function),
         ["peers"] => setup::peers().and_then(|()| peer::run(&mut steps::Steps::default())),
+        ["peer", "audit", folder, key] => peer::audit::verify(folder.as_ref(), key),
         ["peer", "spectral", document] => peer::spectral::lint(document),
         ["peer", "schemathesis", url] => peer::schemathesis::fuzz(url, None),
         ["peer", "schemathesis", url, token] => peer::schemathesis::fuzz(url, Some(token)),

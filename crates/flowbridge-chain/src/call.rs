@@ -1,9 +1,10 @@
 //! What we call, as calldata. Pure: the same input gives the same bytes.
 
-use crate::bindings::{address, hash, manager, router, token};
+use crate::bindings::{address, anchor, hash, manager, router, token};
 use crate::leaf::Leaf;
 use alloy::primitives::{B256, U256};
 use alloy::sol_types::SolCall as _;
+use anchor::AuditAnchor as Anchor;
 use flowbridge_domain::party::EvmAddress;
 use manager::SettlementManager as Manager;
 use router::PaymentRouter as Router;
@@ -143,6 +144,11 @@ pub fn approve(manager: &EvmAddress, units: u64) -> Vec<u8> {
 /// To the token, from a wallet: a transfer outside any payment.
 pub fn transfer(to: &EvmAddress, units: u64) -> Vec<u8> {
     Token::transferCall { to: address(to), value: U256::from(units) }.abi_encode()
+}
+
+/// To the audit log's anchor: the log had this root when it had that many entries.
+pub fn anchor(root: &[u8; 32], size: u64) -> Vec<u8> {
+    Anchor::anchorCall { root: hash(root), size_: size }.abi_encode()
 }
 
 /// Bit i of word i / 256 picks the leaf at place i.

@@ -109,6 +109,16 @@ impl Governance {
     }
 }
 
+/// What is pinned of the audit log: how many entries it had, and its root then. `None`: nothing yet.
+pub async fn pinned(chain: &dyn Chain, at: &EvmAddress) -> Result<Option<(u64, [u8; 32])>, ChainError> {
+    let size = read(chain, at, &Anchor::sizeCall {}).await?;
+    if size == 0 {
+        return Ok(None);
+    }
+    let root = read(chain, at, &Anchor::rootOfCall { size }).await?;
+    Ok(Some((size, root.0)))
+}
+
 /// Deploys vault and anchor, and offers the vault to be the anchor's admin.
 pub async fn deploy(admin: &Admin<'_>, plan: &GovernancePlan) -> Result<Governance, ChainError> {
     let distinct: BTreeSet<_> = plan.owners.iter().map(EvmAddress::as_bytes).collect();

@@ -292,6 +292,9 @@ pub(crate) struct RunBody {
     /// What it found, in figures.
     #[schema(value_type = Object)]
     summary: Option<Value>,
+    /// When its reports came into the archive.
+    #[schema(format = DateTime)]
+    archived_at: Option<String>,
 }
 
 /// Reconciliations that were asked for
@@ -473,5 +476,6 @@ fn shown_run(run: Run) -> RunBody {
         as_of: at(run.as_of),
         manifest_sha256: run.manifest_sha256,
         summary: run.summary,
+        archived_at: at(run.archived_at),
     }
 }

@@ -282,7 +282,9 @@ use settled_on_chain;
 macro_rules! run_columns {
     () => {
         "id, scope, kind, day::text as day, state, stage, attempts, asked_by, asked_at, started_at, finished_at, cause, as_of, \
-         manifest_sha256, summary"
+         manifest_sha256, summary, (
+            select archived_at from reconciliation_archive archive where archive.reconciliation_id = reconciliation.id
+         ) as archived_at"
     };
 }
 use run_columns;
@@ -350,6 +352,8 @@ pub struct Run {
     pub manifest_sha256: Option<String>,
     /// What it found, in figures.
     pub summary: Option<Value>,
+    /// When its reports came into the archive, if they have.
+    pub archived_at: Option<Timestamp>,
 }
 
 /// A run that is ours to do.
@@ -502,6 +506,7 @@ fn read_run(row: &Row) -> Result<Run, StoreError> {
         as_of: at("as_of")?,
         manifest_sha256: row.try_get("manifest_sha256")?,
         summary: row.try_get("summary")?,
+        archived_at: at("archived_at")?,
     })
 }
 

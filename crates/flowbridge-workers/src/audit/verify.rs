@@ -10,6 +10,7 @@ use flowbridge_audit::replay::{Replay, leaves};
 use flowbridge_audit::tree;
 use flowbridge_security::sha256;
 use flowbridge_store::{Db, StoreError, audit as rows};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -39,12 +40,13 @@ impl Verified {
     }
 }
 
-/// Checks an archive against its checkpoint, which a trusted key must have signed; against an earlier checkpoint that somebody has kept
-/// elsewhere; and against the database's entries, where these are given. Reads everything once, and holds one bundle in memory.
+/// Checks an archive against its checkpoint, which a trusted key must have signed; against earlier checkpoints that were kept elsewhere,
+/// by somebody or on chain; and against the database's entries, where these are given. Reads everything once, and holds one bundle
+/// in memory.
 pub async fn verify(
     archive: &Place,
     trusted: &Trusted,
-    since: Option<Checkpoint>,
+    earlier: &[Checkpoint],
     db: Option<&Db>,
 ) -> io::Result<Verified> {
     let mut verified = Verified::default();
@@ -61,8 +63,7 @@ pub async fn verify(
         }
     };
     verified.entries = checkpoint.size;
-    let mut since = since;
-    if let Some(earlier) = since.take_if(|earlier| earlier.size > checkpoint.size) {
+    for earlier in earlier.iter().filter(|earlier| earlier.size > checkpoint.size) {
         verified.problem(format!(
             "the checkpoint covers {} entries, and one of {} was signed before: the newest are withheld",
             checkpoint.size, earlier.size
@@ -96,19 +97,21 @@ pub async fn verify(
         if let Some(db) = db {
             compare(db, from, &leaves, &mut verified).await.map_err(io::Error::other)?;
         }
-        // An earlier checkpoint may end within a bundle.
-        let cut = since.map_or(0, |since| since.size.saturating_sub(from).min(width));
-        let (before, after) = leaves.split_at(usize::try_from(cut).unwrap_or(0));
-        for part in [before, after] {
+        // Earlier checkpoints may end within a bundle.
+        let ends =
+            earlier.iter().map(|earlier| earlier.size).filter(|end| (from + 1..from + width).contains(end));
+        let ends: BTreeSet<u64> = ends.chain([from + width]).collect();
+        let mut rest = leaves.as_slice();
+        for end in ends {
+            let count = usize::try_from(end - replay.size()).unwrap_or(usize::MAX).min(rest.len());
+            let (part, others) = rest.split_at(count);
             tiles.extend(replay.enter(part).map_err(io::Error::other)?);
-            if let Some(earlier) = since.filter(|since| since.size == replay.size()) {
-                since = None;
-                if replay.root().map_err(io::Error::other)? != earlier.root {
-                    verified.problem(format!(
-                        "the first {} entries are not those that were signed before: history was written anew",
-                        earlier.size
-                    ));
-                }
+            rest = others;
+            let root = replay.root().map_err(io::Error::other)?;
+            if earlier.iter().any(|earlier| earlier.size == end && earlier.root != root) {
+                verified.problem(format!(
+                    "the first {end} entries are not those that were signed before: history was written anew"
+                ));
             }
         }
         for (tile, bytes) in tiles.drain(..) {

@@ -108,10 +108,10 @@ impl Desk {
     }
 
     async fn checked(&self) -> Verified {
-        self.checked_since(None).await
+        self.checked_since(&[]).await
     }
 
-    async fn checked_since(&self, since: Option<Checkpoint>) -> Verified {
+    async fn checked_since(&self, since: &[Checkpoint]) -> Verified {
         let archive = Place::Folder(self.archive.path().to_owned());
         verify(&archive, &self.trusted(), since, Some(&self.context.db)).await.unwrap()
     }
@@ -190,11 +190,7 @@ async fn who_was_stopped_while_it_archived_goes_on_and_nothing_is_written_over()
     desk.happens(4).await;
     desk.is_kept().await;
     let earlier = desk.trusted().open(&first).unwrap();
-    assert_eq!(
-        desk.checked_since(Some(earlier)).await.problems,
-        Vec::<String>::new(),
-        "it goes on from there"
-    );
+    assert_eq!(desk.checked_since(&[earlier]).await.problems, Vec::<String>::new(), "it goes on from there");
     let published: i64 = desk
         .sql
         .query_one("select count(*) from audit_checkpoint where published_at is not null", &[])
@@ -280,12 +276,12 @@ async fn an_archive_that_was_changed_is_found_out_with_nothing_but_the_key() {
     desk.happens(280).await;
     desk.is_kept().await;
     let newest = desk.note();
-    let check = async |since: Option<&[u8]>| {
+    let check = async |since: &[&[u8]]| {
         let archive = Place::Folder(desk.archive.path().to_owned());
-        let since = since.map(|note| desk.trusted().open(note).unwrap());
-        verify(&archive, &desk.trusted(), since, None).await.unwrap()
+        let since: Vec<_> = since.iter().map(|note| desk.trusted().open(note).unwrap()).collect();
+        verify(&archive, &desk.trusted(), &since, None).await.unwrap()
     };
-    assert_eq!(check(Some(&older)).await.problems, Vec::<String>::new());
+    assert_eq!(check(&[&older]).await.problems, Vec::<String>::new());
 
     let entries = desk.path("audit/tile/entries/000");
     let whole = fs::read(&entries).unwrap();
@@ -299,14 +295,14 @@ async fn an_archive_that_was_changed_is_found_out_with_nothing_but_the_key() {
     let mut changed = owned();
     changed[7] = String::from_utf8(changed[7].clone()).unwrap().replace("operator", "Operator").into_bytes();
     put(changed);
-    let verified = check(Some(&older)).await;
+    let verified = check(&[&older]).await;
     assert!(names(&verified, signed) && names(&verified, "tile/0/000 does not hold"), "{verified:?}");
     assert!(names(&verified, "the first 20 entries are not those"), "{verified:?}");
 
     let mut moved = owned();
     moved.swap(100, 101);
     put(moved);
-    let verified = check(Some(&older)).await;
+    let verified = check(&[&older]).await;
     assert!(
         names(&verified, signed) && !names(&verified, "the first 20"),
         "only what came later: {verified:?}"
@@ -315,31 +311,31 @@ async fn an_archive_that_was_changed_is_found_out_with_nothing_but_the_key() {
     let mut fewer = owned();
     fewer.remove(3);
     put(fewer);
-    assert!(names(&check(None).await, "entries/000: it does not hold the 256 entries"));
+    assert!(names(&check(&[]).await, "entries/000: it does not hold the 256 entries"));
     let mut more = owned();
     more.insert(3, more[3].clone());
     put(more);
-    assert!(names(&check(None).await, "entries/000: it does not hold the 256 entries"));
+    assert!(names(&check(&[]).await, "entries/000: it does not hold the 256 entries"));
     fs::write(&entries, &whole[..whole.len() - 1]).unwrap();
-    assert!(names(&check(None).await, "entries/000: it does not hold the 256 entries"));
+    assert!(names(&check(&[]).await, "entries/000: it does not hold the 256 entries"));
     fs::remove_file(&entries).unwrap();
-    assert!(names(&check(None).await, "entries/000 is missing: entries 0 to 255"));
+    assert!(names(&check(&[]).await, "entries/000 is missing: entries 0 to 255"));
     fs::write(&entries, &whole).unwrap();
-    assert_eq!(check(None).await.problems, Vec::<String>::new());
+    assert_eq!(check(&[]).await.problems, Vec::<String>::new());
 
     // The newest is withheld: an older checkpoint is shown instead.
     fs::write(desk.path("audit/checkpoint"), &older).unwrap();
-    assert_eq!(check(None).await.problems, Vec::<String>::new(), "by itself it is a checkpoint as any other");
-    assert!(names(&check(Some(&newest)).await, "the newest are withheld"));
+    assert_eq!(check(&[]).await.problems, Vec::<String>::new(), "by itself it is a checkpoint as any other");
+    assert!(names(&check(&[&newest]).await, "the newest are withheld"));
     // Somebody else signs.
     let stranger = LogKey::new(ORIGIN, SigningKey::generate(Algorithm::EdDsa).unwrap()).unwrap();
     fs::write(desk.path("audit/checkpoint"), stranger.sign(300, Hash([1; 32])).unwrap()).unwrap();
-    assert!(names(&check(None).await, "not a checkpoint that a trusted key has signed"));
+    assert!(names(&check(&[]).await, "not a checkpoint that a trusted key has signed"));
     // We ourselves show another history than before.
     fs::write(desk.path("audit/checkpoint"), desk.key().sign(300, Hash([1; 32])).unwrap()).unwrap();
-    assert!(names(&check(Some(&newest)).await, signed));
+    assert!(names(&check(&[&newest]).await, signed));
     fs::remove_file(desk.path("audit/checkpoint")).unwrap();
-    assert!(names(&check(None).await, "nothing was ever published here"));
+    assert!(names(&check(&[]).await, "nothing was ever published here"));
 }
 
 #[tokio::test]
@@ -394,7 +390,7 @@ async fn kept(stage: &Stage, archive: &Place) -> (Verified, Trusted) {
         .await;
     stop.cancel();
     role.await.unwrap();
-    (verify(archive, &trusted, None, Some(db)).await.unwrap(), trusted)
+    (verify(archive, &trusted, &[], Some(db)).await.unwrap(), trusted)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -423,7 +419,7 @@ async fn each_report_is_archived_and_hashed_in_the_audit_log_and_one_that_was_ch
         assert_eq!(fs::read(found(name)).unwrap(), stored.get::<_, Vec<u8>>(1), "{name}");
     }
 
-    let check = async || verify(&archive, &trusted, None, None).await.unwrap().problems;
+    let check = async || verify(&archive, &trusted, &[], None).await.unwrap().problems;
     let html = found("report.html");
     let whole = fs::read(&html).unwrap();
     fs::write(&html, [whole.as_slice(), b" "].concat()).unwrap();

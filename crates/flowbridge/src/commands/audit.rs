@@ -1,12 +1,17 @@
 //! `flowbridge audit`: what is in the audit log, proofs of it, and the check of an archive from outside.
 
+use super::contracts::administrator;
 use super::{at, say};
 use crate::audit::{log_key, trusted};
+use crate::chain::{connect, read_deployments};
 use crate::config::Config;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use flowbridge_audit::checkpoint::{Checkpoint, Trusted, parse_proof, proof};
 use flowbridge_audit::{Hash, tree};
+use flowbridge_chain::governance::pinned;
+use flowbridge_chain::{Key, call};
+use flowbridge_domain::party::EvmAddress;
 use flowbridge_store::Db;
 use flowbridge_store::audit as rows;
 use flowbridge_workers::audit::verify as check_archive;
@@ -25,6 +30,8 @@ pub(crate) enum AuditCommand {
     Check(CheckArgs),
     /// Check an archive: its checkpoint, every entry, every tile, every report
     Verify(VerifyArgs),
+    /// Pin the newest checkpoint on chain, where nobody can take it back
+    Anchor(AnchorArgs),
 }
 
 #[derive(Debug, Args)]
@@ -66,14 +73,24 @@ pub(crate) struct VerifyArgs {
     /// A folder, or s3://BUCKET/PREFIX; without it [audit] archive
     #[arg(long, value_name = "PLACE")]
     archive: Option<String>,
-    /// A checkpoint that you have kept: the log must go on from it
+    /// A checkpoint that you have kept: the log must go on from it; once for each
     #[arg(long, value_name = "FILE")]
-    since: Option<PathBuf>,
+    since: Vec<PathBuf>,
+    /// The log must go on from what is pinned on chain, too
+    #[arg(long)]
+    chain: bool,
     /// Compare with the entries in the database as well
     #[arg(long)]
     database: bool,
     #[command(flatten)]
     keys: Keys,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnchorArgs {
+    /// File with the key that may pin: the anchorer of `flowbridge contracts deploy`
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +121,7 @@ pub(super) async fn run(
         AuditCommand::Prove(args) => prove(&args, config, &database()?).await?,
         AuditCommand::Check(args) => return check(&args, config),
         AuditCommand::Verify(args) => return verify(&args, config, database).await,
+        AuditCommand::Anchor(args) => anchor(&args, config, &database()?).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -121,12 +139,17 @@ async fn list(args: &ListArgs, db: &Db) -> Result<()> {
     Ok(())
 }
 
+/// The newest checkpoint, and its note.
+async fn newest(config: &Config, db: &Db) -> Result<(Checkpoint, String)> {
+    let saved = rows::newest_checkpoint(db).await?;
+    let saved = saved.context("no checkpoint was signed yet: does the role jobs run?")?;
+    let checkpoint = trusted(config, &log_key(config)?.verifier_key())?.open(saved.note.as_bytes())?;
+    Ok((checkpoint, saved.note))
+}
+
 async fn prove(args: &ProveArgs, config: &Config, db: &Db) -> Result<()> {
     let sequence = args.sequence;
-    let saved = rows::newest_checkpoint(db)
-        .await?
-        .context("no checkpoint was signed yet: does the role jobs run?")?;
-    let checkpoint = trusted(config, &log_key(config)?.verifier_key())?.open(saved.note.as_bytes())?;
+    let (checkpoint, note) = newest(config, db).await?;
     if sequence >= checkpoint.size {
         bail!(
             "the newest checkpoint covers {} entries, 0 to {}",
@@ -149,7 +172,7 @@ async fn prove(args: &ProveArgs, config: &Config, db: &Db) -> Result<()> {
         say(path.display());
         anyhow::Ok(())
     };
-    write(format!("{sequence}.tlog-proof"), proof(sequence, &hashes, &saved.note).as_bytes())?;
+    write(format!("{sequence}.tlog-proof"), proof(sequence, &hashes, &note).as_bytes())?;
     write(format!("{sequence}.json"), leaf)
 }
 
@@ -172,9 +195,17 @@ async fn verify(args: &VerifyArgs, config: &Config, database: impl Fn() -> Resul
     let archive = config
         .archive(args.archive.as_deref())?
         .context("there is no archive: name one with --archive, or in [audit] archive")?;
-    let since = args.since.as_deref().map(|file| earlier(&trusted, file)).transpose()?;
+    let mut since = args.since.iter().map(|file| earlier(&trusted, file)).collect::<Result<Vec<_>>>()?;
+    if args.chain {
+        let pin = pinned(&*connect(config).await?, &anchor_address(config)?).await?;
+        since.extend(pin.map(|(size, root)| Checkpoint { size, root: Hash(root) }));
+        match pin {
+            Some((size, _)) => say(format_args!("{size} entries are pinned on chain")),
+            None => say("nothing is pinned on chain"),
+        }
+    }
     let db = args.database.then(database).transpose()?;
-    let verified = check_archive(&archive, &trusted, since, db.as_ref())
+    let verified = check_archive(&archive, &trusted, &since, db.as_ref())
         .await
         .with_context(|| format!("cannot read {archive}"))?;
     for problem in &verified.problems {
@@ -191,6 +222,33 @@ async fn verify(args: &VerifyArgs, config: &Config, database: impl Fn() -> Resul
         if is_right { "all as they were signed" } else { "NOT as they were signed" }
     ));
     Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn anchor(args: &AnchorArgs, config: &Config, db: &Db) -> Result<()> {
+    let (checkpoint, _) = newest(config, db).await?;
+    let (chain, address, key) = (connect(config).await?, anchor_address(config)?, Key::read(&args.key)?);
+    let before = pinned(&*chain, &address).await?.map_or(0, |(size, _)| size);
+    if before == checkpoint.size {
+        say(format_args!("all {before} entries that are signed are pinned already"));
+        return Ok(());
+    }
+    administrator(config, &*chain, &key)
+        .send(Some(&address), &call::anchor(&checkpoint.root.0, checkpoint.size))
+        .await
+        .with_context(|| {
+            format!("nothing was pinned with the key of {}: is it the anchorer's?", key.address())
+        })?;
+    say(format_args!("{} entries are pinned on chain, {before} were before", checkpoint.size));
+    Ok(())
+}
+
+/// The audit log's anchor, which all currencies share.
+fn anchor_address(config: &Config) -> Result<EvmAddress> {
+    let deployments = read_deployments(config)?;
+    let governance = deployments.iter().find_map(|deployment| deployment.governance.as_ref());
+    let governance = governance
+        .context("there is no anchor: contracts under a vault have one (`flowbridge contracts govern`)")?;
+    Ok(governance.anchor_address()?)
 }
 
 fn earlier(trusted: &Trusted, file: &Path) -> Result<Checkpoint> {

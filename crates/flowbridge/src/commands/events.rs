@@ -35,7 +35,7 @@ pub(crate) struct TailArgs {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("from").required(true)))]
 pub(crate) struct ReplayArgs {
-    /// The group: orchestrator, webhooks or webhooks_operator
+    /// The group: orchestrator, webhooks, webhooks_operator or audit
     #[arg(long)]
     group: String,
     /// Begin again just after this offset

@@ -1,6 +1,6 @@
 //! Reconciliation on the command line, against a running FlowBridge.
 
-use crate::running::Running;
+use crate::running::{Running, until};
 use flowbridge_domain::bank::HoldMode;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
@@ -29,6 +29,7 @@ async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
     let settings = [
         ("FLOWBRIDGE__RECONCILIATION__NIGHTLY_AT", ""),
         ("FLOWBRIDGE__RECONCILIATION__MODELS", "models"),
+        ("FLOWBRIDGE__AUDIT__CHECKPOINT_SECS", "1"),
         ("FLOWBRIDGE__RECONCILIATION__STATEMENT_BYTES_MAX", bytes_max.as_str()),
     ];
     let running = Running::start("reconciliation", &settings).await;
@@ -68,6 +69,7 @@ async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
     ]);
     assert!(taught.contains("only 0 decisions"), "{taught}");
     a_model_is_put_in_force_by_two(&running);
+    reports_and_decisions_are_in_the_audit_log(&running, id).await;
 
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (good, bad) = (folder.join("good.sta"), folder.join("bad.sta"));
@@ -87,6 +89,66 @@ async fn banks_and_chain_are_reconciled_and_what_does_not_belong_is_refused() {
     assert!(refused.contains("the breaker is closed"), "{refused}");
     assert_eq!(running.json(&["proof", "--client", "operator"])["breaker"]["state"], "closed");
     a_statement_is_brought_once_and_refused_with_the_reason(&running).await;
+}
+
+/// Archived, entered, signed, proven, pinned on chain, and checked from outside.
+async fn reports_and_decisions_are_in_the_audit_log(running: &Running, run: &str) {
+    let path = format!("/v1/reconciliations/{run}");
+    let entries = || running.command(&["audit", "list", "--json"]).lines().count();
+    let verify = ["audit", "verify", "--database"];
+    until(async || {
+        let is_archived =
+            running.json(&["api", "GET", &path, "--client", "operator"])["archived_at"].is_string();
+        let all = format!("{} entries", entries());
+        is_archived && entries() > 3 && running.said(&verify).contains(&all)
+    })
+    .await;
+    let verified = running.command(&verify);
+    assert!(verified.contains("all as they were signed") && !verified.contains(" 0 reports"), "{verified}");
+
+    let listed = running.command(&["audit", "list", "--object", run]);
+    let (sequence, rest) = listed.trim().split_once(' ').unwrap();
+    assert!(rest.contains("reconciliation.completed") && rest.ends_with("flowbridge"), "{listed}");
+    assert!(running.command(&["audit", "list"]).contains("model.answered"));
+    let folder = running.file("proofs");
+    fs::create_dir_all(&folder).unwrap();
+    running.command(&["audit", "prove", sequence, "--out", folder.to_str().unwrap()]);
+    let file = |name: &str| folder.join(format!("{sequence}.{name}")).to_str().unwrap().to_owned();
+    let key = running.command(&["audit", "key"]);
+    let check = ["audit", "check", &file("tlog-proof"), &file("json"), "--key", &key];
+    assert!(running.command(&check).starts_with(&format!("it is entry {sequence} of")));
+    let entry = fs::read_to_string(file("json")).unwrap();
+    fs::write(file("json"), entry.replace("alpha", "gamma")).unwrap();
+    assert!(running.refusal(&check).contains("it is not entry"));
+    assert!(running.refusal(&["audit", "prove", "100000"]).contains("the newest checkpoint covers"));
+
+    let anchor = ["audit", "anchor", "--key", ".flowbridge/keys/admin.key"];
+    assert!(running.command(&anchor).contains("are pinned on chain, 0 were before"));
+    assert!(running.command(&anchor).contains("are pinned already"));
+    let owner = ["audit", "anchor", "--key", ".flowbridge/keys/owners/owner-1.key"];
+    assert!(running.command(&owner).contains("are pinned already"), "nothing to pin, nothing to refuse");
+    let kept = folder.join("checkpoint");
+    fs::copy(running.file(".flowbridge/archive/audit/checkpoint"), &kept).unwrap();
+    let outside =
+        ["audit", "verify", "--archive", ".flowbridge/archive", "--key", &key, "--chain", "--since"];
+    let outside = [&outside[..], &[kept.to_str().unwrap()]].concat();
+    let verified = running.command(&outside);
+    assert!(
+        verified.contains("entries are pinned on chain") && verified.contains("all as they were"),
+        "{verified}"
+    );
+
+    let report = format!(".flowbridge/archive/reports/{}/alpha/{run}/report.html", day_of(&entry));
+    fs::write(running.file(&report), "another report").unwrap();
+    let refused = running.refusal(&outside);
+    let named = format!("report.html is not the report that entry {sequence} names");
+    assert!(refused.contains(&named) && refused.contains("NOT as they were signed"), "{refused}");
+    assert!(running.refusal(&["audit", "verify", "--key", "alpha"]).contains("no verifier key"));
+}
+
+fn day_of(entry: &str) -> String {
+    let entry: Value = serde_json::from_str(entry).unwrap();
+    entry["public"]["day"].as_str().unwrap().to_owned()
 }
 
 /// The statements of a bank without a connector.

@@ -74,6 +74,11 @@ impl Running {
         self.folder.join(path)
     }
 
+    /// What a command prints, whether it goes well or not.
+    pub(crate) fn said(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.run(arguments).stdout).unwrap()
+    }
+
     /// What a command that is refused prints.
     pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
         let Output { status, stdout, stderr } = self.run(arguments);
