@@ -64,21 +64,26 @@ pub struct Rhythm {
 }
 
 /// Turns without work.
-struct IdleTurns {
+pub(crate) struct IdleTurns {
     since: Instant,
     /// Those since it began to rest.
     resting: u32,
 }
 
 impl IdleTurns {
-    /// How long to wait after one more.
-    fn pause(&mut self, rhythm: &Rhythm) -> Duration {
-        if self.since.elapsed() < rhythm.rests_after {
-            return rhythm.poll;
+    /// From now on.
+    pub(crate) fn new() -> Self {
+        Self { since: Instant::now(), resting: 0 }
+    }
+
+    /// How long to wait after one more, of a worker that looks that often and rests after so long.
+    pub(crate) fn pause(&mut self, poll: Duration, rests_after: Duration) -> Duration {
+        if self.since.elapsed() < rests_after {
+            return poll;
         }
-        let pause = rhythm.poll.saturating_mul(2_u32.saturating_pow(self.resting));
+        let pause = poll.saturating_mul(2_u32.saturating_pow(self.resting));
         self.resting = self.resting.saturating_add(1);
-        pause.min(RESTING_POLL.max(rhythm.poll))
+        pause.min(RESTING_POLL.max(poll))
     }
 }
 
@@ -92,7 +97,7 @@ pub async fn run_loop(
     worker: &mut impl Worker,
 ) {
     let mut failures = 0u32;
-    let mut idle = IdleTurns { since: Instant::now(), resting: 0 };
+    let mut idle = IdleTurns::new();
     while !stop.is_cancelled() {
         let began = Instant::now();
         let pause = match worker.turn().await {
@@ -103,7 +108,7 @@ pub async fn run_loop(
             }
             Ok(Turn::Idle) => {
                 failures = 0;
-                idle.pause(&rhythm)
+                idle.pause(rhythm.poll, rhythm.rests_after)
             }
             Err(StoreError::Lost) => {
                 tracing::warn!(worker = name, "lost a lease to another worker; dropped the slice");
@@ -175,14 +180,9 @@ mod tests {
     #[test]
     fn what_finds_nothing_for_long_looks_ever_less_often() {
         let pauses = |rests_after| {
-            let rhythm = Rhythm {
-                bell: Work::Blocks,
-                poll: Duration::from_millis(100),
-                rests_after,
-                pace: Duration::ZERO,
-            };
-            let mut idle = IdleTurns { since: Instant::now(), resting: 0 };
-            (0..6).map(|_| idle.pause(&rhythm).as_millis()).collect::<Vec<_>>()
+            let mut idle = IdleTurns::new();
+            let poll = Duration::from_millis(100);
+            (0..6).map(|_| idle.pause(poll, rests_after).as_millis()).collect::<Vec<_>>()
         };
         assert_eq!(pauses(Duration::ZERO), [100, 200, 400, 800, 1_000, 1_000]);
         assert_eq!(pauses(RESTS_AFTER), [100; 6]);

@@ -5,7 +5,7 @@
 //! its cause, its payment's later events queue up behind it, and everybody else's go on. A slice that the database
 //! refuses is cut in half until the one item at fault stands alone.
 
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, IdleTurns, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use crate::step::{Step, trace_id};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
@@ -307,15 +307,19 @@ async fn find_at_fault(
 
 async fn watch_the_time(context: &Context, settings: &OrchestratorSettings, stop: &CancellationToken) {
     let mut looked = Looked::default();
+    let mut idle = IdleTurns::new();
     while !stop.is_cancelled() {
         match timers(context, &mut looked, settings.slice_max).await {
-            Ok(Turn::Busy) => continue,
+            Ok(Turn::Busy) => {
+                idle = IdleTurns::new();
+                continue;
+            }
             Ok(Turn::Idle) => {}
             Err(StoreError::Overtaken) => continue,
             Err(error) => tracing::error!(error = chain(&error), "could not look for payments that are due"),
         }
         tokio::select! {
-            () = tokio::time::sleep(settings.timer_interval) => {}
+            () = tokio::time::sleep(idle.pause(settings.timer_interval, RESTS_AFTER)) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -15,11 +15,12 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
-    DUE_ON_CHAIN = concat!("select count(*) as due, min(first.state_since) as oldest
+    // The index has what is under way as well (adr 7), which is passed over one by one: whoever knows where what is ready begins says so.
+    DUE_ON_CHAIN = concat!("select count(*) as due, min(first.state_since) as oldest, min(first.next_attempt_at) as first
         from unnest($1::text[]) as wanted (kind) cross join lateral (
-            select effect.state_since from effect
+            select effect.state_since, effect.next_attempt_at from effect
                 where effect.is_waiting and effect.lane = 'chain' and effect.kind = wanted.kind and effect.state = 'ready'
-                    and effect.next_attempt_at <= $2 and ", is_possible!(), "
+                    and effect.next_attempt_at <= $2 and effect.next_attempt_at >= $4 and ", is_possible!(), "
                 order by effect.next_attempt_at limit $3) first");
 
     // Initiations that are due, with their leaves' content. Locked against a client's cancellation. Read in the order in which they
@@ -36,7 +37,7 @@ statements! {
                 where paid.id = effect.payment_id
                 offset 0) payment
         where effect.is_waiting and effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'
-            and effect.next_attempt_at <= $1
+            and effect.next_attempt_at <= $1 and effect.next_attempt_at >= $3
         order by effect.next_attempt_at limit $2
         for update of effect skip locked";
 
@@ -58,7 +59,7 @@ statements! {
                         where chain_leaf.payment_id = effect.payment_id
                         offset 0) leaf
                 where effect.is_waiting and effect.lane = 'chain' and effect.kind = wanted.kind and effect.state = 'ready'
-                    and effect.next_attempt_at <= $2 and ", is_possible!(), "
+                    and effect.next_attempt_at <= $2 and effect.next_attempt_at >= $4 and ", is_possible!(), "
                 order by effect.next_attempt_at limit $3
                 for update of effect skip locked) due
         order by due.next_attempt_at limit $3");
@@ -115,21 +116,24 @@ pub struct Due {
     pub count: usize,
     /// Since when the one waits that has waited longest.
     pub oldest: Timestamp,
+    /// Since when the first of them is due: of those looked at, none that is due earlier is ready.
+    pub first: Timestamp,
 }
 
-/// Looks at what is due of these effects, and counts up to `limit` of each. `None`: nothing is.
+/// Looks at what is due of these effects, from an instant on until now, and counts up to `limit` of each. `None`: nothing is.
 pub async fn due(
     db: &Db,
     effects: &[Effect],
-    now: Timestamp,
+    (from, now): (Timestamp, Timestamp),
     limit: usize,
 ) -> Result<Option<Due>, StoreError> {
     let kinds: Vec<&str> = effects.iter().map(|effect| effect.as_str()).collect();
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = db.query(DUE_ON_CHAIN, &[&kinds, &At(now), &limit]).await?;
+    let rows = db.query(DUE_ON_CHAIN, &[&kinds, &At(now), &limit, &At(from)]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let count = usize::try_from(row.try_get::<_, i64>("due")?).unwrap_or(usize::MAX);
-    Ok(row.try_get::<_, Option<At>>("oldest")?.map(|At(oldest)| Due { count, oldest }))
+    let at = |column: &str| Ok::<_, StoreError>(row.try_get::<_, Option<At>>(column)?.map(|at| at.0));
+    Ok(at("oldest")?.zip(at("first")?).map(|(oldest, first)| Due { count, oldest, first }))
 }
 
 /// A payment that is to be opened on chain.
@@ -167,11 +171,11 @@ pub struct DueInitiation {
 /// could no longer be in time, `margin` ahead of their deadline, are taken back for good, as they are met.
 pub async fn claim_initiations(
     tx: &Tx,
-    now: Timestamp,
+    (from, now): (Timestamp, Timestamp),
     margin: Duration,
     limit: i64,
 ) -> Result<Vec<DueInitiation>, StoreError> {
-    let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit]).await?;
+    let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit, &At(from)]).await?;
     let claimed: Vec<DueInitiation> = rows
         .iter()
         .map(|row| {
@@ -230,11 +234,11 @@ pub struct DueOnLeaf {
 pub async fn claim_on_leaves(
     tx: &Tx,
     effects: &[Effect],
-    now: Timestamp,
+    (from, now): (Timestamp, Timestamp),
     limit: i64,
 ) -> Result<Vec<DueOnLeaf>, StoreError> {
     let kinds: Vec<&str> = effects.iter().map(|effect| effect.as_str()).collect();
-    let rows = tx.query(CLAIM_ON_LEAVES, &[&kinds, &At(now), &limit]).await?;
+    let rows = tx.query(CLAIM_ON_LEAVES, &[&kinds, &At(now), &limit, &At(from)]).await?;
     rows.iter()
         .map(|row| {
             let payment_id = PaymentId::from_uuid(row.try_get("payment_id")?);

@@ -55,6 +55,8 @@ statements! {
     CONFIRM_TXS = "update chain_tx set state = 'confirmed', state_since = $3
         where lane = $1 and state = 'included' and included_number <= $2";
 
+    IS_FOLLOWED = "select from chain_tx where lane = $1 and state in ('included', 'confirmed') limit 1";
+
     OLDEST_INCLUDED = "select created_at from chain_tx where lane = $1 and state = 'included'
         order by included_number limit 1";
 
@@ -344,6 +346,10 @@ pub async fn follow_included(
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let (lane, settled, depth) = (lane.as_str(), number(settled_number)?, number(reorg_depth_blocks_max)?);
+    // Most of the time there is none, and that is all there is to ask.
+    if db.query(IS_FOLLOWED, &[&lane]).await?.is_empty() {
+        return Ok(None);
+    }
     db.query(REOPEN_TXS, &[&lane, &At(now), &depth]).await?;
     db.query(CONFIRM_TXS, &[&lane, &number(confirmed_number)?, &At(now)]).await?;
     db.query(FINALIZE_TXS, &[&lane, &settled, &depth, &At(now)]).await?;

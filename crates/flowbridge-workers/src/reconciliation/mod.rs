@@ -105,7 +105,14 @@ pub async fn run(
 ) {
     let rhythm =
         Rhythm { bell: Work::Reconciliations, poll: settings.poll, rests_after: RESTS_AFTER, pace: PACE };
-    let mut worker = Reconciler { context: context.clone(), banks, connectors, settings: settings.clone() };
+    let mut worker = Reconciler {
+        context: context.clone(),
+        banks,
+        connectors,
+        settings: settings.clone(),
+        scopes: Vec::new(),
+        shown_at: None,
+    };
     let dropped = folder::watch(&context, &settings, &stop);
     let runs = run_loop("reconciliation", &context, rhythm, &stop, &mut worker);
     tokio::join!(runs, dropped);
@@ -120,12 +127,16 @@ pub async fn schedule(context: Context, settings: Settings, stop: CancellationTo
             tracing::error!(error = causes(&error), "could not ask for the nightly runs");
         }
         tokio::select! {
-            () = tokio::time::sleep(settings.poll.max(Duration::from_secs(1))) => {}
+            () = tokio::time::sleep(settings.poll.max(CLOCK_POLL)) => {}
             () = stop.cancelled() => {}
         }
     }
 }
 
+/// How often the clock is looked at: a night begins soon enough.
+const CLOCK_POLL: Duration = Duration::from_secs(10);
+/// How often what waits is shown, and what there is to reconcile is read anew.
+const SHOWN_EVERY: Duration = Duration::from_secs(10);
 /// How far apart looks for runs are at least.
 const PACE: Duration = Duration::from_millis(100);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -155,22 +166,26 @@ struct Reconciler {
     banks: Arc<BankRegistry>,
     connectors: Vec<BankCode>,
     settings: Settings,
+    /// What this process can do: its own banks, and the chain.
+    scopes: Vec<String>,
+    /// When they were read, and what waits was shown.
+    shown_at: Option<Timestamp>,
 }
 
 impl Worker for Reconciler {
     async fn turn(&mut self) -> Result<Turn, StoreError> {
-        self.show_waiting().await?;
-        // Only what this process can do: its own banks, and the chain.
-        let scopes: Vec<String> = rows::scopes(&self.context.db)
-            .await?
-            .into_iter()
-            .filter(|scope| {
+        let (now, owner) = (self.context.now(), self.context.instance.as_str());
+        if self.shown_at.is_none_or(|at| now.since(at) >= SHOWN_EVERY) {
+            self.show_waiting().await?;
+            self.scopes = rows::scopes(&self.context.db).await?;
+            self.scopes.retain(|scope| {
                 scope.starts_with(chain::SCOPE)
                     || BankCode::parse(scope).is_ok_and(|bank| self.banks.get(&bank).is_some())
-            })
-            .collect();
-        let (now, owner) = (self.context.now(), self.context.instance.as_str());
-        let Some(run) = rows::claim(&self.context.db, &scopes, owner, now, self.settings.lease).await? else {
+            });
+            self.shown_at = Some(now);
+        }
+        let claimed = rows::claim(&self.context.db, &self.scopes, owner, now, self.settings.lease).await?;
+        let Some(run) = claimed else {
             return Ok(Turn::Idle);
         };
         let began = self.context.now();

@@ -47,7 +47,7 @@ async fn what_can_no_longer_be_initiated_in_time_holds_up_nobody_else() {
     change(&stage, taken_back, late).await;
     let tx = stage.context.db.begin().await.unwrap();
     let (now, margin) = (stage.context.now(), Duration::from_secs(3));
-    let claimed = chain::claim_initiations(&tx, now, margin, 100).await.unwrap();
+    let claimed = chain::claim_initiations(&tx, (Timestamp::EPOCH, now), margin, 100).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(claimed.iter().map(|due| due.payment_id).collect::<Vec<_>>(), [timely]);
     assert_eq!(effect(&stage, late, "initiate").await, "revoked");
@@ -65,7 +65,7 @@ async fn however_many_are_late_a_claim_looks_at_no_more_than_it_may_take() {
     for taken_back in 1..=late.len() {
         let tx = stage.context.db.begin().await.unwrap();
         let (now, margin) = (stage.context.now(), Duration::from_secs(3));
-        assert!(chain::claim_initiations(&tx, now, margin, 1).await.unwrap().is_empty());
+        assert!(chain::claim_initiations(&tx, (Timestamp::EPOCH, now), margin, 1).await.unwrap().is_empty());
         tx.commit().await.unwrap();
         let mut revoked = 0;
         for payment in &late {
@@ -475,9 +475,10 @@ async fn open(stage: &Stage, payment: PaymentId) {
 async fn burns(stage: &Stage) -> Vec<PaymentId> {
     let (db, now, effects) = (&stage.context.db, stage.context.now(), [Effect::BurnRedeemed]);
     let tx = db.begin().await.unwrap();
-    let claimed = chain::claim_on_leaves(&tx, &effects, now, 100).await.unwrap();
+    let claimed = chain::claim_on_leaves(&tx, &effects, (Timestamp::EPOCH, now), 100).await.unwrap();
     tx.rollback().await.unwrap();
-    let counted = chain::due(db, &effects, now, 100).await.unwrap().map_or(0, |due| due.count);
+    let counted =
+        chain::due(db, &effects, (Timestamp::EPOCH, now), 100).await.unwrap().map_or(0, |due| due.count);
     assert_eq!(counted, claimed.len(), "what is due is what can be claimed");
     claimed.into_iter().map(|due| due.payment_id).collect()
 }
