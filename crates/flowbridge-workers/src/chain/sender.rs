@@ -1570,3 +1570,26 @@ fn authorization_of(stored: &Value) -> Option<call::Authorization> {
 fn secs(instant: Timestamp) -> u64 {
     u64::try_from(instant.as_secs_down()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ready_is_looked_for_where_it_begins_and_everywhere_several_times_a_second() {
+        let at = |millis: i64| Timestamp::from_micros(1_796_000_000_000_000 + millis * 1_000);
+        let mut front = Front::default();
+        assert_eq!(front.begin(at(0)), Timestamp::EPOCH, "nothing is known yet");
+        front.seen(Some(at(-400)), at(0));
+        assert_eq!(
+            front.begin(at(5)),
+            at(-500),
+            "before the first that was ready, as far as a commit may lag"
+        );
+        front.seen(None, at(5));
+        assert_eq!(front.begin(at(249)), at(-95), "nothing was ready then");
+        assert_eq!(front.begin(at(250)), Timestamp::EPOCH, "what came later than that");
+        front.seen(None, at(250));
+        assert_eq!(front.begin(at(-50)), Timestamp::EPOCH, "a clock that was set back is not believed");
+    }
+}
