@@ -33,6 +33,10 @@ create table audit_checkpoint (
     published_at timestamptz
 );
 
+create trigger audit_checkpoint_is_immutable before update of size, note, signed_at or delete on audit_checkpoint
+    for each row execute function refuse_change();
+create trigger audit_checkpoints_are_kept before truncate on audit_checkpoint
+    for each statement execute function refuse_change();
 create trigger audit_entry_is_immutable before update or delete on audit_entry
     for each row execute function refuse_change();
 create trigger audit_entries_are_kept before truncate on audit_entry
@@ -49,3 +53,13 @@ create table reconciliation_archive (
 );
 create index reconciliation_archive_waits on reconciliation_archive (reconciliation_id) where archived_at is null;
 insert into reconciliation_archive (reconciliation_id) select id from reconciliation where state = 'done';
+
+-- By a trigger: a process of the version before this one, which knows nothing of an archive, may finish a run as well.
+create function reports_wait_for_the_archive() returns trigger language plpgsql as $$
+begin
+    insert into reconciliation_archive (reconciliation_id) values (new.id) on conflict do nothing;
+    return null;
+end $$;
+create trigger reconciliation_is_archived after update of state on reconciliation
+    for each row when (new.state = 'done' and old.state is distinct from 'done')
+    execute function reports_wait_for_the_archive();

@@ -205,7 +205,8 @@ pub fn parse_proof(text: &str) -> Option<(u64, Vec<Hash>, &str)> {
     let place = (lines.next()? == "c2sp.org/tlog-proof@v1").then(|| lines.next()).flatten()?;
     let sequence = place.strip_prefix("index ")?.parse().ok()?;
     let hashes = lines.map(|line| Hash::parse_hash(line).ok()).collect::<Option<Vec<_>>>()?;
-    Some((sequence, hashes, checkpoint))
+    // No tree is higher.
+    (hashes.len() <= 63).then_some((sequence, hashes, checkpoint))
 }
 
 #[cfg(test)]

@@ -35,10 +35,22 @@ pub fn leaves(mut bundle: &[u8], count: u64) -> Result<Vec<&[u8]>, BundleError> 
             .split_first_chunk::<2>()
             .and_then(|(length, rest)| rest.split_at_checked(usize::from(u16::from_be_bytes(*length))));
         let Some((leaf, rest)) = split else { return Err(BundleError::Shape(count)) };
+        if u64::try_from(leaves.len()) == Ok(count) {
+            return Err(BundleError::Shape(count));
+        }
         leaves.push(leaf);
         bundle = rest;
     }
     if u64::try_from(leaves.len()) == Ok(count) { Ok(leaves) } else { Err(BundleError::Shape(count)) }
+}
+
+/// What entering leaves has brought.
+#[derive(Debug, Default)]
+pub struct Entered {
+    /// The hashes that are stored of the tree, by their numbers.
+    pub hashes: Vec<(u64, Hash)>,
+    /// The tiles that became whole, each with its bytes.
+    pub tiles: Vec<(Tile, Vec<u8>)>,
 }
 
 /// A log that is entered anew.
@@ -66,13 +78,14 @@ impl Replay {
         self.growth.root()
     }
 
-    /// Enters the leaves of one bundle, and gives back the tiles that became whole with it, each with its bytes.
-    pub fn enter(&mut self, leaves: &[&[u8]]) -> Result<Vec<(Tile, Vec<u8>)>, BrokenTree> {
+    /// Enters leaves, those of a bundle at most.
+    pub fn enter(&mut self, leaves: &[&[u8]]) -> Result<Entered, BrokenTree> {
         for leaf in leaves {
             self.growth.append(leaf)?;
         }
         let mut whole = Vec::new();
-        for (number, hash) in self.growth.take_added() {
+        let added = self.growth.take_added();
+        for (number, hash) in added.iter().copied() {
             let (level, _) = split_stored_hash_index(number);
             if level % TILE_HEIGHT != 0 {
                 continue;
@@ -89,7 +102,7 @@ impl Replay {
                 hashes.clear();
             }
         }
-        Ok(whole)
+        Ok(Entered { hashes: added, tiles: whole })
     }
 
     /// The last tile of each level, where it is not whole.
@@ -142,7 +155,7 @@ mod tests {
         let mut tiles = Vec::new();
         for bundle in entered.chunks(256) {
             let bundle: Vec<&[u8]> = bundle.iter().map(Vec::as_slice).collect();
-            tiles.extend(replay.enter(&bundle).unwrap());
+            tiles.extend(replay.enter(&bundle).unwrap().tiles);
         }
         tiles.extend(replay.partial());
         let mut replayed: Vec<_> = tiles.into_iter().map(|(tile, bytes)| (tile.path(), bytes)).collect();

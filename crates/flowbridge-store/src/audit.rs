@@ -29,7 +29,8 @@ statements! {
 
     HASHES = "select position, hash from audit_hash where position = any($1)";
 
-    LEAVES = "select leaf from audit_entry where sequence >= $1 and sequence < $2 order by sequence";
+    ENTRIES = "select sequence, recorded_at, action, actor, object, leaf from audit_entry
+        where sequence >= $1 and sequence < $2 order by sequence";
 
     LIST = "select sequence, recorded_at, action, actor, object, leaf from audit_entry
         where sequence < coalesce($1, 9223372036854775807) and ($2::text is null or object = $2)
@@ -38,6 +39,12 @@ statements! {
     NEWEST = "select size, note, signed_at, published_at from audit_checkpoint order by size desc limit 1";
 
     SAVE_CHECKPOINT = "insert into audit_checkpoint (size, note, signed_at) values ($1, $2, $3) on conflict do nothing";
+
+    WAS_PUBLISHED = "select from audit_checkpoint where published_at is not null limit 1";
+
+    UNPUBLISH = "update audit_checkpoint set published_at = null where published_at is not null";
+
+    ARCHIVE_AGAIN = "update reconciliation_archive set archived_at = null where archived_at is not null";
 
     PUBLISHED = "update audit_checkpoint set published_at = $2 where size <= $1 and published_at is null";
 
@@ -161,10 +168,10 @@ pub async fn enter(
     Ok(())
 }
 
-/// What was hashed of the entries from one place on and before another, in order.
-pub async fn leaves(db: &Db, from: u64, to: u64) -> Result<Vec<Vec<u8>>, StoreError> {
-    let rows = db.query(LEAVES, &[&signed(from)?, &signed(to)?]).await?;
-    rows.iter().map(|row| Ok(row.try_get("leaf")?)).collect()
+/// The entries from one place on and before another, in order.
+pub async fn entries(db: &Db, from: u64, to: u64) -> Result<Vec<Entry>, StoreError> {
+    let rows = db.query(ENTRIES, &[&signed(from)?, &signed(to)?]).await?;
+    rows.iter().map(read_entry).collect()
 }
 
 /// Entries, newest first: those before a place, and of one object, where these are given.
@@ -176,18 +183,18 @@ pub async fn list(
 ) -> Result<Vec<Entry>, StoreError> {
     let before = before.map(|before| i64::try_from(before).unwrap_or(i64::MAX));
     let rows = db.query(LIST, &[&before, &object, &limit]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Entry {
-                sequence: number(row, "sequence")?,
-                recorded_at: row.try_get::<_, At>("recorded_at")?.0,
-                action: row.try_get("action")?,
-                actor: row.try_get("actor")?,
-                object: row.try_get("object")?,
-                leaf: row.try_get("leaf")?,
-            })
-        })
-        .collect()
+    rows.iter().map(read_entry).collect()
+}
+
+fn read_entry(row: &Row) -> Result<Entry, StoreError> {
+    Ok(Entry {
+        sequence: number(row, "sequence")?,
+        recorded_at: row.try_get::<_, At>("recorded_at")?.0,
+        action: row.try_get("action")?,
+        actor: row.try_get("actor")?,
+        object: row.try_get("object")?,
+        leaf: row.try_get("leaf")?,
+    })
 }
 
 /// The newest checkpoint, if any was signed.
@@ -215,6 +222,19 @@ pub async fn save_checkpoint(db: &Db, size: u64, note: &str, now: Timestamp) -> 
 pub async fn published(db: &Db, size: u64, now: Timestamp) -> Result<(), StoreError> {
     db.query(PUBLISHED, &[&signed(size)?, &At(now)]).await?;
     Ok(())
+}
+
+/// Was anything ever published?
+pub async fn was_published(db: &Db) -> Result<bool, StoreError> {
+    Ok(!db.query(WAS_PUBLISHED, &[]).await?.is_empty())
+}
+
+/// Everything is to be written into the archive once more: it has moved.
+pub async fn archive_again(db: &Db) -> Result<(), StoreError> {
+    let tx = db.begin().await?;
+    tx.execute(UNPUBLISH, &[]).await?;
+    tx.execute(ARCHIVE_AGAIN, &[]).await?;
+    tx.commit().await
 }
 
 /// A reconciliation whose reports are not in the archive.

@@ -6,6 +6,7 @@
 use postgres_types::{FromSql, IsNull, Json, ToSql, Type, to_sql_checked};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use sha2::{Digest as _, Sha256};
 use std::error::Error;
 
 /// The data of an event.
@@ -50,4 +51,14 @@ impl<'a> FromSql<'a> for EventData {
     fn accepts(kind: &Type) -> bool {
         *kind == Type::JSON
     }
+}
+
+/// SHA-256 of what is kept beside an event and not told with it, hexadecimal: who has both can see that neither was changed.
+pub(crate) fn sha256_of(text: &str) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(text).iter().fold(String::new(), |mut hex, byte| {
+        // Into a String nothing fails.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }

@@ -6,7 +6,7 @@
 //! verdict. Decisions, verdicts and comments are never changed, and the log tells of each (`reconciliation` topic).
 
 use crate::db::{Db, StoreError, Tx};
-use crate::event_data::EventData;
+use crate::event_data::{EventData, sha256_of};
 use crate::event_log::{self, NewEvent, topic};
 use crate::ledger;
 use crate::reconciliation::{ClaimedRun, Findings, NewMatch, RecordKey, save_matches};
@@ -676,7 +676,13 @@ pub async fn comment(
     let comment = DecisionId::generate(now, rand::random()).as_uuid();
     tx.execute(COMMENT, &[&comment, &id.as_uuid(), &by, &At(now), &text]).await?;
     // What it says is for those who may read it there.
-    tell(tx, id, ("commented", json!({ "exception": id.to_string(), "by": by })), now).await?;
+    tell(
+        tx,
+        id,
+        ("commented", json!({ "exception": id.to_string(), "by": by, "text_sha256": sha256_of(text) })),
+        now,
+    )
+    .await?;
     Ok(true)
 }
 
@@ -717,7 +723,8 @@ pub async fn propose(
     .await?;
     let said = json!({
         "exception": id.to_string(), "scope": exception.scope, "kind": exception.kind, "subject": exception.subject,
-        "decision": decision.kind.as_str(), "by": decision.proposed_by,
+        "decision": decision.kind.as_str(), "by": decision.proposed_by, "partner": decision.partner,
+        "reason_sha256": sha256_of(&decision.reason),
     });
     tell(tx, id, ("proposed", said), decision.proposed_at).await?;
     Ok(Ok(()))

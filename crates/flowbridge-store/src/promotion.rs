@@ -6,7 +6,7 @@
 //! never changed, and the log tells of each (`reconciliation` topic).
 
 use crate::db::{Db, StoreError, Tx};
-use crate::event_data::EventData;
+use crate::event_data::{EventData, sha256_of};
 use crate::event_log::{self, NewEvent, topic};
 use crate::review::{GivenVerdict, Verdict};
 use crate::sql::{At, statements};
@@ -121,7 +121,8 @@ pub async fn propose(
     .await?;
     let said = json!({
         "proposal": proposal.id.to_string(), "model": proposal.model, "champion": proposal.champion,
-        "by": proposal.proposed_by,
+        "by": proposal.proposed_by, "reason_sha256": sha256_of(&proposal.reason),
+        "comparison_sha256": proposal.comparison.as_ref().map(|comparison| sha256_of(&comparison.to_string())),
     });
     tell(tx, proposal.id, ("proposed", said), proposal.proposed_at).await?;
     Ok(Ok(()))

@@ -63,8 +63,6 @@ statements! {
     SAVE_REPORT = "insert into reconciliation_report (reconciliation_id, format, body) values ($1, $2, $3)
         returning encode(sha256(body), 'hex') as sha256";
 
-    TO_ARCHIVE = "insert into reconciliation_archive (reconciliation_id) values ($1)";
-
     LOOKED_UNTIL = "select max(ledger_until) as until from reconciliation where scope = $1 and state = 'done'";
 
     FIRST_ENTRY = "select min(posted_at) as first from journal_entry";
@@ -1375,7 +1373,6 @@ pub async fn finish(
             reports.insert((*format).to_owned(), Value::String(row.try_get("sha256")?));
         }
     }
-    tx.execute(TO_ARCHIVE, &[&id]).await?;
     let event = |kind: &str, data: &Value| NewEvent {
         topic: topic::RECONCILIATION,
         key: PaymentId::from_uuid(id),

@@ -15,7 +15,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
-    // The index has what is under way as well (adr 7), which is passed over one by one: whoever knows where what is ready begins says so.
+    // The index has what was done since the last vacuum as well, which is passed over one by one: whoever knows where what is ready begins says so.
     DUE_ON_CHAIN = concat!("select count(*) as due, min(first.state_since) as oldest, min(first.next_attempt_at) as first
         from unnest($1::text[]) as wanted (kind) cross join lateral (
             select effect.state_since, effect.next_attempt_at from effect

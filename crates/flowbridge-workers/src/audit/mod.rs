@@ -4,15 +4,19 @@
 //! `audit`, each event becomes a leaf of the tree, and leaves, hashes and offset are written in one transaction: an event is entered
 //! once, in the order of its partition, whoever is killed.
 //!
-//! **Signing.** Every now and then a checkpoint is signed. Before that it is shown from the stored hashes that the tree still goes on
-//! from the checkpoint before; if it does not, somebody has changed what was entered: nothing is signed, and the alarm is raised.
+//! **Signing.** Every now and then a checkpoint is signed, and what was signed before is looked at again: from the stored hashes it is shown
+//! that the tree still goes on from the checkpoint before. If it does not, somebody has changed what was entered: nothing is signed, and
+//! the alarm is raised.
 //!
 //! **Keeping.** The reports of reconciliations and the tree's tiles go into an archive, where nothing is written twice; the checkpoint
 //! comes last, so that everything that the archive's checkpoint covers is in the archive. What cannot be written is tried again at the
 //! next look. Each leaf is hashed anew on its way out, so that an entry that was changed in the database is not published.
 //!
-//! An archive whose checkpoint the database does not go on from (it was restored from an older backup, or changed) is left alone, and a
-//! person has to decide: docs/runbooks/audit-log.md.
+//! An archive whose checkpoint the database does not go on from (it was restored from an older backup, or changed), or that is empty
+//! where something was published, is left alone; nothing more is signed, and a person has to decide: docs/runbooks/audit-log.md.
+//!
+//! One process looks, whoever reads the first partition. If another took over meanwhile, both write the same, and what the other has
+//! signed or published further is no sign that anything was changed: it is read again before anybody says so.
 
 mod verify;
 
@@ -91,7 +95,7 @@ pub enum KeepError {
     LastCheckpoint(#[source] OpenError),
     /// The archive's checkpoint is not by a trusted key.
     #[error(
-        "the archive's checkpoint cannot be gone on from: is it the archive of another log, or of another key?"
+        "the archive's checkpoint cannot be gone on from: it is of another log, or by a key that signed before and is not named in [audit] keys_before"
     )]
     ArchivedCheckpoint(#[source] OpenError),
     /// The key could not sign.
@@ -118,6 +122,11 @@ pub enum KeepError {
         /// Entries that the archive's checkpoint covers.
         archived: u64,
     },
+    /// There is nothing where something was published.
+    #[error(
+        "the archive {0} is empty, and something was published before: is it mounted, and is it the right one? If it has moved: `flowbridge audit archive-again`"
+    )]
+    Vanished(String),
     /// An entry is not what its hash says.
     #[error("entry {0} in the database is not the one that was entered")]
     Changed(u64),
@@ -144,6 +153,7 @@ impl KeepError {
             | Self::Sign(_)
             | Self::Rewritten { .. }
             | Self::Forked { .. }
+            | Self::Vanished(_)
             | Self::Changed(_) => false,
         }
     }
@@ -188,15 +198,29 @@ pub struct Auditor {
 
 impl Worker for Auditor {
     async fn turn(&mut self) -> Result<Turn, StoreError> {
-        let turn = self.enter().await?;
+        let entered = self.enter().await;
         let now = self.context.now();
-        // One process looks: whoever reads the first partition.
-        if turn == Turn::Idle && now >= self.look_at && self.held.iter().any(|held| held.partition == 0) {
-            self.look_at = now.plus(self.settings.checkpoint_interval);
-            self.look().await?;
+        if !self.held.iter().any(|held| held.partition == 0) {
+            if self.wrong.take().is_some() {
+                // Whoever looks now says what is wrong.
+                show(true, true);
+            }
+            return entered;
         }
-        Ok(turn)
+        // Also while there is ever more to enter, and when nothing can be: that may be what is wrong.
+        if now >= self.look_at {
+            self.look_at = now.plus(self.settings.checkpoint_interval);
+            let looked = self.look().await;
+            return entered.and_then(|turn| looked.map(|()| turn));
+        }
+        entered
     }
+}
+
+/// Is the log as it was, and does the archive take what it should?
+fn show(log: bool, archive: bool) {
+    metrics::gauge!("audit_log_ok").set(if log { 1.0 } else { 0.0 });
+    metrics::gauge!("audit_archive_ok").set(if archive { 1.0 } else { 0.0 });
 }
 
 impl Auditor {
@@ -282,20 +306,21 @@ impl Auditor {
     /// Signs and archives what has come, and says what is wrong.
     async fn look(&mut self) -> Result<(), StoreError> {
         let kept = self.keep().await;
-        let (waiting, oldest) = rows::waiting(&self.context.db).await?;
-        let now = self.context.now();
-        metrics::gauge!("waiting", "what" => "report", "kind" => "archive")
-            .set(f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)));
-        metrics::gauge!("waiting_oldest_seconds", "what" => "report", "kind" => "archive")
-            .set(oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
+        if self.keeping.archive.is_some() {
+            let (waiting, oldest) = rows::waiting(&self.context.db).await?;
+            let now = self.context.now();
+            metrics::gauge!("waiting", "what" => "report", "kind" => "archive")
+                .set(f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)));
+            metrics::gauge!("waiting_oldest_seconds", "what" => "report", "kind" => "archive")
+                .set(oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
+        }
         let wrong = match kept {
             Ok(()) => None,
             Err(KeepError::Store(error)) => return Err(error),
             Err(error) => Some(error),
         };
         let is_right = wrong.as_ref().is_none_or(KeepError::may_pass);
-        metrics::gauge!("audit_log_ok").set(if is_right { 1.0 } else { 0.0 });
-        metrics::gauge!("audit_archive_ok").set(if wrong.is_none() { 1.0 } else { 0.0 });
+        show(is_right, wrong.is_none());
         let said = wrong.as_ref().map(|error| chain(error));
         match &said {
             Some(error) if self.wrong != said && is_right => {
@@ -311,31 +336,55 @@ impl Auditor {
         Ok(())
     }
 
-    /// Archives reports, signs a checkpoint of what is entered, and publishes it. In one process at a time.
+    /// Signs a checkpoint of what is entered, archives reports, and publishes it. An archive that is away keeps nothing from being signed;
+    /// one that is beside the database does.
     pub async fn keep(&mut self) -> Result<(), KeepError> {
-        let db = &self.context.db;
-        // Reports first: what a checkpoint covers is in the archive before it.
-        let size = rows::size(db).await?;
-        if let Some(archive) = &self.keeping.archive {
-            for _ in 0..REPORTS_PER_LOOK {
-                let Some(due) = rows::to_archive(db).await? else { break };
-                archive_reports(archive, &due).await?;
-                rows::archived(db, due.id, self.context.now()).await?;
-            }
-            if rows::waiting(db).await?.0 > 0 {
-                self.look_at = self.context.now();
-                return Ok(());
-            }
+        let size = rows::size(&self.context.db).await?;
+        let archived = self.archived(size).await;
+        if archived.as_ref().is_err_and(|error| !error.may_pass()) {
+            return archived.map(|_| ());
         }
         let checkpoint = self.sign(size).await?;
-        if let (Some(archive), Some((checkpoint, note))) = (&self.keeping.archive, checkpoint) {
-            publish(db, &self.keeping.trusted, archive, (checkpoint, &note)).await?;
-            rows::published(db, checkpoint.size, self.context.now()).await?;
+        let (Some((archive, archived)), Some((checkpoint, note))) = (archived?, checkpoint) else {
+            return Ok(());
+        };
+        // Reports first: what a checkpoint covers is in the archive before it.
+        for _ in 0..REPORTS_PER_LOOK {
+            let Some(due) = rows::to_archive(&self.context.db).await? else {
+                return self.publish(&archive, archived, (checkpoint, &note)).await;
+            };
+            archive_reports(&archive, &due).await?;
+            rows::archived(&self.context.db, due.id, self.context.now()).await?;
         }
+        // There is more: at the next turn, when the leases are renewed.
+        self.look_at = self.context.now();
         Ok(())
     }
 
-    /// Signs a tree of `size` unless it is signed, and gives back what is not in the archive yet.
+    /// The archive, and the checkpoint that it has; it is one of ours, and the database goes on from it.
+    async fn archived(&self, size: u64) -> Result<Option<(Place, Checkpoint)>, KeepError> {
+        let (db, path) = (&self.context.db, place::checkpoint());
+        let Some(archive) = &self.keeping.archive else { return Ok(None) };
+        let archived = match archive.read(&path).await {
+            Ok(note) => self.keeping.trusted.open(&note).map_err(KeepError::ArchivedCheckpoint)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if rows::was_published(db).await? {
+                    return Err(KeepError::Vanished(archive.to_string()));
+                }
+                Checkpoint { size: 0, root: Hash::default() }
+            }
+            Err(source) => return Err(refused(&path, source)),
+        };
+        // Another process may have entered and published meanwhile.
+        let size = if archived.size > size { rows::size(db).await? } else { size };
+        let hashes = stored(rows::hashes(db, &tree::extends_needs(size, archived.size)?).await?);
+        if archived.size > size || !archived.is_continued_by(size, &hashes)? {
+            return Err(KeepError::Forked { size, archived: archived.size });
+        }
+        Ok(Some((archive.clone(), archived)))
+    }
+
+    /// Shows that the tree goes on from the newest checkpoint, signs one of `size` if that is more, and gives it back.
     async fn sign(&self, size: u64) -> Result<Option<(Checkpoint, String)>, KeepError> {
         let (db, trusted) = (&self.context.db, &self.keeping.trusted);
         let saved = rows::newest_checkpoint(db).await?;
@@ -343,20 +392,45 @@ impl Auditor {
             Some(saved) => trusted.open(saved.note.as_bytes()).map_err(KeepError::LastCheckpoint)?,
             None => Checkpoint { size: 0, root: Hash::default() },
         };
-        if size == before.size {
-            return Ok(saved.filter(|saved| saved.published_at.is_none()).map(|saved| (before, saved.note)));
-        }
-        if size < before.size {
-            return Err(KeepError::Rewritten { size, before: before.size });
-        }
+        // Another process may have entered and signed meanwhile.
+        let size = if before.size > size { rows::size(db).await? } else { size };
         let hashes = stored(rows::hashes(db, &tree::extends_needs(size, before.size)?).await?);
-        if !before.is_continued_by(size, &hashes)? {
+        if size < before.size || !before.is_continued_by(size, &hashes)? {
             return Err(KeepError::Rewritten { size, before: before.size });
+        }
+        if size == before.size {
+            return Ok(saved.map(|saved| (before, saved.note)));
         }
         let root = tree::root(size, &hashes)?;
         let note = self.keeping.key.sign(size, root)?;
         rows::save_checkpoint(db, size, &note, self.context.now()).await?;
         Ok(Some((Checkpoint { size, root }, note)))
+    }
+
+    /// Writes the tiles that a checkpoint has and the archive's has not, and then the checkpoint.
+    async fn publish(
+        &self,
+        archive: &Place,
+        archived: Checkpoint,
+        (checkpoint, note): (Checkpoint, &str),
+    ) -> Result<(), KeepError> {
+        let (db, path) = (&self.context.db, place::checkpoint());
+        if archived.size < checkpoint.size {
+            publish_tiles(db, archive, (archived.size, checkpoint.size)).await?;
+            // Never in the place of a later one, which another process may have published meanwhile.
+            let newest =
+                archive.read(&path).await.ok().and_then(|note| self.keeping.trusted.open(&note).ok());
+            if newest.is_none_or(|newest| newest.size < checkpoint.size) {
+                archive
+                    .write(&path, note.as_bytes().to_vec())
+                    .await
+                    .map_err(|source| refused(&path, source))?;
+            }
+        }
+        if rows::newest_checkpoint(db).await?.is_some_and(|newest| newest.published_at.is_none()) {
+            rows::published(db, checkpoint.size, self.context.now()).await?;
+        }
+        Ok(())
     }
 }
 
@@ -369,42 +443,25 @@ async fn archive_reports(archive: &Place, due: &rows::ToArchive) -> Result<(), K
     Ok(())
 }
 
-/// Writes the tiles that a checkpoint has and the archive's has not, and then the checkpoint.
-async fn publish(
-    db: &Db,
-    trusted: &Trusted,
-    archive: &Place,
-    (checkpoint, note): (Checkpoint, &str),
-) -> Result<(), KeepError> {
-    let path = place::checkpoint();
-    let archived = match archive.read(&path).await {
-        Ok(note) => trusted.open(&note).map_err(KeepError::ArchivedCheckpoint)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Checkpoint { size: 0, root: Hash::default() }
-        }
-        Err(source) => return Err(refused(&path, source)),
-    };
-    let size = checkpoint.size;
-    let hashes = stored(rows::hashes(db, &tree::extends_needs(size, archived.size)?).await?);
-    if archived.size > size || !archived.is_continued_by(size, &hashes)? {
-        return Err(KeepError::Forked { size, archived: archived.size });
-    }
-    for tile in place::new_tiles(archived.size, size) {
+/// Writes the tiles, and the bundles of their leaves, that a tree of one size has not and one of the other has.
+async fn publish_tiles(db: &Db, archive: &Place, (from, to): (u64, u64)) -> Result<(), KeepError> {
+    for tile in place::new_tiles(from, to) {
         let hashes = stored(rows::hashes(db, &tree::tile_needs(&tile)).await?);
         let bytes = tree::tile(&tile, &hashes)?;
         if tile.level() == 0 {
-            let from = tile.level_index() * place::TILE_WIDTH;
-            let leaves = rows::leaves(db, from, from + u64::from(tile.width())).await?;
+            let first = tile.level_index() * place::TILE_WIDTH;
+            let entries = rows::entries(db, first, first + u64::from(tile.width())).await?;
+            let leaves: Vec<&[u8]> = entries.iter().map(|entry| entry.leaf.as_slice()).collect();
             if let Some(changed) = tree::first_changed(&leaves, &bytes) {
-                return Err(KeepError::Changed(from + changed));
+                return Err(KeepError::Changed(first + changed));
             }
             // What is entered is never too long for a bundle.
-            let bundle = replay::bundle(leaves.iter().map(Vec::as_slice)).ok_or(KeepError::Changed(from))?;
+            let bundle = replay::bundle(leaves).ok_or(KeepError::Changed(first))?;
             keep(archive, &place::bundle(&tile), bundle).await?;
         }
         keep(archive, &place::tile(&tile), bytes).await?;
     }
-    archive.write(&path, note.as_bytes().to_vec()).await.map_err(|source| refused(&path, source))
+    Ok(())
 }
 
 async fn keep(archive: &Place, path: &Path, bytes: Vec<u8>) -> Result<(), KeepError> {

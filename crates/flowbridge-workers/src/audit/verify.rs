@@ -1,16 +1,15 @@
 //! An archive checked from outside: from its bundles the tree is built anew, and compared with its tiles and its signed checkpoint;
 //! every report that an entry names is read and hashed.
 
-use super::stored;
 use crate::place::Place;
+use flowbridge_audit::Hash;
 use flowbridge_audit::checkpoint::{Checkpoint, Trusted};
 use flowbridge_audit::leaf::Leaf;
 use flowbridge_audit::place;
 use flowbridge_audit::replay::{Replay, leaves};
-use flowbridge_audit::tree;
 use flowbridge_security::sha256;
 use flowbridge_store::{Db, StoreError, audit as rows};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 
@@ -95,7 +94,7 @@ pub async fn verify(
             check_leaf(archive, sequence, leaf, &mut verified).await?;
         }
         if let Some(db) = db {
-            compare(db, from, &leaves, &mut verified).await.map_err(io::Error::other)?;
+            compare_entries(db, from, &leaves, &mut verified).await.map_err(io::Error::other)?;
         }
         // Earlier checkpoints may end within a bundle.
         let ends =
@@ -105,7 +104,11 @@ pub async fn verify(
         for end in ends {
             let count = usize::try_from(end - replay.size()).unwrap_or(usize::MAX).min(rest.len());
             let (part, others) = rest.split_at(count);
-            tiles.extend(replay.enter(part).map_err(io::Error::other)?);
+            let entered = replay.enter(part).map_err(io::Error::other)?;
+            tiles.extend(entered.tiles);
+            if let Some(db) = db {
+                compare_hashes(db, &entered.hashes, &mut verified).await.map_err(io::Error::other)?;
+            }
             rest = others;
             let root = replay.root().map_err(io::Error::other)?;
             if earlier.iter().any(|earlier| earlier.size == end && earlier.root != root) {
@@ -152,23 +155,38 @@ async fn check_leaf(archive: &Place, sequence: u64, leaf: &[u8], verified: &mut 
     Ok(())
 }
 
-async fn compare(db: &Db, from: u64, leaves: &[&[u8]], verified: &mut Verified) -> Result<(), StoreError> {
-    let to = from + leaves.len() as u64;
-    let ours = rows::leaves(db, from, to).await?;
+async fn compare_entries(
+    db: &Db,
+    from: u64,
+    leaves: &[&[u8]],
+    verified: &mut Verified,
+) -> Result<(), StoreError> {
+    let ours = rows::entries(db, from, from + leaves.len() as u64).await?;
+    let mut ours = ours.iter().peekable();
     for (sequence, leaf) in (from..).zip(leaves) {
-        let place = usize::try_from(sequence - from).unwrap_or(usize::MAX);
-        if ours.get(place).is_none_or(|ours| ours != leaf) {
+        let entry = ours.next_if(|entry| entry.sequence == sequence);
+        // What is listed and looked for is beside what is hashed.
+        let is_said = |entry: &rows::Entry| {
+            Leaf::parse(leaf).is_ok_and(|leaf| {
+                (&leaf.action, &leaf.object, &leaf.actor) == (&entry.action, &entry.object, &entry.actor)
+            })
+        };
+        if entry.is_none_or(|entry| entry.leaf != *leaf || !is_said(entry)) {
             verified.problem(format!("entry {sequence} in the database is not the one in the archive"));
         }
     }
-    // What is stored of the tree is what its proofs are made of.
-    let Some(tile) = place::tile_of(0, from / place::TILE_WIDTH, leaves.len() as u64) else { return Ok(()) };
-    let hashes = stored(rows::hashes(db, &tree::tile_needs(&tile)).await?);
-    let is_whole =
-        tree::tile(&tile, &hashes).is_ok_and(|bytes| tree::first_changed(leaves, &bytes).is_none());
-    if !is_whole {
-        verified
-            .problem(format!("hashes of the entries from {from} on are not in the database as they were"));
+    Ok(())
+}
+
+/// What is stored of the tree is what its proofs are made of.
+async fn compare_hashes(db: &Db, hashes: &[(u64, Hash)], verified: &mut Verified) -> Result<(), StoreError> {
+    let numbers: Vec<u64> = hashes.iter().map(|(number, _)| *number).collect();
+    let ours: HashMap<u64, [u8; 32]> = rows::hashes(db, &numbers).await?.into_iter().collect();
+    for (number, hash) in hashes {
+        if ours.get(number) != Some(&hash.0) {
+            verified
+                .problem(format!("hash {number} of the tree in the database is not what the entries make"));
+        }
     }
     Ok(())
 }

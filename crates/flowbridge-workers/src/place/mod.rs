@@ -7,6 +7,7 @@ mod bucket;
 
 pub use bucket::{Bucket, BucketConfig, OpenBucketError};
 
+use flowbridge_recon::statement::FILE_BYTES_MAX;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -68,7 +69,15 @@ impl Place {
     /// A file's contents. [`io::ErrorKind::NotFound`]: there is none.
     pub(crate) async fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match self {
-            Self::Folder(root) => fs::read(root.join(path)).await,
+            Self::Folder(root) => {
+                let path = root.join(path);
+                let about = fs::metadata(&path).await?;
+                if !about.is_file() || about.len() > FILE_BYTES_MAX as u64 {
+                    let why = format!("{} is no file, or larger than any that is read", path.display());
+                    return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+                }
+                fs::read(path).await
+            }
             Self::Bucket(bucket) => bucket.read(path).await,
         }
     }

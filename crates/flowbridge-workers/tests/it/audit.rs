@@ -66,10 +66,19 @@ impl Desk {
     }
 
     fn auditor_with(&self, instance: &str, key: LogKey, trusted: Trusted) -> Auditor {
-        let context = Context { instance: instance.to_owned(), ..self.context.clone() };
         let archive = Some(Place::Folder(self.archive.path().to_owned()));
+        self.keeping(instance, Keeping { key, trusted, archive })
+    }
+
+    /// One that signs, and archives nothing.
+    fn signer(&self) -> Auditor {
+        self.keeping("signer", Keeping { key: self.key(), trusted: self.trusted(), archive: None })
+    }
+
+    fn keeping(&self, instance: &str, keeping: Keeping) -> Auditor {
+        let context = Context { instance: instance.to_owned(), ..self.context.clone() };
         let settings = AuditSettings { slice_max: 40, ..AuditSettings::default() };
-        Auditor::new(context, Keeping { key, trusted, archive }, settings)
+        Auditor::new(context, keeping, settings)
     }
 
     /// People do so many things.
@@ -233,13 +242,16 @@ async fn a_database_that_was_changed_is_neither_signed_nor_published() {
 
     // The hash of the first four entries is another, as if one of them was changed and the tree computed anew.
     desk.meddle("update audit_hash set hash = sha256(hash) where position = 6").await;
-    let error = auditor.keep().await.unwrap_err();
-    assert!(matches!(error, KeepError::Rewritten { size: 6, before: 5 }), "{error:?}");
+    let (with_archive, alone) = (auditor.keep().await.unwrap_err(), desk.signer().keep().await.unwrap_err());
+    assert!(matches!(with_archive, KeepError::Forked { size: 6, archived: 5 }), "{with_archive:?}");
+    assert!(matches!(alone, KeepError::Rewritten { size: 6, before: 5 }), "{alone:?}");
+    let verified = desk.checked().await;
+    assert!(names(&verified, "hash 6 of the tree in the database"), "{verified:?}");
 
     desk.meddle(whole).await;
     desk.meddle("delete from audit_entry where sequence >= 4").await;
-    let error = auditor.keep().await.unwrap_err();
-    assert!(matches!(error, KeepError::Rewritten { size: 4, before: 5 }), "{error:?}");
+    let alone = desk.signer().keep().await.unwrap_err();
+    assert!(matches!(alone, KeepError::Rewritten { size: 4, before: 5 }), "{alone:?}");
 
     // An entry that was not published yet is changed, its hash is not.
     desk.meddle(whole).await;
@@ -256,15 +268,41 @@ async fn a_database_that_was_changed_is_neither_signed_nor_published() {
     assert!(names(&verified, "in the database is not the one in the archive"), "{verified:?}");
     desk.meddle(whole).await;
     assert_eq!(desk.checked().await.problems, Vec::<String>::new());
+    desk.meddle("update audit_entry set actor = 'operator-9' where sequence = 2").await;
+    let verified = desk.checked().await;
+    assert!(names(&verified, "entry 2 in the database is not the one"), "what is listed, too: {verified:?}");
+    desk.meddle(whole).await;
 
     // Restored from a backup of before the last checkpoint.
     desk.meddle(
-        "delete from audit_entry where sequence = 5; delete from audit_checkpoint where size = 6; \
+        "delete from audit_entry where sequence = 5; delete from audit_hash where position >= 8; delete from audit_checkpoint where size = 6; \
         update audit_checkpoint set published_at = null",
     )
     .await;
     let error = auditor.keep().await.unwrap_err();
     assert!(matches!(error, KeepError::Forked { size: 5, archived: 6 }), "{error:?}");
+    desk.happens(2).await;
+    while auditor.enter().await.unwrap() == Turn::Busy {}
+    let error = auditor.keep().await.unwrap_err();
+    assert!(matches!(error, KeepError::Forked { size: 7, archived: 6 }), "{error:?}");
+    let signed: i64 = desk.sql.query_one("select max(size) from audit_checkpoint", &[]).await.unwrap().get(0);
+    assert_eq!(signed, 5, "no other history is signed beside the one that was published");
+}
+
+#[tokio::test]
+async fn an_archive_that_is_gone_is_written_again_only_when_somebody_says_so() {
+    let desk = Desk::new().await;
+    desk.happens(3).await;
+    desk.is_kept().await;
+    fs::remove_dir_all(desk.path("audit")).unwrap();
+    let mut auditor = desk.auditor("one");
+    let error = auditor.keep().await.unwrap_err();
+    assert!(matches!(&error, KeepError::Vanished(_)) && !error.may_pass(), "{error:?}");
+    assert!(!desk.path("audit").exists(), "it may just not be mounted");
+    rows::archive_again(&desk.context.db).await.unwrap();
+    auditor.keep().await.unwrap();
+    let verified = desk.checked().await;
+    assert_eq!((verified.entries, verified.problems), (3, vec![]));
 }
 
 #[tokio::test]
@@ -352,6 +390,10 @@ async fn another_key_signs_on_only_where_the_one_before_it_is_named() {
     let mut auditor = desk.auditor_with("one", LogKey::new(ORIGIN, next()).unwrap(), alone);
     while auditor.enter().await.unwrap() == Turn::Busy {}
     let error = auditor.keep().await.unwrap_err();
+    assert!(matches!(error, KeepError::ArchivedCheckpoint(_)), "{error:?}");
+    let alone = Trusted::new([after.as_str()]).unwrap();
+    let keeping = Keeping { key: LogKey::new(ORIGIN, next()).unwrap(), trusted: alone, archive: None };
+    let error = desk.keeping("signer", keeping).keep().await.unwrap_err();
     assert!(matches!(error, KeepError::LastCheckpoint(_)), "{error:?}");
 
     let both = Trusted::new([before.as_str(), after.as_str()]).unwrap();

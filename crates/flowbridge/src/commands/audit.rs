@@ -1,13 +1,14 @@
 //! `flowbridge audit`: what is in the audit log, proofs of it, and the check of an archive from outside.
 
 use super::contracts::administrator;
-use super::{at, say};
+use super::say;
 use crate::audit::{log_key, trusted};
 use crate::chain::{connect, read_deployments};
 use crate::config::Config;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use flowbridge_audit::checkpoint::{Checkpoint, Trusted, parse_proof, proof};
+use flowbridge_audit::leaf::Leaf;
 use flowbridge_audit::{Hash, tree};
 use flowbridge_chain::governance::pinned;
 use flowbridge_chain::{Key, call};
@@ -32,6 +33,8 @@ pub(crate) enum AuditCommand {
     Verify(VerifyArgs),
     /// Pin the newest checkpoint on chain, where nobody can take it back
     Anchor(AnchorArgs),
+    /// Have everything written into the archive once more, which has moved, or was lost
+    ArchiveAgain,
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +125,12 @@ pub(super) async fn run(
         AuditCommand::Check(args) => return check(&args, config),
         AuditCommand::Verify(args) => return verify(&args, config, database).await,
         AuditCommand::Anchor(args) => anchor(&args, config, &database()?).await?,
+        AuditCommand::ArchiveAgain => {
+            rows::archive_again(&database()?).await?;
+            say(
+                "the role jobs writes all reports and the whole log into the archive that it is configured with",
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -131,9 +140,13 @@ async fn list(args: &ListArgs, db: &Db) -> Result<()> {
         if args.json {
             say(String::from_utf8_lossy(&entry.leaf));
         } else {
-            let actor = entry.actor.as_deref().unwrap_or("-");
-            let (sequence, when) = (entry.sequence, at(entry.recorded_at));
-            say(format_args!("{sequence:>8}  {when}  {:<26}  {:<30}  {actor}", entry.action, entry.object));
+            // As it was hashed: what stands beside it serves to look for it.
+            let leaf = Leaf::parse(&entry.leaf).with_context(|| format!("entry {}", entry.sequence))?;
+            let actor = leaf.actor.as_deref().unwrap_or("-");
+            say(format_args!(
+                "{:>8}  {}  {:<26}  {:<30}  {actor}",
+                entry.sequence, leaf.recorded_at, leaf.action, leaf.object
+            ));
         }
     }
     Ok(())
@@ -161,8 +174,8 @@ async fn prove(args: &ProveArgs, config: &Config, db: &Db) -> Result<()> {
     let stored = rows::hashes(db, &needed).await?;
     let hashes = stored.into_iter().map(|(number, hash)| (number, Hash(hash))).collect();
     let hashes = tree::inclusion(checkpoint.size, sequence, &hashes)?;
-    let leaves = rows::leaves(db, sequence, sequence + 1).await?;
-    let leaf = leaves.first().context("there is no such entry")?;
+    let entries = rows::entries(db, sequence, sequence + 1).await?;
+    let leaf = &entries.first().context("there is no such entry")?.leaf;
     if !tree::is_included(&hashes, (checkpoint.size, checkpoint.root), sequence, leaf) {
         bail!("entry {sequence} is not what was signed: see docs/runbooks/audit-log.md");
     }
@@ -227,7 +240,22 @@ async fn verify(args: &VerifyArgs, config: &Config, database: impl Fn() -> Resul
 async fn anchor(args: &AnchorArgs, config: &Config, db: &Db) -> Result<()> {
     let (checkpoint, _) = newest(config, db).await?;
     let (chain, address, key) = (connect(config).await?, anchor_address(config)?, Key::read(&args.key)?);
-    let before = pinned(&*chain, &address).await?.map_or(0, |(size, _)| size);
+    let before = pinned(&*chain, &address).await?.unwrap_or_default();
+    let pin = Checkpoint { size: before.0, root: Hash(before.1) };
+    let before = pin.size;
+    ensure!(
+        before <= checkpoint.size,
+        "{before} entries are pinned on chain, and the newest checkpoint has {}: nothing can be pinned before it has more. Was a new log begun? See \
+         docs/runbooks/audit-log.md",
+        checkpoint.size
+    );
+    let stored = rows::hashes(db, &tree::extends_needs(checkpoint.size, before)?).await?;
+    let hashes = stored.into_iter().map(|(number, hash)| (number, Hash(hash))).collect();
+    ensure!(
+        pin.is_continued_by(checkpoint.size, &hashes)?,
+        "the log does not go on from the {before} entries that are pinned on chain: it is another log, or was written anew. See \
+         docs/runbooks/audit-log.md"
+    );
     if before == checkpoint.size {
         say(format_args!("all {before} entries that are signed are pinned already"));
         return Ok(());

@@ -58,7 +58,10 @@ pub(super) async fn run(command: EventsCommand, db: &Db) -> Result<ExitCode> {
         EventsCommand::Replay(args) => {
             let offset =
                 event_log::replay(db, &args.group, replay_from(&args)?).await?.with_context(|| {
-                    format!("there is no group {}: orchestrator, webhooks or webhooks_operator", args.group)
+                    format!(
+                        "there is no group {}: orchestrator, webhooks, webhooks_operator or audit",
+                        args.group
+                    )
                 })?;
             say(format_args!("{} reads again after {offset}", args.group));
         }
