@@ -14,6 +14,7 @@ const SECONDS: [f64; 16] =
 const SLICES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0];
 
 const COUNTERS: &[(&str, &str)] = &[
+    ("audit_entries_total", "Entries made in the audit log"),
     ("payments_total", "Payments that entered a state, by state"),
     ("accept_abandoned_total", "Requests to pay whose client had gone before they were carried out"),
     ("bank_operations_total", "Operations at banks, by bank, step and outcome"),
@@ -52,6 +53,12 @@ const GAUGES: &[(&str, Unit, &str)] = &[
     ("waiting", Unit::Count, "Items that wait, by what and kind"),
     ("waiting_oldest_seconds", Unit::Seconds, "Age of the oldest item that waits, by what and kind"),
     ("consumer_lag", Unit::Count, "Events not yet read, by group and topic"),
+    (
+        "audit_log_ok",
+        Unit::Count,
+        "Whether the stored tree goes on from what was signed and archived: 0 is an alarm",
+    ),
+    ("audit_archive_ok", Unit::Count, "Whether the archive takes what it should, and has what it should"),
     ("ledger_imbalance", Unit::Count, "Debits minus credits over all accounts: anything but 0 is an alarm"),
     (
         "proof_differences",
