@@ -9,6 +9,7 @@ pub mod bank;
 mod breaker;
 pub mod chain;
 pub mod context;
+mod membership;
 pub mod monitor;
 pub mod orchestrator;
 pub mod place;

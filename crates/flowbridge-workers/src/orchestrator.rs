@@ -6,6 +6,7 @@
 //! refuses is cut in half until the one item at fault stands alone.
 
 use crate::context::{Context, IdleTurns, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::membership::Membership;
 use crate::step::{Step, trace_id};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
@@ -65,9 +66,7 @@ async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &Canc
     let mut observer = Observer {
         context: context.clone(),
         settings: settings.clone(),
-        reader,
-        held: Vec::new(),
-        renew_at: None,
+        membership: Membership::new(reader),
     };
     let rhythm = Rhythm {
         bell: Work::Observations,
@@ -76,50 +75,30 @@ async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &Canc
         pace: settings.pace,
     };
     run_loop("orchestrator", context, rhythm, stop, &mut observer).await;
-    if let Err(error) = observer.reader.release(&context.db, &observer.held, context.now()).await {
-        tracing::warn!(
-            error = chain(&error),
-            "could not give partitions back; they come free when their lease runs out"
-        );
-    }
+    observer.membership.leave(context).await;
 }
 
 /// Reads the partitions that are ours.
 struct Observer {
     context: Context,
     settings: OrchestratorSettings,
-    reader: Reader,
-    held: Vec<Held>,
-    /// When the leases have to be renewed; none before the group is known.
-    renew_at: Option<Timestamp>,
+    membership: Membership,
 }
 
 impl Worker for Observer {
     /// A slice of all partitions that are ours, together: they meet at the ledger's accounts anyway, and one transaction
     /// of many payments costs little more than one of few.
     async fn turn(&mut self) -> Result<Turn, StoreError> {
+        self.membership.keep(&self.context).await?;
         let now = self.context.now();
-        if self.renew_at.is_none() {
-            self.reader.register(&self.context.db).await?;
-        }
-        if self.renew_at.is_none_or(|at| now >= at) {
-            self.held = self.reader.renew(&self.context.db, now).await?;
-            self.renew_at = Some(now.plus(self.settings.lease / 3));
-        }
-        let moved = take_slice(&self.context, &self.reader, &self.held, self.settings.slice_max)
+        let (reader, held) = (&self.membership.reader, self.membership.held());
+        let moved = take_slice(&self.context, reader, held, self.settings.slice_max)
             .await
-            .inspect_err(|_| {
-                // Whatever failed, start again from what the database says.
-                self.renew_at = Some(now);
-            })?;
+            .inspect_err(|_| self.membership.start_again(now))?;
         if moved.is_empty() {
             return Ok(Turn::Idle);
         }
-        for (moved, offset) in moved {
-            if let Some(place) = self.held.iter_mut().find(|held| **held == moved) {
-                place.offset = offset;
-            }
-        }
+        self.membership.moved(moved);
         Ok(Turn::Busy)
     }
 }

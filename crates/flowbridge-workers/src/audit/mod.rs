@@ -23,6 +23,7 @@ mod verify;
 pub use verify::{Verified, verify};
 
 use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::membership::Membership;
 use crate::place::Place;
 use flowbridge_audit::checkpoint::{Checkpoint, LogKey, OpenError, SignError, Trusted};
 use flowbridge_audit::leaf::{Leaf, Said};
@@ -169,12 +170,7 @@ pub async fn run(context: Context, keeping: Keeping, settings: AuditSettings, st
     };
     let mut auditor = Auditor::new(context.clone(), keeping, settings);
     run_loop("audit", &context, rhythm, &stop, &mut auditor).await;
-    if let Err(error) = auditor.release().await {
-        tracing::warn!(
-            error = chain(&error),
-            "could not give partitions back; they come free when their lease runs out"
-        );
-    }
+    auditor.membership.leave(&context).await;
 }
 
 /// How far apart turns are at least, so that slices fill.
@@ -186,10 +182,7 @@ pub struct Auditor {
     context: Context,
     keeping: Keeping,
     settings: AuditSettings,
-    reader: Reader,
-    held: Vec<Held>,
-    /// When the leases have to be renewed; none before the group is known.
-    renew_at: Option<Timestamp>,
+    membership: Membership,
     /// When to look at checkpoint and archive again.
     look_at: Timestamp,
     /// What was wrong at the last look, said once.
@@ -200,7 +193,7 @@ impl Worker for Auditor {
     async fn turn(&mut self) -> Result<Turn, StoreError> {
         let entered = self.enter().await;
         let now = self.context.now();
-        if !self.held.iter().any(|held| held.partition == 0) {
+        if !self.membership.held().iter().any(|held| held.partition == 0) {
             if self.wrong.take().is_some() {
                 // Whoever looks now says what is wrong.
                 show(true, true);
@@ -236,9 +229,7 @@ impl Auditor {
             context,
             keeping,
             settings,
-            reader,
-            held: Vec::new(),
-            renew_at: None,
+            membership: Membership::new(reader),
             look_at: Timestamp::EPOCH,
             wrong: None,
         }
@@ -246,31 +237,22 @@ impl Auditor {
 
     /// Gives its partitions back.
     pub async fn release(&self) -> Result<(), StoreError> {
-        self.reader.release(&self.context.db, &self.held, self.context.now()).await
+        self.membership.release(&self.context).await
     }
 
     /// Enters a slice of what is new in the partitions that are ours.
     pub async fn enter(&mut self) -> Result<Turn, StoreError> {
-        let now = self.context.now();
-        if self.renew_at.is_none() {
-            self.reader.register(&self.context.db).await?;
-        }
-        if self.renew_at.is_none_or(|at| now >= at) {
-            self.held = self.reader.renew(&self.context.db, now).await?;
-            self.renew_at = Some(now.plus(self.settings.lease / 3));
-        }
-        if self.held.is_empty() {
+        self.membership.keep(&self.context).await?;
+        if self.membership.held().is_empty() {
             return Ok(Turn::Idle);
         }
-        self.enter_slice().await.inspect_err(|_| {
-            // Whatever failed, start again from what the database says.
-            self.renew_at = Some(now);
-        })
+        let now = self.context.now();
+        self.enter_slice().await.inspect_err(|_| self.membership.start_again(now))
     }
 
     async fn enter_slice(&mut self) -> Result<Turn, StoreError> {
         let db = &self.context.db;
-        let events = event_log::read_held(db, &self.held, self.settings.slice_max).await?;
+        let events = event_log::read_held(db, self.membership.held(), self.settings.slice_max).await?;
         if events.is_empty() {
             return Ok(Turn::Idle);
         }
@@ -291,14 +273,10 @@ impl Auditor {
                 growth.take_added().into_iter().map(|(number, hash)| (number, hash.0)).collect();
             rows::enter(&tx, size, &entries, &added).await?;
         }
-        let moves = moves(&self.held, &events);
-        self.reader.advance(&tx, &moves).await?;
+        let moves = moves(self.membership.held(), &events);
+        self.membership.reader.advance(&tx, &moves).await?;
         tx.commit().await?;
-        for (moved, offset) in moves {
-            if let Some(held) = self.held.iter_mut().find(|held| **held == moved) {
-                held.offset = offset;
-            }
-        }
+        self.membership.moved(moves);
         metrics::counter!("audit_entries_total").increment(entries.len() as u64);
         Ok(Turn::Busy)
     }
@@ -353,8 +331,9 @@ impl Auditor {
             let Some(due) = rows::to_archive(&self.context.db).await? else {
                 return self.publish(&archive, archived, (checkpoint, &note)).await;
             };
-            archive_reports(&archive, &due).await?;
-            rows::archived(&self.context.db, due.id, self.context.now()).await?;
+            let id = due.id;
+            archive_reports(&archive, due).await?;
+            rows::archived(&self.context.db, id, self.context.now()).await?;
         }
         // There is more: at the next turn, when the leases are renewed.
         self.look_at = self.context.now();
@@ -418,9 +397,8 @@ impl Auditor {
         if archived.size < checkpoint.size {
             publish_tiles(db, archive, (archived.size, checkpoint.size)).await?;
             // Never in the place of a later one, which another process may have published meanwhile.
-            let newest =
-                archive.read(&path).await.ok().and_then(|note| self.keeping.trusted.open(&note).ok());
-            if newest.is_none_or(|newest| newest.size < checkpoint.size) {
+            let newest = self.archived(checkpoint.size).await?;
+            if newest.is_some_and(|(_, newest)| newest.size < checkpoint.size) {
                 archive
                     .write(&path, note.as_bytes().to_vec())
                     .await
@@ -435,10 +413,10 @@ impl Auditor {
 }
 
 /// Writes a reconciliation's reports.
-async fn archive_reports(archive: &Place, due: &rows::ToArchive) -> Result<(), KeepError> {
-    for (format, body) in &due.reports {
-        let path = place::report(&due.day, &due.scope, &due.id.to_string(), format);
-        keep(archive, &path, body.clone()).await?;
+async fn archive_reports(archive: &Place, due: rows::ToArchive) -> Result<(), KeepError> {
+    for (format, body) in due.reports {
+        let path = place::report(&due.day, &due.scope, &due.id.to_string(), &format);
+        keep(archive, &path, body).await?;
     }
     Ok(())
 }

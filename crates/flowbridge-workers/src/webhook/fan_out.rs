@@ -8,10 +8,11 @@
 //! Each has a group, a statement and a bell of its own: what participants hear of their payments neither waits for the other
 //! nor does more because of it. No subject has events of both, so its order is that of one of them.
 
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, run_loop};
+use crate::membership::Membership;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
-use flowbridge_store::event_log::{Held, Reader, topic};
+use flowbridge_store::event_log::{Reader, topic};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook as store;
 use std::time::Duration;
@@ -93,10 +94,7 @@ pub struct FanOut {
     context: Context,
     settings: FanOutSettings,
     audience: Audience,
-    reader: Reader,
-    held: Vec<Held>,
-    /// When the leases have to be renewed; none before the group is known.
-    renew_at: Option<Timestamp>,
+    membership: Membership,
 }
 
 impl Worker for FanOut {
@@ -125,7 +123,7 @@ impl FanOut {
             owner: context.instance.clone(),
             lease: settings.lease,
         };
-        Self { context, settings, audience, reader, held: Vec::new(), renew_at: None }
+        Self { context, settings, audience, membership: Membership::new(reader) }
     }
 
     /// Runs until told to stop, then gives its partitions back.
@@ -134,51 +132,35 @@ impl FanOut {
         let FanOutSettings { poll, pace, .. } = self.settings;
         let rhythm = Rhythm { bell: self.audience.bell(), poll, rests_after: RESTS_AFTER, pace };
         run_loop(self.audience.worker(), &context, rhythm, &stop, &mut self).await;
-        if let Err(error) = self.reader.release(&context.db, &self.held, context.now()).await {
-            tracing::warn!(
-                error = chain(&error),
-                "could not give partitions back; they come free when their lease runs out"
-            );
-        }
+        self.membership.leave(&context).await;
     }
 
     /// Takes in one slice of what is new.
     pub async fn turn(&mut self) -> Result<Turn, StoreError> {
-        let now = self.context.now();
-        if self.renew_at.is_none() {
-            self.reader.register(&self.context.db).await?;
-        }
-        if self.renew_at.is_none_or(|at| now >= at) {
-            self.held = self.reader.renew(&self.context.db, now).await?;
-            self.renew_at = Some(now.plus(self.settings.lease / 3));
-        }
-        if self.held.is_empty() {
+        self.membership.keep(&self.context).await?;
+        if self.membership.held().is_empty() {
             return Ok(Turn::Idle);
         }
-        self.take_slice(now).await.inspect_err(|_| {
-            // Whatever failed, start again from what the database says.
-            self.renew_at = Some(now);
-        })
+        let now = self.context.now();
+        self.take_slice(now).await.inspect_err(|_| self.membership.start_again(now))
     }
 
     async fn take_slice(&mut self, now: Timestamp) -> Result<Turn, StoreError> {
         let tx = self.context.db.begin().await?;
         let slice_max = self.settings.slice_max;
         let done = match self.audience {
-            Audience::Participants => store::fan_out(&tx, &self.held, slice_max, now).await?,
-            Audience::Operator => store::fan_out_to_operator(&tx, &self.held, slice_max, now).await?,
+            Audience::Participants => store::fan_out(&tx, self.membership.held(), slice_max, now).await?,
+            Audience::Operator => {
+                store::fan_out_to_operator(&tx, self.membership.held(), slice_max, now).await?
+            }
         };
         if done.moved.is_empty() {
             tx.rollback().await?;
             return Ok(Turn::Idle);
         }
-        self.reader.advance(&tx, &done.moved).await?;
+        self.membership.reader.advance(&tx, &done.moved).await?;
         tx.commit().await?;
-        for (moved, offset) in done.moved {
-            if let Some(held) = self.held.iter_mut().find(|held| **held == moved) {
-                held.offset = offset;
-            }
-        }
+        self.membership.moved(done.moved);
         if done.deliveries > 0 {
             self.context.wake.ring(Work::Deliveries);
         }
