@@ -1,7 +1,8 @@
 //! A circuit breaker: after repeated failures an outside party is left alone for a while, then tried with one call.
 //!
 //! Closed → (`failures_to_open` calls failed in a row) → open → (`open_for` has passed) → half-open: one call goes through,
-//! and its success closes the circuit, its failure opens it again. A call whose permit is dropped without a verdict, because
+//! and its success closes the circuit, its failure opens it again, each time for twice as long, up to `open_for_max`: who was away for a
+//! moment is asked again soon, who stays away seldom. A call whose permit is dropped without a verdict, because
 //! its task was cancelled, counts as failed: the party took too long for someone. A verdict on a call that began before the
 //! circuit last opened is ignored, so that stragglers neither close nor prolong it.
 
@@ -15,13 +16,15 @@ use std::time::Duration;
 pub struct BreakerConfig {
     /// So many calls in a row must fail.
     pub failures_to_open: u32,
-    /// How long no call is let through.
+    /// How long no call is let through at first.
     pub open_for: Duration,
+    /// How long at most, after calls that were let through and failed.
+    pub open_for_max: Duration,
 }
 
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self { failures_to_open: 5, open_for: Duration::from_secs(5) }
+        Self { failures_to_open: 5, open_for: Duration::from_secs(1), open_for_max: Duration::from_secs(5) }
     }
 }
 
@@ -66,6 +69,8 @@ pub struct Breaker {
 struct Circuit {
     state: BreakerState,
     failures_in_row: u32,
+    /// How often it has opened since it was closed.
+    opened: u32,
     /// Grows with every change of state; a verdict counts only in the epoch of its permit.
     epoch: u64,
 }
@@ -82,7 +87,7 @@ pub struct Permit {
 impl Breaker {
     /// A closed breaker.
     pub fn new(config: BreakerConfig, clock: Arc<dyn Clock>, hook: Option<BreakerHook>) -> Self {
-        let circuit = Circuit { state: BreakerState::Closed, failures_in_row: 0, epoch: 0 };
+        let circuit = Circuit { state: BreakerState::Closed, failures_in_row: 0, opened: 0, epoch: 0 };
         Self { config, clock, circuit: Arc::new(Mutex::new(circuit)), hook }
     }
 
@@ -116,19 +121,29 @@ impl Breaker {
             (BreakerState::Closed, false) => {
                 circuit.failures_in_row = circuit.failures_in_row.saturating_add(1);
                 if circuit.failures_in_row >= self.config.failures_to_open {
-                    self.enter(&mut circuit, BreakerState::Open { until: now.plus(self.config.open_for) });
+                    self.open(&mut circuit, now);
                 }
             }
-            (BreakerState::HalfOpen, false) => {
-                self.enter(&mut circuit, BreakerState::Open { until: now.plus(self.config.open_for) });
-            }
+            (BreakerState::HalfOpen, false) => self.open(&mut circuit, now),
             // No permit is given while it is open, and those from before have another epoch.
             (BreakerState::Open { .. }, _) => {}
         }
     }
 
+    fn open(&self, circuit: &mut Circuit, now: Timestamp) {
+        let doubled =
+            self.config.open_for.saturating_mul(1_u32.checked_shl(circuit.opened).unwrap_or(u32::MAX));
+        let until = now.plus(doubled.min(self.config.open_for_max));
+        self.enter(circuit, BreakerState::Open { until });
+    }
+
     fn enter(&self, circuit: &mut Circuit, state: BreakerState) {
-        *circuit = Circuit { state, failures_in_row: 0, epoch: circuit.epoch.wrapping_add(1) };
+        let opened = match state {
+            BreakerState::Closed => 0,
+            BreakerState::Open { .. } => circuit.opened.saturating_add(1),
+            BreakerState::HalfOpen => circuit.opened,
+        };
+        *circuit = Circuit { state, failures_in_row: 0, opened, epoch: circuit.epoch.wrapping_add(1) };
         if let Some(hook) = &self.hook {
             hook(state);
         }
@@ -176,7 +191,8 @@ mod tests {
     fn breaker() -> (Breaker, Arc<ManualClock>, Arc<Mutex<Vec<&'static str>>>) {
         let clock = Arc::new(ManualClock::at(Timestamp::from_secs(1_000)));
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let config = BreakerConfig { failures_to_open: 3, open_for: Duration::from_secs(10) };
+        let (open_for, open_for_max) = (Duration::from_secs(10), Duration::from_secs(30));
+        let config = BreakerConfig { failures_to_open: 3, open_for, open_for_max };
         let log = Arc::clone(&seen);
         let hook: BreakerHook = Arc::new(move |state| log.lock().unwrap().push(state.as_str()));
         (Breaker::new(config, clock.clone(), Some(hook)), clock, seen)
@@ -199,12 +215,31 @@ mod tests {
         let probe = breaker.permit().unwrap();
         assert!(breaker.permit().is_err(), "one probe at a time");
         probe.failed();
-        assert!(breaker.permit().is_err());
+        assert_eq!(breaker.permit().unwrap_err(), until.plus(Duration::from_secs(20)), "twice as long");
 
-        clock.advance(Duration::from_secs(10));
+        clock.advance(Duration::from_secs(20));
         breaker.permit().unwrap().succeeded();
         assert_eq!(breaker.state(), BreakerState::Closed);
         assert_eq!(*seen.lock().unwrap(), ["open", "half_open", "open", "half_open", "closed"]);
+    }
+
+    #[test]
+    fn who_stays_away_is_asked_ever_less_often_and_who_was_well_again_is_asked_soon() {
+        let (breaker, clock, _) = breaker();
+        let pause = || breaker.permit().unwrap_err().since(clock.now()).as_secs();
+        (0..3).for_each(|_| breaker.permit().unwrap().failed());
+        let mut pauses = vec![pause()];
+        for _ in 0..40 {
+            clock.advance(Duration::from_secs(30));
+            breaker.permit().unwrap().failed();
+            pauses.push(pause());
+        }
+        assert_eq!(pauses[..4], [10, 20, 30, 30]);
+        assert_eq!(pauses.last(), Some(&30));
+        clock.advance(Duration::from_secs(30));
+        breaker.permit().unwrap().succeeded();
+        (0..3).for_each(|_| breaker.permit().unwrap().failed());
+        assert_eq!(pause(), 10);
     }
 
     #[test]

@@ -121,8 +121,10 @@ async fn one_item_that_means_nothing_does_not_stop_its_neighbours() {
 async fn a_bank_that_is_down_opens_its_own_circuit_only() {
     let bench = Bench::start(HoldMode::Native).await;
     let open_for = Duration::from_secs(5);
-    let guard =
-        GuardConfig { breaker: BreakerConfig { failures_to_open: 2, open_for }, ..GuardConfig::default() };
+    let guard = GuardConfig {
+        breaker: BreakerConfig { failures_to_open: 2, open_for, open_for_max: open_for },
+        ..GuardConfig::default()
+    };
     let banks: [(BankCode, Arc<dyn BankConnector>); 1] = [(bank_code(), Arc::clone(&bench.bank))];
     let changes = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&changes);
