@@ -3,11 +3,14 @@
 //! Blocks are read without their transactions, so that types which only the chain's own node knows (ZKsync OS writes 0x7e and
 //! 0x7f) do not matter. A call that ran out of time may have been carried out: whoever sends, sends the same bytes again.
 
+use crate::bindings::manager::SettlementManager::Totals;
+use crate::bindings::router::PaymentRouter::BatchInitiated;
 use crate::bindings::{address, hash};
 use crate::error::ChainError;
 use crate::rpc::{Http, Transport};
-use alloy::primitives::{Address, B256, Bytes, U64, U256};
+use alloy::primitives::{Address, B256, Bytes, LogData, U64, U256};
 use alloy::rpc::types::{Filter, Log};
+use alloy::sol_types::SolEvent as _;
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::time::Timestamp;
 use serde::Deserialize;
@@ -74,6 +77,17 @@ pub struct Receipt {
     pub created: Option<EvmAddress>,
 }
 
+/// A transaction that our contracts counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The transaction.
+    pub tx_hash: [u8; 32],
+    /// Its block.
+    pub block_number: u64,
+    /// Its block.
+    pub block_hash: [u8; 32],
+}
+
 /// Where a block is on its way to L1, on a chain that settles there in batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct L1Batch {
@@ -122,6 +136,17 @@ pub trait Chain: Send + Sync + Debug {
         block_hash: [u8; 32],
         contracts: &[EvmAddress],
     ) -> Result<Vec<Log>, ChainError>;
+    /// Which transactions our contracts counted in these blocks. A call of theirs that did something ends with a log that counts it,
+    /// `BatchInitiated` or `Totals`: a few bytes, where a receipt repeats all that was said. Whoever is not named here did nothing, was
+    /// reverted, or is elsewhere: its receipt tells. A node that is not asked that way names nobody.
+    async fn counted(
+        &self,
+        _from: u64,
+        _to: u64,
+        _contracts: &[EvmAddress],
+    ) -> Result<Vec<Counted>, ChainError> {
+        Ok(vec![])
+    }
     /// What became of a transaction; `None` if it is in no block.
     async fn receipt(&self, tx_hash: [u8; 32]) -> Result<Option<Receipt>, ChainError>;
     /// The next nonce of an address.
@@ -272,6 +297,11 @@ impl HttpChain {
         }
     }
 
+    async fn ask_logs(&self, wanted: &Filter) -> Result<Vec<Log>, ChainError> {
+        let logs: Vec<WireLog> = self.ask("eth_getLogs", json!([wanted])).await?;
+        Ok(logs.into_iter().map(WireLog::read).collect())
+    }
+
     /// The logs of a block whose logs the node refuses to list: its receipts have them all, and are not counted. What neither
     /// gives is refused, as it was.
     async fn logs_in_receipts(
@@ -287,7 +317,7 @@ impl HttpChain {
             Err(error) => return Err(error),
         };
         let wanted: Vec<Address> = contracts.iter().map(address).collect();
-        let logs = receipts.into_iter().flat_map(|receipt| receipt.logs);
+        let logs = receipts.into_iter().flat_map(|receipt| receipt.logs).map(WireLog::read);
         Ok(logs.filter(|log| wanted.contains(&log.address())).collect())
     }
 }
@@ -335,7 +365,7 @@ impl Chain for HttpChain {
 
     async fn logs(&self, from: u64, to: u64, contracts: &[EvmAddress]) -> Result<Vec<Log>, ChainError> {
         let wanted = filter(contracts).from_block(from).to_block(to);
-        match self.ask::<Vec<Log>>("eth_getLogs", json!([wanted])).await {
+        match self.ask_logs(&wanted).await {
             Err(ChainError::Refused(refusal)) if from == to => match self.block(At::Number(from)).await? {
                 Some(block) => self.logs_in_receipts(block.hash, contracts, refusal).await,
                 None => Err(ChainError::Refused(refusal)),
@@ -350,10 +380,29 @@ impl Chain for HttpChain {
         contracts: &[EvmAddress],
     ) -> Result<Vec<Log>, ChainError> {
         let wanted = filter(contracts).at_block_hash(hash(&block_hash));
-        match self.ask::<Vec<Log>>("eth_getLogs", json!([wanted])).await {
+        match self.ask_logs(&wanted).await {
             Err(ChainError::Refused(refusal)) => self.logs_in_receipts(block_hash, contracts, refusal).await,
             answer => answer,
         }
+    }
+
+    async fn counted(
+        &self,
+        from: u64,
+        to: u64,
+        contracts: &[EvmAddress],
+    ) -> Result<Vec<Counted>, ChainError> {
+        let counting = vec![BatchInitiated::SIGNATURE_HASH, Totals::SIGNATURE_HASH];
+        let wanted = filter(contracts).event_signature(counting).from_block(from).to_block(to);
+        let logs = self.ask_logs(&wanted).await?;
+        let counted = logs.iter().filter(|log| !log.removed).filter_map(|log| {
+            Some(Counted {
+                tx_hash: log.transaction_hash?.0,
+                block_number: log.block_number?,
+                block_hash: log.block_hash?.0,
+            })
+        });
+        Ok(counted.collect())
     }
 
     async fn receipt(&self, tx_hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
@@ -530,7 +579,7 @@ struct WireBatchInfo {
 /// A receipt, of which only the logs are wanted.
 #[derive(Deserialize)]
 struct WireLogs {
-    logs: Vec<Log>,
+    logs: Vec<WireLog>,
 }
 
 #[derive(Deserialize)]
@@ -553,6 +602,36 @@ impl WireReceipt {
             gas_used: self.gas_used.to(),
             created: self.contract_address.and_then(crate::bindings::wallet),
         })
+    }
+}
+
+/// A log as nodes write it. alloy's own type reads the same by way of a buffer for all its fields, which takes three times as long.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireLog {
+    address: Address,
+    topics: Vec<B256>,
+    data: Bytes,
+    block_number: Option<U64>,
+    block_hash: Option<B256>,
+    transaction_hash: Option<B256>,
+    log_index: Option<U64>,
+    #[serde(default)]
+    removed: bool,
+}
+
+impl WireLog {
+    fn read(self) -> Log {
+        let data = LogData::new_unchecked(self.topics, self.data);
+        Log {
+            inner: alloy::primitives::Log { address: self.address, data },
+            block_hash: self.block_hash,
+            block_number: self.block_number.map(|number| number.to()),
+            transaction_hash: self.transaction_hash,
+            log_index: self.log_index.map(|index| index.to()),
+            removed: self.removed,
+            ..Log::default()
+        }
     }
 }
 

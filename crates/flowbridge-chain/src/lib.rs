@@ -24,7 +24,7 @@ pub mod vault;
 pub mod watch;
 
 pub use bearer::Bearer;
-pub use client::{At, Block, Chain, Fees, HttpChain, L1Batch, Receipt};
+pub use client::{At, Block, Chain, Counted, Fees, HttpChain, L1Batch, Receipt};
 pub use deploy::Deployment;
 pub use endpoints::{EndpointConfig, EndpointSettings, Endpoints};
 pub use error::{ChainError, Refusal, Scope};

@@ -62,7 +62,7 @@ pub struct View {
     pub known_below: u64,
     /// The newest block that is final by policy.
     pub final_number: u64,
-    /// Receipts of versions whose nonce is used.
+    /// Receipts of versions whose nonce is used, and of others that our contracts counted in the same blocks.
     pub receipts: HashMap<[u8; 32], Receipt>,
     /// Nonces that went to what we filled holes with.
     pub filled: HashSet<u64>,

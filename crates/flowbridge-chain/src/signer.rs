@@ -27,9 +27,17 @@ pub trait Signer: Send + Sync + fmt::Debug {
     /// The address.
     fn address(&self) -> EvmAddress;
 
-    /// Signs a digest with the address's key: r and s on secp256k1, big-endian; s may be either of the two.
-    /// [`ChainError::Signer`]: not now.
-    async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError>;
+    /// Signs a digest with the address's key. [`ChainError::Signer`]: not now.
+    async fn sign_digest(&self, digest: [u8; 32]) -> Result<Answer, ChainError>;
+}
+
+/// What a signer answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    /// r and s on secp256k1, big-endian; s may be either of the two.
+    pub rs: [u8; 64],
+    /// The recovery bit, of whoever gives it. It is only what is tried first.
+    pub parity: Option<bool>,
 }
 
 /// Signs an EIP-1559 transaction. Whatever the signer answers is checked to be its address's.
@@ -40,10 +48,11 @@ pub async fn sign(signer: &dyn Signer, unsigned: &Unsigned<'_>) -> Result<Signed
     Ok(Signed::of(tx, signature))
 }
 
-/// Finds the recovery bit that a signer does not give, and takes the lower s, which is the one that chains accept.
-fn recoverable(rs: &[u8; 64], digest: B256, address: &EvmAddress) -> Result<Signature, ChainError> {
-    let (r, s) = (U256::from_be_slice(&rs[..32]), U256::from_be_slice(&rs[32..]));
-    [false, true]
+/// Finds the recovery bit, which hardware does not give, and takes the lower s, which is the one that chains accept.
+fn recoverable(answer: &Answer, digest: B256, address: &EvmAddress) -> Result<Signature, ChainError> {
+    let (r, s) = (U256::from_be_slice(&answer.rs[..32]), U256::from_be_slice(&answer.rs[32..]));
+    let first = answer.parity.unwrap_or(false);
+    [first, !first]
         .map(|parity| Signature::new(r, s, parity).normalized_s())
         .into_iter()
         .find(|candidate| {
@@ -92,6 +101,8 @@ pub struct Signed {
     pub raw: Vec<u8>,
     /// Its hash.
     pub hash: [u8; 32],
+    /// r, s and the recovery id, 27 or 28.
+    pub signature: [u8; 65],
 }
 
 impl Key {
@@ -162,14 +173,14 @@ impl Signer for Key {
         Self::address(self)
     }
 
-    async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+    async fn sign_digest(&self, digest: [u8; 32]) -> Result<Answer, ChainError> {
         let signature = self
             .0
             .sign_hash_sync(&digest.into())
             .map_err(|error| ChainError::Wrong(format!("cannot sign: {error}")))?;
         let mut rs = [0; 64];
         rs.copy_from_slice(&signature.as_bytes()[..64]);
-        Ok(rs)
+        Ok(Answer { rs, parity: Some(signature.v()) })
     }
 }
 
@@ -192,7 +203,14 @@ impl Unsigned<'_> {
 impl Signed {
     fn of(tx: TxEip1559, signature: Signature) -> Self {
         let envelope = TxEnvelope::from(tx.into_signed(signature));
-        Self { raw: envelope.encoded_2718(), hash: envelope.tx_hash().0 }
+        Self { raw: envelope.encoded_2718(), hash: envelope.tx_hash().0, signature: signature.as_bytes() }
+    }
+
+    /// What was signed before, put together again from its parts. `None`: together they have another hash.
+    pub fn again(unsigned: &Unsigned<'_>, signature: &[u8; 65], hash: &[u8; 32]) -> Option<Self> {
+        let signature = Signature::from_raw_array(signature).ok()?;
+        let signed = Self::of(unsigned.to_envelope_contents(), signature);
+        (signed.hash == *hash).then_some(signed)
     }
 }
 
@@ -212,13 +230,13 @@ mod tests {
             self.0.address()
         }
 
-        async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+        async fn sign_digest(&self, digest: [u8; 32]) -> Result<Answer, ChainError> {
             const ORDER: &str = "0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
-            let mut rs = Signer::sign_digest(&self.0, digest).await?;
+            let mut rs = Signer::sign_digest(&self.0, digest).await?.rs;
             let order: U256 = ORDER.parse().unwrap();
             let high = order - U256::from_be_slice(&rs[32..]);
             rs[32..].copy_from_slice(&high.to_be_bytes::<32>());
-            Ok(rs)
+            Ok(Answer { rs, parity: None })
         }
     }
 
@@ -231,7 +249,7 @@ mod tests {
             EvmAddress::from_bytes([7; 20])
         }
 
-        async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+        async fn sign_digest(&self, digest: [u8; 32]) -> Result<Answer, ChainError> {
             Signer::sign_digest(&self.0, digest).await
         }
     }
@@ -255,6 +273,14 @@ mod tests {
         let direct = key.sign(&unsigned()).unwrap();
         assert_eq!(sign(&key, &unsigned()).await.unwrap(), direct);
         assert_eq!(sign(&HighS(key), &unsigned()).await.unwrap(), direct);
+    }
+
+    #[test]
+    fn what_was_signed_is_put_together_again_from_its_signature_and_from_nothing_else() {
+        let signed = Key::parse(KEY).unwrap().sign(&unsigned()).unwrap();
+        let again = |unsigned: &Unsigned<'_>| Signed::again(unsigned, &signed.signature, &signed.hash);
+        assert_eq!(again(&unsigned()), Some(signed.clone()));
+        assert_eq!(again(&Unsigned { fee_per_gas: 21, ..unsigned() }), None, "another fee was signed");
     }
 
     #[tokio::test]

@@ -101,6 +101,15 @@ impl Head {
         };
         Ok(Self { latest, safe, finalized })
     }
+
+    /// Asks the node for its newest block only, and takes over how far finality is from what was read a moment ago, by this node or one
+    /// like it. Where the chain has visibly gone back since then, that is asked for as well.
+    pub async fn newest(chain: &dyn Chain, known: &Self) -> Result<Self, ChainError> {
+        let latest = chain.block(At::Latest).await?;
+        let latest = latest.ok_or_else(|| ChainError::Unreadable("the chain has no newest block".into()))?;
+        let goes_on = latest.number > known.latest.number || latest == known.latest;
+        if goes_on { Ok(Self { latest, ..*known }) } else { Self::read(chain).await }
+    }
 }
 
 /// Limits of the watcher.

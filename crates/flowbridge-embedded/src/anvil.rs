@@ -274,6 +274,7 @@ impl EmbeddedAnvil {
             "fifo",
             "--no-request-size-limit",
             "--no-cors",
+            "--disable-console-log",
         ]);
         // `safe` is two blocks behind the head and `finalized` four, so that finality is something to wait for.
         command.args(["--slots-in-an-epoch", "2", "--prune-history"]);

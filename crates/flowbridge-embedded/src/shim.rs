@@ -269,6 +269,10 @@ impl Inner {
             self.receipts_missing.fetch_add(1, Ordering::Relaxed);
             return Ok(with("result", Value::Null));
         }
+        // What says of a transaction that it went through is a receipt, too.
+        if weather == Weather::NoReceipts && method == "eth_getLogs" && !params[0]["topics"].is_null() {
+            return Ok(with("result", json!([])));
+        }
         if method == "eth_getBlockByNumber" && params[1] == json!(true) {
             self.whole_blocks.fetch_add(1, Ordering::Relaxed);
         }

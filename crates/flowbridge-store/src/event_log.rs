@@ -29,7 +29,7 @@ statements! {
     // Written out instead of calling log_partition(), which would look the installation up for every event.
     APPEND = "insert into event (id, xid, topic, partition, key, kind, debtor_participant, creditor_participant, traceparent, data, recorded_at)
         select new.id, (select pg_current_xact_id()::text::bigint), new.topic,
-                (('x' || right(new.key::text, 4))::bit(16)::integer % installation.log_partitions)::smallint,
+                ((get_byte(uuid_send(new.key), 14) << 8 | get_byte(uuid_send(new.key), 15)) % installation.log_partitions)::smallint,
                 new.key, new.kind, new.debtor, new.creditor, new.traceparent, new.data, $9
             from installation, unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::json[])
                 with ordinality as new (id, topic, key, kind, debtor, creditor, traceparent, data, place)
@@ -46,6 +46,15 @@ statements! {
                     order by event.xid, event.seq limit $5
             ) event
         order by event.xid, event.seq");
+
+    // Whether anything follows them.
+    FOLLOWS_HELD = "select from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[]) as held (topic, partition, xid, seq)
+        where exists (
+            select from event
+                where event.topic = held.topic and event.partition = held.partition
+                    and (event.xid, event.seq) > (held.xid, held.seq)
+                    and event.xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+        limit 1";
 
     // Each partition has its own order: a page of each, of which the first are the page of all.
     READ_ALL = concat!("select ", event_columns!(), "
@@ -78,12 +87,12 @@ statements! {
             from unnest($2::text[]) as topic, installation, generate_series(0, log_partitions - 1) as partition
         on conflict do nothing";
 
-    HEARTBEAT = "insert into consumer_member (consumer_group, owner, alive_until) values ($1, $2, $3)
-        on conflict (consumer_group, owner) do update set alive_until = excluded.alive_until";
-
-    // How many partitions each living member should have, rounded up.
-    FAIR_SHARE = "select ((select log_partitions from installation) + count(*) - 1) / count(*) as share
-        from consumer_member where consumer_group = $1 and alive_until > $2";
+    // A sign of life, and how many partitions each living member should have, rounded up.
+    HEARTBEAT = "with me as (
+            insert into consumer_member (consumer_group, owner, alive_until) values ($1, $2, $4)
+                on conflict (consumer_group, owner) do update set alive_until = excluded.alive_until)
+        select ((select log_partitions from installation) + count(*)) / (count(*) + 1) as share
+            from consumer_member where consumer_group = $1 and owner <> $2 and alive_until > $3";
 
     RENEW = "update consumer_offset set lease_until = $4
         where consumer_group = $1 and owner = $2 and lease_until > $3
@@ -337,6 +346,13 @@ pub async fn read_held(db: &Db, held: &[Held], limit_each: i64) -> Result<Vec<Lo
     events(&db.query(READ_HELD, &[&topics, &partitions, &xids, &seqs, &limit_each]).await?)
 }
 
+/// Does anything follow the offsets of partitions that are held? For who would begin a transaction to read it.
+pub async fn follows_held(db: &Db, held: &[Held]) -> Result<bool, StoreError> {
+    let (topics, partitions, xids, seqs) =
+        columns!(held, |held| held.topic.as_str(), held.partition, held.offset.xid, held.offset.seq);
+    Ok(!db.query(FOLLOWS_HELD, &[&topics, &partitions, &xids, &seqs]).await?.is_empty())
+}
+
 /// A page over all partitions of some topics. For people and tools.
 pub async fn read_all(
     db: &Db,
@@ -401,11 +417,11 @@ impl Reader {
     /// within a lease; what comes back is held until then.
     pub async fn renew(&self, db: &Db, now: Timestamp) -> Result<Vec<Held>, StoreError> {
         let until = At(now.plus(self.lease));
-        db.query(HEARTBEAT, &[&self.group, &self.owner, &until]).await?;
-        let share: i64 = match db.query(FAIR_SHARE, &[&self.group, &At(now)]).await?.first() {
-            Some(row) => row.try_get("share")?,
-            None => 0,
-        };
+        let share: i64 =
+            match db.query(HEARTBEAT, &[&self.group, &self.owner, &At(now), &until]).await?.first() {
+                Some(row) => row.try_get("share")?,
+                None => 0,
+            };
         let share = usize::try_from(share).unwrap_or(0);
         let mut held = held(&db.query(RENEW, &[&self.group, &self.owner, &At(now), &until]).await?)?;
         let mut mine: Vec<i16> = held.iter().map(|held| held.partition).collect();

@@ -202,7 +202,7 @@ pub async fn due(
 const PAGES_MAX: usize = 100;
 
 /// A place in the order of deadlines.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place(Timestamp, Uuid);
 
 impl Default for Place {
@@ -228,6 +228,15 @@ impl Walk {
     ) -> Result<BTreeSet<PaymentId>, StoreError> {
         let enough = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut due = BTreeSet::new();
+        let begins = self.round == Place::default();
+        if begins {
+            self.round = look(db, page, self.round, until, limit, &mut due).await?.unwrap_or_default();
+            // A round that ends on the page on which it begins has met the newest as well.
+            if self.round == Place::default() {
+                self.newest = Place(until, Uuid::max());
+                return Ok(due);
+            }
+        }
         for _ in 0..PAGES_MAX {
             let reached = look(db, page, self.newest, until, limit, &mut due).await?;
             self.newest = reached.unwrap_or(Place(until, Uuid::max()));
@@ -236,7 +245,7 @@ impl Walk {
             }
         }
         // Who has enough to do goes round another time.
-        if due.len() < enough {
+        if !begins && due.len() < enough {
             self.round = look(db, page, self.round, until, limit, &mut due).await?.unwrap_or_default();
         }
         Ok(due)

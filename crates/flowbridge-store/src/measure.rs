@@ -1,6 +1,7 @@
 //! What a benchmark asks the database: its counters, its settings, and what became of the payments that were made.
 
 use crate::db::{Db, StoreError};
+use crate::event_log::Offset;
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::{AccountId, ParticipantId, PaymentId};
 use flowbridge_domain::party::BankCode;
@@ -71,6 +72,18 @@ statements! {
         where not exists (
             select from event where event.key = payment.id and event.topic = 'chain' and event.kind = 'chain.settled')
         group by asked.kind, asked.state, asked.outcome, sent.state order by payments desc limit 20";
+
+    // What a benchmark needs of the chain's events, and nothing of what they say.
+    CHAIN_EVENTS = "select event.key, event.kind, event.xid, event.seq
+        from installation, generate_series(0, log_partitions - 1) as partition,
+            lateral (
+                select key, kind, xid, seq from event
+                    where topic = 'chain' and event.partition = partition.partition
+                        and (event.xid, event.seq) > ($1, $2)
+                        and event.xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+                    order by event.xid, event.seq limit $3
+            ) event
+        order by event.xid, event.seq limit $3";
 
     READ_UP_TO = "select block_number from chain_cursor";
 
@@ -159,6 +172,31 @@ pub async fn ask_for(db: &Db, kind: &str, payments: &[(PaymentId, Timestamp)]) -
     let (ids, due) = columns!(payments, |(payment, due)| payment.as_uuid(), At(*due));
     db.query(ASK_FOR, &[&ids, &kind, &due]).await?;
     Ok(())
+}
+
+/// An event of the chain's topic: where it stands, of which payment it is, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainEvent {
+    /// Its place in the log.
+    pub offset: Offset,
+    /// The payment.
+    pub payment: PaymentId,
+    /// What happened, such as `chain.settled`.
+    pub kind: String,
+}
+
+/// A page of the chain's events after an offset, in the order of the log.
+pub async fn chain_events(db: &Db, after: Offset, limit: i64) -> Result<Vec<ChainEvent>, StoreError> {
+    let rows = db.query(CHAIN_EVENTS, &[&after.xid, &after.seq, &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(ChainEvent {
+                offset: Offset { xid: row.try_get("xid")?, seq: row.try_get("seq")? },
+                payment: PaymentId::from_uuid(row.try_get("key")?),
+                kind: row.try_get("kind")?,
+            })
+        })
+        .collect()
 }
 
 /// What became of payments.

@@ -108,9 +108,12 @@ struct Dispatcher {
 impl Worker for Dispatcher {
     async fn turn(&mut self) -> Result<Turn, StoreError> {
         let now = self.context.now();
-        let may_pay_out = self.breaker.is_closed(&self.context).await?;
+        let banks = effect::banks_with_work(&self.context.db, now).await?;
+        // Nobody has to know while no bank has work.
+        let has_to_know = !banks.is_empty() || self.breaker.is_in_doubt(now);
+        let may_pay_out = has_to_know && self.breaker.is_closed(&self.context).await?;
         let mut turn = Turn::Idle;
-        for bank in effect::banks_with_work(&self.context.db, now).await? {
+        for bank in banks {
             let bank =
                 BankCode::parse(&bank).map_err(|_| StoreError::Corrupt(format!("bank code {bank}")))?;
             let calls_max = self.settings.calls_per_bank_max;

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How long an answer is good for.
 const FRESH: Duration = Duration::from_millis(500);
 
+/// How often somebody with nothing to do shows it.
+const SHOWN_EVERY: Duration = Duration::from_secs(5);
+
 /// What was last seen of it.
 #[derive(Debug, Default)]
 pub(crate) struct BreakerView {
@@ -18,6 +21,11 @@ pub(crate) struct BreakerView {
 }
 
 impl BreakerView {
+    /// It was tripped, or that was not looked up for a while: who has nothing that would mint looks all the same, for those who watch.
+    pub(crate) fn is_in_doubt(&self, now: Timestamp) -> bool {
+        self.seen.is_none_or(|(at, is_closed)| !is_closed || now.since(at) >= SHOWN_EVERY)
+    }
+
     /// May money be minted and paid out?
     pub(crate) async fn is_closed(&mut self, context: &Context) -> Result<bool, StoreError> {
         let now = context.now();

@@ -4,7 +4,7 @@
 //! signature for each transaction. Credentials are read from their file again whenever the service does not take them, so that
 //! whoever renews them need not restart anything.
 
-use super::Signer;
+use super::{Answer, Signer};
 use crate::bindings::evm_address;
 use crate::error::ChainError;
 use alloy::primitives::Address;
@@ -139,7 +139,7 @@ impl Signer for KmsKey {
         self.address
     }
 
-    async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+    async fn sign_digest(&self, digest: [u8; 32]) -> Result<Answer, ChainError> {
         let question = json!({
             "KeyId": self.config.key_id, "Message": STANDARD.encode(digest), "MessageType": "DIGEST",
             "SigningAlgorithm": "ECDSA_SHA_256",
@@ -151,7 +151,7 @@ impl Signer for KmsKey {
             .map_err(|_| ChainError::Signer("KMS answered with what is no signature".into()))?;
         let mut rs = [0; 64];
         rs.copy_from_slice(&signature.to_bytes());
-        Ok(rs)
+        Ok(Answer { rs, parity: None })
     }
 }
 

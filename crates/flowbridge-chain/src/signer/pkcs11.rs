@@ -3,7 +3,7 @@
 //! One session, used by one signature at a time, which is as fast as a module is; a session that the module has lost is opened
 //! again with the next signature. The module's library runs inside our process: it has to be one that the operator trusts.
 
-use super::Signer;
+use super::{Answer, Signer};
 use crate::bindings::evm_address;
 use crate::error::ChainError;
 use alloy::primitives::Address;
@@ -68,10 +68,11 @@ impl Signer for HardwareKey {
         self.address
     }
 
-    async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+    async fn sign_digest(&self, digest: [u8; 32]) -> Result<Answer, ChainError> {
         let inner = self.inner.clone();
         let signed = tokio::task::spawn_blocking(move || inner.sign(&digest)).await;
-        signed.map_err(|error| ChainError::Signer(error.to_string()))?
+        let rs = signed.map_err(|error| ChainError::Signer(error.to_string()))??;
+        Ok(Answer { rs, parity: None })
     }
 }
 

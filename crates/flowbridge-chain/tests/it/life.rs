@@ -4,7 +4,7 @@ use crate::node::{Node, Notebook, Who, key, wallet};
 use flowbridge_chain::call::{self, OnLeaves};
 use flowbridge_chain::deploy::{self, Roles};
 use flowbridge_chain::leaf::{EXPIRY_SECS_MAX, LeafTerms};
-use flowbridge_chain::{ChainError, Leaf, Refusal, Said, vault};
+use flowbridge_chain::{At, Chain as _, ChainError, Counted, Leaf, Refusal, Said, vault};
 use flowbridge_domain::payment::{ChainLog, SetAside};
 
 fn of(notebook: &Notebook, leaf: &Leaf) -> Vec<ChainLog> {
@@ -70,6 +70,37 @@ async fn a_batch_settles_in_parts_around_a_frozen_creditor_and_a_straggler() {
     assert_eq!(deploy::balance(&node.chain, &node.contracts, &wallet(0xfe)).await.unwrap(), 300);
     let outside = |log: &flowbridge_chain::SeenLog| matches!(log.said, Said::Transfer { outside: true, .. });
     assert!(!notebook.announced.iter().any(outside), "all that moved, moved for payments");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_went_through_is_counted_where_its_receipt_says_and_what_was_reverted_is_not() {
+    let node = Node::start().await;
+    let start = node.chain.block(At::Latest).await.unwrap().unwrap().number;
+    let batch = [node.leaf(0, 2).await, node.leaf(1, 3).await];
+    let (router, manager) = (node.contracts.router, node.contracts.manager);
+    let initiate = call::initiate_batch(&batch, node.in_an_hour().await);
+    let on_second = |what| call::on_leaves(what, &batch, &[1]).unwrap();
+    let mut places = Vec::new();
+    for (who, to, calldata) in [
+        (Who::Initiator, router, initiate.clone()),
+        (Who::Settler, manager, call::on_leaves(OnLeaves::Settle, &batch, &[0]).unwrap()),
+        (Who::Canceller, manager, on_second(OnLeaves::Cancel)),
+        // Too late, which moves nothing.
+        (Who::Settler, manager, on_second(OnLeaves::Settle)),
+    ] {
+        let receipt = node.send(who, to, &calldata).await.unwrap();
+        places.push((receipt.block_number, receipt.block_hash));
+    }
+    let repeated = node.send_blindly(Who::Initiator, router, &initiate).await;
+    assert!(!repeated.succeeded, "its numbers are used");
+
+    let counted = node.chain.counted(start, repeated.block_number, &[router, manager]).await.unwrap();
+    let of = |counted: &Counted| (counted.block_number, counted.block_hash);
+    assert_eq!(counted.iter().map(of).collect::<Vec<_>>(), places);
+    for counted in counted {
+        let receipt = node.chain.receipt(counted.tx_hash).await.unwrap().unwrap();
+        assert_eq!((receipt.succeeded, receipt.block_hash), (true, counted.block_hash));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use flowbridge_chain::deploy::{self, Admin, Deployment, Plan, Roles};
 use flowbridge_chain::leaf::LeafTerms;
+use flowbridge_chain::signer::Unsigned;
 use flowbridge_chain::watch::{self, Finality, Head, Next, Place, WatchSettings};
 use flowbridge_chain::{At, Chain as _, ChainError, ContractSet, HttpChain, Key, Leaf, Receipt, SeenLog};
 use flowbridge_domain::id::PaymentId;
@@ -85,6 +86,25 @@ impl Node {
         let admin =
             Admin { chain: &self.chain, chain_id: 31337, key: &key, patience: Duration::from_secs(10) };
         admin.send(Some(&to), calldata).await
+    }
+
+    /// Without asking first whether the contracts would refuse it.
+    pub(crate) async fn send_blindly(&self, who: Who, to: EvmAddress, calldata: &[u8]) -> Receipt {
+        let (key, fees) = (key(who), self.chain.fees().await.unwrap());
+        let signed = key.sign(&Unsigned {
+            chain_id: 31337,
+            nonce: self.chain.nonce(&key.address(), At::Pending).await.unwrap(),
+            to: Some(&to),
+            calldata,
+            value: 0,
+            gas_limit: 1_000_000,
+            fee_per_gas: 2 * fees.base + fees.priority,
+            priority_fee: fees.priority,
+        });
+        let signed = signed.unwrap();
+        self.chain.send(&signed.raw).await.unwrap();
+        self.command("evm_mine", serde_json::json!([])).await;
+        self.chain.receipt(signed.hash).await.unwrap().unwrap()
     }
 
     pub(crate) async fn in_an_hour(&self) -> u64 {

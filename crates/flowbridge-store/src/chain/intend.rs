@@ -52,10 +52,8 @@ statements! {
             select effect.payment_id, effect.kind, effect.traceparent, effect.state_since, effect.next_attempt_at, leaf.root, leaf.place,
                     leaf.currency
                 from effect cross join lateral (
-                    select chain_leaf.root, chain_leaf.place, chain_tx.currency
-                        from chain_leaf
-                            join chain_batch on chain_batch.root = chain_leaf.root
-                            join chain_tx on chain_tx.id = chain_batch.chain_tx
+                    select chain_leaf.root, chain_leaf.place, chain_batch.currency
+                        from chain_leaf join chain_batch on chain_batch.root = chain_leaf.root
                         where chain_leaf.payment_id = effect.payment_id
                         offset 0) leaf
                 where effect.is_waiting and effect.lane = 'chain' and effect.kind = wanted.kind and effect.state = 'ready'
@@ -301,10 +299,11 @@ pub struct Intention {
     pub traceparent: String,
 }
 
-/// Makes intentions durable, and takes their effects out of the queue, in the transaction that claimed them.
-pub async fn intend(tx: &Tx, intentions: &[Intention], now: Timestamp) -> Result<(), StoreError> {
+/// Makes intentions durable, and takes their effects out of the queue, in the transaction that claimed them. Returns the ids of their
+/// transactions, in the same order.
+pub async fn intend(tx: &Tx, intentions: &[Intention], now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
     if intentions.is_empty() {
-        return Ok(());
+        return Ok(vec![]);
     }
     let new_id = || flowbridge_domain::id::EventId::generate(now, rand::random()).as_uuid();
     let new: Vec<(Uuid, &Intention)> = intentions.iter().map(|intention| (new_id(), intention)).collect();
@@ -340,7 +339,8 @@ pub async fn intend(tx: &Tx, intentions: &[Intention], now: Timestamp) -> Result
     );
     tx.execute(INSERT_ITEMS, &[&payments, &txs, &places]).await?;
     tx.execute(MARK_SENT, &[&payments, &kinds, &At(now)]).await?;
-    save_batches(tx, &new, now).await
+    save_batches(tx, &new, now).await?;
+    Ok(ids)
 }
 
 async fn save_batches(tx: &Tx, new: &[(Uuid, &Intention)], now: Timestamp) -> Result<(), StoreError> {

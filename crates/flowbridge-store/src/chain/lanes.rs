@@ -4,19 +4,20 @@ use super::{Lane, address, hash, number, unsigned};
 use crate::db::{Db, StoreError, Tx};
 use crate::sql::{At, statements};
 use flowbridge_domain::party::EvmAddress;
+use flowbridge_domain::payment::Effect;
 use flowbridge_domain::time::Timestamp;
 use std::time::Duration;
 
 statements! {
     // Ours for most of a lease's time to come: nothing to write.
-    HELD_LANE = "select epoch, next_nonce, sender from chain_lane where lane = $1 and owner = $2 and lease_until > $3";
+    HELD_LANE = concat!("select ", lane_columns!("$6"), " from chain_lane where lane = $1 and owner = $2 and lease_until > $3");
 
     ENSURE_LANE = "insert into chain_lane (lane, next_nonce, sender) values ($1, $2, $3) on conflict do nothing";
 
-    LEASE_LANE = "update chain_lane set owner = $2, lease_until = $4,
+    LEASE_LANE = concat!("update chain_lane set owner = $2, lease_until = $6,
             epoch = case when owner = $2 and lease_until > $3 then epoch else epoch + 1 end
         where lane = $1 and (owner = $2 or lease_until <= $3)
-        returning epoch, next_nonce, sender";
+        returning ", lane_columns!("$3"));
 
     // Another key has other nonces: what the old one has signed has to have come to its end first.
     REKEY_LANE = "update chain_lane set sender = $3, next_nonce = $4
@@ -45,6 +46,25 @@ statements! {
     FILLERS = "select nonce, tx_hash from chain_filler where sender = $1 and nonce = any($2)";
 }
 
+/// What is asked of a lane with its lease: most of the time it has nothing under way and nothing is due, and that is all there is to ask.
+/// Effects are looked for from an instant on, as by [`due`](super::due).
+macro_rules! lane_columns {
+    ($now:literal) => {
+        concat!(
+            "epoch, next_nonce, sender,
+            exists (select from chain_tx where chain_tx.lane = $1
+                and state in ('intended', 'numbered', 'signed', 'broadcast', 'dropped')) as has_open,
+            exists (select from chain_tx where chain_tx.lane = $1 and state in ('included', 'confirmed')) as has_followed,
+            exists (select from effect
+                where effect.is_waiting and effect.lane = 'chain' and effect.kind = any($4::text[]) and effect.state = 'ready'
+                    and effect.next_attempt_at >= $5 and effect.next_attempt_at <= ",
+            $now,
+            ") as has_due"
+        )
+    };
+}
+use lane_columns;
+
 /// A lane that is ours for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneLease {
@@ -56,25 +76,36 @@ pub struct LaneLease {
     pub next_nonce: u64,
     /// Whose nonces these are; none in a lane from before that was written down.
     pub sender: Option<EvmAddress>,
+    /// It has transactions that are in no block: [`open_txs`](super::open_txs).
+    pub has_open: bool,
+    /// It has transactions in blocks that may be taken back still: [`follow_included`](super::follow_included).
+    pub has_followed: bool,
+    /// Something may be due for it: [`due`](super::due).
+    pub has_due: bool,
 }
 
 /// Takes a lane, or renews it when a third of the lease is over. `None` while somebody else has it. The next nonce of `sender` on
-/// chain starts a lane that was never used; without it such a lane stays unused.
+/// chain starts a lane that was never used; without it such a lane stays unused. Says besides whether there is anything to do, of these
+/// effects from an instant on.
 pub async fn lease_lane(
     db: &Db,
     lane: Lane,
     owner: &str,
     (sender, chain_nonce): (&EvmAddress, Option<u64>),
-    now: Timestamp,
-    lease: Duration,
+    (effects, from): (&[Effect], Timestamp),
+    (now, lease): (Timestamp, Duration),
 ) -> Result<Option<LaneLease>, StoreError> {
     let fresh_until = now.plus(lease.saturating_sub(lease / 3));
-    let mut rows = db.query(HELD_LANE, &[&lane.as_str(), &owner, &At(fresh_until)]).await?;
+    let kinds: Vec<&str> = effects.iter().map(|effect| effect.as_str()).collect();
+    let (lane_name, from) = (lane.as_str(), At(from));
+    let mut rows =
+        db.query(HELD_LANE, &[&lane_name, &owner, &At(fresh_until), &kinds, &from, &At(now)]).await?;
     if rows.is_empty() {
         if let Some(nonce) = chain_nonce {
             db.query(ENSURE_LANE, &[&lane.as_str(), &number(nonce)?, &sender.as_bytes().to_vec()]).await?;
         }
-        rows = db.query(LEASE_LANE, &[&lane.as_str(), &owner, &At(now), &At(now.plus(lease))]).await?;
+        let until = At(now.plus(lease));
+        rows = db.query(LEASE_LANE, &[&lane_name, &owner, &At(now), &kinds, &from, &until]).await?;
     }
     rows.first()
         .map(|row| {
@@ -84,6 +115,9 @@ pub async fn lease_lane(
                 epoch: row.try_get("epoch")?,
                 next_nonce: unsigned(row.try_get("next_nonce")?)?,
                 sender: sender.is_some().then(|| address(row, "sender")).transpose()?,
+                has_open: row.try_get("has_open")?,
+                has_followed: row.try_get("has_followed")?,
+                has_due: row.try_get("has_due")?,
             })
         })
         .transpose()

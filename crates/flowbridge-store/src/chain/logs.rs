@@ -25,6 +25,7 @@ statements! {
     SAVE_LOGS = "insert into chain_log (block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data)
         select * from unnest($1::bigint[], $2::integer[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::uuid[], $8::json[])";
 
+    // Of payments that no effect of ours was resolved for.
     TRACES = "select id, traceparent from payment where id = any($1)";
 
     // Of these wallets those that an account stands for, with what they hold. The manager's stands for none, whoever names it.
@@ -41,7 +42,8 @@ statements! {
     RESOLVE_EFFECTS = "update effect set state = new.state, outcome = new.outcome, reference = new.reference, state_since = $6
         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) as new (payment_id, kind, state, outcome, reference)
         where effect.payment_id = new.payment_id and effect.kind = new.kind and effect.lane = 'chain'
-            and effect.state <> 'revoked' and not ($7 and new.state = 'refused' and effect.state = 'done')";
+            and effect.state <> 'revoked' and not ($7 and new.state = 'refused' and effect.state = 'done')
+        returning effect.payment_id, effect.traceparent";
 
     // What is open again goes on with the transaction that carries it. Where none does (a stranger was faster, or the other outcome
     // was), whoever still wants it asks for it: it is not for us to say that a payment which is held again is to be cancelled. But what
@@ -210,8 +212,8 @@ pub(super) async fn spread(
         How::TakenBack { .. } => None,
     };
     let removed = head.is_none();
-    let observations = observe(tx, logs, head, now).await?;
-    resolve_effects(tx, logs, how, now).await?;
+    let traces = resolve_effects(tx, logs, how, now).await?;
+    let observations = observe(tx, logs, head, traces, now).await?;
     if !removed {
         send_skipped_again(tx, logs, now).await?;
     }
@@ -239,6 +241,7 @@ async fn observe(
     tx: &Tx,
     logs: &[SeenLog],
     head: Option<&Head>,
+    mut traces: HashMap<Uuid, String>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let keys: HashSet<Uuid> = logs
@@ -256,9 +259,11 @@ async fn observe(
     if keys.is_empty() {
         return Ok(0);
     }
-    let mut traces: HashMap<Uuid, String> = HashMap::new();
-    for row in tx.query(TRACES, &[&Vec::from_iter(keys)]).await? {
-        traces.insert(row.try_get("id")?, row.try_get("traceparent")?);
+    let unasked: Vec<Uuid> = keys.into_iter().filter(|key| !traces.contains_key(key)).collect();
+    if !unasked.is_empty() {
+        for row in tx.query(TRACES, &[&unasked]).await? {
+            traces.insert(row.try_get("id")?, row.try_get("traceparent")?);
+        }
     }
     let events: Vec<NewEvent> = logs
         .iter()
@@ -282,7 +287,13 @@ async fn observe(
     Ok(events.len())
 }
 
-async fn resolve_effects(tx: &Tx, logs: &[SeenLog], how: How<'_>, now: Timestamp) -> Result<(), StoreError> {
+/// Brings effects to their end, or opens them again. Returns the traces of the payments whose effects those are.
+async fn resolve_effects(
+    tx: &Tx,
+    logs: &[SeenLog],
+    how: How<'_>,
+    now: Timestamp,
+) -> Result<HashMap<Uuid, String>, StoreError> {
     let removed = matches!(how, How::TakenBack { .. });
     // One effect may have several logs in a stretch (skipped, then done): the last one counts.
     let mut last: BTreeMap<(PaymentId, Effect), (&str, &str, String)> = BTreeMap::new();
@@ -302,7 +313,7 @@ async fn resolve_effects(tx: &Tx, logs: &[SeenLog], how: How<'_>, now: Timestamp
         }
     }
     if last.is_empty() {
-        return Ok(());
+        return Ok(HashMap::new());
     }
     let (ids, kinds, states, outcomes, references) = columns!(
         last,
@@ -313,11 +324,13 @@ async fn resolve_effects(tx: &Tx, logs: &[SeenLog], how: How<'_>, now: Timestamp
         reference.as_str()
     );
     let is_late = matches!(how, How::Late(_));
-    tx.execute(RESOLVE_EFFECTS, &[&ids, &kinds, &states, &outcomes, &references, &At(now), &is_late]).await?;
+    let resolved = tx
+        .query(RESOLVE_EFFECTS, &[&ids, &kinds, &states, &outcomes, &references, &At(now), &is_late])
+        .await?;
     if removed {
         tx.execute(LEAVE_UNCARRIED, &[&ids, &kinds, &At(now)]).await?;
     }
-    Ok(())
+    resolved.iter().map(|row| Ok((row.try_get("payment_id")?, row.try_get("traceparent")?))).collect()
 }
 
 /// The status bits of a payment that is open.

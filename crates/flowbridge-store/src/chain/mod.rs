@@ -25,7 +25,7 @@ pub use lanes::{
 };
 pub use logs::{Said, SeenLog};
 pub use send::{
-    OpenTx, Signature, TxBody, TxFate, TxState, follow_included, give_up, open_txs, postpone,
+    OpenTx, Signature, TxBody, TxFate, TxState, Version, follow_included, give_up, open_txs, postpone,
     refuse_initiation, refuse_unsent, save_fates, save_signatures, still_asked, take_nonces, tx_bodies,
     tx_payments, unsign,
 };
@@ -184,12 +184,13 @@ pub(crate) fn units_per_minor_unit(currency: Currency, token_decimals: i16) -> R
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold("0x".to_owned(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
+    let mut text = Vec::with_capacity(2 + 2 * bytes.len());
+    text.extend_from_slice(b"0x");
+    for byte in bytes {
+        text.extend_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+    }
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn number(value: u64) -> Result<i64, StoreError> {

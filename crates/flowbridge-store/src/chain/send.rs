@@ -1,7 +1,7 @@
 //! What is under way: nonces, signatures, every version ever signed, and what became of each transaction.
 
 use super::lanes::{LaneLease, guard_lane, set_nonce};
-use super::{Lane, address, number, unsigned};
+use super::{Lane, address, hash, number, unsigned};
 use crate::db::{Db, StoreError, Tx};
 use crate::event_log::{self, NewEvent, topic};
 use crate::observation;
@@ -12,6 +12,7 @@ use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::payment::{Effect, Event, SetAside};
 use flowbridge_domain::time::Timestamp;
 use std::collections::{HashMap, HashSet};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
@@ -39,7 +40,7 @@ statements! {
         from chain_tx where lane = $1 and state in ('intended', 'numbered', 'signed', 'broadcast', 'dropped')
         order by nonce nulls last, created_at, id limit $2";
 
-    TX_BODIES = "select chain_tx.id, chain_tx.calldata, version.raw
+    TX_BODIES = "select chain_tx.id, chain_tx.calldata, version.tx_hash, version.signature, version.raw
         from chain_tx left join chain_tx_version version on version.tx_hash = chain_tx.tx_hash
         where chain_tx.id = any($1)";
 
@@ -54,8 +55,6 @@ statements! {
 
     CONFIRM_TXS = "update chain_tx set state = 'confirmed', state_since = $3
         where lane = $1 and state = 'included' and included_number <= $2";
-
-    IS_FOLLOWED = "select from chain_tx where lane = $1 and state in ('included', 'confirmed') limit 1";
 
     OLDEST_INCLUDED = "select created_at from chain_tx where lane = $1 and state = 'included'
         order by included_number limit 1";
@@ -90,8 +89,9 @@ statements! {
     REPLACE_VERSIONS = "update chain_tx_version set replaced_at = $3
         where chain_tx = any($1) and tx_hash <> all($2) and replaced_at is null";
 
-    INSERT_VERSIONS = "insert into chain_tx_version (tx_hash, chain_tx, raw, signed_at)
-        select tx_hash, chain_tx, raw, $4 from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as new (tx_hash, chain_tx, raw)
+    INSERT_VERSIONS = "insert into chain_tx_version (tx_hash, chain_tx, signature, signed_at)
+        select tx_hash, chain_tx, signature, $4
+            from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as new (tx_hash, chain_tx, signature)
         on conflict do nothing";
 
     // What has ended stays so, whatever one who slept through it says: another transaction carries its payments.
@@ -208,8 +208,30 @@ pub async fn open_txs(db: &Db, lane: Lane, limit: i64) -> Result<Vec<OpenTx>, St
 pub struct TxBody {
     /// The call.
     pub calldata: Vec<u8>,
-    /// The newest signed version.
-    pub raw: Option<Vec<u8>>,
+    /// What makes the newest signed version of it.
+    pub signed: Option<Version>,
+}
+
+/// What is kept of a signed version.
+#[derive(Debug, Clone)]
+pub enum Version {
+    /// Its hash and its signature: all else of it stands in the transaction's row.
+    Signature([u8; 32], [u8; 65]),
+    /// The signed bytes, by a release that kept those.
+    Whole(Vec<u8>),
+}
+
+impl Version {
+    fn read(row: &Row) -> Result<Option<Self>, StoreError> {
+        let corrupt = |_| StoreError::Corrupt("a signature that is not 65 bytes long".into());
+        let signature: Option<Vec<u8>> = row.try_get("signature")?;
+        Ok(match signature {
+            Some(signature) => {
+                Some(Self::Signature(hash(row, "tx_hash")?, signature.try_into().map_err(corrupt)?))
+            }
+            None => row.try_get::<_, Option<Vec<u8>>>("raw")?.map(Self::Whole),
+        })
+    }
 }
 
 /// Reads the long parts of transactions.
@@ -217,7 +239,7 @@ pub async fn tx_bodies(db: &Db, ids: &[Uuid]) -> Result<HashMap<Uuid, TxBody>, S
     let rows = db.query(TX_BODIES, &[&ids]).await?;
     rows.iter()
         .map(|row| {
-            let body = TxBody { calldata: row.try_get("calldata")?, raw: row.try_get("raw")? };
+            let body = TxBody { calldata: row.try_get("calldata")?, signed: Version::read(row)? };
             Ok((row.try_get("id")?, body))
         })
         .collect()
@@ -236,10 +258,12 @@ pub struct Signature {
     pub id: Uuid,
     /// The nonce it has.
     pub nonce: u64,
-    /// The signed bytes.
+    /// The signed bytes, for whoever sends them: what is written down is the signature.
     pub raw: Vec<u8>,
     /// Their hash.
     pub tx_hash: [u8; 32],
+    /// r, s and the recovery id.
+    pub signature: [u8; 65],
     /// Wei.
     pub fee_per_gas: u64,
     /// Wei.
@@ -278,11 +302,11 @@ pub async fn take_nonces(
 /// Writes signatures down, before anybody sees them. Earlier versions of the same transactions are replaced.
 pub async fn save_signatures(tx: &Tx, signatures: &[Signature], now: Timestamp) -> Result<(), StoreError> {
     let wei = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let (ids, nonces, raw, hashes, fees, priorities, limits) = columns!(
+    let (ids, nonces, kept, hashes, fees, priorities, limits) = columns!(
         signatures,
         |signature| signature.id,
         wei(signature.nonce),
-        signature.raw.as_slice(),
+        signature.signature.as_slice(),
         signature.tx_hash.to_vec(),
         wei(signature.fee_per_gas),
         wei(signature.priority_fee),
@@ -290,7 +314,7 @@ pub async fn save_signatures(tx: &Tx, signatures: &[Signature], now: Timestamp) 
     );
     tx.execute(SIGN, &[&ids, &nonces, &hashes, &fees, &priorities, &limits, &At(now)]).await?;
     tx.execute(REPLACE_VERSIONS, &[&ids, &hashes, &At(now)]).await?;
-    tx.execute(INSERT_VERSIONS, &[&hashes, &ids, &raw, &At(now)]).await?;
+    tx.execute(INSERT_VERSIONS, &[&hashes, &ids, &kept, &At(now)]).await?;
     Ok(())
 }
 
@@ -346,10 +370,6 @@ pub async fn follow_included(
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let (lane, settled, depth) = (lane.as_str(), number(settled_number)?, number(reorg_depth_blocks_max)?);
-    // Most of the time there is none, and that is all there is to ask.
-    if db.query(IS_FOLLOWED, &[&lane]).await?.is_empty() {
-        return Ok(None);
-    }
     db.query(REOPEN_TXS, &[&lane, &At(now), &depth]).await?;
     db.query(CONFIRM_TXS, &[&lane, &number(confirmed_number)?, &At(now)]).await?;
     db.query(FINALIZE_TXS, &[&lane, &settled, &depth, &At(now)]).await?;

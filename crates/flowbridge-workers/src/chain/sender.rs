@@ -16,7 +16,7 @@ use flowbridge_chain::leaf::{LeafTerms, root};
 use flowbridge_chain::plan::{Action, InFlight, Stage, TxFees, View, plan};
 use flowbridge_chain::signer::{self, Signed, Unsigned};
 use flowbridge_chain::watch::Head;
-use flowbridge_chain::{At, Chain, ChainError, ContractSet, Leaf, Receipt, Refusal, Scope, Signer};
+use flowbridge_chain::{At, Chain, ChainError, ContractSet, Counted, Leaf, Receipt, Refusal, Scope, Signer};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::EvmAddress;
@@ -24,7 +24,7 @@ use flowbridge_domain::payment::{Effect, Funding, SetAside};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::chain::{
     self as rows, DueInitiation, DueOnLeaf, Duty, Intention, Lane, LaneLease, OpenTx, Signature, TxBody,
-    TxFate, TxState,
+    TxFate, TxState, Version,
 };
 use flowbridge_store::wake::Work;
 use flowbridge_store::{StoreError, Tx};
@@ -51,6 +51,8 @@ pub(super) struct Sender {
     strange: BTreeMap<u64, u64>,
     /// When the chain was last looked at.
     looked_at: Option<Timestamp>,
+    /// When it was last asked how far finality is, and the head of that time.
+    finality: Option<(Timestamp, Head)>,
     /// Since when the oldest transaction is under way that is in no block, by the rows as they were last read.
     oldest: Option<Timestamp>,
     /// The same of those that no policy counts yet, in a block or not.
@@ -74,7 +76,8 @@ type Kind = (Currency, Effect);
 /// Which function of a contract is called: the first bytes of the calldata.
 type Selector = [u8; 4];
 
-/// The chain as it was before our rows were read, by one node: what another one says, a block behind, does not go with it.
+/// The chain as it was before our rows were read, by one node: what another one says, a block behind, does not go with it. How far
+/// finality is may be of a second before.
 #[derive(Debug)]
 struct Sight {
     node: Arc<dyn Chain>,
@@ -84,10 +87,18 @@ struct Sight {
 }
 
 impl Sight {
-    async fn read(chain: &Arc<dyn Chain>, sender: &EvmAddress) -> Result<Self, ChainError> {
+    /// Finality is as in `known`, if that was read a moment ago.
+    async fn read(
+        chain: &Arc<dyn Chain>,
+        sender: &EvmAddress,
+        known: Option<&Head>,
+    ) -> Result<Self, ChainError> {
         let node = chain.pinned().unwrap_or_else(|| Arc::clone(chain));
         let nonce = node.nonce(sender, At::Latest).await?;
-        let head = Head::read(&*node).await?;
+        let head = match known {
+            Some(known) => Head::newest(&*node, known).await?,
+            None => Head::read(&*node).await?,
+        };
         Ok(Self { node, head, nonce })
     }
 }
@@ -140,6 +151,12 @@ type Asked = HashMap<PaymentId, (String, Timestamp)>;
 /// How often rows are compared with the chain while no block comes.
 const TRACK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is asked how far finality is: what is final stays open that much longer, and nothing else waits for it.
+const FINALITY_EVERY: Duration = Duration::from_secs(1);
+
+/// Blocks in which one question looks for what the contracts counted; a lane that was away for longer asks for receipts.
+const COUNTED_BLOCKS_MAX: u64 = 16;
+
 /// A call that would reach the chain this close to its deadline is not begun.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(3);
 
@@ -156,7 +173,7 @@ const UNSOUND_FOR: Duration = Duration::from_secs(30);
 const OPEN_MAX: i64 = 1_024;
 
 /// Effects claimed in one turn at most.
-const CLAIMS_MAX: usize = 2_000;
+const CLAIMS_MAX: usize = 600;
 
 /// Calls to the node, or to a signer, under way at the same time.
 const CALLS_MAX: usize = 16;
@@ -183,7 +200,10 @@ impl Worker for Sender {
         let (now, owner) = (self.context.now(), self.context.instance.as_str());
         let (sender, chain_nonce) = (self.signer.address(), sight.as_ref().map(|sight| sight.nonce));
         let (db, term) = (&self.context.db, self.settings.lease);
-        let lease = rows::lease_lane(db, self.lane, owner, (&sender, chain_nonce), now, term).await?;
+        let effects = effects_of(self.lane.duty());
+        let from = self.front.begin(now);
+        let asked = (&sender, chain_nonce);
+        let lease = rows::lease_lane(db, self.lane, owner, asked, (effects, from), (now, term)).await?;
         let Some(lease) = lease else {
             (self.oldest, self.unconfirmed) = (None, None);
             return Ok(Turn::Idle);
@@ -191,7 +211,7 @@ impl Worker for Sender {
         if lease.sender != Some(sender) {
             return self.take_over(&lease, &sender, chain_nonce).await;
         }
-        let mut open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        let mut open = if lease.has_open { self.open().await? } else { vec![] };
         if let Some(sight) = sight {
             self.track(&lease, &open, &sight, &sender).await?;
         }
@@ -200,15 +220,23 @@ impl Worker for Sender {
             .retain(|kind| open.iter().any(|tx| tx.state == TxState::Intended && kind_of(tx) == *kind));
         // What cannot be sent soon stays an effect, which its client can still take back.
         let room = self.room(&open).saturating_sub(self.going(&open).count());
-        let may_mint = self.breaker.is_closed(&self.context).await?;
-        if !may_mint && self.hold_back(&lease, &open).await? {
-            open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+        if (!open.is_empty() || self.breaker.is_in_doubt(now))
+            && !self.breaker.is_closed(&self.context).await?
+            && self.hold_back(&lease, &open).await?
+        {
+            open = self.open().await?;
         }
-        let intended = room > 0 && self.intend(&lease, room, may_mint).await?;
+        let mut new = HashMap::new();
+        if !lease.has_due {
+            self.front.seen(None, now);
+        } else if room > 0 {
+            new = self.intend(&lease, room, from).await?;
+        }
+        let intended = !new.is_empty();
         if intended {
-            open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
+            open = self.open().await?;
         }
-        let sent = self.send(&lease, &open).await?;
+        let sent = self.send(&lease, &open, new).await?;
         Ok(if intended || sent { Turn::Busy } else { Turn::Idle })
     }
 }
@@ -234,6 +262,7 @@ impl Sender {
             tracked: None,
             strange: BTreeMap::new(),
             looked_at: None,
+            finality: None,
             oldest: None,
             unconfirmed: None,
             filler: None,
@@ -266,8 +295,8 @@ impl Sender {
 
     /// Follows what the lane's old key has under way. Nobody can sign for it here: what waits goes on as it was signed.
     async fn see_off(&mut self, lease: &LaneLease, old: &EvmAddress) -> Result<(), StoreError> {
-        let open = rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await?;
-        match Sight::read(&self.chain, old).await {
+        let open = self.open().await?;
+        match Sight::read(&self.chain, old, None).await {
             Ok(sight) => self.track(lease, &open, &sight, old).await?,
             Err(error) => drop(chain_error(self.lane.as_str(), &error)),
         }
@@ -280,6 +309,11 @@ impl Sender {
             );
         }
         Ok(())
+    }
+
+    /// The lane's transactions that are in no block yet.
+    async fn open(&self) -> Result<Vec<OpenTx>, StoreError> {
+        rows::open_txs(&self.context.db, self.lane, OPEN_MAX).await
     }
 
     /// What is intended and not stopped.
@@ -299,7 +333,13 @@ impl Sender {
         if self.looked_at.is_some_and(|at| now.since(at) < self.settings.poll) {
             return Ok(None);
         }
-        let sight = Sight::read(&self.chain, &self.signer.address()).await?;
+        let known = self.finality.filter(|(at, _)| now.since(*at) < FINALITY_EVERY).map(|(_, head)| head);
+        let sight = Sight::read(&self.chain, &self.signer.address(), known.as_ref()).await;
+        // Another node answers next, perhaps.
+        let sight = sight.inspect_err(|_| self.finality = None)?;
+        if known.is_none() {
+            self.finality = Some((now, sight.head));
+        }
         self.looked_at = Some(now);
         Ok(Some(sight))
     }
@@ -311,31 +351,34 @@ impl Sender {
 
     // ------------------------------------------------------------------------------------------------------- intend
 
-    /// Effects become intentions, in the transaction that claims them; but for those that mint while nothing may be minted. True
-    /// if any did.
-    async fn intend(&mut self, lease: &LaneLease, room: usize, may_mint: bool) -> Result<bool, StoreError> {
+    /// Effects become intentions, in the transaction that claims them; but for those that mint while nothing may be minted. Returns
+    /// what became of any, by its id.
+    async fn intend(
+        &mut self,
+        lease: &LaneLease,
+        room: usize,
+        from: Timestamp,
+    ) -> Result<HashMap<Uuid, TxBody>, StoreError> {
         let now = self.context.now();
-        let effects: &[Effect] = match self.lane.duty() {
-            // What is begun has to be settled soon, or expires.
-            Duty::Initiator if !may_mint => &[],
-            Duty::Initiator => &[Effect::InitiateOnChain],
-            Duty::Settler if !may_mint => &[Effect::BurnRedeemed, Effect::ReleaseRedemption],
-            Duty::Settler => &[Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption],
-            Duty::Canceller => &[Effect::CancelOnChain],
-        };
-        if effects.is_empty() {
-            return Ok(false);
-        }
+        let mut effects = effects_of(self.lane.duty());
         let limit = self.settings.batch_size_max.saturating_mul(room).min(CLAIMS_MAX);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let full = self.settings.batch_size_max;
-        let from = self.front.begin(now);
-        let due = rows::due(&self.context.db, effects, (from, now), full).await?;
+        let mut due = rows::due(&self.context.db, effects, (from, now), full).await?;
         self.front.seen(due.map(|due| due.first), now);
-        let Some(due) = due else { return Ok(false) };
+        if due.is_some() && !self.breaker.is_closed(&self.context).await? {
+            effects = match self.lane.duty() {
+                // What is begun has to be settled soon, or expires.
+                Duty::Initiator => &[],
+                Duty::Settler => &[Effect::BurnRedeemed, Effect::ReleaseRedemption],
+                Duty::Canceller => &[Effect::CancelOnChain],
+            };
+            due = rows::due(&self.context.db, effects, (from, now), full).await?;
+        }
+        let Some(due) = due else { return Ok(HashMap::new()) };
         // While none of them can be ripe, none is locked.
         if !self.is_ripe(due.count >= full, std::iter::once(due.oldest), now) {
-            return Ok(false);
+            return Ok(HashMap::new());
         }
         let tx = self.context.db.begin().await?;
         rows::guard_lane(&tx, lease).await?;
@@ -346,10 +389,12 @@ impl Sender {
                 self.intend_on_leaves(&tx, effects, &mut asked, limit, (due.first, now)).await?
             }
         };
-        rows::intend(&tx, &intentions, now).await?;
+        let ids = rows::intend(&tx, &intentions, now).await?;
         tx.commit().await?;
         self.tell(&intentions, &asked);
-        Ok(!intentions.is_empty())
+        let bodies =
+            intentions.into_iter().map(|intention| TxBody { calldata: intention.calldata, signed: None });
+        Ok(ids.into_iter().zip(bodies).collect())
     }
 
     /// What would mint and has no nonce yet is taken apart again, while nothing may be minted: its payments wait as effects, which
@@ -599,9 +644,14 @@ impl Sender {
 
     // --------------------------------------------------------------------------------------------------------- send
 
-    /// Simulates, numbers, signs and broadcasts what is intended, as far as the lane has room. True if anything went out, or
-    /// made way.
-    async fn send(&mut self, lease: &LaneLease, open: &[OpenTx]) -> Result<bool, StoreError> {
+    /// Simulates, numbers, signs and broadcasts what is intended, as far as the lane has room. What is new of it is at hand; the rest is
+    /// read. True if anything went out, or made way.
+    async fn send(
+        &mut self,
+        lease: &LaneLease,
+        open: &[OpenTx],
+        mut bodies: HashMap<Uuid, TxBody>,
+    ) -> Result<bool, StoreError> {
         let unsigned: Vec<&OpenTx> = open.iter().filter(|tx| tx.state == TxState::Numbered).collect();
         let room = self.room(open);
         let is_tried = |tx: &&OpenTx| tx.state == TxState::Intended && self.stopped.contains(&kind_of(tx));
@@ -610,8 +660,11 @@ impl Sender {
         if unsigned.is_empty() && intended.is_empty() {
             return Ok(false);
         }
-        let ids: Vec<Uuid> = unsigned.iter().chain(&intended).map(|tx| tx.id).collect();
-        let bodies = rows::tx_bodies(&self.context.db, &ids).await?;
+        let ids = unsigned.iter().chain(&intended).map(|tx| tx.id);
+        let ids: Vec<Uuid> = ids.filter(|id| !bodies.contains_key(id)).collect();
+        if !ids.is_empty() {
+            bodies.extend(rows::tx_bodies(&self.context.db, &ids).await?);
+        }
         // What has a nonce comes first: nothing above it can be included before.
         let mut numbered: Vec<Numbered<'_>> = unsigned
             .into_iter()
@@ -774,15 +827,15 @@ impl Sender {
         Ok(true)
     }
 
-    async fn signature(
+    const fn unsigned<'a>(
         &self,
-        open: &OpenTx,
-        calldata: &[u8],
+        open: &'a OpenTx,
+        calldata: &'a [u8],
         nonce: u64,
         gas_limit: u64,
         fees: TxFees,
-    ) -> Result<Signature, ChainError> {
-        let unsigned = Unsigned {
+    ) -> Unsigned<'a> {
+        Unsigned {
             chain_id: self.settings.chain_id,
             nonce,
             to: Some(&open.contract),
@@ -791,13 +844,25 @@ impl Sender {
             gas_limit,
             fee_per_gas: fees.fee_per_gas,
             priority_fee: fees.priority_fee,
-        };
+        }
+    }
+
+    async fn signature(
+        &self,
+        open: &OpenTx,
+        calldata: &[u8],
+        nonce: u64,
+        gas_limit: u64,
+        fees: TxFees,
+    ) -> Result<Signature, ChainError> {
+        let unsigned = self.unsigned(open, calldata, nonce, gas_limit, fees);
         let signed = signer::sign(&*self.signer, &unsigned).await?;
         Ok(Signature {
             id: open.id,
             nonce,
             raw: signed.raw,
             tx_hash: signed.hash,
+            signature: signed.signature,
             fee_per_gas: fees.fee_per_gas,
             priority_fee: fees.priority_fee,
             gas_limit,
@@ -954,7 +1019,7 @@ impl Sender {
     ) -> Result<(), StoreError> {
         let now = self.context.now();
         match self.parts(tx, open, payments, parts).await {
-            Ok(parts) => rows::intend(tx, &parts, now).await,
+            Ok(parts) => rows::intend(tx, &parts, now).await.map(drop),
             Err(StoreError::Corrupt(why)) => {
                 let effects: Vec<(PaymentId, Effect)> =
                     payments.iter().map(|payment| (*payment, open.effect)).collect();
@@ -1078,7 +1143,7 @@ impl Sender {
                 }
                 Action::Included(id, number, hash) => included.push((id, TxFate::Included(number, hash))),
                 // Nobody signs for it here.
-                Action::Bump(id) if !is_ours => self.broadcast_newest(id).await?,
+                Action::Bump(id) if !is_ours => self.broadcast_newest(find(&signed, id)).await?,
                 Action::FillHole(_) | Action::RaiseFiller(_) | Action::SkipTo(_) if !is_ours => {}
                 Action::Broadcast(_)
                 | Action::BroadcastAgain(_)
@@ -1093,9 +1158,12 @@ impl Sender {
         }
         self.filler = self.filler.filter(|filler| filler.seen >= now);
         rows::save_fates(&self.context.db, &included, now).await?;
-        let oldest_included =
-            rows::follow_included(&self.context.db, self.lane, view.final_number, settled, depth, now)
-                .await?;
+        let oldest_included = if lease.has_followed || !included.is_empty() {
+            let db = &self.context.db;
+            rows::follow_included(db, self.lane, view.final_number, settled, depth, now).await?
+        } else {
+            None
+        };
         self.unconfirmed = self.oldest.into_iter().chain(oldest_included).min();
         self.tracked = Some((now, head));
         Ok(())
@@ -1140,12 +1208,44 @@ impl Sender {
             return Ok(View { used_below, known_below: used_below, final_number, ..View::default() });
         }
         let known_below = sight.node.nonce(sender, At::Pending).await?;
+        let is_used = |tx: &&OpenTx| tx.nonce.is_some_and(|nonce| nonce < used_below);
+        let used: Vec<&OpenTx> = signed.iter().copied().filter(is_used).collect();
+        let mut included = if used.is_empty() { HashMap::new() } else { self.counted(sight).await };
         let mut wanted: Vec<[u8; 32]> = Vec::new();
-        for tx in signed.iter().filter(|tx| tx.nonce.is_some_and(|nonce| nonce < used_below)) {
-            wanted.extend(&tx.hashes);
+        for tx in used {
+            if !tx.hashes.iter().any(|hash| included.contains_key(hash)) {
+                wanted.extend(&tx.hashes);
+            }
         }
-        let receipts = receipts(&*sight.node, wanted).await?;
-        Ok(View { used_below, known_below, final_number, receipts, ..View::default() })
+        included.extend(receipts(&*sight.node, wanted).await?);
+        Ok(View { used_below, known_below, final_number, receipts: included, ..View::default() })
+    }
+
+    /// What went through since the head that rows were last compared with, by what the contracts counted. Only a short cut: of whom nothing
+    /// is said here, the receipt is asked for.
+    async fn counted(&self, sight: &Sight) -> HashMap<[u8; 32], Receipt> {
+        let Some((_, seen)) = self.tracked else { return HashMap::new() };
+        let (from, to) = (seen.latest.number, sight.head.latest.number);
+        if to.checked_sub(from).is_none_or(|blocks| blocks >= COUNTED_BLOCKS_MAX) {
+            return HashMap::new();
+        }
+        let contracts: Vec<EvmAddress> =
+            self.contracts.iter().flat_map(|set| [set.router, set.manager]).collect();
+        let counted = match sight.node.counted(from, to, &contracts).await {
+            Ok(counted) => counted,
+            Err(error) => {
+                tracing::debug!(lane = self.lane.as_str(), %error, "receipts are asked for instead");
+                return HashMap::new();
+            }
+        };
+        let receipt = |counted: Counted| Receipt {
+            succeeded: true,
+            block_number: counted.block_number,
+            block_hash: counted.block_hash,
+            gas_used: 0,
+            created: None,
+        };
+        counted.into_iter().map(|counted| (counted.tx_hash, receipt(counted))).collect()
     }
 
     async fn carry_out(
@@ -1155,17 +1255,16 @@ impl Sender {
         action: Action<Uuid>,
     ) -> Result<(), StoreError> {
         let now = self.context.now();
-        let find = |id: Uuid| signed.iter().find(|tx| tx.id == id).copied();
         match action {
             Action::BroadcastAgain(id) => {
                 metrics::counter!("chain_dropped_total", "lane" => self.lane.as_str()).increment(1);
                 tracing::warn!(lane = self.lane.as_str(), chain_tx = %id, "the node has forgotten a transaction; it is told again");
                 rows::save_fates(&self.context.db, &[(id, TxFate::Dropped)], now).await?;
-                self.broadcast_newest(id).await?;
+                self.broadcast_newest(find(signed, id)).await?;
             }
-            Action::Broadcast(id) => self.broadcast_newest(id).await?,
+            Action::Broadcast(id) => self.broadcast_newest(find(signed, id)).await?,
             Action::Bump(id) => {
-                if let Some(open) = find(id) {
+                if let Some(open) = find(signed, id) {
                     self.bump(lease, open).await?;
                 }
             }
@@ -1173,7 +1272,7 @@ impl Sender {
                 rows::save_fates(&self.context.db, &[(id, TxFate::Included(number, hash))], now).await?;
             }
             Action::Reverted(id) => {
-                if let Some(open) = find(id) {
+                if let Some(open) = find(signed, id) {
                     tracing::error!(lane = self.lane.as_str(), chain_tx = %id, "a transaction was reverted; its payments are sent again");
                     self.in_lane(lease, async |tx| {
                         rows::give_up(tx, &[open], true, "reverted", now, now).await
@@ -1182,7 +1281,7 @@ impl Sender {
                 }
             }
             Action::Replaced(id) => {
-                if let Some(open) = find(id) {
+                if let Some(open) = find(signed, id) {
                     metrics::counter!("chain_nonces_stolen_total", "lane" => self.lane.as_str()).increment(1);
                     tracing::error!(
                         lane = self.lane.as_str(),
@@ -1193,7 +1292,7 @@ impl Sender {
                 }
             }
             Action::Filled(id) => {
-                if let Some(open) = find(id) {
+                if let Some(open) = find(signed, id) {
                     tracing::warn!(
                         lane = self.lane.as_str(),
                         nonce = open.nonce,
@@ -1223,12 +1322,34 @@ impl Sender {
         Ok(())
     }
 
-    async fn broadcast_newest(&self, id: Uuid) -> Result<(), StoreError> {
-        let bodies = rows::tx_bodies(&self.context.db, &[id]).await?;
-        match bodies.get(&id).and_then(|body| body.raw.as_ref()) {
-            Some(raw) => self.broadcast(&[(id, raw)]).await,
+    async fn broadcast_newest(&self, open: Option<&OpenTx>) -> Result<(), StoreError> {
+        let Some(open) = open else { return Ok(()) };
+        let mut bodies = rows::tx_bodies(&self.context.db, &[open.id]).await?;
+        let Some(body) = bodies.remove(&open.id) else { return Ok(()) };
+        match self.newest(open, body) {
+            Some(raw) => self.broadcast(&[(open.id, &raw)]).await,
             None => Ok(()),
         }
+    }
+
+    /// The newest version of a transaction as it was signed.
+    fn newest(&self, open: &OpenTx, body: TxBody) -> Option<Vec<u8>> {
+        let (hash, signature) = match body.signed? {
+            Version::Whole(raw) => return Some(raw),
+            // Signed since our rows were read, by whoever has the lane now.
+            Version::Signature(hash, _) if !open.hashes.contains(&hash) => return None,
+            Version::Signature(hash, signature) => (hash, signature),
+        };
+        let unsigned = self.unsigned(open, &body.calldata, open.nonce?, open.gas_limit?, fees_of(open)?);
+        let signed = Signed::again(&unsigned, &signature, &hash);
+        if signed.is_none() {
+            tracing::error!(
+                lane = self.lane.as_str(),
+                chain_tx = %open.id,
+                "what is kept of a signed transaction is not what was signed: is the chain id another one?"
+            );
+        }
+        signed.map(|signed| signed.raw)
     }
 
     async fn in_lane(
@@ -1261,7 +1382,7 @@ impl Sender {
                 nonce,
                 "a transaction waits although it offers all that fee_per_gas_gwei_max allows"
             );
-            return self.broadcast_newest(open.id).await;
+            return self.broadcast_newest(Some(open)).await;
         };
         let bodies = rows::tx_bodies(&self.context.db, &[open.id]).await?;
         let Some(body) = bodies.get(&open.id) else { return Ok(()) };
@@ -1269,7 +1390,7 @@ impl Sender {
             Ok(signature) => [signature],
             Err(error) => {
                 chain_error(self.lane.as_str(), &error);
-                return self.broadcast_newest(open.id).await;
+                return self.broadcast_newest(Some(open)).await;
             }
         };
         metrics::counter!("chain_fee_bumps_total", "lane" => self.lane.as_str()).increment(1);
@@ -1392,6 +1513,19 @@ struct Numbered<'a> {
 
 const fn kind_of(tx: &OpenTx) -> Kind {
     (tx.currency, tx.effect)
+}
+
+/// What a lane sends.
+const fn effects_of(duty: Duty) -> &'static [Effect] {
+    match duty {
+        Duty::Initiator => &[Effect::InitiateOnChain],
+        Duty::Settler => &[Effect::SettleOnChain, Effect::BurnRedeemed, Effect::ReleaseRedemption],
+        Duty::Canceller => &[Effect::CancelOnChain],
+    }
+}
+
+fn find<'a>(signed: &[&'a OpenTx], id: Uuid) -> Option<&'a OpenTx> {
+    signed.iter().find(|tx| tx.id == id).copied()
 }
 
 fn count_of(open: &[OpenTx], states: &[TxState]) -> usize {

@@ -12,7 +12,7 @@ use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, run_loop};
 use crate::membership::Membership;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
-use flowbridge_store::event_log::{Reader, topic};
+use flowbridge_store::event_log::{self, Reader, topic};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook as store;
 use std::time::Duration;
@@ -146,6 +146,9 @@ impl FanOut {
     }
 
     async fn take_slice(&mut self, now: Timestamp) -> Result<Turn, StoreError> {
+        if !event_log::follows_held(&self.context.db, self.membership.held()).await? {
+            return Ok(Turn::Idle);
+        }
         let tx = self.context.db.begin().await?;
         let slice_max = self.settings.slice_max;
         let done = match self.audience {

@@ -71,7 +71,7 @@ async fn a_partition_a_lane_and_the_watchers_place_move_for_whoever_holds_them_n
 
     let (lane, key) = (Lane::first(Duty::Initiator), EvmAddress::from_bytes([5; 20]));
     let lease = async |owner: &str, now| {
-        chain::lease_lane(db, lane, owner, (&key, Some(0)), now, LEASE).await.unwrap().unwrap()
+        chain::lease_lane(db, lane, owner, (&key, Some(0)), (&[], now), (now, LEASE)).await.unwrap().unwrap()
     };
     let (old, new) = (lease("stands still", began).await, lease("goes on", later).await);
     let tx = db.begin().await.unwrap();

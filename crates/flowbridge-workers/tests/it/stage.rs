@@ -7,6 +7,7 @@ use flowbridge_bank::simulator::{BankConfig, Fault, FaultRule, Simulator, Simula
 use flowbridge_bank::simulator_client::{SimulatorClient, SimulatorClientConfig};
 use flowbridge_chain::deploy::{self, Admin, Plan, Roles};
 use flowbridge_chain::plan::FeePolicy;
+use flowbridge_chain::signer::Answer;
 use flowbridge_chain::watch::{Bell, Finality, WatchSettings};
 use flowbridge_chain::{
     At, Bearer, Chain, ChainError, ContractSet, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key,
@@ -163,7 +164,7 @@ impl Signer for FarKey {
         self.key.address()
     }
 
-    async fn sign_digest(&self, digest: [u8; 32]) -> Result<[u8; 64], ChainError> {
+    async fn sign_digest(&self, digest: [u8; 32]) -> Result<Answer, ChainError> {
         if self.is_down.load(Ordering::Relaxed) {
             return Err(ChainError::Signer("it is down".into()));
         }

@@ -6,7 +6,7 @@
 //! orchestrator and banks asks for the settlement of whatever has been initiated, and does nothing else. The proof: each payment
 //! was initiated and settled once, no log was missed, the creditors' wallets hold what was paid, and no nonce is left behind.
 
-use super::chain_stage::{self, AMOUNT_UNITS, CHAIN_ID, SLICE, Servers, Stage};
+use super::chain_stage::{self, AMOUNT_UNITS, CHAIN_ID, SLICE, Servers, Stage, at};
 use super::journal::{Latencies, Latency};
 use super::report::{PROVEN, Progress};
 use super::usage::{self, Origin, Processes};
@@ -80,9 +80,9 @@ impl ChainArgs {
         self.rate.unwrap_or(if self.batch == 1 { RATE_SINGLE } else { RATE_BATCHED })
     }
 
-    fn count(&self) -> usize {
+    fn count(&self) -> u32 {
         let time = self.warmup.saturating_add(self.duration);
-        usize::try_from(u128::from(self.rate()).saturating_mul(time.as_millis()) / 1_000).unwrap_or(0)
+        u32::try_from(u128::from(self.rate()).saturating_mul(time.as_millis()) / 1_000).unwrap_or(u32::MAX)
     }
 }
 
@@ -125,7 +125,7 @@ async fn measure_chain(
     db.migrate().await?;
     let stage = Stage::set(args.lanes, anvil, &db).await?;
     progress.say(format!("preparing {} payments", args.count()));
-    let payments = stage.prepare(args.count(), args.seed, &db).await?;
+    let payments = stage.prepare(args.count(), args.rate(), args.seed, &db).await?;
     let from = event_log::end(&db, &[topic::CHAIN]).await?;
     let began = SystemClock.now().plus(LEAD);
     let due: HashMap<PaymentId, Timestamp> =
@@ -141,7 +141,7 @@ async fn measure_chain(
     let role = role(&stage, args, anvil);
     let running = tokio::spawn(flowbridge_workers::chain::run(context.clone(), role, stop.clone()));
     let processes = Processes::of_chain(&anvil.rpc_url(), &db).await?;
-    let mut reader = StandIn { context, from, due, seen: HashMap::new(), contradictions: 0 };
+    let mut reader = StandIn { context, from, due, seen: HashMap::new(), settled: 0, contradictions: 0 };
     let window = (began.plus(args.warmup), began.plus(args.warmup.saturating_add(args.duration)));
     reader.follow_until(window.0, progress).await?;
     let before = (processes.cpu(), measure::counters(&db).await?);
@@ -172,11 +172,6 @@ async fn measure_chain(
         settings: measure::settings(&db).await?.into_iter().collect(),
         origin: Origin::find()?,
     })
-}
-
-/// When the n-th payment is due, counted from the first.
-fn at(n: u32, rate: u32) -> Duration {
-    Duration::from_secs(1).saturating_mul(n) / rate.max(1)
 }
 
 fn role(stage: &Stage, args: &ChainArgs, anvil: &EmbeddedAnvil) -> ChainRole {
@@ -254,6 +249,7 @@ struct StandIn {
     from: Offset,
     due: HashMap<PaymentId, Timestamp>,
     seen: HashMap<PaymentId, Seen>,
+    settled: usize,
     contradictions: usize,
 }
 
@@ -276,25 +272,21 @@ impl StandIn {
 
     /// Follows until everything is settled, or nothing moves any more.
     async fn drain(&mut self, progress: &Progress) -> Result<()> {
-        let mut last = (self.settled(), self.context.now());
-        while self.settled() < self.due.len() && self.context.now().since(last.1) < STANDSTILL_MAX {
+        let mut last = (self.settled, self.context.now());
+        while self.settled < self.due.len() && self.context.now().since(last.1) < STANDSTILL_MAX {
             self.read(progress).await?;
-            if self.settled() > last.0 {
-                last = (self.settled(), self.context.now());
+            if self.settled > last.0 {
+                last = (self.settled, self.context.now());
             }
         }
         Ok(())
     }
 
-    fn settled(&self) -> usize {
-        self.seen.values().filter(|seen| seen.settled.is_some()).count()
-    }
-
     async fn read(&mut self, progress: &Progress) -> Result<()> {
         let db = &self.context.db;
-        let events = event_log::read_all(db, &[topic::CHAIN], self.from, Self::PAGE).await?;
+        let events = measure::chain_events(db, self.from, Self::PAGE).await?;
         let Some(last) = events.last() else {
-            progress.say(format!("{} of {} payments are settled", self.settled(), self.due.len()));
+            progress.say(format!("{} of {} payments are settled", self.settled, self.due.len()));
             self.context.wake.wait(Work::Observations, Self::POLL).await;
             return Ok(());
         };
@@ -302,13 +294,16 @@ impl StandIn {
         let now = self.context.now();
         let mut initiated = Vec::new();
         for event in events {
-            let seen = self.seen.entry(event.key).or_default();
+            let seen = self.seen.entry(event.payment).or_default();
             match event.kind.as_str() {
                 "chain.initiated" if !seen.is_initiated => {
                     seen.is_initiated = true;
-                    initiated.push((event.key, now));
+                    initiated.push((event.payment, now));
                 }
-                "chain.settled" if seen.is_initiated && seen.settled.is_none() => seen.settled = Some(now),
+                "chain.settled" if seen.is_initiated && seen.settled.is_none() => {
+                    seen.settled = Some(now);
+                    self.settled += 1;
+                }
                 _ => self.contradictions += 1,
             }
         }

@@ -171,19 +171,26 @@ impl Stage {
         Ok(tx.commit().await?)
     }
 
-    /// Payments as they are when they were accepted, between random accounts.
-    pub(super) async fn prepare(&self, count: usize, seed: u64, db: &Db) -> Result<Vec<StagedPayment>> {
+    /// Payments as they are when they were accepted, so many a second, between random accounts. Ids begin with the instant of their
+    /// acceptance, as a gateway's do: what is due together lies together.
+    pub(super) async fn prepare(
+        &self,
+        count: u32,
+        rate: u32,
+        seed: u64,
+        db: &Db,
+    ) -> Result<Vec<StagedPayment>> {
         let mut random = StdRng::seed_from_u64(seed);
         let now = SystemClock.now();
         let accounts = self.accounts.len();
         let payments: Vec<StagedPayment> = (0..count)
-            .map(|_| {
+            .map(|n| {
                 let debtor = random.random_range(0..accounts);
                 let creditor = (debtor + random.random_range(1..accounts)) % accounts;
                 let account =
                     |place: usize| self.accounts.get(place).map(|(id, _)| *id).context("no such account");
                 Ok(StagedPayment {
-                    id: PaymentId::generate(now, random.random()),
+                    id: PaymentId::generate(now.plus(at(n, rate)), random.random()),
                     debtor: account(debtor)?,
                     creditor: account(creditor)?,
                 })
@@ -204,6 +211,11 @@ impl Stage {
         }
         Ok(nonces)
     }
+}
+
+/// When the n-th of so many a second is due, counted from the first.
+pub(super) fn at(n: u32, rate: u32) -> Duration {
+    Duration::from_secs(1).saturating_mul(n) / rate.max(1)
 }
 
 fn lanes(count: u8) -> impl Iterator<Item = Lane> {

@@ -44,6 +44,8 @@ const BATCHES_MAX: usize = 900;
 const GAS_LIMIT: u64 = 40_000_000;
 /// When payments of the benchmark expire: long after it.
 const EXPIRY_SECS: u64 = 30 * 86_400;
+/// How many payments were accepted a second, in what their ids say.
+const RATE: u32 = 5_000;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the watcher may stand still.
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);
@@ -100,7 +102,7 @@ async fn measure_watcher(
     db.migrate().await?;
     let stage = Stage::set(2, anvil, &db).await?;
     progress.say(format!("preparing {} payments", args.payments));
-    let payments = stage.prepare(usize::try_from(args.payments)?, args.seed, &db).await?;
+    let payments = stage.prepare(args.payments, RATE, args.seed, &db).await?;
     for some in payments.chunks(SLICE) {
         let due: Vec<_> = some.iter().map(|payment| (payment.id, SystemClock.now())).collect();
         measure::ask_for(&db, "initiate", &due).await?;
