@@ -605,7 +605,7 @@ impl WireReceipt {
     }
 }
 
-/// A log as nodes write it. alloy's own type reads the same by way of a buffer for all its fields, which takes three times as long.
+/// A log as nodes write it. alloy's own type reads the same by way of a buffer for all its fields, which is slow for a block's thousands.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireLog {
