@@ -6,10 +6,13 @@
 //! the proof covers the past as well. What the events of a copy say is what those of its original said.
 //!
 //! It is written by `insert … select`, in transactions of some ten thousand payments, past the triggers: entries are
-//! copied beside the balances, and what they add to both sides of an account is added once.
+//! copied beside the balances, and what they add to both sides of an account is added once. Two connections write at the same
+//! time, each its own tables, so that half of the tables may be ahead of the others until the end; a past that could not be
+//! written whole leaves a database of no use.
 
 use crate::db::{Db, StoreError};
 use flowbridge_domain::time::Timestamp;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -157,6 +160,9 @@ const TABLES: [Copied; 13] = [
     },
 ];
 
+/// Takes as long to write as all other tables together.
+const LARGEST: &str = "event";
+
 /// What the copies are made of: payments that are over in every respect, and the transactions that carried them.
 fn originals_since(since: Timestamp) -> String {
     let micros = since.as_micros();
@@ -259,52 +265,77 @@ pub async fn write(
     wanted: u64,
     progress: &(dyn Fn(i64) + Sync),
 ) -> Result<i64, StoreError> {
-    let (client, connection) = db.connect_for_maintenance().await?;
-    let written = write_over(&client, since, wanted, progress).await;
-    drop(client);
-    // The connection ends with its client; what was committed stays.
-    drop(connection.await);
-    written
+    let client = connect(db, since).await?;
+    client
+        .batch_execute("select ensure_daily_partitions((now() - interval '71 hours')::date, now()::date)")
+        .await?;
+    let spread = Spread::of(&client, wanted).await?;
+    let (largest, others): (Vec<&Copied>, Vec<&Copied>) =
+        TABLES.iter().partition(|copied| copied.table == LARGEST);
+    let done = [AtomicI64::new(0), AtomicI64::new(0)];
+    let say = |part: usize, copies: i64| {
+        done[part].store(copies, Ordering::Relaxed);
+        let whole = done.iter().map(|part| part.load(Ordering::Relaxed)).min().unwrap_or(0);
+        progress(whole * spread.originals);
+    };
+    tokio::try_join!(
+        write_tables(db, since, &spread, &largest, |copies| say(0, copies)),
+        write_tables(db, since, &spread, &others, |copies| say(1, copies)),
+    )?;
+    client.batch_execute(&spread.balances()).await?;
+    client.batch_execute("checkpoint").await?;
+    Ok(spread.copies * spread.originals)
 }
 
-async fn write_over(
-    client: &Client,
-    since: Timestamp,
-    wanted: u64,
-    progress: &(dyn Fn(i64) + Sync),
-) -> Result<i64, StoreError> {
+/// A connection on which triggers rest, and which knows what is copied. It ends with its client.
+async fn connect(db: &Db, since: Timestamp) -> Result<Client, StoreError> {
+    let (client, _connection) = db.connect_for_maintenance().await?;
+    client.batch_execute("set session_replication_role = replica").await?;
     client.batch_execute(&originals_since(since)).await?;
-    let spread = Spread::of(client, wanted).await?;
-    let Spread { originals, copies, .. } = spread;
+    Ok(client)
+}
+
+/// Writes all copies in some of the tables, the oldest first, and says how many there are.
+async fn write_tables(
+    db: &Db,
+    since: Timestamp,
+    spread: &Spread,
+    tables: &[&Copied],
+    progress: impl Fn(i64),
+) -> Result<(), StoreError> {
+    let Spread { originals, copies, .. } = *spread;
+    let client = connect(db, since).await?;
     client.batch_execute(&spread.functions()).await?;
-    client
-        .batch_execute("set session_replication_role = replica; select ensure_daily_partitions((now() - interval '71 hours')::date, now()::date)")
-        .await?;
-    let mut inserts = Vec::new();
-    for table in &TABLES {
-        inserts.push(table.insert(client).await?);
+    let mut inserts = String::new();
+    for table in tables {
+        client.batch_execute(&table.originals()).await?;
+        inserts.push_str(&table.insert(&client).await?);
     }
     let each = (SLICE / originals).max(1);
     let mut left = copies;
     while left > 0 {
         let last = (left - each).max(0);
         let from_to = format!(
-            "create or replace view pg_temp.slice as select k from generate_series({}::bigint, {left}) k;",
+            "create or replace view pg_temp.slice as select k from generate_series({left}::bigint, {}, -1) k;",
             last + 1
         );
-        client.batch_execute(&format!("begin; {from_to} {} commit;", inserts.concat())).await?;
+        client.batch_execute(&format!("begin; {from_to} {inserts} commit;")).await?;
         left = last;
-        progress((copies - left) * originals);
+        progress(copies - left);
     }
-    client.batch_execute(&spread.balances()).await?;
-    for table in &TABLES {
+    for table in tables {
         client.batch_execute(&format!("vacuum (analyze) {}", table.table)).await?;
     }
-    client.batch_execute("checkpoint").await?;
-    Ok(copies * originals)
+    Ok(())
 }
 
 impl Copied {
+    /// Sets the rows aside that are copied: the table itself grows, and is not searched again.
+    fn originals(&self) -> String {
+        let Self { table, of, .. } = self;
+        format!("create temp table original_{table} as select t.* from {table} t where {of};")
+    }
+
     async fn insert(&self, client: &Client) -> Result<String, StoreError> {
         let mut columns = Vec::new();
         let mut values = Vec::new();
@@ -318,11 +349,13 @@ impl Copied {
             });
             columns.push(format!("\"{column}\""));
         }
-        let (table, of) = (self.table, self.of);
+        // Looked at for each copy anew, so that they come in the order of time and nothing is sorted.
         Ok(format!(
-            "insert into {table} ({}) select {} from pg_temp.slice, {table} t where {of} order by k desc;",
+            "insert into {table} ({}) select {} from pg_temp.slice
+                cross join lateral (select * from pg_temp.original_{table} where k > 0 offset 0) t;",
             columns.join(", "),
-            values.join(", ")
+            values.join(", "),
+            table = self.table
         ))
     }
 }
