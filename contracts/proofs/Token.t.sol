@@ -124,6 +124,25 @@ contract TokenProof is Proof {
         assert(token.isMinter(account));
     }
 
+    /// @dev Whoever calls whatever. What lets a debtor take an expired escrow back: the manager that has it can send.
+    function check_aCustodianStaysInGoodStanding(address caller, address account) public {
+        vm.assume(token.isCustodian(account) && token.isInGoodStanding(account) && token.getFrozenTokens(account) == 0);
+        anything(caller);
+        assert(both(token.isInGoodStanding(account), token.getFrozenTokens(account) == 0));
+    }
+
+    function reach_othersLoseTheirStanding(address caller, address account) public {
+        vm.assume(token.isInGoodStanding(account) && token.getFrozenTokens(account) == 0);
+        anything(caller);
+        assert(token.isInGoodStanding(account));
+    }
+
+    function reach_othersHaveAPartFrozen(address caller, address account) public {
+        vm.assume(token.isInGoodStanding(account) && token.getFrozenTokens(account) == 0);
+        anything(caller);
+        assert(token.getFrozenTokens(account) == 0);
+    }
+
     function check_mintingManyAddsUp(address caller, address[] calldata to, uint256[] calldata amounts, address other) public {
         vm.assume(to.length == 2 && amounts.length == 2 && to[0] != to[1] && other != to[0] && other != to[1]);
         vm.assume(!token.isRegistered(address(0))); // as is proven below

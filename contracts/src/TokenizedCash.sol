@@ -75,7 +75,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     /// @notice The rules refuse this transfer.
     /// @param code as `detectTransferRestriction` gives it
     error TokenizedCash__TransferRestricted(uint8 code);
-    /// @notice Whoever is or was a minter holds tokens for others and keeps books of them: they are not taken from it.
+    /// @notice Whoever is or was a minter holds tokens for others and keeps books of them: they are neither taken from it nor held in it.
     error TokenizedCash__HeldForOthers(address custodian);
 
     /// @param adminDelay seconds between naming a new admin and its acceptance
@@ -129,7 +129,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         return _minters[minter].active;
     }
 
-    /// @notice Whether this address is or was a minter, so that compliance takes nothing from it.
+    /// @notice Whether this address is or was a minter, so that nothing is taken from it, and it is never frozen or unregistered.
     function isCustodian(address account) external view returns (bool) {
         return _minters[account].custodian;
     }
@@ -179,14 +179,16 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
         }
     }
 
-    /// @notice A wallet may neither send nor receive any more; what it holds stays there.
+    /// @notice A wallet may neither send nor receive any more; what it holds stays there. Never a custodian.
     function unregisterWallet(address wallet) external onlyRole(REGISTRAR_ROLE) {
+        _requireNotHeldForOthers(wallet);
         _accounts[wallet].flags &= ~REGISTERED;
         emit WalletUnregistered(wallet);
     }
 
-    /// @notice A wallet may neither send nor receive.
+    /// @notice A wallet may neither send nor receive. Never a custodian: what is meant for one would stop everybody whose it holds.
     function freeze(address wallet) external onlyRole(FREEZER_ROLE) {
+        _requireNotHeldForOthers(wallet);
         _accounts[wallet].flags |= FROZEN;
         emit WalletFrozen(wallet);
     }
@@ -198,8 +200,9 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     }
 
     /// @inheritdoc IERC7943Fungible
-    /// @dev More than there can ever be means everything.
+    /// @dev More than there can ever be means everything. Nothing of a custodian is frozen; what was before it became one can be set free.
     function setFrozenTokens(address account, uint256 amount) external onlyRole(FREEZER_ROLE) returns (bool) {
+        if (amount != 0) _requireNotHeldForOthers(account);
         uint256 frozen = amount > SUPPLY_MAX ? SUPPLY_MAX : amount;
         _accounts[account].frozen = uint96(frozen);
         emit Frozen(account, frozen);
@@ -211,7 +214,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     function forcedTransfer(address from, address to, uint256 amount) external onlyRole(COMPLIANCE_ROLE) returns (bool) {
         if (from == address(0)) revert ERC20InvalidSender(from);
         if (to == address(0)) revert ERC20InvalidReceiver(to);
-        if (_minters[from].custodian) revert TokenizedCash__HeldForOthers(from);
+        _requireNotHeldForOthers(from);
         uint8 code = _receiving(to);
         if (code != 0) revert TokenizedCash__TransferRestricted(code);
         uint256 balance = _accounts[from].balance;
@@ -312,6 +315,10 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     }
 
     // ------------------------------------------------------------------------------------------------ private
+
+    function _requireNotHeldForOthers(address account) private view {
+        if (_minters[account].custodian) revert TokenizedCash__HeldForOthers(account);
+    }
 
     function _useAllowance(uint256 amount) private {
         Minter memory minter = _minters[msg.sender];

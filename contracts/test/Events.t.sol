@@ -267,18 +267,18 @@ contract EventsTest is Base {
     }
 
     function test_whoMintsAndWhoHoldsIsTold() public {
-        address dave = address(0xDA7E);
+        (address dave, address erin) = (address(0xDA7E), address(0xE417));
         address[] memory wallets = new address[](1);
         wallets[0] = dave;
         vm.expectEmit(address(token));
-        emit TokenizedCash.MinterConfigured(dave, 7);
-        token.configureMinter(dave, 7);
+        emit TokenizedCash.MinterConfigured(erin, 7);
+        token.configureMinter(erin, 7);
         vm.expectEmit(address(token));
-        emit TokenizedCash.MinterConfigured(dave, type(uint240).max);
-        token.configureMinter(dave, type(uint256).max);
+        emit TokenizedCash.MinterConfigured(erin, type(uint240).max);
+        token.configureMinter(erin, type(uint256).max);
         vm.expectEmit(address(token));
-        emit TokenizedCash.MinterRemoved(dave);
-        token.removeMinter(dave);
+        emit TokenizedCash.MinterRemoved(erin);
+        token.removeMinter(erin);
         vm.expectEmit(address(token));
         emit TokenizedCash.WalletRegistered(dave);
         token.registerWallets(wallets);

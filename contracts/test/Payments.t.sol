@@ -735,30 +735,6 @@ contract PaymentsTest is Base {
     }
 
     /// @dev The limit of what a debtor can take back: the freezer's hold on the manager's own wallet.
-    function test_whatTheManagersFrozenPartCoversWaits() public {
-        fund(ALICE, 5e6);
-        Payment[] memory batch = new Payment[](2);
-        (batch[0], batch[1]) = (payment(ALICE, BOB, 3e6, TOKEN_TO_TOKEN), payment(ALICE, BOB, 2e6, TOKEN_TO_TOKEN));
-        initiate(batch);
-        vm.prank(COMPLIANCE);
-        token.setFrozenTokens(address(manager), 3e6);
-        vm.warp(batch[0].expiresAt);
-        for (uint256 i = 0; i < 2; ++i) {
-            bytes32[] memory proof = proofOf(batch, i);
-            vm.prank(ALICE);
-            manager.reclaim(batch[i], proof);
-        }
-        vm.assertEq(token.balanceOf(ALICE), 2e6, "what is free is back");
-        vm.assertEq(manager.quarantined(ALICE), 3e6, "the rest waits for its debtor");
-        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__TransferRestricted.selector, 7));
-        manager.claimQuarantine(ALICE);
-        vm.prank(COMPLIANCE);
-        token.setFrozenTokens(address(manager), 0);
-        manager.claimQuarantine(ALICE);
-        vm.assertEq(token.balanceOf(ALICE), 5e6, "and is claimed once it is free");
-        requireConserved(wallets());
-    }
-
     function test_whatWaitsForAWalletInGoodStandingGoesToNobodyElse() public {
         fund(ALICE, 3e6);
         Payment[] memory batch = one(payment(ALICE, BOB, 3e6, TOKEN_TO_TOKEN));

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC7943Fungible} from "../src/IERC7943.sol";
+import {Payment} from "../src/Payment.sol";
 import {TokenizedCash} from "../src/TokenizedCash.sol";
 import {Base} from "./Base.sol";
 import {Vm} from "./T.sol";
@@ -197,9 +198,9 @@ contract TokenTest is Base {
 
     function test_frozenPartDoesNotMoveByAnyPath() public {
         fund(ALICE, 10);
-        token.configureMinter(ALICE, 0);
         vm.prank(COMPLIANCE);
         vm.assertTrue(token.setFrozenTokens(ALICE, type(uint256).max), "says that it did");
+        token.configureMinter(ALICE, 0);
         vm.assertEq(token.getFrozenTokens(ALICE), type(uint96).max, "all there can be");
         vm.assertEq(token.availableBalanceOf(ALICE), 0, "nothing is free");
         refused(7);
@@ -527,6 +528,45 @@ contract TokenTest is Base {
         token.forcedTransfer(ALICE, BOB, 5);
         vm.assertEq(token.balanceOf(ALICE), 0, "all of it");
         vm.assertEq(token.getFrozenTokens(ALICE), 0, "leaves nothing frozen");
+    }
+
+    function test_whatIsHeldForOthersIsNeverFrozenNorUnregistered() public {
+        fund(ALICE, 10);
+        Payment[] memory batch = one(payment(ALICE, BOB, 10, TOKEN_TO_TOKEN));
+        initiate(batch);
+        for (uint256 i = 0; i < 2; ++i) {
+            heldForOthers(address(manager));
+            vm.prank(COMPLIANCE);
+            token.freeze(address(manager));
+            heldForOthers(address(manager));
+            vm.prank(COMPLIANCE);
+            token.setFrozenTokens(address(manager), 1);
+            heldForOthers(address(manager));
+            token.unregisterWallet(address(manager));
+            token.removeMinter(address(manager));
+        }
+        vm.warp(batch[0].expiresAt);
+        vm.prank(ALICE);
+        manager.reclaim(batch[0], none());
+        vm.assertEq(token.balanceOf(ALICE), 10, "nobody could stop it");
+    }
+
+    function test_whatWasFrozenBeforeItHeldForOthersCanBeSetFree() public {
+        vm.prank(COMPLIANCE);
+        token.freeze(BOB);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(BOB, 5);
+        token.configureMinter(BOB, 0);
+        vm.prank(COMPLIANCE);
+        token.unfreeze(BOB);
+        vm.prank(COMPLIANCE);
+        token.setFrozenTokens(BOB, 0);
+        vm.assertTrue(token.isInGoodStanding(BOB), "in good standing");
+        vm.assertEq(token.getFrozenTokens(BOB), 0, "nothing frozen");
+    }
+
+    function heldForOthers(address custodian) private {
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__HeldForOthers.selector, custodian));
     }
 
     function test_complianceTakesNothingThatIsHeldForOthersAndGivesOnlyToWhoMayReceive() public {
