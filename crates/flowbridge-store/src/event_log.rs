@@ -128,10 +128,10 @@ statements! {
             from unnest($2::uuid[], $3::text[], $4::smallint[], $5::uuid[], $6::uuid[], $7::bigint[], $8::bigint[], $9::text[])
                 as new (id, topic, partition, key, event_id, xid, seq, cause)
         on conflict (consumer_group, event_id) do update
-            set cause = excluded.cause, attempts = dead_letter.attempts + 1, resolved_at = null, resolution = null";
+            set cause = excluded.cause, attempts = dead_letter.attempts + 1, resolved_at = null, resolution = null, reason = null";
 
     LIST_DEAD_LETTERS = "select id, consumer_group, topic, partition, key, event_id, xid, seq, cause, attempts, parked_at,
-            resolved_at, resolution
+            resolved_at, resolution, reason
         from dead_letter
         where ($1 or resolved_at is null) and ($2::uuid is null or id = $2) order by parked_at, xid, seq limit $3";
 
@@ -141,7 +141,7 @@ statements! {
         where letter.consumer_group = $1 and letter.key = $2 and letter.resolved_at is null
         order by letter.xid, letter.seq for update of letter");
 
-    RESOLVE_LETTERS = "update dead_letter set resolved_at = $2, resolution = $3 where id = any($1)";
+    RESOLVE_LETTERS = "update dead_letter set resolved_at = $2, resolution = $3, reason = $4 where id = any($1)";
 
     // Beyond everything where there is no such event: then nothing is read again.
     OFFSET_AT_TIME = "select coalesce(min(xid), 9223372036854775807) as xid from event
@@ -544,6 +544,17 @@ pub struct DeadLetter {
     pub parked_at: Timestamp,
     /// How it was dealt with, if it was.
     pub resolution: Option<String>,
+    /// Why it was dropped, if it was.
+    pub reason: Option<String>,
+}
+
+/// How dead letters were dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution<'a> {
+    /// They were taken in.
+    Retried,
+    /// They are never taken in, for this reason.
+    Dropped(&'a str),
 }
 
 /// Dead letters, oldest first: open ones, or all; all, or one.
@@ -567,6 +578,7 @@ pub async fn dead_letters(
                 attempts: row.try_get("attempts")?,
                 parked_at: row.try_get::<_, At>("parked_at")?.0,
                 resolution: row.try_get("resolution")?,
+                reason: row.try_get("reason")?,
             })
         })
         .collect()
@@ -586,10 +598,14 @@ pub async fn lock_letters(
 pub async fn resolve_letters(
     tx: &Tx,
     ids: &[Uuid],
-    resolution: &str,
+    resolution: Resolution<'_>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    tx.execute(RESOLVE_LETTERS, &[&ids, &At(now), &resolution]).await?;
+    let (resolution, reason) = match resolution {
+        Resolution::Retried => ("retried", None),
+        Resolution::Dropped(reason) => ("dropped", Some(reason)),
+    };
+    tx.execute(RESOLVE_LETTERS, &[&ids, &At(now), &resolution, &reason]).await?;
     Ok(())
 }
 

@@ -11,10 +11,10 @@ use crate::step::{Step, trace_id};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::State;
 use flowbridge_domain::time::Timestamp;
-use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader, topic};
+use flowbridge_store::event_log::{self, Held, LoggedEvent, Offset, Reader, Resolution, topic};
 use flowbridge_store::lifecycle::{self, Looked, Occurrence, Outcome};
 use flowbridge_store::wake::Work;
-use flowbridge_store::{Db, StoreError, Tx, observation};
+use flowbridge_store::{Db, StoreError, Tx, observation, query};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -409,8 +409,37 @@ pub async fn retry_letters(db: &Db, key: PaymentId, context: &Context) -> Result
         return Err(StoreError::Corrupt(format!("there is no payment {key}")));
     }
     let ids: Vec<_> = letters.iter().map(|(id, _)| *id).collect();
-    event_log::resolve_letters(&tx, &ids, "retried", now).await?;
+    event_log::resolve_letters(&tx, &ids, Resolution::Retried, now).await?;
     tx.commit().await?;
     announce(context, letters.iter().map(|(_, event)| Cause::of(event)), &outcomes);
     Ok(letters.len())
+}
+
+/// Drops the dead letters of a payment that is not here, for a reason that is kept: whoever has looked into them knows that nobody's
+/// money is concerned. What chain and banks said of a payment of ours is not dropped: its books would not be those of the world.
+pub async fn drop_letters(
+    db: &Db,
+    key: PaymentId,
+    reason: &str,
+    context: &Context,
+) -> Result<Dropped, StoreError> {
+    let tx: Tx = db.begin().await?;
+    let letters = event_log::lock_letters(&tx, GROUP, key).await?;
+    if query::payment_in(&tx, key).await?.is_some() {
+        tx.rollback().await?;
+        return Ok(Dropped::IsOurs);
+    }
+    let ids: Vec<_> = letters.iter().map(|(id, _)| *id).collect();
+    event_log::resolve_letters(&tx, &ids, Resolution::Dropped(reason), context.now()).await?;
+    tx.commit().await?;
+    Ok(Dropped::All(ids.len()))
+}
+
+/// What became of letters that somebody wanted dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// So many are.
+    All(usize),
+    /// None: there is such a payment.
+    IsOurs,
 }

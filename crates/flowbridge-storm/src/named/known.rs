@@ -204,7 +204,7 @@ impl Desk<'_> {
         let connection = tokio::spawn(connection);
         let ids = self.some(CROWD).await?;
         self.completes(&ids).await?;
-        let read = "select cause from dead_letter where key = $1::text::uuid and resolved_at is null";
+        let read = "select id::text, cause from dead_letter where key = $1::text::uuid and resolved_at is null";
         let letter = eventually(PATIENCE, || async {
             let letter = database.query_opt(read, &[&nobody]).await?;
             Ok(letter.ok_or_else(|| "it was not set aside".to_owned()))
@@ -212,8 +212,24 @@ impl Desk<'_> {
         .await?;
         let cause: &str = letter.try_get("cause")?;
         ensure!(cause.contains("no such payment"), "it was set aside for {cause}");
+        self.drops(letter.try_get("id")?).await?;
+        let left = database.query(read, &[&nobody]).await?;
+        ensure!(left.is_empty(), "an operator cannot be rid of it");
         drop(database);
         Ok(connection.await??)
+    }
+
+    /// An operator drops a letter, who has to say why, and whoever looks later reads it.
+    async fn drops(&self, letter: &str) -> Result<()> {
+        let silent = self.world.command(&["dlq", "drop", letter]).await?;
+        ensure!(!silent.status.success(), "it was dropped without a reason");
+        let dropped = self.world.command(&["dlq", "drop", letter, "--reason", "Asha: nobody's"]).await?;
+        let said = String::from_utf8_lossy(&dropped.stderr);
+        ensure!(dropped.status.success(), "it was not dropped: {said}");
+        let listed = self.world.command(&["dlq", "list", "--all"]).await?;
+        let listed = String::from_utf8_lossy(&listed.stdout);
+        ensure!(listed.contains("dropped (Asha: nobody's)"), "nobody can see why it was dropped: {listed}");
+        Ok(())
     }
 
     /// An endpoint refuses more payments than it may be told of at once, again and again: what is newer is heard all the same.

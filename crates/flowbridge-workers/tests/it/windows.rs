@@ -9,7 +9,7 @@ use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::chain::{self, Block, Duty, Filled, Head, Lane, Said, SeenLog, Stretch, WatcherLease};
 use flowbridge_store::lifecycle::{self, Looked, Occurrence, Outcome};
-use flowbridge_workers::orchestrator::{self, OrchestratorSettings};
+use flowbridge_workers::orchestrator::{self, Dropped, OrchestratorSettings, drop_letters};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -86,8 +86,11 @@ async fn no_window_closes_on_a_payment_while_what_the_chain_said_of_it_waits_for
     let newest = block(9, stage.context.now());
     take_in(&stage, newest, newest, vec![]).await;
     assert_eq!(due(&stage).await, []);
-    let dropped = "update dead_letter set resolved_at = now(), resolution = 'dropped' where key = $1";
-    change(&stage, dropped, payment).await;
+    let dropped = drop_letters(&stage.context.db, payment, "Asha: a mistake", &stage.context).await.unwrap();
+    assert_eq!(dropped, Dropped::IsOurs, "nobody drops what was said of a payment of ours");
+    assert_eq!(due(&stage).await, []);
+    let retried = "update dead_letter set resolved_at = now(), resolution = 'retried' where key = $1";
+    change(&stage, retried, payment).await;
     assert_eq!(due(&stage).await, [Occurrence { payment_id: payment, event: Event::InitiateWindowClosed }]);
 }
 

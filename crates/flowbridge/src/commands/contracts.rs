@@ -88,15 +88,17 @@ struct VaultArgs {
     /// The address of an owner of the vault; once for each
     #[arg(long = "owner", value_name = "ADDRESS")]
     owners: Vec<String>,
-    /// How many owners must approve
-    #[arg(long, default_value_t = 2)]
-    threshold: u16,
-    /// How long an operation waits that is not a transfer within the limit of the day or an allowance within its cap
-    #[arg(long, default_value_t = 86_400)]
-    vault_delay_secs: u64,
-    /// Up to what the owners will set the manager's allowance without delay, in whole units of the currency
-    #[arg(long, default_value_t = 1_000_000_000)]
-    mint_cap: u64,
+    /// How many owners must approve; 2 without it
+    #[arg(long)]
+    threshold: Option<u16>,
+    /// How long an operation waits that is not a transfer within the limit of the day or an allowance within its cap; 86,400
+    /// without it
+    #[arg(long)]
+    vault_delay_secs: Option<u64>,
+    /// Up to what the owners will set the manager's allowance without delay, in whole units of the currency; 1,000,000,000
+    /// without it
+    #[arg(long)]
+    mint_cap: Option<u64>,
     /// The address that pins the audit log; the admin's without it
     #[arg(long, value_name = "ADDRESS")]
     anchorer: Option<String>,
@@ -104,6 +106,11 @@ struct VaultArgs {
 
 /// The decimals of our tokens: six, or those of the currency when it has more.
 const TOKEN_DECIMALS: u8 = 6;
+
+const THRESHOLD: u16 = 2;
+const VAULT_DELAY_SECS: u64 = 86_400;
+/// The cap of who names none, and of an older deployment record, in whole units of the currency.
+pub(super) const MINT_CAP: u64 = 1_000_000_000;
 
 pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<ExitCode> {
     let chain = connect(config).await?;
@@ -126,6 +133,9 @@ pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<Ex
                 "name the owners of the vault with --owner ADDRESS, once for each, or take --without-vault"
             );
             let vault = args.vault.plan(&admin, args.admin_delay_secs)?;
+            if !args.without_vault {
+                args.vault.require_as_recorded(config, plan.currency)?;
+            }
             let mut deployment = deploy_one(config, &*chain, &admin, &plan).await?;
             if !args.without_vault {
                 deployment = govern_one(config, &*chain, &admin, plan.currency, &vault).await?;
@@ -137,6 +147,7 @@ pub(super) async fn run(command: ContractsCommand, config: &Config) -> Result<Ex
             let admin = Key::read(&args.admin_key)?;
             let vault = args.vault.plan(&admin, args.admin_delay_secs)?;
             let currency = Currency::parse(&args.currency)?;
+            args.vault.require_as_recorded(config, currency)?;
             let deployment = govern_one(config, &*chain, &admin, currency, &vault).await?;
             say(serde_json::to_string_pretty(&deployment)?);
             say_what_owners_do(&deployment);
@@ -215,8 +226,8 @@ impl VaultArgs {
         let owners = self.owners.iter().map(|owner| EvmAddress::parse(owner));
         Ok(GovernancePlan {
             owners: owners.collect::<Result<_, _>>()?,
-            threshold: self.threshold,
-            delay_secs: self.vault_delay_secs,
+            threshold: self.threshold.unwrap_or(THRESHOLD),
+            delay_secs: self.vault_delay_secs.unwrap_or(VAULT_DELAY_SECS),
             anchorer: self
                 .anchorer
                 .as_deref()
@@ -224,9 +235,65 @@ impl VaultArgs {
                 .transpose()?
                 .unwrap_or_else(|| admin.address()),
             admin_delay_secs,
-            mint_cap: u128::from(self.mint_cap).saturating_mul(10u128.pow(u32::from(TOKEN_DECIMALS))),
+            mint_cap: token_units(self.mint_cap.unwrap_or(MINT_CAP)),
         })
     }
+
+    /// Refuses what is asked for and differs from the vault that governs already: that is changed by its owners, not here.
+    fn require_as_recorded(&self, config: &Config, currency: Currency) -> Result<()> {
+        let Some(recorded) = recorded_vault(config)? else { return Ok(()) };
+        let of_currency = read_deployments(config)?
+            .into_iter()
+            .find(|deployment| deployment.currency == currency.code())
+            .and_then(|deployment| deployment.governance?.at_once);
+        let owners: BTreeSet<String> = recorded.owners.iter().map(|owner| owner.to_lowercase()).collect();
+        let named: BTreeSet<String> = self.owners.iter().map(|owner| owner.to_lowercase()).collect();
+        let other = |asked: Option<String>, recorded: Option<String>| {
+            asked.zip(recorded).filter(|(asked, recorded)| asked != recorded).map(|(_, recorded)| recorded)
+        };
+        let differing = [
+            ("--owner", (!named.is_empty() && named != owners).then(|| recorded.owners.join(", "))),
+            ("--threshold", other(self.threshold.map(|count| count.to_string()), Some(recorded.threshold.to_string()))),
+            (
+                "--vault-delay-secs",
+                other(
+                    self.vault_delay_secs.map(|secs| secs.to_string()),
+                    recorded.delay_secs.map(|secs| secs.to_string()),
+                ),
+            ),
+            (
+                "--anchorer",
+                other(
+                    self.anchorer.as_ref().map(|address| address.to_lowercase()),
+                    Some(recorded.anchorer.to_lowercase()),
+                ),
+            ),
+            (
+                "--mint-cap",
+                other(
+                    self.mint_cap.map(|cap| token_units(cap).to_string()),
+                    of_currency.map(|at_once| at_once.mint_cap.to_string()),
+                ),
+            ),
+        ];
+        let differing: Vec<String> = differing
+            .into_iter()
+            .filter_map(|(option, recorded)| Some(format!("{option} (recorded: {})", recorded?)))
+            .collect();
+        ensure!(
+            differing.is_empty(),
+            "vault {} of the deployment record governs already, and differs in {}: leave that out, or have its owners \
+             change it with `flowbridge vault propose`",
+            recorded.vault.address,
+            differing.join(", ")
+        );
+        Ok(())
+    }
+}
+
+/// Whole units of a currency as the contracts count them.
+const fn token_units(whole: u64) -> u128 {
+    (whole as u128).saturating_mul(10u128.pow(TOKEN_DECIMALS as u32))
 }
 
 /// Who may do what, by the signers of the lanes. Compliance is the vault's.
@@ -273,8 +340,8 @@ pub(crate) async fn govern_one(
         .with_context(|| format!("no contracts are deployed for {currency}"))?;
     let mut deployment = record.remove(place);
     let governance = match (deployment.governance.clone(), recorded_vault(config)?) {
-        (Some(governance), _) => governance_of(governance, plan)?,
-        (None, Some(elsewhere)) => governance_of(elsewhere, plan)?.for_another(plan.mint_cap),
+        (Some(governance), _) => governance,
+        (None, Some(elsewhere)) => elsewhere.for_another(plan.mint_cap),
         (None, None) => governance::deploy(&admin, plan).await?,
     };
     // The record first: a vault that nobody remembers would be deployed twice.
@@ -287,20 +354,6 @@ pub(crate) async fn govern_one(
     record.insert(place, deployment.clone());
     save_record(config, &record)?;
     Ok(deployment)
-}
-
-/// The vault of the record, if it belongs to whom somebody names.
-fn governance_of(recorded: Governance, plan: &GovernancePlan) -> Result<Governance> {
-    let named: BTreeSet<String> = plan.owners.iter().map(EvmAddress::to_string).collect();
-    let owners: BTreeSet<String> = recorded.owners.iter().map(|owner| owner.to_lowercase()).collect();
-    ensure!(
-        named.is_empty() || named == owners,
-        "vault {} of the deployment record governs the contracts of all currencies, and its owners are {}: leave \
-         out --owner, or have them propose others with `flowbridge vault propose`",
-        recorded.vault.address,
-        recorded.owners.join(", ")
-    );
-    Ok(recorded)
 }
 
 fn recorded_vault(config: &Config) -> Result<Option<Governance>> {

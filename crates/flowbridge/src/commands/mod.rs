@@ -78,7 +78,7 @@ enum Command {
     /// Look at the event log, or set a group of readers back
     #[command(subcommand)]
     Events(events::EventsCommand),
-    /// Look at dead letters, or take them in again
+    /// Look at dead letters, take them in again, or drop them
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
     /// Reconcile with banks and chain: statements, runs, reports, exceptions; match files, and measure how well that works

@@ -5,7 +5,7 @@
 //! or by two with the vault's delay between them; whether it was is read from the chain, so a command that is cut off is
 //! simply given again.
 
-use super::contracts::administrator;
+use super::contracts::{MINT_CAP, administrator};
 use super::{at, say};
 use crate::chain::{connect, read_deployments, vault_desk};
 use crate::clock::SystemClock;
@@ -182,8 +182,6 @@ pub(crate) struct CancelArgs {
     terms: Terms,
 }
 
-/// The cap of an older deployment record, which says none, in whole units of the currency.
-const MINT_CAP: u64 = 1_000_000_000;
 /// Who the command line acts as, in the list of proposals and approvals.
 const COMMAND_LINE: &str = "command line";
 
