@@ -8,7 +8,7 @@
 //! Each bank is served by tasks of its own, so one that takes thirty seconds to answer delays nobody else's payments.
 
 use crate::breaker::BreakerView;
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, RESTING_POLL, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use crate::step::{Step, trace_id};
 use flowbridge_bank::connector::{
     Capabilities, Earlier, NextMove, Operation, OperationKind, Outcome, QueryOutcome,
@@ -74,6 +74,7 @@ pub async fn run(
         bell: Work::BankEffects,
         poll: settings.poll,
         rests_after: RESTS_AFTER,
+        resting_poll: RESTING_POLL,
         pace: settings.pace,
     };
     let mut dispatcher = Dispatcher {

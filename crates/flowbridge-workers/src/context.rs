@@ -46,8 +46,10 @@ pub trait Worker: Send {
 /// Without work for so long, other processes' work may be found a second late: what looks ten times a second for nothing all day
 /// long costs more than that.
 pub(crate) const RESTS_AFTER: Duration = Duration::from_secs(30);
-/// How often one that rests looks for work.
-const RESTING_POLL: Duration = Duration::from_secs(1);
+/// How often one that rests looks for work that somebody waits for.
+pub(crate) const RESTING_POLL: Duration = Duration::from_secs(1);
+/// How often one that rests looks for work that nobody waits for by the second: what takes minutes anyway, what people are told.
+pub(crate) const RESTING_POLL_OF_SLOW: Duration = Duration::from_secs(5);
 
 /// When a worker takes its turns.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +58,10 @@ pub struct Rhythm {
     pub bell: Work,
     /// How often it looks for work that nobody rang for.
     pub poll: Duration,
-    /// After so long without work it looks ever less often, down to once in [`RESTING_POLL`], until there is some again.
+    /// After so long without work it looks ever less often, down to once in `resting_poll`, until there is some again.
     pub rests_after: Duration,
+    /// How often it looks in the end.
+    pub resting_poll: Duration,
     /// How far apart turns are at least. Whatever comes meanwhile is taken together, which costs a fraction of taking it
     /// piece by piece; what comes after a pause is taken at once.
     pub pace: Duration,
@@ -76,14 +80,19 @@ impl IdleTurns {
         Self { since: Instant::now(), resting: 0 }
     }
 
-    /// How long to wait after one more, of a worker that looks that often and rests after so long.
-    pub(crate) fn pause(&mut self, poll: Duration, rests_after: Duration) -> Duration {
+    /// How long to wait after one more, of a worker that looks that often, rests after so long, and looks that often then.
+    pub(crate) fn pause(
+        &mut self,
+        poll: Duration,
+        rests_after: Duration,
+        resting_poll: Duration,
+    ) -> Duration {
         if self.since.elapsed() < rests_after {
             return poll;
         }
         let pause = poll.saturating_mul(2_u32.saturating_pow(self.resting));
         self.resting = self.resting.saturating_add(1);
-        pause.min(RESTING_POLL.max(poll))
+        pause.min(resting_poll.max(poll))
     }
 }
 
@@ -108,7 +117,7 @@ pub async fn run_loop(
             }
             Ok(Turn::Idle) => {
                 failures = 0;
-                idle.pause(rhythm.poll, rhythm.rests_after)
+                idle.pause(rhythm.poll, rhythm.rests_after, rhythm.resting_poll)
             }
             Err(StoreError::Lost) => {
                 tracing::warn!(worker = name, "lost a lease to another worker; dropped the slice");
@@ -182,7 +191,7 @@ mod tests {
         let pauses = |rests_after| {
             let mut idle = IdleTurns::new();
             let poll = Duration::from_millis(100);
-            (0..6).map(|_| idle.pause(poll, rests_after).as_millis()).collect::<Vec<_>>()
+            (0..6).map(|_| idle.pause(poll, rests_after, RESTING_POLL).as_millis()).collect::<Vec<_>>()
         };
         assert_eq!(pauses(Duration::ZERO), [100, 200, 400, 800, 1_000, 1_000]);
         assert_eq!(pauses(RESTS_AFTER), [100; 6]);

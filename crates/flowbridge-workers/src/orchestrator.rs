@@ -5,7 +5,7 @@
 //! its cause, its payment's later events queue up behind it, and everybody else's go on. A slice that the database
 //! refuses is cut in half until the one item at fault stands alone.
 
-use crate::context::{Context, IdleTurns, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, IdleTurns, RESTING_POLL, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use crate::membership::Membership;
 use crate::step::{Step, trace_id};
 use flowbridge_domain::id::PaymentId;
@@ -72,6 +72,7 @@ async fn observe(context: &Context, settings: &OrchestratorSettings, stop: &Canc
         bell: Work::Observations,
         poll: settings.poll,
         rests_after: RESTS_AFTER,
+        resting_poll: RESTING_POLL,
         pace: settings.pace,
     };
     run_loop("orchestrator", context, rhythm, stop, &mut observer).await;
@@ -298,7 +299,7 @@ async fn watch_the_time(context: &Context, settings: &OrchestratorSettings, stop
             Err(error) => tracing::error!(error = chain(&error), "could not look for payments that are due"),
         }
         tokio::select! {
-            () = tokio::time::sleep(idle.pause(settings.timer_interval, RESTS_AFTER)) => {}
+            () = tokio::time::sleep(idle.pause(settings.timer_interval, RESTS_AFTER, RESTING_POLL)) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -204,7 +204,8 @@ impl Desk<'_> {
         let connection = tokio::spawn(connection);
         let ids = self.some(CROWD).await?;
         self.completes(&ids).await?;
-        let read = "select id::text, cause from dead_letter where key = $1::text::uuid and resolved_at is null";
+        let read =
+            "select id::text, cause from dead_letter where key = $1::text::uuid and resolved_at is null";
         let letter = eventually(PATIENCE, || async {
             let letter = database.query_opt(read, &[&nobody]).await?;
             Ok(letter.ok_or_else(|| "it was not set aside".to_owned()))

@@ -22,7 +22,7 @@ mod verify;
 
 pub use verify::{Verified, verify};
 
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, RESTING_POLL_OF_SLOW, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use crate::membership::Membership;
 use crate::place::Place;
 use flowbridge_audit::checkpoint::{Checkpoint, LogKey, OpenError, SignError, Trusted};
@@ -166,6 +166,7 @@ pub async fn run(context: Context, keeping: Keeping, settings: AuditSettings, st
         bell: Work::ReconciliationEvents,
         poll: settings.poll,
         rests_after: RESTS_AFTER,
+        resting_poll: RESTING_POLL_OF_SLOW,
         pace: PACE,
     };
     let mut auditor = Auditor::new(context.clone(), keeping, settings);

@@ -23,8 +23,13 @@ pub(super) async fn show(
     stop: &CancellationToken,
 ) {
     let mut gauge = Gauge { chain: chain.clone(), contracts: contracts.to_vec() };
-    let rhythm =
-        Rhythm { bell: Work::Blocks, poll: LOOK_INTERVAL, rests_after: RESTS_AFTER, pace: LOOK_INTERVAL };
+    let rhythm = Rhythm {
+        bell: Work::Blocks,
+        poll: LOOK_INTERVAL,
+        rests_after: RESTS_AFTER,
+        resting_poll: LOOK_INTERVAL,
+        pace: LOOK_INTERVAL,
+    };
     run_loop("allowance", context, rhythm, stop, &mut gauge).await;
 }
 

@@ -30,8 +30,13 @@ pub(super) async fn follow(
         reorg_depth_blocks_max,
         has_batches: None,
     };
-    let rhythm =
-        Rhythm { bell: Work::Blocks, poll: LOOK_INTERVAL, rests_after: RESTS_AFTER, pace: LOOK_INTERVAL };
+    let rhythm = Rhythm {
+        bell: Work::Blocks,
+        poll: LOOK_INTERVAL,
+        rests_after: RESTS_AFTER,
+        resting_poll: LOOK_INTERVAL,
+        pace: LOOK_INTERVAL,
+    };
     run_loop("l1", context, rhythm, stop, &mut follower).await;
 }
 

@@ -8,7 +8,7 @@ mod l1;
 mod sender;
 mod watcher;
 
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, chain as causes, run_loop};
+use crate::context::{Context, RESTING_POLL, RESTS_AFTER, Rhythm, Turn, chain as causes, run_loop};
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::watch::{Bell, WatchSettings};
 use flowbridge_chain::{Chain, ChainError, ContractSet, Signer};
@@ -111,6 +111,7 @@ async fn send(
         bell: Work::ChainEffects,
         poll: settings.poll,
         rests_after: RESTS_AFTER,
+        resting_poll: RESTING_POLL,
         pace: settings.pace,
     };
     run_loop(name, context, rhythm, stop, &mut sender).await;
@@ -140,6 +141,7 @@ async fn watch(
         bell: Work::Blocks,
         poll: settings.poll,
         rests_after: BLOCKS_REST_AFTER,
+        resting_poll: RESTING_POLL,
         pace: Duration::ZERO,
     };
     run_loop("watcher", context, rhythm, stop, &mut watcher).await;

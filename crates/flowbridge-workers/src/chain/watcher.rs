@@ -43,6 +43,8 @@ pub(super) struct Watcher {
     reach: u64,
     /// A stretch that was read while the one before it was written.
     ahead: Option<Ahead>,
+    /// The blocks that are known there, as they were read: only who holds the place changes them, and then moves it.
+    known: Option<(WatcherLease, Vec<(u64, [u8; 32])>)>,
     holes: Holes,
 }
 
@@ -101,7 +103,7 @@ impl Worker for Watcher {
         let place = Place {
             number: lease.block_number,
             hash: lease.block_hash,
-            known: rows::known_blocks(&self.context.db, known_max).await?,
+            known: self.known(&lease, known_max).await?,
             head: self.head,
             reach: self.reach,
         };
@@ -134,6 +136,7 @@ impl Watcher {
             head: None,
             reach: REACH_FIRST,
             ahead: None,
+            known: None,
             holes: Holes {
                 due: Timestamp::EPOCH,
                 waits: HashMap::new(),
@@ -146,6 +149,21 @@ impl Watcher {
 
     pub(super) async fn release(&self) -> Result<(), StoreError> {
         rows::release_watcher(&self.context.db, &self.context.instance).await
+    }
+
+    async fn known(
+        &mut self,
+        lease: &WatcherLease,
+        depth_max: i64,
+    ) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+        if let Some((at, known)) = &self.known
+            && at == lease
+        {
+            return Ok(known.clone());
+        }
+        let known = rows::known_blocks(&self.context.db, depth_max).await?;
+        self.known = Some((*lease, known.clone()));
+        Ok(known)
     }
 
     async fn take_in(

@@ -15,7 +15,9 @@ pub mod models;
 mod policy;
 mod run;
 
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain as causes, run_loop};
+use crate::context::{
+    Context, RESTING_POLL_OF_SLOW, RESTS_AFTER, Rhythm, Turn, Worker, chain as causes, run_loop,
+};
 use crate::place::Place;
 use flowbridge_bank::registry::BankRegistry;
 use flowbridge_domain::party::BankCode;
@@ -103,8 +105,13 @@ pub async fn run(
     settings: Settings,
     stop: CancellationToken,
 ) {
-    let rhythm =
-        Rhythm { bell: Work::Reconciliations, poll: settings.poll, rests_after: RESTS_AFTER, pace: PACE };
+    let rhythm = Rhythm {
+        bell: Work::Reconciliations,
+        poll: settings.poll,
+        rests_after: RESTS_AFTER,
+        resting_poll: RESTING_POLL_OF_SLOW,
+        pace: PACE,
+    };
     let mut worker = Reconciler {
         context: context.clone(),
         banks,

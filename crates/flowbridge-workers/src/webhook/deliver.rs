@@ -9,7 +9,7 @@ use super::health::{Answer, Patience, learn};
 use super::message;
 use super::resolver::GuardedResolver;
 use super::seal::OpenedKeys;
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
+use crate::context::{Context, RESTING_POLL, RESTS_AFTER, Rhythm, Turn, Worker, chain, run_loop};
 use flowbridge_api::trace::{STEP, TRACEPARENT, TraceParent};
 use flowbridge_domain::id::{PaymentId, WebhookEndpointId};
 use flowbridge_domain::time::Timestamp;
@@ -169,7 +169,13 @@ impl Deliverer {
     pub async fn run(mut self, stop: CancellationToken) {
         let context = self.context.clone();
         let DeliverySettings { poll, pace, .. } = self.sender.settings;
-        let rhythm = Rhythm { bell: Work::Deliveries, poll, rests_after: RESTS_AFTER, pace };
+        let rhythm = Rhythm {
+            bell: Work::Deliveries,
+            poll,
+            rests_after: RESTS_AFTER,
+            resting_poll: RESTING_POLL,
+            pace,
+        };
         let mut delivering = Delivering { deliverer: &mut self, stop: &stop };
         run_loop("webhooks.deliver", &context, rhythm, &stop, &mut delivering).await;
         if tokio::time::timeout(self.sender.settings.drain_max, self.finish()).await.is_err() {

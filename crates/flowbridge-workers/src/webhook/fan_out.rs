@@ -8,7 +8,9 @@
 //! Each has a group, a statement and a bell of its own: what participants hear of their payments neither waits for the other
 //! nor does more because of it. No subject has events of both, so its order is that of one of them.
 
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, run_loop};
+use crate::context::{
+    Context, RESTING_POLL, RESTING_POLL_OF_SLOW, RESTS_AFTER, Rhythm, Turn, Worker, run_loop,
+};
 use crate::membership::Membership;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
@@ -73,6 +75,13 @@ impl Audience {
         }
     }
 
+    const fn resting_poll(self) -> Duration {
+        match self {
+            Self::Participants => RESTING_POLL,
+            Self::Operator => RESTING_POLL_OF_SLOW,
+        }
+    }
+
     /// The loop's name in logs and metrics.
     const fn worker(self) -> &'static str {
         match self {
@@ -130,7 +139,13 @@ impl FanOut {
     pub async fn run(mut self, stop: CancellationToken) {
         let context = self.context.clone();
         let FanOutSettings { poll, pace, .. } = self.settings;
-        let rhythm = Rhythm { bell: self.audience.bell(), poll, rests_after: RESTS_AFTER, pace };
+        let rhythm = Rhythm {
+            bell: self.audience.bell(),
+            poll,
+            rests_after: RESTS_AFTER,
+            resting_poll: self.audience.resting_poll(),
+            pace,
+        };
         run_loop(self.audience.worker(), &context, rhythm, &stop, &mut self).await;
         self.membership.leave(&context).await;
     }

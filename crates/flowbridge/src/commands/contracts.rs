@@ -253,7 +253,10 @@ impl VaultArgs {
         };
         let differing = [
             ("--owner", (!named.is_empty() && named != owners).then(|| recorded.owners.join(", "))),
-            ("--threshold", other(self.threshold.map(|count| count.to_string()), Some(recorded.threshold.to_string()))),
+            (
+                "--threshold",
+                other(self.threshold.map(|count| count.to_string()), Some(recorded.threshold.to_string())),
+            ),
             (
                 "--vault-delay-secs",
                 other(

@@ -65,7 +65,8 @@ pub(super) async fn run(command: DlqCommand, db: &Db) -> Result<ExitCode> {
                 say("no dead letters");
             }
             for letter in letters {
-                let DeadLetter { id, group, key, cause, attempts, parked_at, resolution, reason, .. } = letter;
+                let DeadLetter { id, group, key, cause, attempts, parked_at, resolution, reason, .. } =
+                    letter;
                 let resolution = match (resolution, reason) {
                     (Some(resolution), Some(reason)) => format!("{resolution} ({reason})"),
                     (Some(resolution), None) => resolution,
