@@ -3,7 +3,7 @@
 use crate::clock::SystemClock;
 use crate::config::{Config, EndpointSection, SignerKind};
 use crate::roles::{Parts, Role, Running, patiently};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use flowbridge_chain::deploy::Roles;
 use flowbridge_chain::plan::FeePolicy;
 use flowbridge_chain::signer::{HardwareKey, KmsConfig, KmsKey, Pkcs11Config};
@@ -12,6 +12,7 @@ use flowbridge_chain::{
     Bearer, Chain, ContractSet, Deployment, EndpointConfig, EndpointSettings, Endpoints, HttpChain, Key,
     Signer, Vault, deploy,
 };
+use flowbridge_domain::party::EvmAddress;
 use flowbridge_gateway::vault::VaultDesk;
 use flowbridge_store::chain::{Contracts, Duty, Lane, save_contracts};
 use flowbridge_workers::chain::{COUNTS_EVERY, ChainRole, ChainSettings};
@@ -126,7 +127,23 @@ pub(crate) async fn open_signers(config: &Config) -> Result<BTreeMap<Lane, Arc<d
             signers.insert(lane, Arc::new(Key::read(&file)?));
         }
     }
+    require_a_key_each(&signers)?;
     Ok(signers)
+}
+
+/// Two lanes with one key would give its nonces away twice.
+fn require_a_key_each(signers: &BTreeMap<Lane, Arc<dyn Signer>>) -> Result<()> {
+    let mut lane_of: BTreeMap<EvmAddress, Lane> = BTreeMap::new();
+    for (lane, signer) in signers {
+        if let Some(other) = lane_of.insert(signer.address(), *lane) {
+            bail!(
+                "lanes {} and {} have the same key: each needs one of its own",
+                other.as_str(),
+                lane.as_str()
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn open_signer(config: &Config, kind: &SignerKind) -> Result<Arc<dyn Signer>> {
@@ -252,5 +269,21 @@ pub(crate) fn stored(set: &ContractSet) -> Contracts {
         router: set.router,
         manager: set.manager,
         house: set.house,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_lanes_have_one_key() {
+        let key = |byte: u8| -> Arc<dyn Signer> { Arc::new(Key::parse(&format!("{byte:064x}")).unwrap()) };
+        let lane = |name: &str| Lane::parse(name).unwrap();
+        let mut signers = BTreeMap::from([(lane("initiator"), key(1)), (lane("settler"), key(2))]);
+        require_a_key_each(&signers).unwrap();
+        signers.insert(lane("settler-2"), key(2));
+        let refused = require_a_key_each(&signers).unwrap_err().to_string();
+        assert_eq!(refused, "lanes settler and settler-2 have the same key: each needs one of its own");
     }
 }
