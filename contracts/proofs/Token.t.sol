@@ -125,22 +125,40 @@ contract TokenProof is Proof {
     }
 
     /// @dev Whoever calls whatever. What lets a debtor take an expired escrow back: the manager that has it can send.
-    function check_aCustodianStaysInGoodStanding(address caller, address account) public {
-        vm.assume(token.isCustodian(account) && token.isInGoodStanding(account) && token.getFrozenTokens(account) == 0);
+    function check_aCustodianIsNeverFrozenOrUnregistered(address caller, address account) public {
+        vm.assume(either(!token.isCustodian(account), isFree(account)));
+        bool stays = both(token.isCustodian(account), token.isRegistered(account));
         anything(caller);
-        assert(both(token.isInGoodStanding(account), token.getFrozenTokens(account) == 0));
+        assert(either(!token.isCustodian(account), isFree(account)));
+        assert(either(!stays, token.isRegistered(account)));
     }
 
-    function reach_othersLoseTheirStanding(address caller, address account) public {
-        vm.assume(token.isInGoodStanding(account) && token.getFrozenTokens(account) == 0);
+    function reach_othersAreFrozen(address caller, address account) public {
+        vm.assume(isFree(account));
         anything(caller);
-        assert(token.isInGoodStanding(account));
+        assert(!token.isFrozen(account));
     }
 
     function reach_othersHaveAPartFrozen(address caller, address account) public {
-        vm.assume(token.isInGoodStanding(account) && token.getFrozenTokens(account) == 0);
+        vm.assume(isFree(account));
         anything(caller);
         assert(token.getFrozenTokens(account) == 0);
+    }
+
+    function reach_othersAreUnregistered(address caller, address account) public {
+        vm.assume(token.isRegistered(account));
+        anything(caller);
+        assert(token.isRegistered(account));
+    }
+
+    function reach_whoIsFreeBecomesACustodian(address caller, address account) public {
+        vm.assume(both(!token.isCustodian(account), isFree(account)));
+        anything(caller);
+        assert(!token.isCustodian(account));
+    }
+
+    function isFree(address account) private view returns (bool) {
+        return both(!token.isFrozen(account), token.getFrozenTokens(account) == 0);
     }
 
     function check_mintingManyAddsUp(address caller, address[] calldata to, uint256[] calldata amounts, address other) public {

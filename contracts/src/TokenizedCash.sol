@@ -75,6 +75,8 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     /// @notice The rules refuse this transfer.
     /// @param code as `detectTransferRestriction` gives it
     error TokenizedCash__TransferRestricted(uint8 code);
+    /// @notice Nobody who is frozen, or in part, becomes a minter.
+    error TokenizedCash__MinterFrozen(address minter);
     /// @notice Whoever is or was a minter holds tokens for others and keeps books of them: they are neither taken from it nor held in it.
     error TokenizedCash__HeldForOthers(address custodian);
 
@@ -111,7 +113,9 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     // ------------------------------------------------------------------------------------------------ minting
 
     /// @notice Lets `minter` mint `allowance_` from now on; replaces what was left of an earlier allowance. It is a custodian for ever.
+    /// @dev Who is frozen, or in part, becomes none: it could not be set right by whoever is to use it.
     function configureMinter(address minter, uint256 allowance_) external onlyRole(MINTER_ADMIN_ROLE) {
+        if (isFrozen(minter) || _accounts[minter].frozen != 0) revert TokenizedCash__MinterFrozen(minter);
         uint240 allowed = allowance_ > type(uint240).max ? type(uint240).max : uint240(allowance_);
         _minters[minter] = Minter(allowed, true, true);
         emit MinterConfigured(minter, allowed);
@@ -200,9 +204,9 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     }
 
     /// @inheritdoc IERC7943Fungible
-    /// @dev More than there can ever be means everything. Nothing of a custodian is frozen; what was before it became one can be set free.
+    /// @dev More than there can ever be means everything. Nothing of a custodian is frozen.
     function setFrozenTokens(address account, uint256 amount) external onlyRole(FREEZER_ROLE) returns (bool) {
-        if (amount != 0) _requireNotHeldForOthers(account);
+        _requireNotHeldForOthers(account);
         uint256 frozen = amount > SUPPLY_MAX ? SUPPLY_MAX : amount;
         _accounts[account].frozen = uint96(frozen);
         emit Frozen(account, frozen);
@@ -251,7 +255,7 @@ contract TokenizedCash is ERC20Permit, ERC3009, AccessControlDefaultAdminRules, 
     }
 
     /// @notice Whether a wallet is frozen as a whole.
-    function isFrozen(address wallet) external view returns (bool) {
+    function isFrozen(address wallet) public view returns (bool) {
         return _accounts[wallet].flags & FROZEN != 0;
     }
 

@@ -734,7 +734,6 @@ contract PaymentsTest is Base {
         vm.assertEq(token.balanceOf(ALICE), 3e6, "once");
     }
 
-    /// @dev The limit of what a debtor can take back: the freezer's hold on the manager's own wallet.
     function test_whatWaitsForAWalletInGoodStandingGoesToNobodyElse() public {
         fund(ALICE, 3e6);
         Payment[] memory batch = one(payment(ALICE, BOB, 3e6, TOKEN_TO_TOKEN));
