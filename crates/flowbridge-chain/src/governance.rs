@@ -273,7 +273,7 @@ pub async fn verify(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<St
         return Ok(problems);
     };
     let (vault, anchor) = (governance.vault_address()?, governance.anchor_address()?);
-    let mut strange = Vec::new();
+    let mut is_strange = false;
     for (name, artifact, deployed) in [
         ("token", "TokenizedCash", &deployment.token),
         ("router", "PaymentRouter", &deployment.router),
@@ -281,11 +281,18 @@ pub async fn verify(chain: &dyn Chain, deployment: &Deployment) -> Result<Vec<St
         ("vault", "MultiSigVault", &governance.vault),
         ("anchor", "AuditAnchor", &governance.anchor),
     ] {
-        strange.extend(code_problem(chain, name, artifact, deployed).await?);
+        match code_problem(chain, name, artifact, deployed).await? {
+            None => {}
+            // It is what was deployed all the same, and is asked like any other.
+            Some(CodeProblem::OfAnotherBuild(text)) => problems.push(text),
+            Some(CodeProblem::Strange(text)) => {
+                is_strange = true;
+                problems.push(text);
+            }
+        }
     }
-    if !strange.is_empty() {
+    if is_strange {
         // What is no contract of ours cannot be asked who governs it.
-        problems.extend(strange);
         return Ok(problems);
     }
     problems.extend(vault_problems(chain, governance, (&vault, &contracts)).await?);
@@ -365,6 +372,9 @@ async fn minting_problems(
         .filter(others)
         .map(|minter| format!("{minter} may mint and burn the token and should not"))
         .collect();
+    problems.extend(history.former_minters.iter().filter(others).map(|minter| {
+        format!("{minter} was a minter, so that it can be neither frozen nor unregistered, and nothing is forced out of it")
+    }));
     problems.extend(history.mint_caps.iter().filter(|(minter, _)| others(minter)).map(|(minter, cap)| {
         format!("the vault may let {minter} mint up to {cap} units of the token without delay and should not")
     }));
@@ -388,13 +398,21 @@ struct Runtime {
     keccak256: String,
 }
 
+/// What is wrong with the code at an address.
+enum CodeProblem {
+    /// It is not what was deployed.
+    Strange(String),
+    /// It is, but this build would deploy another.
+    OfAnotherBuild(String),
+}
+
 /// Whether the code on chain is what this build's artifact becomes when it is deployed, and what the record says.
 async fn code_problem(
     chain: &dyn Chain,
     name: &str,
     artifact: &str,
     recorded: &Deployed,
-) -> Result<Option<String>, ChainError> {
+) -> Result<Option<CodeProblem>, ChainError> {
     let built: BTreeMap<String, Runtime> =
         serde_json::from_str(RUNTIME).map_err(|error| ChainError::Wrong(format!("runtime.json: {error}")))?;
     let built = built
@@ -403,12 +421,12 @@ async fn code_problem(
     let at = &recorded.address;
     let mut code = chain.code(&parse(at)?).await?;
     if code.is_empty() {
-        return Ok(Some(format!("there is no code at the {name}'s address {at}")));
+        return Ok(Some(CodeProblem::Strange(format!("there is no code at the {name}'s address {at}"))));
     }
     if keccak256(&code).to_string() != recorded.code_hash {
-        return Ok(Some(format!(
+        return Ok(Some(CodeProblem::Strange(format!(
             "the code at the {name}'s address {at} is another than when it was deployed"
-        )));
+        ))));
     }
     for (start, length) in &built.immutables {
         if let Some(place) = code.get_mut(*start..start.saturating_add(*length)) {
@@ -417,7 +435,9 @@ async fn code_problem(
     }
     let same = code.len() == built.length && keccak256(&code).to_string() == built.keccak256;
     Ok((!same).then(|| {
-        format!("the code at the {name}'s address {at} is not what {artifact} of this build compiles to")
+        CodeProblem::OfAnotherBuild(format!(
+            "the code at the {name}'s address {at} is what was deployed, and not what {artifact} of this build compiles to"
+        ))
     }))
 }
 
@@ -477,6 +497,8 @@ struct History {
     roles: BTreeSet<(String, String, String)>,
     /// Who may mint and burn.
     minters: BTreeSet<EvmAddress>,
+    /// Who could once, and is a custodian for ever.
+    former_minters: BTreeSet<EvmAddress>,
     /// Up to what the vault sets each one's allowance of the token without delay.
     mint_caps: BTreeMap<EvmAddress, U256>,
 }
@@ -518,9 +540,15 @@ impl History {
             self.roles.remove(&(by.to_string(), role_name(&revoked.role), named(revoked.account)));
         } else if by == contracts.token {
             if let Ok(minter) = Token::MinterConfigured::decode_log(log) {
-                self.minters.insert(evm_address(minter.minter));
+                let minter = evm_address(minter.minter);
+                self.former_minters.remove(&minter);
+                self.minters.insert(minter);
             } else if let Ok(minter) = Token::MinterRemoved::decode_log(log) {
-                self.minters.remove(&evm_address(minter.minter));
+                let minter = evm_address(minter.minter);
+                // Who never was one can be removed as well.
+                if self.minters.remove(&minter) {
+                    self.former_minters.insert(minter);
+                }
             }
         } else if by == *vault
             && let Ok(changed) = Contract::MintCapChanged::decode_log(log)

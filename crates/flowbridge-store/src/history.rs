@@ -11,10 +11,12 @@
 //! written whole leaves a database of no use.
 
 use crate::db::{Db, StoreError};
+use crate::sql::At;
 use flowbridge_domain::time::Timestamp;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 /// The past begins so long ago: everything of it is still kept, answers under their keys too.
 const SPAN: Duration = Duration::from_secs(70 * 3_600);
@@ -164,17 +166,21 @@ const TABLES: [Copied; 13] = [
 const LARGEST: &str = "event";
 
 /// What the copies are made of: payments that are over in every respect, and the transactions that carried them.
-fn originals_since(since: Timestamp) -> String {
-    let micros = since.as_micros();
+const OVER: &str = "select id from payment
+    where not is_open and id >= uuid_floor($1)
+        and not exists (select from effect where payment_id = payment.id and is_waiting)
+        and not exists (select from webhook_delivery where subject_id = payment.id and is_open)";
+
+/// Sets them apart for one connection. Which they are was read once, for all connections.
+fn set_apart(originals: &[Uuid]) -> String {
+    let ids: Vec<String> = originals.iter().map(Uuid::to_string).collect();
     format!(
         "create temp table original as
-            select id, number, accepted_at from payment
-                where not is_open and id >= uuid_floor(to_timestamp({micros} / 1000000.0))
-                    and not exists (select from effect where payment_id = payment.id and is_waiting)
-                    and not exists (select from webhook_delivery where subject_id = payment.id and is_open);
+            select id, number, accepted_at from payment where id = any('{{{}}}'::uuid[]);
         create temp table original_tx as
             select distinct chain_tx from chain_tx_item where payment_id in (select id from original);
-        analyze original, original_tx;"
+        analyze original, original_tx;",
+        ids.join(",")
     )
 }
 
@@ -265,7 +271,10 @@ pub async fn write(
     wanted: u64,
     progress: &(dyn Fn(i64) + Sync),
 ) -> Result<i64, StoreError> {
-    let client = connect(db, since).await?;
+    let (client, _connection) = db.connect_for_maintenance().await?;
+    let over = client.query(OVER, &[&At(since)]).await?;
+    let over = over.iter().map(|row| row.try_get("id")).collect::<Result<Vec<Uuid>, _>>()?;
+    let client = connect(db, &over).await?;
     client
         .batch_execute("select ensure_daily_partitions((now() - interval '71 hours')::date, now()::date)")
         .await?;
@@ -279,8 +288,8 @@ pub async fn write(
         progress(whole * spread.originals);
     };
     tokio::try_join!(
-        write_tables(db, since, &spread, &largest, |copies| say(0, copies)),
-        write_tables(db, since, &spread, &others, |copies| say(1, copies)),
+        write_tables(db, &over, &spread, &largest, |copies| say(0, copies)),
+        write_tables(db, &over, &spread, &others, |copies| say(1, copies)),
     )?;
     client.batch_execute(&spread.balances()).await?;
     client.batch_execute("checkpoint").await?;
@@ -288,23 +297,23 @@ pub async fn write(
 }
 
 /// A connection on which triggers rest, and which knows what is copied. It ends with its client.
-async fn connect(db: &Db, since: Timestamp) -> Result<Client, StoreError> {
+async fn connect(db: &Db, originals: &[Uuid]) -> Result<Client, StoreError> {
     let (client, _connection) = db.connect_for_maintenance().await?;
     client.batch_execute("set session_replication_role = replica").await?;
-    client.batch_execute(&originals_since(since)).await?;
+    client.batch_execute(&set_apart(originals)).await?;
     Ok(client)
 }
 
 /// Writes all copies in some of the tables, the oldest first, and says how many there are.
 async fn write_tables(
     db: &Db,
-    since: Timestamp,
+    over: &[Uuid],
     spread: &Spread,
     tables: &[&Copied],
     progress: impl Fn(i64),
 ) -> Result<(), StoreError> {
     let Spread { originals, copies, .. } = *spread;
-    let client = connect(db, since).await?;
+    let client = connect(db, over).await?;
     client.batch_execute(&spread.functions()).await?;
     let mut inserts = String::new();
     for table in tables {

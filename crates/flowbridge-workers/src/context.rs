@@ -43,12 +43,12 @@ pub trait Worker: Send {
     fn turn(&mut self) -> impl Future<Output = Result<Turn, StoreError>> + Send;
 }
 
-/// Without work for so long, other processes' work may be found a second late: what looks ten times a second for nothing all day
+/// Without work for so long, other processes' work may be found a second late, or some: what looks ten times a second for nothing all day
 /// long costs more than that.
 pub(crate) const RESTS_AFTER: Duration = Duration::from_secs(30);
 /// How often one that rests looks for work that somebody waits for.
 pub(crate) const RESTING_POLL: Duration = Duration::from_secs(1);
-/// How often one that rests looks for work that nobody waits for by the second: what takes minutes anyway, what people are told.
+/// How often one that rests looks for work that may wait some seconds: reconciliations, which take longer, and what operators are told.
 pub(crate) const RESTING_POLL_OF_SLOW: Duration = Duration::from_secs(5);
 
 /// When a worker takes its turns.

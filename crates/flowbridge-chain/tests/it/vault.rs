@@ -259,24 +259,37 @@ async fn owners_accept_the_admins_place_and_then_raise_the_allowance_within_its_
             vault::grant_role(&token, "FREEZER_ROLE", &deployer),
             vault::revoke_role(&token, "PAUSER_ROLE", &guardian),
             vault::add_owner(&governed.vault.address, &deployer),
+            vault::mint_allowance(&token, &deployer, 0),
+            Call { to: token, value: 0, data: remove_minter(&deployer) },
         ]))
         .await;
     let expected = [
         format!("{guardian} has no PAUSER_ROLE on the Token"),
         "the vault has 4 owners, the record names 3".to_owned(),
         format!("{deployer} holds FREEZER_ROLE on the token and should not"),
+        format!(
+            "{deployer} was a minter, so that it can be neither frozen nor unregistered, and nothing is forced out of it"
+        ),
     ];
     assert_eq!(governed.verify().await, expected);
 }
 
+fn remove_minter(minter: &EvmAddress) -> Vec<u8> {
+    let mut data = alloy::primitives::keccak256("removeMinter(address)")[..4].to_vec();
+    data.extend([0; 12]);
+    data.extend(minter.as_bytes());
+    data
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_code_that_this_build_does_not_make_is_found_out() {
+async fn a_code_that_this_build_does_not_make_is_found_out_and_the_rest_compared() {
     let governed = Governed::start().await;
     let mut deployment = governed.node.deployment.clone();
     let governance = deployment.governance.as_mut().unwrap();
     governance.anchor = deployment.token.clone();
     let problems = governance::verify(&governed.node.chain, &deployment).await.unwrap();
-    assert!(problems[0].contains("is not what AuditAnchor of this build compiles to"), "{problems:#?}");
+    assert!(problems[0].contains("not what AuditAnchor of this build compiles to"), "{problems:#?}");
+    assert!(problems.iter().any(|problem| problem.contains("have not accepted yet")), "{problems:#?}");
     deployment.governance = None;
     let problems = governance::verify(&governed.node.chain, &deployment).await.unwrap();
     assert!(problems[0].starts_with("no vault governs the contracts of EUR"), "{problems:#?}");

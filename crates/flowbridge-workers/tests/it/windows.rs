@@ -8,6 +8,7 @@ use flowbridge_domain::payment::{ChainLog, Decision, Effect, Event, Initiation};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::chain::{self, Block, Duty, Filled, Head, Lane, Said, SeenLog, Stretch, WatcherLease};
+use flowbridge_store::event_log::{self, Reader, topic};
 use flowbridge_store::lifecycle::{self, Looked, Occurrence, Outcome};
 use flowbridge_workers::orchestrator::{self, Dropped, OrchestratorSettings, drop_letters};
 use std::time::Duration;
@@ -92,6 +93,36 @@ async fn no_window_closes_on_a_payment_while_what_the_chain_said_of_it_waits_for
     let retried = "update dead_letter set resolved_at = now(), resolution = 'retried' where key = $1";
     change(&stage, retried, payment).await;
     assert_eq!(due(&stage).await, [Occurrence { payment_id: payment, event: Event::InitiateWindowClosed }]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_of_a_payment_that_is_not_here_are_dropped_for_a_reason_and_parked_anew_without_it() {
+    let stage = quiet().await;
+    let (db, now) = (&stage.context.db, stage.context.now());
+    let nobody = PaymentId::generate(now, [7; 10]);
+    let said = "insert into event (id, topic, partition, key, kind, traceparent, data, recorded_at)
+        values ($1, 'bank', 0, $1, 'bank.captured', '', '{}', now())";
+    change(&stage, said, nobody).await;
+    let events = event_log::read_key(db, nobody, 10).await.unwrap();
+    let (group, owner) = (orchestrator::GROUP, "a person".to_owned());
+    let reader = Reader { group, topics: &[topic::BANK], owner, lease: MINUTE };
+    let letter = async || event_log::dead_letters(db, true, None, 10).await.unwrap().remove(0);
+    let park = async || {
+        let tx = db.begin().await.unwrap();
+        let letters: Vec<_> = events.iter().map(|event| (event, "nobody's".to_owned())).collect();
+        reader.park(&tx, &letters, now).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let drop = async || drop_letters(db, nobody, "Asha: a test", &stage.context).await.unwrap();
+    park().await;
+    assert_eq!(drop().await, Dropped::All(1));
+    let dropped = letter().await;
+    assert_eq!(dropped.resolution.as_deref(), Some("dropped"));
+    assert_eq!(dropped.reason.as_deref(), Some("Asha: a test"));
+    assert_eq!(drop().await, Dropped::All(0), "there is nothing open any more");
+    park().await;
+    let again = letter().await;
+    assert_eq!((again.resolution, again.reason, again.attempts), (None, None, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

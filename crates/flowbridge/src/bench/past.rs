@@ -26,12 +26,18 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(600);
 /// What statfs calls file systems that may compress what is written, which copies take to well.
 const MAY_COMPRESS: [u64; 2] = [0x9123_683e /* btrfs */, 0x2fc1_2fc1 /* zfs */];
 
+/// What copies shrink to there, at best.
+const COMPRESSED: u64 = 6;
+
 /// Fails if there is no room for so many payments, as far as can be seen before they are written.
 pub(super) fn require_room(stack: &Stack, wanted: u64) -> Result<()> {
     let needed = wanted.saturating_mul(PAYMENT_BYTES).saturating_add(LOG_BYTES);
-    let seen = rustix::fs::statfs(&stack.folder).context("cannot see how much room is left")?;
-    let free = seen.f_bavail.saturating_mul(u64::try_from(seen.f_bsize).unwrap_or(0));
-    let may_compress = u64::try_from(seen.f_type).is_ok_and(|kind| MAY_COMPRESS.contains(&kind));
+    let unseen = "cannot see how much room is left";
+    let seen = rustix::fs::statvfs(&stack.folder).context(unseen)?;
+    let free = seen.f_bavail.saturating_mul(seen.f_frsize);
+    let kind = rustix::fs::statfs(&stack.folder).context(unseen)?.f_type;
+    let may_compress = u64::try_from(kind).is_ok_and(|kind| MAY_COMPRESS.contains(&kind));
+    let at_least = if may_compress { needed / COMPRESSED } else { needed };
     let giga = |bytes: u64| bytes.div_ceil(1 << 30);
     crate::commands::say(format_args!(
         "{wanted} payments take up to {} GB in {}, where {} are free{}",
@@ -41,7 +47,7 @@ pub(super) fn require_room(stack: &Stack, wanted: u64) -> Result<()> {
         if may_compress { " before compression" } else { "" }
     ));
     ensure!(
-        may_compress || needed <= free,
+        at_least <= free,
         "no room for a past of {wanted} payments: give another --folder, on a file system that compresses if need be, \
          or a smaller --prefill"
     );

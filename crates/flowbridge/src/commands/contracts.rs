@@ -245,11 +245,15 @@ impl VaultArgs {
         let of_currency = read_deployments(config)?
             .into_iter()
             .find(|deployment| deployment.currency == currency.code())
-            .and_then(|deployment| deployment.governance?.at_once);
+            .and_then(|deployment| deployment.governance);
+        // The cap is the currency's own: nothing is recorded of one that the vault does not govern yet.
+        let mint_cap = self.mint_cap.filter(|_| of_currency.is_some());
         let owners: BTreeSet<String> = recorded.owners.iter().map(|owner| owner.to_lowercase()).collect();
         let named: BTreeSet<String> = self.owners.iter().map(|owner| owner.to_lowercase()).collect();
+        // Older records do not say everything; what they do not say is not set here either.
         let other = |asked: Option<String>, recorded: Option<String>| {
-            asked.zip(recorded).filter(|(asked, recorded)| asked != recorded).map(|(_, recorded)| recorded)
+            let differs = asked.is_some() && asked != recorded;
+            differs.then(|| recorded.unwrap_or_else(|| "nothing".to_owned()))
         };
         let differing = [
             ("--owner", (!named.is_empty() && named != owners).then(|| recorded.owners.join(", "))),
@@ -274,8 +278,10 @@ impl VaultArgs {
             (
                 "--mint-cap",
                 other(
-                    self.mint_cap.map(|cap| token_units(cap).to_string()),
-                    of_currency.map(|at_once| at_once.mint_cap.to_string()),
+                    mint_cap.map(|cap| token_units(cap).to_string()),
+                    of_currency
+                        .and_then(|governance| governance.at_once)
+                        .map(|at_once| at_once.mint_cap.to_string()),
                 ),
             ),
         ];

@@ -104,6 +104,7 @@ pub(super) async fn run(command: DlqCommand, db: &Db) -> Result<ExitCode> {
         DlqCommand::Drop(DropArgs { letter: Letter { id }, reason }) => {
             let DeadLetter { key, .. } = find_of_orchestrator(db, id).await?;
             match orchestrator::drop_letters(db, key, &reason, &context(db)).await? {
+                Dropped::All(0) => bail!("nothing of {key} is open: see `flowbridge dlq list --all`"),
                 Dropped::All(count) => say(format_args!("dropped {count} events of {key}")),
                 Dropped::IsOurs => bail!(
                     "{key} is a payment of ours, and what chain or bank said of it is not dropped: mend the cause, then \
@@ -136,4 +137,17 @@ async fn find_of_orchestrator(db: &Db, id: Uuid) -> Result<DeadLetter> {
 async fn find(db: &Db, id: Uuid) -> Result<DeadLetter> {
     let found = event_log::dead_letters(db, true, Some(id), 1).await?;
     found.into_iter().next().with_context(|| format!("there is no dead letter {id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_that_says_something() {
+        assert_eq!(reason(" Asha: of the test environment ").as_deref(), Ok("Asha: of the test environment"));
+        for nothing in ["", "  ", "two\nlines", &"x".repeat(REASON_MAX + 1)] {
+            assert!(reason(nothing).is_err(), "{nothing:?}");
+        }
+    }
 }
