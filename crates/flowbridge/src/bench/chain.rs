@@ -260,7 +260,8 @@ struct Seen {
 }
 
 impl StandIn {
-    const PAGE: i64 = 5_000;
+    /// As many as an orchestrator takes together by default: what they ask for is begun while the next are read.
+    const PAGE: i64 = 1_000;
     const POLL: Duration = Duration::from_millis(50);
 
     async fn follow_until(&mut self, until: Timestamp, progress: &Progress) -> Result<()> {
