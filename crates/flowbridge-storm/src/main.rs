@@ -176,7 +176,8 @@ async fn storm_and_judge(args: &Args) -> Result<bool> {
         data_bytes >> 30
     );
     println!(
-        "SKIPPED: I11, there is no audit log yet, and I12, which `flowbridge bench reconciliation` judges"
+        "SKIPPED: I11 and I12: no reconciliation runs here, so that nothing is entered into the audit log; the tests of that log, \
+         and `flowbridge bench reconciliation`, judge them"
     );
     std::fs::create_dir_all(&args.folder)?;
     let free = disk::free_bytes(&args.folder)?;

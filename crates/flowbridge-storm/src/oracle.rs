@@ -3,7 +3,7 @@
 //! these.
 //!
 //! The invariants have the names I1 to I14. I11 (the audit log has no gap) and I12 (reconciliation reports exactly what
-//! differs) are judged where audit log and reconciliation are.
+//! differs) are judged elsewhere: no reconciliation runs in a storm, and so nothing is entered into the audit log.
 //!
 //! A storm of an hour leaves half a million payments and millions of events: everything is read page by page, and of
 //! each only a few bytes are kept. Reading and judging are apart, so that each judgement can be tried on a small case in which one
