@@ -20,8 +20,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What a payment takes on disk, with what PostgreSQL keeps of its own log meanwhile: measured, and rounded up.
 const PAYMENT_BYTES: u64 = 20_000;
 const LOG_BYTES: u64 = 2 << 30;
-/// The check adds up millions of rows.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What statfs calls file systems that may compress what is written, which copies take to well.
 const MAY_COMPRESS: [u64; 2] = [0x9123_683e /* btrfs */, 0x2fc1_2fc1 /* zfs */];
@@ -78,7 +76,7 @@ pub(super) async fn write(stack: &mut Stack, wanted: u64, progress: &Progress) -
     .await
     .context("the past could not be written")?;
     progress.say("adding the ledger up");
-    let patient = DbSettings { statement_timeout: CHECK_TIMEOUT, ..stack.config.database() };
+    let patient = DbSettings { statement_timeout: proof::CHECK_TIMEOUT, ..stack.config.database() };
     let ledger = measure::add_up_ledger(&Db::new(&patient)?).await?;
     ensure!(
         ledger.differing == 0 && ledger.imbalance == 0,

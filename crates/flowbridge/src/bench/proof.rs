@@ -5,13 +5,15 @@ use super::journal::{Heard, Journal};
 use super::stack::Stack;
 use anyhow::Result;
 use flowbridge_domain::time::Timestamp;
-use flowbridge_store::measure;
+use flowbridge_store::{Db, DbSettings, measure};
 use serde_json::Value;
 use std::time::Duration;
 
 /// A difference counts when a later cut still has it.
 const CUTS_MAX: usize = 10;
 const CUT_INTERVAL: Duration = Duration::from_secs(1);
+/// What looks at each payment, or at each entry, takes minutes where there are millions.
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What does not hold, if anything.
 #[derive(Debug, Default)]
@@ -51,7 +53,8 @@ pub(super) async fn of_ends(stack: &Stack, journal: &Journal, since: Timestamp) 
     faults.none_of(missing, "webhooks are missing");
     faults.none_of(repeated, "webhooks came more than once");
     faults.none_of(unexpected, "payments ended otherwise than expected");
-    let ends = measure::ends(&stack.db, &participants(), since).await?;
+    let patient = DbSettings { statement_timeout: CHECK_TIMEOUT, ..stack.config.database() };
+    let ends = measure::ends(&Db::new(&patient)?, &participants(), since).await?;
     let count = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
     faults.none_of(count(ends.not_ended_once), "payments have not exactly one final event");
     // A request whose answer was lost may have been accepted all the same, and is then carried out like any other.
