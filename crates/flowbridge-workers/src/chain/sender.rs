@@ -173,7 +173,7 @@ const UNSOUND_FOR: Duration = Duration::from_secs(30);
 const OPEN_MAX: i64 = 1_024;
 
 /// Effects claimed in one turn at most.
-const CLAIMS_MAX: usize = 600;
+const CLAIMS_MAX: usize = 1_200;
 
 /// Calls to the node, or to a signer, under way at the same time.
 const CALLS_MAX: usize = 16;
