@@ -207,6 +207,9 @@ contract TokenTest is Base {
         refused(7);
         vm.prank(address(manager));
         token.transferFrom(ALICE, BOB, 1);
+        vm.expectRevert(abi.encodeWithSelector(TokenizedCash.TokenizedCash__NotMinter.selector, ALICE));
+        vm.prank(ALICE);
+        token.burn(1);
         (address[] memory to, uint256[] memory amounts) = (new address[](1), new uint256[](1));
         (to[0], amounts[0]) = (BOB, 1);
         refused(7);

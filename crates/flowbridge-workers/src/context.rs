@@ -67,6 +67,13 @@ pub struct Rhythm {
     pub pace: Duration,
 }
 
+impl Rhythm {
+    /// A turn in each interval, work or not.
+    pub(crate) const fn once_in(interval: Duration, bell: Work) -> Self {
+        Self { bell, poll: interval, rests_after: RESTS_AFTER, resting_poll: interval, pace: interval }
+    }
+}
+
 /// Turns without work.
 pub(crate) struct IdleTurns {
     since: Instant,

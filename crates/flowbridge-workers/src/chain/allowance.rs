@@ -4,7 +4,7 @@
 //! Nothing waits for this. A currency whose contract did not answer keeps the figure that it had.
 
 use super::chain_error;
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, run_loop};
+use crate::context::{Context, Rhythm, Turn, Worker, run_loop};
 use flowbridge_chain::{Chain, ContractSet, deploy};
 use flowbridge_store::StoreError;
 use flowbridge_store::wake::Work;
@@ -23,13 +23,7 @@ pub(super) async fn show(
     stop: &CancellationToken,
 ) {
     let mut gauge = Gauge { chain: chain.clone(), contracts: contracts.to_vec() };
-    let rhythm = Rhythm {
-        bell: Work::Blocks,
-        poll: LOOK_INTERVAL,
-        rests_after: RESTS_AFTER,
-        resting_poll: LOOK_INTERVAL,
-        pace: LOOK_INTERVAL,
-    };
+    let rhythm = Rhythm::once_in(LOOK_INTERVAL, Work::Blocks);
     run_loop("allowance", context, rhythm, stop, &mut gauge).await;
 }
 

@@ -3,7 +3,7 @@
 //! Nothing waits for this: finality is what the node calls `safe` and `finalized`. It is evidence for people, which batch and
 //! which L1 transactions a payment is in. What is asked again gives the same rows, so any process may ask.
 
-use crate::context::{Context, RESTS_AFTER, Rhythm, Turn, Worker, run_loop};
+use crate::context::{Context, Rhythm, Turn, Worker, run_loop};
 use flowbridge_chain::Chain;
 use flowbridge_store::StoreError;
 use flowbridge_store::chain::{self as rows, L1Block};
@@ -30,13 +30,7 @@ pub(super) async fn follow(
         reorg_depth_blocks_max,
         has_batches: None,
     };
-    let rhythm = Rhythm {
-        bell: Work::Blocks,
-        poll: LOOK_INTERVAL,
-        rests_after: RESTS_AFTER,
-        resting_poll: LOOK_INTERVAL,
-        pace: LOOK_INTERVAL,
-    };
+    let rhythm = Rhythm::once_in(LOOK_INTERVAL, Work::Blocks);
     run_loop("l1", context, rhythm, stop, &mut follower).await;
 }
 

@@ -172,7 +172,8 @@ const UNSOUND_FOR: Duration = Duration::from_secs(30);
 /// Transactions of a lane looked at in one turn.
 const OPEN_MAX: i64 = 1_024;
 
-/// Effects claimed in one turn at most.
+/// Effects claimed in one turn at most. At full load a turn takes about half a second, so fewer would bound what a lane can do; more would
+/// have the first of them wait for the last.
 const CLAIMS_MAX: usize = 1_200;
 
 /// Calls to the node, or to a signer, under way at the same time.

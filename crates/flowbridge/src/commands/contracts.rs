@@ -250,6 +250,7 @@ impl VaultArgs {
         let mint_cap = self.mint_cap.filter(|_| of_currency.is_some());
         let owners: BTreeSet<String> = recorded.owners.iter().map(|owner| owner.to_lowercase()).collect();
         let named: BTreeSet<String> = self.owners.iter().map(|owner| owner.to_lowercase()).collect();
+        let units = |units: u128| format!("{units} units of the token");
         // Older records do not say everything; what they do not say is not set here either.
         let other = |asked: Option<String>, recorded: Option<String>| {
             let differs = asked.is_some() && asked != recorded;
@@ -278,10 +279,10 @@ impl VaultArgs {
             (
                 "--mint-cap",
                 other(
-                    mint_cap.map(|cap| token_units(cap).to_string()),
+                    mint_cap.map(|cap| units(token_units(cap))),
                     of_currency
                         .and_then(|governance| governance.at_once)
-                        .map(|at_once| at_once.mint_cap.to_string()),
+                        .map(|at_once| units(at_once.mint_cap)),
                 ),
             ),
         ];
