@@ -171,6 +171,12 @@ const OVER: &str = "select id from payment
         and not exists (select from effect where payment_id = payment.id and is_waiting)
         and not exists (select from webhook_delivery where subject_id = payment.id and is_open)";
 
+async fn over_since(db: &Db, since: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+    let (client, _connection) = db.connect_for_maintenance().await?;
+    let rows = client.query(OVER, &[&At(since)]).await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
 /// Sets them apart for one connection. Which they are was read once, for all connections.
 fn set_apart(originals: &[Uuid]) -> String {
     let ids: Vec<String> = originals.iter().map(Uuid::to_string).collect();
@@ -271,9 +277,7 @@ pub async fn write(
     wanted: u64,
     progress: &(dyn Fn(i64) + Sync),
 ) -> Result<i64, StoreError> {
-    let (client, _connection) = db.connect_for_maintenance().await?;
-    let over = client.query(OVER, &[&At(since)]).await?;
-    let over = over.iter().map(|row| row.try_get("id")).collect::<Result<Vec<Uuid>, _>>()?;
+    let over = over_since(db, since).await?;
     let client = connect(db, &over).await?;
     client
         .batch_execute("select ensure_daily_partitions((now() - interval '71 hours')::date, now()::date)")

@@ -75,6 +75,7 @@ async fn an_exhausted_mint_allowance_stops_the_lane_until_the_owners_raise_it() 
     assert!(others.contains("differs in --owner (recorded: "), "one vault, whoever is named: {others}");
     let govern = ["contracts", "govern", "--currency", "EUR", "--admin-key", admin, "--threshold", "3"];
     let otherwise = running.refusal(&[&govern[..], &["--mint-cap", "7"]].concat());
+    assert!(otherwise.contains(" units of the token)"), "{otherwise}");
     assert!(
         otherwise.contains("differs in --threshold (recorded: 2), --mint-cap (recorded: "),
         "{otherwise}"
