@@ -2,13 +2,14 @@
 //! books, the chain, and what the receiver of webhooks was told. The system's own answers are only ever compared with
 //! these.
 //!
-//! The invariants have the names I1 to I14. I11 (the audit log has no gap) and I12 (reconciliation reports exactly what
-//! differs) are judged elsewhere: no reconciliation runs in a storm, and so nothing is entered into the audit log.
+//! The invariants have the names I1 to I14. Of I12 (reconciliation reports exactly what differs) only half is judged in a storm, and not
+//! here but by `reconciliations.rs`: where nothing differs, nothing is reported.
 //!
 //! A storm of an hour leaves half a million payments and millions of events: everything is read page by page, and of
 //! each only a few bytes are kept. Reading and judging are apart, so that each judgement can be tried on a small case in which one
 //! thing is wrong.
 
+mod entries;
 mod letters;
 mod replay;
 
@@ -211,6 +212,8 @@ pub(crate) struct Verdict {
     pub(crate) completed: usize,
     pub(crate) failed: usize,
     pub(crate) events: usize,
+    /// Entries that belong into the audit log.
+    pub(crate) entries: usize,
     pub(crate) violations: Vec<String>,
 }
 
@@ -284,6 +287,9 @@ pub(crate) async fn judge(
     match replay.changes((world, api, sink), (baseline, seed), (payments, log)).await {
         Ok(mut changed) => verdict.violations.append(&mut changed),
         Err(error) => verdict.violations.push(format!("I8: not judged: {error:#}")),
+    }
+    if let Err(error) = entries::judge(world, api, &mut verdict).await {
+        verdict.violations.push(format!("I11: not judged: {error:#}"));
     }
     Ok(verdict)
 }
@@ -670,6 +676,7 @@ fn hex_number(text: &str) -> Result<u128> {
 
 #[cfg(test)]
 mod tests {
+    use super::entries::{Said, are_the_events};
     use super::letters::{Letter, are_as_before, are_poison};
     use super::replay::Derived;
     use super::replay::compare;
@@ -702,6 +709,9 @@ mod tests {
         retried: Vec<Letter>,
         /// Before the log was read again, and after.
         derived: [Derived; 2],
+        /// What was to be entered into the audit log, and what was.
+        said: Vec<Said>,
+        entered: Vec<Said>,
     }
 
     fn id(number: u8) -> PaymentId {
@@ -752,6 +762,11 @@ mod tests {
             case.poison.tried.insert(id(99));
             case.poison.written.insert(id(99));
             case.derived = [derived(), derived()];
+            case.said = vec![
+                ("evt_1".to_owned(), "break_found".to_owned()),
+                ("evt_2".to_owned(), "reconciliation.completed".to_owned()),
+            ];
+            case.entered = case.said.clone();
             case
         }
 
@@ -821,6 +836,7 @@ mod tests {
             }
             are_poison(&self.letters, &self.poison, &mut verdict);
             are_as_before(&self.letters, &self.retried, &mut verdict);
+            are_the_events(&self.said, &self.entered, &mut verdict);
             let [before, after] = &self.derived;
             verdict.violations.extend(compare(before, after));
             (verdict.violations, returned)
@@ -841,7 +857,7 @@ mod tests {
     /// One thing is wrong, and it is told as what it is and nothing else.
     #[test]
     fn each_wrong_is_told_under_its_own_invariant() {
-        let wrongs: [(&str, &str, fn(&mut Case)); 37] = [
+        let wrongs: [(&str, &str, fn(&mut Case)); 41] = [
             ("I1", "lost", |case| case.ask(9, Fate::Acknowledged(id(9)))),
             ("I1", "doubled", |case| case.take_in(1, id(9), &FAILED)),
             ("I1", "taken twice without an answer", |case| {
@@ -903,6 +919,12 @@ mod tests {
             ("I9", "tried once more", |case| case.retried[0].line.push('!')),
             ("I10", "a webhook out of order", |case| case.told.swap(2, 4)),
             ("I10", "a webhook lost", |case| case.told.truncate(case.told.len() - 1)),
+            ("I11", "not entered", |case| _ = case.entered.pop()),
+            ("I11", "entered twice", |case| case.entered.push(case.said[0].clone())),
+            ("I11", "entered as another", |case| case.entered[0].1.push('!')),
+            ("I11", "entered, and nothing was said", |case| {
+                case.entered.push(("evt_9".to_owned(), "break_found".to_owned()));
+            }),
             ("I13", "seen by another", |case| case.visible.get_mut("beta").unwrap().push(id(9))),
         ];
         for (invariant, what, tamper) in wrongs {

@@ -180,7 +180,7 @@ impl Report {
         );
         let [tries, failed, hung_up] = self.requests;
         println!(
-            "\n{} faults in {} rounds, {} payments ({} completed, {} failed), {} events, {} deliveries; {tries} requests, {failed} \
+            "\n{} faults in {} rounds, {} payments ({} completed, {} failed), {} events, {} entries in the audit log, {} deliveries; {tries} requests, {failed} \
              without a good answer, {hung_up} whose client went away",
             self.faults,
             self.rounds,
@@ -188,6 +188,7 @@ impl Report {
             verdict.completed,
             verdict.failed,
             verdict.events,
+            verdict.entries,
             self.deliveries,
         );
         let share = |good: u64| percent(good, self.answered.asked);
@@ -254,7 +255,7 @@ impl Report {
         json!({
             "seed": seed, "seconds": self.began.elapsed().as_secs(), "faults": self.faults, "rounds": self.rounds,
             "payments": verdict.payments, "completed": verdict.completed, "failed": verdict.failed,
-            "events": verdict.events, "deliveries": self.deliveries,
+            "events": verdict.events, "audit_entries": verdict.entries, "deliveries": self.deliveries,
             "requests": { "tries": tries, "failed": failed, "hung_up": hung_up },
             "acknowledged": self.acknowledged, "statuses": self.statuses,
             "faults_without_effect": self.idle, "rows_not_struck": self.rows_not_struck(),

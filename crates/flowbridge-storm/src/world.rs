@@ -166,6 +166,7 @@ impl World {
                 ("BANK__LEASE_MS", "10000".to_owned()),
                 // The oracle asks the banks for everything when all is over.
                 ("BANK_SIMULATOR__OPERATIONS_KEPT_MAX", u32::MAX.to_string()),
+                ("RECONCILIATION__LEASE_MS", "60000".to_owned()),
                 ("WEBHOOKS__TIMEOUT_MS", "2000".to_owned()),
                 ("GATEWAY__LISTEN", format!("127.0.0.1:{gateway}")),
                 ("OBSERVABILITY__METRICS_LISTEN", format!("127.0.0.1:{}", ports.free()?)),

@@ -1,6 +1,6 @@
 //! I8: what is derived from the log stays as it is when the log is read again.
 //!
-//! At rest, all that can be seen of it is noted. Then the groups that make payments and deliveries of events are set back by
+//! At rest, all that can be seen of it is noted. Then the groups that make payments, deliveries and the audit log of events are set back by
 //! `flowbridge events replay`, as an operator would, and when they have read everything again it is noted once more. They have
 //! done all of that before, so nothing may differ: no payment, no balance, no event more in the log, nothing more that a
 //! receiver of webhooks is told. The orchestrator passes over what it has taken in before, so of it this shows that it does; the
@@ -22,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// The groups that are set back: the one that decides, and the one that tells participants.
-const GROUPS: [&str; 2] = ["orchestrator", "webhooks"];
+/// The groups that are set back: the one that decides, the one that tells participants, and the one that keeps the audit log.
+const GROUPS: [&str; 3] = ["orchestrator", "webhooks", "audit"];
 /// How long they may take to read it all again.
 const READ_PATIENCE: Duration = Duration::from_secs(600);
 /// How long what they queued may take to be told.
@@ -249,6 +249,7 @@ mod tests {
     #[test]
     fn a_group_has_read_all_when_its_lag_is_told_for_every_topic_and_is_nothing() {
         let of_webhooks = "consumer_lag{group=\"webhooks\",topic=\"payments\"} 0\n";
+        let of_audit = "consumer_lag{group=\"audit\",topic=\"reconciliation\"} 0\n";
         let of_operator = "consumer_lag{group=\"webhooks_operator\",topic=\"reconciliation\"} 3\n";
         let of_orchestrator = |bank: &str| {
             format!(
@@ -260,8 +261,9 @@ mod tests {
             (String::new(), false),
             ("# TYPE consumer_lag gauge\n".to_owned(), false),
             (of_orchestrator("0"), false),
-            ([of_webhooks, of_operator, &of_orchestrator("7")].concat(), false),
-            ([of_webhooks, of_operator, &of_orchestrator("0")].concat(), true),
+            ([of_webhooks, of_operator, &of_orchestrator("0")].concat(), false),
+            ([of_webhooks, of_operator, of_audit, &of_orchestrator("7")].concat(), false),
+            ([of_webhooks, of_operator, of_audit, &of_orchestrator("0")].concat(), true),
         ] {
             assert_eq!(has_read_all(&metrics), expected, "{metrics}");
         }
