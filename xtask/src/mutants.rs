@@ -68,6 +68,7 @@ const STORE: &str = "flowbridge-store";
 const GATEWAY: &str = "flowbridge-gateway";
 const WORKERS: &str = "flowbridge-workers";
 
+const AUDIT: &str = "crates/flowbridge-workers/src/audit/mod.rs";
 const LIFECYCLE: &str = "crates/flowbridge-domain/src/payment/lifecycle.rs";
 const LEGS: &str = "crates/flowbridge-domain/src/payment/legs.rs";
 const PLAN: &str = "crates/flowbridge-chain/src/plan.rs";
@@ -347,6 +348,27 @@ const MUTANTS: &[Mutant] = &[
         was: "        travel.effects.extend(legs.unanswered().map(Effect::Bank));",
         becomes: "",
         catcher: RACES,
+    },
+    Mutant {
+        without: "memory of what is in the audit log: an event that is read again is entered again",
+        file: AUDIT,
+        was: "        for event in events.iter().filter(|event| !entered.contains(&event.id)) {",
+        becomes: "        for event in events.iter().filter(|event| !entered.contains(&event.id) || !entered.is_empty()) {",
+        catcher: it(WORKERS, &["each_event_is_entered_once"]),
+    },
+    Mutant {
+        without: "a gapless audit log: the offset moves, and what was read is not entered",
+        file: AUDIT,
+        was: "        if !entries.is_empty() {\n            let added",
+        becomes: "        if entries.len() > 1 {\n            let added",
+        catcher: it(WORKERS, &["audit::"]),
+    },
+    Mutant {
+        without: "a look back before signing: an audit log that was written anew is signed all the same",
+        file: AUDIT,
+        was: "        if size < before.size || !before.is_continued_by(size, &hashes)? {",
+        becomes: "        if size < before.size || before.is_continued_by(size, &hashes).is_err() {",
+        catcher: it(WORKERS, &["a_database_that_was_changed_is_neither_signed_nor_published"]),
     },
 ];
 
