@@ -178,7 +178,7 @@ async fn set_status(
     keyed::once(gateway, key, made, async |tx| {
         let changed = party::set_participant_status(tx, id, suspended_because).await?;
         let changed = changed.ok_or_else(|| Refusal::new(ErrorCode::NotFound))?;
-        tracing::info!(participant.id = %id, client.id = key.client_id, active = changed.active, "an operator changed a participant's status");
+        tracing::info!(participant = %id, client_id = key.client_id, active = changed.active, "an operator changed a participant's status");
         Ok(shown_participant(&changed))
     })
     .await

@@ -536,7 +536,7 @@ pub(crate) async fn cancel(
 
 /// Everything that happened to a payment
 #[utoipa::path(get, path = "/v1/payments/{id}/timeline", operation_id = "get_payment_timeline", tag = "payments", params(("id" = String, Path, description = "The payment")),
-    responses((status = 200, description = "Events, journal entries, what was asked of chain and banks, chain transactions and webhook deliveries", body = Object), crate::openapi::Refusals))]
+    responses((status = 200, description = "Events, journal entries, what was asked of chain and banks, chain transactions and webhook deliveries; to operators and the participant whose client asked for it, that client_id", body = Object), crate::openapi::Refusals))]
 pub(crate) async fn timeline(
     State(gateway): State<Gateway>,
     caller: Caller,
@@ -553,7 +553,7 @@ pub(crate) async fn timeline(
         .map(|event| {
             let mut shown = json!({ "at": show_instant(event.recorded_at), "event": event.kind });
             let mut said: Map<String, Value> = event.data.read().unwrap_or_default();
-            for name in ["reason", "reason_code", "bank", "reference", "tx_hash", "block_number"] {
+            for name in ["reason", "reason_code", "bank", "step", "reference", "tx_hash", "block_number"] {
                 if let (Some(value), Some(object)) = (said.remove(name), shown.as_object_mut())
                     && !value.is_null()
                 {
@@ -613,6 +613,10 @@ pub(crate) async fn timeline(
         "payment": shown(&stored), "events": events, "journal_entries": entries, "effects": effects,
         "chain_transactions": transactions, "webhook_deliveries": deliveries,
     });
+    // The other side is not told by whom.
+    if let Some(client) = query::client(db, payment, caller.participant()).await? {
+        body["client_id"] = json!(client);
+    }
     // What operators write to each other is theirs.
     if caller.participant().is_none() {
         body["reviews"] = json!(reviews::of_payment(&gateway, payment).await?);

@@ -69,20 +69,20 @@ statements! {
     INSERT = "insert into payment (id, number, participant_id, kind, refund_of, funding, payout, currency, amount, fee,
             debtor_account, debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode,
             end_to_end_id, uetr, remittance_information, \"authorization\", execute_at, initiate_before, settle_before,
-            expires_at, hold_until, accepted_at, traceparent, state, state_since, chain_leg, hold_leg, payout_leg)
+            expires_at, hold_until, accepted_at, traceparent, client_id, state, state_since, chain_leg, hold_leg, payout_leg)
         select new.id, new.number, new.participant_id, new.kind, new.refund_of, new.funding, new.payout,
                 new.currency, new.amount, new.fee, new.debtor_account, new.debtor_participant, new.debtor_bank,
                 new.creditor_account, new.creditor_participant, new.creditor_bank, new.hold_mode, new.end_to_end_id, new.uetr,
                 new.remittance_information, new.signed, new.execute_at, new.initiate_before, new.settle_before,
-                new.expires_at, new.hold_until, $28, new.traceparent, 'accepted', $28, $29, $30, $31
+                new.expires_at, new.hold_until, $28, new.traceparent, new.client_id, 'accepted', $28, $29, $30, $31
             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::bigint[],
                     $9::bigint[], $10::uuid[], $11::uuid[], $12::text[], $13::uuid[], $14::uuid[], $15::text[], $16::text[],
                     $17::text[], $18::uuid[], $19::text[], $20::jsonb[], $21::timestamptz[], $22::timestamptz[],
-                    $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::text[], $27::bigint[])
+                    $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::text[], $27::bigint[], $32::text[])
                 as new (id, participant_id, kind, refund_of, funding, payout, currency, amount, fee, debtor_account,
                     debtor_participant, debtor_bank, creditor_account, creditor_participant, creditor_bank, hold_mode,
                     end_to_end_id, uetr, remittance_information, signed, execute_at, initiate_before, settle_before,
-                    expires_at, hold_until, traceparent, number)";
+                    expires_at, hold_until, traceparent, number, client_id)";
 
     RESERVE_QUOTA = "update payment set refunded = payment.refunded + taken.amount
         from (select of, sum(amount)::bigint as amount from unnest($1::uuid[], $2::bigint[]) as refund (of, amount) group by of) taken
@@ -853,13 +853,14 @@ async fn insert_rows(
         stored.payment.terms.creditor.bank.as_str(),
         hold_mode_name(stored.payment.terms.hold_mode)
     );
-    let (references, uetrs, remittances, signed, traces) = columns!(
+    let (references, uetrs, remittances, signed, traces, clients) = columns!(
         accepted,
         |(request, _)| request.end_to_end_id.as_deref(),
         request.uetr,
         request.remittance_information.as_deref(),
         request.authorization.as_ref(),
-        request.traceparent.as_str()
+        request.traceparent.as_str(),
+        request.key.client_id.as_str()
     );
     let (execute, initiate, settle, expire, hold) = columns!(
         accepted,
@@ -908,6 +909,7 @@ async fn insert_rows(
             &payment::chain_leg_name(chain),
             &payment::hold_leg_name(hold_leg),
             &payment::payout_leg_name(payout),
+            &clients,
         ],
     )
     .await?;

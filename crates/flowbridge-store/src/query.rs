@@ -63,6 +63,8 @@ statements! {
             left join chain_l1_block l1 on l1.block_number = chain_tx.included_number
         where item.payment_id = $1 order by created_at, chain_tx.id";
 
+    CLIENT = "select client_id from payment where id = $1 and ($2::uuid is null or participant_id = $2)";
+
     EFFECTS = "select kind, state, attempts, reference, outcome, state_since from effect where payment_id = $1
         order by state_since, kind";
 }
@@ -117,6 +119,17 @@ pub async fn payment(
 pub async fn payment_in(tx: &Tx, id: PaymentId) -> Result<Option<StoredPayment>, StoreError> {
     let rows = tx.query(GET, &[&id.as_uuid(), &None::<uuid::Uuid>]).await?;
     rows.first().map(StoredPayment::from_row).transpose()
+}
+
+/// Which client asked for a payment, for an operator (`viewer` none) and for the participant whose client it was. None of a payment from
+/// before this was kept.
+pub async fn client(
+    db: &Db,
+    id: PaymentId,
+    viewer: Option<ParticipantId>,
+) -> Result<Option<String>, StoreError> {
+    let rows = db.query(CLIENT, &[&id.as_uuid(), &viewer.map(|viewer| viewer.as_uuid())]).await?;
+    rows.first().map_or(Ok(None), |row| Ok(row.try_get("client_id")?))
 }
 
 /// Which payments to list.

@@ -179,6 +179,24 @@ async fn parallel_refunds_never_exceed_the_payment() {
 }
 
 #[tokio::test]
+async fn which_client_asked_for_a_payment_is_kept_and_not_told_to_the_other_side() {
+    let api = Api::start().await;
+    let paid = api.create(&api.alpha, "ours", &api.payment(700).to_string()).await;
+    let timeline = format!("/v1/payments/{}/timeline", paid.body["id"].as_str().unwrap());
+    let ours = format!("client-{}", api.alpha.participant);
+    let (sql, connection) =
+        tokio_postgres::connect(&crate::webhooks::server_url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let forget = "delete from idempotency_key where client_id = $1";
+    assert_eq!(sql.execute(forget, &[&ours]).await.unwrap(), 1, "as it is after a while");
+
+    assert_eq!(api.get(&api.alpha, &timeline).await.body["client_id"], ours);
+    assert_eq!(api.send("GET", &timeline, &api.operator(), None, None).await.body["client_id"], ours);
+    let theirs = api.get(&api.beta, &timeline).await;
+    assert_eq!((theirs.status, theirs.body.get("client_id")), (200, None), "it is theirs to receive");
+}
+
+#[tokio::test]
 async fn nobody_sees_or_moves_what_is_another_s() {
     let api = Api::start().await;
     let stranger = api.party(ScopeSet::from_iter(Scope::ALL.iter().copied())).await;

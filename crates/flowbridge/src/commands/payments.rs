@@ -376,15 +376,22 @@ pub(crate) async fn show(client: &ApiClient, id: &str) -> Result<()> {
     let timeline = client.get(&format!("/v1/payments/{id}/timeline")).await?;
     let payment = timeline.get("payment").cloned().unwrap_or_default();
     say(format_args!("{id}  {}  {}", amount(&payment), state(&payment)));
+    if let Some(client) = timeline.get("client_id").and_then(Value::as_str) {
+        say(format_args!("  asked for by {client}"));
+    }
     let mut lines: Vec<(String, String)> = Vec::new();
     for event in list_of(&timeline, "events") {
-        let details: Vec<String> = ["reason", "reason_code", "bank", "reference", "block_number", "tx_hash"]
-            .iter()
-            .filter_map(|name| {
-                let value = event.get(*name)?;
-                Some(format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
-            })
-            .collect();
+        let details: Vec<String> =
+            ["reason", "reason_code", "bank", "step", "reference", "block_number", "tx_hash"]
+                .iter()
+                .filter_map(|name| {
+                    let value = event.get(*name)?;
+                    Some(format!(
+                        "{name} {}",
+                        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                    ))
+                })
+                .collect();
         lines.push((
             text(event, "at").to_owned(),
             format!("{:<26} {}", text(event, "event"), details.join(", ")),
@@ -399,6 +406,18 @@ pub(crate) async fn show(client: &ApiClient, id: &str) -> Result<()> {
             money(entry)
         );
         lines.push((text(entry, "at").to_owned(), legs));
+    }
+    for effect in list_of(&timeline, "effects") {
+        let attempts = effect.get("attempts").and_then(Value::as_i64).unwrap_or_default();
+        let known = [("reference", text(effect, "reference")), ("outcome", text(effect, "outcome"))];
+        let known = known.into_iter().filter(|(_, what)| !what.is_empty());
+        let known: String = known.map(|(name, what)| format!(", {name} {what}")).collect();
+        let line = format!(
+            "  asked: {:<17} {}, attempts {attempts}{known}",
+            text(effect, "effect"),
+            text(effect, "state")
+        );
+        lines.push((text(effect, "since").to_owned(), line));
     }
     for sent in list_of(&timeline, "chain_transactions") {
         let block = sent.get("block_number").and_then(Value::as_i64);

@@ -29,7 +29,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("chain_reorganisations_total", "Reorganisations of the chain that took back blocks we had read"),
     ("chain_fee_bumps_total", "Chain transactions sent again with a higher fee, by lane"),
     ("chain_nonces_stolen_total", "Nonces of our keys that somebody else used: an alarm, by lane"),
-    ("chain_lane_stopped_total", "Times the contracts stopped a lane, by lane"),
+    (
+        "chain_lane_stopped_total",
+        "Times a lane could not go on, by what the contracts, its old key or its payments said, by lane",
+    ),
     ("chain_errors_total", "Calls of the chain's node that failed, by who called"),
     ("proofs_total", "Three-way proofs, by whether ledger, chain and banks agreed"),
     ("chain_dropped_total", "Chain transactions that every node forgot and that were sent again, by lane"),
