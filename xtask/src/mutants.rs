@@ -350,6 +350,13 @@ const MUTANTS: &[Mutant] = &[
         catcher: RACES,
     },
     Mutant {
+        without: "an order between giving up what is reverted and taking back what was done: each looks past the other",
+        file: "crates/flowbridge-store/src/chain/send.rs",
+        was: "    if reverted {\n        tx.query(HOLD_WATCHER, &[]).await?;",
+        becomes: "    if reverted && given.is_empty() {\n        tx.query(HOLD_WATCHER, &[]).await?;",
+        catcher: it(WORKERS, &["what_is_reverted_while_the_watcher_goes_back"]),
+    },
+    Mutant {
         without: "memory of what is in the audit log: an event that is read again is entered again",
         file: AUDIT,
         was: "        for event in events.iter().filter(|event| !entered.contains(&event.id)) {",

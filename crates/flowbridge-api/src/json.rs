@@ -1,23 +1,33 @@
 //! Reading JSON strictly.
 //!
-//! Two members of one name, members that we do not know, numbers with a fraction where a whole one belongs, and nesting
-//! deeper than any request of ours are refused. A [`Reader`] collects all faults of a body before anything is decided.
+//! Two members of one name, members that we do not know, numbers with a fraction where a whole one belongs, nesting
+//! deeper than any request of ours, and more values than any has are refused: a body of some megabytes never takes a hundred times its
+//! size. A [`Reader`] collects the faults of a body, up to a number that a person reads, before anything is decided.
 
 use crate::problem::Fault;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// No request of ours nests deeper.
 const DEPTH_MAX: usize = 16;
+/// No request of ours has more values: the largest are ten thousand payments.
+pub const VALUES_MAX: usize = 1_000_000;
+/// Faults of one object that are told.
+const FAULTS_MAX: usize = 20;
 
 /// Parses a body; an object or array nested too deeply and a doubled member are faults. A fault is told with the innermost
 /// member that it is in.
 pub fn parse(body: &[u8]) -> Result<Value, Fault> {
+    parse_within(body, &Cell::new(VALUES_MAX))
+}
+
+/// The same for one of several bodies, which together may have the values that are `left`.
+pub fn parse_within(body: &[u8], left: &Cell<usize>) -> Result<Value, Fault> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let fault = RefCell::new(Place { code: "malformed_json", pointer: String::new() });
-    let value = Strict { depth: 0, fault: &fault }.deserialize(&mut deserializer);
+    let value = Strict { depth: 0, left, fault: &fault }.deserialize(&mut deserializer);
     let value = value.and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| {
         let Place { code, pointer } = fault.into_inner();
@@ -34,6 +44,8 @@ struct Place {
 #[derive(Clone, Copy)]
 struct Strict<'a> {
     depth: usize,
+    /// Values that may still come.
+    left: &'a Cell<usize>,
     fault: &'a RefCell<Place>,
 }
 
@@ -41,6 +53,11 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let Some(left) = self.left.get().checked_sub(1) else {
+            self.fault.borrow_mut().code = "too_many_values";
+            return Err(D::Error::custom(format_args!("more than {VALUES_MAX} values")));
+        };
+        self.left.set(left);
         deserializer.deserialize_any(self)
     }
 }
@@ -247,14 +264,16 @@ impl<'a> Reader<'a> {
         self.faults.push(fault);
     }
 
-    /// All faults, those of unknown members included.
+    /// The faults, those of unknown members included; of many the first.
     pub fn finish(mut self) -> Vec<Fault> {
         let unknown =
             self.object.into_iter().flat_map(Map::keys).filter(|name| !self.known.contains(&name.as_str()));
         let unknown: Vec<Fault> = unknown
+            .take(FAULTS_MAX)
             .map(|name| Fault::new(&self.pointer_to(name), "unknown_member", "there is no such member"))
             .collect();
         self.faults.extend(unknown);
+        self.faults.truncate(FAULTS_MAX);
         self.faults
     }
 
@@ -284,6 +303,18 @@ mod tests {
             assert_eq!((fault.code, fault.pointer.as_str()), (code, pointer), "{body}");
             assert!(fault.detail.contains(says), "{body}: {}", fault.detail);
         }
+    }
+
+    #[test]
+    fn a_body_has_so_many_values_and_an_object_tells_so_many_faults() {
+        let left = Cell::new(5);
+        assert_eq!(parse_within(br#"{"a":[1,2]}"#, &left), Ok(serde_json::json!({ "a": [1, 2] })));
+        assert_eq!(left.get(), 1, "an object, an array and two numbers");
+        let fault = parse_within(br#"{"a":1}"#, &left).unwrap_err();
+        assert_eq!((fault.code, &*fault.pointer), ("too_many_values", "/a"));
+
+        let unknown: Map<String, Value> = (0..1_000).map(|name| (name.to_string(), Value::Null)).collect();
+        assert_eq!(Reader::new(&unknown.into()).finish().len(), FAULTS_MAX);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 /// Requests that may wait for the batcher: some seconds of a busy gateway. Beyond it, load is shed.
 const WAITING_MAX: usize = 8_192;
 /// Slices under way at the same time.
-const COMMITS_MAX: usize = 2;
+pub const COMMITS_MAX: usize = 2;
 /// Parts of a slice are tried until then; what is left is turned away.
 const SLICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often a slice is tried as a whole: whoever was faster with a key or a reference is found the next time.
@@ -54,7 +54,7 @@ impl Batcher {
         let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
         for _ in 0..COMMITS_MAX {
             let worker = Committer {
-                db: parts.db.clone(),
+                db: parts.accept_db.clone(),
                 clock: parts.clock.clone(),
                 wake: parts.wake.clone(),
                 policy: settings.policy,
@@ -62,7 +62,7 @@ impl Batcher {
                 pace: settings.accept_pace,
                 base: settings.issuer.clone(),
             };
-            tokio::spawn(worker.run(receiver.clone()));
+            tokio::spawn(worker.run_on(receiver.clone()));
         }
         Self { queue: sender, clock: parts.clock.clone() }
     }
@@ -76,6 +76,7 @@ impl Batcher {
     }
 }
 
+#[derive(Clone)]
 struct Committer {
     db: Db,
     clock: Arc<dyn Clock>,
@@ -88,8 +89,17 @@ struct Committer {
     base: String,
 }
 
+/// What is waiting, for whichever committer is free.
+type Queue = Arc<tokio::sync::Mutex<mpsc::Receiver<(NewPayment, Asker)>>>;
+
 impl Committer {
-    async fn run(self, receiver: Arc<tokio::sync::Mutex<mpsc::Receiver<(NewPayment, Asker)>>>) {
+    /// Runs on after a panic, which is told where it happened: whoever asked for that slice is told to ask again, and the next is
+    /// another's.
+    async fn run_on(self, receiver: Queue) {
+        while tokio::spawn(self.clone().run(receiver.clone())).await.is_err_and(|error| error.is_panic()) {}
+    }
+
+    async fn run(self, receiver: Queue) {
         loop {
             let mut waiting = Vec::new();
             if receiver.lock().await.recv_many(&mut waiting, self.slice_max).await == 0 {

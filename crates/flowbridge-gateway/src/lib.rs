@@ -25,6 +25,7 @@ mod webhook_routes;
 pub mod webhooks;
 
 pub use answer::Answer;
+pub use batcher::COMMITS_MAX as ACCEPT_CONNECTIONS;
 pub use server::{ServeLimits, serve};
 
 use crate::batcher::Batcher;
@@ -81,6 +82,9 @@ pub type ProofSource =
 pub struct GatewayParts {
     /// The database.
     pub db: Db,
+    /// The same by connections of its own, [`ACCEPT_CONNECTIONS`] of them, on which payments are accepted: however many questions
+    /// wait for those of `db`.
+    pub accept_db: Db,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Bells of the workers in this process.

@@ -31,6 +31,7 @@ use flowbridge_store::wake::Work;
 use flowbridge_store::webhook;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::cell::Cell;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -45,6 +46,8 @@ const STATES: [&str; 8] =
 
 /// Rows of a kind shown in a payment's timeline at most.
 const TIMELINE_ROWS_MAX: i64 = 1_000;
+/// Lines of a bulk request that are looked at before others have their turn.
+const LINES_BEFORE_OTHERS: usize = 100;
 
 pub(crate) fn router() -> Router<Gateway> {
     Router::new()
@@ -168,13 +171,18 @@ pub(crate) async fn bulk(
 ) -> Answer {
     caller.require(Scope::PaymentsWrite)?;
     let bytes = read_body(request, &gateway).await?;
-    let lines = read_lines(&media_type(&headers), &bytes)?;
-    let lines_max = gateway.settings.bulk_lines_max;
+    let (lines_max, media_type) = (gateway.settings.bulk_lines_max, media_type(&headers));
+    // Megabytes of text take long enough to keep others waiting who share this thread.
+    let lines = tokio::task::spawn_blocking(move || read_lines(&media_type, &bytes, lines_max));
+    let lines = lines.await.map_err(|_| Refusal::new(ErrorCode::Internal))??;
     if lines.is_empty() || lines.len() > lines_max {
         return Err(vec![Fault::new("", "not_valid", format!("1 to {lines_max} payments"))].into());
     }
     let mut pending = Vec::with_capacity(lines.len());
     for (place, line) in lines.iter().enumerate() {
+        if place.is_multiple_of(LINES_BEFORE_OTHERS) {
+            tokio::task::yield_now().await;
+        }
         // A line's own bytes: the same line under the same key is the same request, whatever stands beside it.
         let own_bytes = line.as_ref().map(|line| serde_json::to_vec(line).unwrap_or_default());
         let mut key = caller.keyed(&headers, ("POST", BULK), &[], &own_bytes.unwrap_or_default())?;
@@ -208,8 +216,13 @@ pub(crate) async fn bulk(
     json(StatusCode::OK, &BulkAnswer { outcomes })
 }
 
-/// The payments of an array, or of newline-delimited JSON, where one line that is no JSON leaves the others alone.
-fn read_lines(media_type: &str, bytes: &[u8]) -> Result<Vec<Result<Value, Fault>>, Refusal> {
+/// The payments of an array, or of newline-delimited JSON, where one line that is no JSON leaves the others alone. Of lines that are too many
+/// one too many is read.
+fn read_lines(
+    media_type: &str,
+    bytes: &[u8],
+    lines_max: usize,
+) -> Result<Vec<Result<Value, Fault>>, Refusal> {
     match media_type {
         "application/json" => match strict::parse(bytes).map_err(|fault| vec![fault])? {
             Value::Array(lines) => Ok(lines.into_iter().map(Ok).collect()),
@@ -219,7 +232,8 @@ fn read_lines(media_type: &str, bytes: &[u8]) -> Result<Vec<Result<Value, Fault>
         },
         "application/x-ndjson" => {
             let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-            Ok(lines.filter(|line| !line.is_empty()).map(strict::parse).collect())
+            let (lines, left) = (lines.filter(|line| !line.is_empty()), Cell::new(strict::VALUES_MAX));
+            Ok(lines.take(lines_max + 1).map(|line| strict::parse_within(line, &left)).collect())
         }
         _ => Err(Refusal::new(ErrorCode::UnsupportedMediaType)),
     }
@@ -342,6 +356,8 @@ fn explained(refusal: AcceptRefusal) -> Refusal {
         AcceptRefusal::WrongWay => {
             at(ErrorCode::WrongKind, "/kind").detail("not the funding and payout of that kind")
         }
+        AcceptRefusal::SignatureForBankMoney => at(ErrorCode::WrongKind, "/authorization")
+            .detail("a signature is for tokens: say `funding: token`, or leave it out"),
         AcceptRefusal::InsufficientFunds => at(ErrorCode::InsufficientFunds, "/instructed_amount"),
         AcceptRefusal::FeeTooHigh => at(ErrorCode::FeeTooHigh, "/instructed_amount/amount"),
         AcceptRefusal::ExpiresTooSoon => at(ErrorCode::ExpiresTooSoon, "/expires_at"),

@@ -92,6 +92,8 @@ statements! {
 /// How long payments may take. See `config/default.toml`.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentPolicy {
+    /// Payments for a later day are executed within so much of its beginning.
+    pub execution_spread: Duration,
     /// From execution on, to be initiated.
     pub initiate_window: Duration,
     /// From execution on, to be settled, unless the client wants it sooner.
@@ -202,6 +204,8 @@ pub enum AcceptRefusal {
     NotOneAccount,
     /// Not the funding and payout of that kind.
     WrongWay,
+    /// A signature over tokens, and the bank is to fund it.
+    SignatureForBankMoney,
     /// The debtor's tokens do not cover it.
     InsufficientFunds,
     /// Nothing would be left after the fee.
@@ -509,6 +513,10 @@ fn draft(
     if !debtor.participant_active || !creditor.participant_active {
         return Err(AcceptRefusal::ParticipantSuspended);
     }
+    // A signature moves the debtor's tokens: where the bank funds, the contracts would refuse it for ever.
+    if request.authorization.is_some() && funding != Funding::Token {
+        return Err(AcceptRefusal::SignatureForBankMoney);
+    }
     let one_account = debtor.party.account == creditor.party.account;
     match (kind, funding, payout) {
         (Kind::Issuance, Funding::Bank, Payout::Token) | (Kind::Redemption, Funding::Token, Payout::Bank) => {
@@ -526,7 +534,7 @@ fn draft(
         .ok()
         .filter(|fee| fee.minor_units() < request.amount.minor_units())
         .ok_or(AcceptRefusal::FeeTooHigh)?;
-    let execute_at = request.execute_at.max(now);
+    let execute_at = execution(request, policy, now);
     let expires_at = execute_at.plus(policy.expiry).min(request.expires_at.unwrap_or(Timestamp::MAX));
     let settle_before = expires_at.minus(policy.settle_margin);
     if settle_before <= execute_at {
@@ -550,6 +558,21 @@ fn draft(
         hold_until: expires_at.plus(policy.hold_margin),
     };
     Ok(Draft { participant: request.participant.unwrap_or(terms.debtor.participant), terms })
+}
+
+/// When a payment is to be executed. Those for a later day all over the beginning of that day, each by its id: otherwise all that are due
+/// on the first of a month would come due in one instant, ahead of whoever pays just then, and of both only as many would be initiated in
+/// time as fit into the window.
+fn execution(request: &NewPayment, policy: &PaymentPolicy, now: Timestamp) -> Timestamp {
+    let day = request.execute_at;
+    if day <= now {
+        return now;
+    }
+    let until = request.expires_at.unwrap_or(Timestamp::MAX).minus(policy.settle_margin);
+    let spread = policy.execution_spread.min(until.minus(policy.initiate_window).since(day));
+    let (_, random) = request.id.as_uuid().as_u64_pair();
+    let place = u128::from(random) % spread.as_micros().max(1);
+    day.plus(Duration::from_micros(u64::try_from(place).unwrap_or(u64::MAX)))
 }
 
 fn find_account<'a>(accounts: &'a [Known], wanted: &AccountRef, amount: Money) -> Option<&'a Known> {

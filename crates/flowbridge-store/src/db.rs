@@ -113,7 +113,8 @@ impl Db {
     }
 
     /// Brings the schema up to date and prepares the partitions of the days and months around now. Safe to run at the same
-    /// time from several processes: they take turns.
+    /// time from several processes: they take turns. A database whose log is ahead of its transaction ids is refused: what is new there
+    /// would come before what is old, and be read by nobody.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let (mut client, connection) = self.connect_for_maintenance().await?;
         // A session lock: released when the connection closes, whatever happens in between.
@@ -123,11 +124,16 @@ impl Db {
             Ok(_) => client.execute(ENSURE_PARTITIONS, &[]).await.map(|_| ()),
             Err(_) => Ok(()),
         };
+        let ahead = match &migrated {
+            Ok(_) => client.query(READ_AHEAD_OF_ITS_IDS, &[]).await,
+            Err(_) => Ok(vec![]),
+        };
         drop(client);
         // The connection ends with its client; how it ended changes nothing for what was committed.
         drop(connection.await);
         migrated.map_err(|error| StoreError::Migration(error.to_string()))?;
-        Ok(prepared?)
+        prepared?;
+        if ahead?.is_empty() { Ok(()) } else { Err(StoreError::Migration(IDS_BEGAN_ANEW.to_owned())) }
     }
 
     /// A connection of its own on which statements may take as long as they take.
@@ -253,6 +259,13 @@ impl Db {
 const NOW: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
 
 const ENSURE_PARTITIONS: &str = "select ensure_daily_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 2)";
+
+/// Who has read further than transaction ids have come.
+const READ_AHEAD_OF_ITS_IDS: &str =
+    "select from consumer_offset where xid > pg_snapshot_xmax(pg_current_snapshot())::text::bigint limit 1";
+
+const IDS_BEGAN_ANEW: &str = "the database was moved in a way in which transaction ids begin anew (pg_dump, logical replication), and its event log is in \
+    their order; move it by a physical copy, by physical replication or with pg_upgrade: docs/runbooks/restore-the-database.md";
 
 /// A connection while something is asked over it, or a transaction open on it. Whoever is cancelled meanwhile closes it: nobody can
 /// wait here until it is at rest, and whoever had it next would wait for an answer that nobody wants, or write, believing it done,
@@ -483,6 +496,17 @@ mod tests {
         let other = Db::new(&settings).expect("settings");
         let seen = other.ask("select to_regclass('written') is not null", &[]).await.expect("asked");
         assert!(seen[0].get::<_, bool>(0), "part of a transaction that somebody else began");
+    }
+
+    #[tokio::test]
+    async fn a_database_whose_transaction_ids_began_anew_is_refused() {
+        let server = EmbeddedPostgres::temporary().expect("a private PostgreSQL");
+        let db = Db::new(&DbSettings::new(server.url())).expect("settings");
+        db.migrate().await.expect("the schema");
+        let dumped = "insert into consumer_offset (consumer_group, topic, partition, xid) values ('orchestrator', 'chain', 0, 5000000)";
+        db.ask(dumped, &[]).await.expect("read far in the cluster that it was dumped from");
+        let refused = db.migrate().await.expect_err("what is new would be read by nobody").to_string();
+        assert!(refused.contains("pg_dump"), "{refused}");
     }
 
     #[tokio::test]

@@ -13,13 +13,16 @@ use flowbridge_domain::payment::{Effect, Terms};
 use flowbridge_domain::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 statements! {
     // What was set aside or refused may be asked for again (a wallet is no longer frozen), and what was left to people, of which the
     // bank is asked first what became of it; the rest is asked for once.
+    // What is asked for a later day waits from that day on.
     INSERT = "insert into effect (payment_id, kind, lane, bank_code, next_attempt_at, state_since, traceparent)
-        select new.payment_id, new.kind, new.lane, new.bank_code, new.next_attempt_at, $7, new.traceparent
+        select new.payment_id, new.kind, new.lane, new.bank_code, new.next_attempt_at,
+                greatest($7::timestamptz, new.next_attempt_at), new.traceparent
             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
                 as new (payment_id, kind, lane, bank_code, next_attempt_at, traceparent)
         on conflict (payment_id, kind) do update
@@ -271,34 +274,40 @@ impl std::fmt::Debug for Remittance {
     }
 }
 
-/// Reads the bank details of payments.
+/// Reads the bank details of payments. What cannot be read of one, which takes a person's hand or another release's idea of an IBAN, is
+/// said of that one.
 pub async fn bank_details(
     db: &Db,
     payments: &[PaymentId],
-) -> Result<BTreeMap<PaymentId, BankDetails>, StoreError> {
+) -> Result<BTreeMap<PaymentId, Result<BankDetails, &'static str>>, StoreError> {
     let ids: Vec<Uuid> = payments.iter().map(PaymentId::as_uuid).collect();
     let rows = db.query(BANK_DETAILS, &[&ids]).await?;
-    rows.iter()
-        .map(|row| {
-            let id = PaymentId::from_uuid(row.try_get("id")?);
-            let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of payment {id}"));
-            let currency = Currency::parse(row.try_get("currency")?).map_err(|_| corrupt("currency"))?;
-            let amount = Money::new(row.try_get::<_, i64>("amount")?.into(), currency);
-            let fee = Money::new(row.try_get::<_, i64>("fee")?.into(), currency);
-            let details = BankDetails {
-                debtor_iban: Iban::parse(row.try_get("debtor_iban")?).map_err(|_| corrupt("IBAN"))?,
-                creditor_iban: Iban::parse(row.try_get("creditor_iban")?).map_err(|_| corrupt("IBAN"))?,
-                amount,
-                net_amount: amount.checked_sub(fee).map_err(|_| corrupt("fee"))?,
-                hold_until: row.try_get::<_, At>("hold_until")?.0,
-                end_to_end_id: row.try_get("end_to_end_id")?,
-                remittance_information: row
-                    .try_get::<_, Option<String>>("remittance_information")?
-                    .map(Remittance),
-            };
-            Ok((id, details))
-        })
-        .collect()
+    rows.iter().map(|row| Ok((PaymentId::from_uuid(row.try_get("id")?), read_details(row)?))).collect()
+}
+
+fn read_details(row: &Row) -> Result<Result<BankDetails, &'static str>, StoreError> {
+    let (amount, fee): (i64, i64) = (row.try_get("amount")?, row.try_get("fee")?);
+    let debtor_iban = Iban::parse(row.try_get("debtor_iban")?);
+    let creditor_iban = Iban::parse(row.try_get("creditor_iban")?);
+    let (Ok(debtor_iban), Ok(creditor_iban)) = (debtor_iban, creditor_iban) else {
+        return Ok(Err("the IBAN of an account cannot be read"));
+    };
+    let Ok(currency) = Currency::parse(row.try_get("currency")?) else {
+        return Ok(Err("its currency cannot be read"));
+    };
+    let amount = Money::new(amount.into(), currency);
+    let Ok(net_amount) = amount.checked_sub(Money::new(fee.into(), currency)) else {
+        return Ok(Err("its fee is more than its amount"));
+    };
+    Ok(Ok(BankDetails {
+        debtor_iban,
+        creditor_iban,
+        amount,
+        net_amount,
+        hold_until: row.try_get::<_, At>("hold_until")?.0,
+        end_to_end_id: row.try_get("end_to_end_id")?,
+        remittance_information: row.try_get::<_, Option<String>>("remittance_information")?.map(Remittance),
+    }))
 }
 
 /// The banks that some effect is due at.

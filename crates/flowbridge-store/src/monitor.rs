@@ -7,7 +7,8 @@ use flowbridge_domain::time::Timestamp;
 use std::time::Duration;
 
 statements! {
-    OPEN_PAYMENTS = "select state, count(*) as waiting, min(state_since) as oldest from payment
+    // One that is for a later day waits from that day on.
+    OPEN_PAYMENTS = "select state, count(*) as waiting, min(greatest(state_since, execute_at)) as oldest from payment
         where is_open group by state";
 
     // Lane by lane, as what waits is indexed.

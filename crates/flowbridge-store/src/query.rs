@@ -13,17 +13,12 @@ statements! {
     // Newest first: keys are in the order of time, so a range of time is a range of keys, give or take clocks that are set.
     // Each side has an index of its own; pairs are compared so that no other index has the order, however many payments the
     // others have.
-    LIST_ONE = concat!("select * from (
-            (select ", payment_columns!(), " from payment
-                where (debtor_participant, id) < ($1, ", newest!(), ") and (debtor_participant, id) >= ($1, ", oldest!(), ")
-                    and ", list_filter!(), "
-                order by debtor_participant desc, id desc limit $7)
-            union
-            (select ", payment_columns!(), " from payment
-                where (creditor_participant, id) < ($1, ", newest!(), ") and (creditor_participant, id) >= ($1, ", oldest!(), ")
-                    and ", list_filter!(), "
-                order by creditor_participant desc, id desc limit $7)
-        ) payment order by id desc limit $7");
+    LIST_ONE = of_one!("true");
+
+    // What is rare among a participant's payments has indexes of its own: the others' are not passed over to find it.
+    LIST_FAILED_ONE = of_one!("state = 'failed' and reason is not null");
+
+    LIST_KIND_ONE = of_one!("kind <> 'transfer' and kind = $4");
 
     LIST_ALL = concat!("select ", payment_columns!(), " from payment
         where $1::uuid is null and ", within!(), " and ", list_filter!(), "
@@ -37,11 +32,11 @@ statements! {
 
     // Each has a reason, by which they are indexed.
     LIST_FAILED = concat!("select ", payment_columns!(), " from payment
-        where state = 'failed' and reason is not null and ", viewer!(), " and ", within!(), " and ", list_filter!(), "
+        where $1::uuid is null and state = 'failed' and reason is not null and ", within!(), " and ", list_filter!(), "
         order by id desc limit $7");
 
     LIST_KIND = concat!("select ", payment_columns!(), " from payment
-        where kind <> 'transfer' and kind = $4 and ", viewer!(), " and ", within!(), " and ", list_filter!(), "
+        where $1::uuid is null and kind <> 'transfer' and kind = $4 and ", within!(), " and ", list_filter!(), "
         order by id desc limit $7");
 
     ENTRIES = "select moment, round, debit.kind as debit, credit.kind as credit, entry.amount, entry.currency, entry.posted_at
@@ -68,6 +63,46 @@ statements! {
     EFFECTS = "select kind, state, attempts, reference, outcome, state_since from effect where payment_id = $1
         order by state_since, kind";
 }
+
+/// A page of those of one participant of which `$which` is so.
+macro_rules! of_one {
+    ($which:literal) => {
+        concat!(
+            "select * from (
+            (select ",
+            payment_columns!(),
+            " from payment
+                where (debtor_participant, id) < ($1, ",
+            newest!(),
+            ") and (debtor_participant, id) >= ($1, ",
+            oldest!(),
+            ")
+                    and ",
+            $which,
+            " and ",
+            list_filter!(),
+            "
+                order by debtor_participant desc, id desc limit $7)
+            union
+            (select ",
+            payment_columns!(),
+            " from payment
+                where (creditor_participant, id) < ($1, ",
+            newest!(),
+            ") and (creditor_participant, id) >= ($1, ",
+            oldest!(),
+            ")
+                    and ",
+            $which,
+            " and ",
+            list_filter!(),
+            "
+                order by creditor_participant desc, id desc limit $7)
+        ) payment order by id desc limit $7"
+        )
+    };
+}
+use of_one;
 
 macro_rules! newest {
     () => {
@@ -154,7 +189,11 @@ pub async fn payments(db: &Db, filter: &PaymentFilter, limit: i64) -> Result<Vec
     let (viewer, before) = (filter.viewer.map(|id| id.as_uuid()), filter.before.map(|id| id.as_uuid()));
     let (from, to) = (filter.created_from.map(At), filter.created_to.map(At));
     let statement = match (filter.state.as_deref(), filter.kind.as_deref()) {
+        (Some("failed"), _) if viewer.is_some() => LIST_FAILED_ONE,
         (Some("failed"), _) => LIST_FAILED,
+        (Some("completed") | None, Some("refund" | "issuance" | "redemption")) if viewer.is_some() => {
+            LIST_KIND_ONE
+        }
         (Some("completed") | None, Some("refund" | "issuance" | "redemption")) => LIST_KIND,
         (Some("completed") | None, _) if viewer.is_some() => LIST_ONE,
         (Some("completed") | None, _) => LIST_ALL,

@@ -213,22 +213,29 @@ impl Slice<'_> {
             .collect()
     }
 
-    /// Sends operations that have certainly not reached the bank before.
+    /// Sends operations that have certainly not reached the bank before. What cannot be put into words is for a person, and stops no other.
     async fn send(
         &self,
         effects: &[ClaimedBankEffect],
-        details: &BTreeMap<PaymentId, BankDetails>,
+        details: &BTreeMap<PaymentId, Result<BankDetails, &'static str>>,
     ) -> Vec<NextMove> {
-        let operations: Option<Vec<(BankCode, Operation)>> = effects
-            .iter()
-            .map(|effect| Some((self.bank.clone(), operation(effect, details.get(&effect.payment_id)?))))
-            .collect();
-        let Some(operations) = operations else {
-            return vec![
-                NextMove::Escalate("its payment or an account of it is missing".into());
-                effects.len()
-            ];
-        };
+        let mut operations = Vec::with_capacity(effects.len());
+        let mut moves = Vec::with_capacity(effects.len());
+        for effect in effects {
+            let missing = Err("its payment or an account of it is missing");
+            match details.get(&effect.payment_id).map_or(missing, |read| read.as_ref().map_err(|why| *why)) {
+                Ok(details) => {
+                    operations.push((self.bank.clone(), operation(effect, details)));
+                    moves.push(None);
+                }
+                Err(why) => moves.push(Some(NextMove::Escalate(why.to_owned()))),
+            }
+        }
+        let mut sent = self.execute(&operations).await.into_iter();
+        moves.into_iter().filter_map(|unsaid| unsaid.or_else(|| sent.next())).collect()
+    }
+
+    async fn execute(&self, operations: &[(BankCode, Operation)]) -> Vec<NextMove> {
         if operations.is_empty() {
             return vec![];
         }
@@ -236,7 +243,7 @@ impl Slice<'_> {
         if self.context.now().since(self.claimed_at) >= self.settings.lease / 2 {
             return vec![NextMove::Send(None); operations.len()];
         }
-        let outcomes = self.desk.execute(&operations).await;
+        let outcomes = self.desk.execute(operations).await;
         let silence = || Outcome::Unknown { cause: "no answer for this operation".into() };
         operations
             .iter()

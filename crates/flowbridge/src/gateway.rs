@@ -6,14 +6,16 @@ use crate::roles::{Parts, Role, Running, internal_tokens, listen};
 use anyhow::Result;
 use flowbridge_gateway::reconciliations::{StatementIntake, StatementRefusal, StatementUpload};
 use flowbridge_gateway::webhooks::WebhookLimits;
-use flowbridge_gateway::{GatewayParts, GatewaySettings, ProofSource, ServeLimits, router, serve};
+use flowbridge_gateway::{
+    ACCEPT_CONNECTIONS, GatewayParts, GatewaySettings, ProofSource, ServeLimits, router, serve,
+};
 use flowbridge_security::cursor::CursorKey;
 use flowbridge_security::keys::KeyFolder;
 use flowbridge_security::sealing::SealingKeys;
 use flowbridge_security::token::{DenyList, TokenIssuer, TokenVerifier};
-use flowbridge_store::Db;
 use flowbridge_store::accept::PaymentPolicy;
 use flowbridge_store::access;
+use flowbridge_store::{Db, DbSettings};
 use flowbridge_workers::context::{Context, chain};
 use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError};
 use std::sync::Arc;
@@ -31,6 +33,7 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     let life = Duration::from_secs(config.security.token_ttl_secs);
     let gateway = GatewayParts {
         db: parts.context.db.clone(),
+        accept_db: Db::new(&DbSettings { pool_size_max: ACCEPT_CONNECTIONS, ..config.database() })?,
         clock: parts.clock.clone(),
         wake: parts.context.wake.clone(),
         tokens: TokenIssuer::new(&issuer, &issuer, life, keys.current),
@@ -93,6 +96,7 @@ fn settings(config: &Config) -> Result<GatewaySettings> {
         accept_slice_max: section.accept_slice_max,
         accept_pace: Duration::from_millis(section.accept_pace_ms),
         policy: PaymentPolicy {
+            execution_spread: Duration::from_secs(payments.execution_spread_secs),
             initiate_window: Duration::from_secs(payments.initiate_window_secs),
             expiry: Duration::from_secs(payments.expiry_secs),
             settle_margin: Duration::from_secs(payments.settle_margin_secs),

@@ -197,6 +197,41 @@ async fn which_client_asked_for_a_payment_is_kept_and_not_told_to_the_other_side
 }
 
 #[tokio::test]
+async fn payments_for_a_later_day_do_not_all_come_due_in_one_instant() {
+    let api = Api::start().await;
+    let mut payment = api.payment(10);
+    payment["requested_execution_date"] = json!("2030-01-01");
+    let expiring = json!("2030-01-01T00:10:00Z");
+    for place in 0..20 {
+        payment["expires_at"] = if place % 2 == 0 { Value::Null } else { expiring.clone() };
+        let made = api.create(&api.alpha, &format!("dated-{place}"), &payment.to_string()).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+    }
+    let (sql, connection) =
+        tokio_postgres::connect(&crate::webhooks::server_url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let spread = "select count(distinct execute_at), min(execute_at) >= '2030-01-01T00:00:00Z'
+                and max(execute_at) < '2030-01-01T01:00:00Z', bool_and(initiate_before < settle_before)
+            from payment where debtor_participant = $1";
+    let row = sql.query_one(spread, &[&api.alpha.participant.as_uuid()]).await.unwrap();
+    assert_eq!((row.get(0), row.get(1), row.get(2)), (20_i64, true, true));
+}
+
+#[tokio::test]
+async fn a_signature_over_tokens_is_taken_only_where_tokens_fund() {
+    let api = Api::start().await;
+    let word = format!("0x{}", "5a".repeat(32));
+    let mut payment = api.payment(700);
+    payment["authorization"] = json!({ "valid_after": 0, "valid_before": 2_000_000_000, "nonce": word, "v": 27, "r": word, "s": word });
+    let of_the_bank = api.create(&api.alpha, "signed", &payment.to_string()).await;
+    let told = (of_the_bank.status, of_the_bank.code(), of_the_bank.pointers());
+    assert_eq!(told, (422, "kind_not_applicable", vec!["/authorization"]));
+    payment["funding"] = json!("token");
+    let of_tokens = api.create(&api.alpha, "signed, of tokens", &payment.to_string()).await;
+    assert_eq!(of_tokens.code(), "insufficient_funds", "the signature is no reason: {}", of_tokens.body);
+}
+
+#[tokio::test]
 async fn nobody_sees_or_moves_what_is_another_s() {
     let api = Api::start().await;
     let stranger = api.party(ScopeSet::from_iter(Scope::ALL.iter().copied())).await;
@@ -394,6 +429,15 @@ async fn each_line_of_a_bulk_has_its_own_outcome_and_repeats_change_nothing() {
     for body in ["{}", "[]", "1"] {
         assert_eq!(api.post(&api.alpha, "/v1/payments/bulk", "bulk-2", body).await.status, 400, "{body}");
     }
+    // A small body that would be a large answer, or a large value, is not read to its end.
+    let too_many = format!("[{}0]", "0,".repeat(1_000_000));
+    let reply = api.post(&api.alpha, "/v1/payments/bulk", "bulk-3", &too_many).await;
+    assert_eq!((reply.status, &reply.body["errors"][0]["code"]), (400, &json!("too_many_values")));
+    let request = api.http.post(format!("{}/v1/payments/bulk", api.url)).bearer_auth(&api.alpha.token);
+    let request = request.header("idempotency-key", "many").header("content-type", "application/x-ndjson");
+    let reply = Reply::of(request.body("x\n".repeat(2_000_000)).send().await.unwrap()).await;
+    assert_eq!((reply.status, reply.pointers()), (400, vec![""]), "{}", reply.body);
+    assert_eq!(reply.body["errors"][0]["detail"], "1 to 10000 payments");
 }
 
 #[tokio::test]
@@ -692,6 +736,7 @@ impl Api {
         let issuer = |key| TokenIssuer::new(ISSUER, ISSUER, Duration::from_secs(300), key);
         let parts = GatewayParts {
             db: db.clone(),
+            accept_db: db.clone(),
             clock: clock.clone() as Arc<dyn Clock>,
             wake: Wake::default(),
             verifier: TokenVerifier::new(ISSUER, ISSUER, key_set.public_keys().unwrap(), Arc::default()),
@@ -714,6 +759,7 @@ impl Api {
             accept_slice_max: 100,
             accept_pace: Duration::ZERO,
             policy: PaymentPolicy {
+                execution_spread: Duration::from_secs(3_600),
                 initiate_window: Duration::from_secs(120),
                 expiry: Duration::from_secs(600),
                 settle_margin: Duration::from_secs(30),

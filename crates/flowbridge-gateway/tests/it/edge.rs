@@ -636,6 +636,7 @@ async fn a_refund_that_is_refused_leaves_its_share_to_its_neighbours() {
         },
     };
     let policy = PaymentPolicy {
+        execution_spread: Duration::from_secs(3_600),
         initiate_window: Duration::from_secs(120),
         expiry: Duration::from_secs(600),
         settle_margin: Duration::from_secs(30),

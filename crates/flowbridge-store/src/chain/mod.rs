@@ -30,8 +30,8 @@ pub use send::{
     tx_payments, unsign,
 };
 pub use watch::{
-    Block, Head, Stretch, WatcherLease, blocks_with_logs, head, known_blocks, lease_watcher, release_watcher,
-    rewind, take_in,
+    Block, Head, Stretch, TakenIn, WatcherLease, blocks_with_logs, head, known_blocks, lease_watcher,
+    release_watcher, rewind, take_in,
 };
 
 use crate::db::{Db, StoreError};

@@ -23,6 +23,9 @@ statements! {
     STILL_ASKED = "select payment_id from effect where payment_id = any($1) and kind = $2 and state = 'ready'
         order by payment_id for update";
 
+    // While it is held the watcher takes nothing in, and takes nothing back.
+    HOLD_WATCHER = "select from chain_cursor for share";
+
     UNMARK_SENT = "update effect set state = 'ready', next_attempt_at = $3, state_since = $4
         from unnest($1::uuid[], $2::text[]) as given (chain_tx, kind)
             join chain_tx_item item on item.chain_tx = given.chain_tx
@@ -102,7 +105,8 @@ statements! {
             and (new.state in ('reverted', 'abandoned')
                 or chain_tx.state in ('signed', 'broadcast', 'dropped', 'included', 'confirmed'))";
 
-    POSTPONE = "update effect set next_attempt_at = $3 from unnest($1::uuid[], $2::text[]) as later (payment_id, kind)
+    POSTPONE = "update effect set next_attempt_at = later.until
+        from unnest($1::uuid[], $2::text[], $3::timestamptz[]) as later (payment_id, kind, until)
         where effect.payment_id = later.payment_id and effect.kind = later.kind and effect.state = 'ready'";
 
     UNSIGN = "update chain_tx set state = 'intended', nonce = null, sender = null, tx_hash = null, signed_at = null,
@@ -379,7 +383,9 @@ pub async fn follow_included(
     Ok(Some(row.try_get::<_, At>("created_at")?.0))
 }
 
-/// Transactions that will not be: reverted, refused in simulation, or held back. Their effects are asked for again at `retry_at`.
+/// Transactions that will not be: reverted, refused in simulation, or held back. Their effects are asked for again at `retry_at`. One that a
+/// reorganisation has reverted may be done on the branch that the watcher is just leaving: either it finds here that nothing carries
+/// its effects any more, or what it opens again is found here, but never do both look past each other.
 pub async fn give_up(
     tx: &Tx,
     given: &[&OpenTx],
@@ -389,6 +395,9 @@ pub async fn give_up(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let state = if reverted { "reverted" } else { "abandoned" };
+    if reverted {
+        tx.query(HOLD_WATCHER, &[]).await?;
+    }
     let (ids, states, numbers, hashes, outcomes, kinds) =
         columns!(given, |open| open.id, state, None::<i64>, None::<Vec<u8>>, why, open.effect.as_str());
     tx.execute(MOVE_TXS, &[&ids, &states, &numbers, &hashes, &outcomes, &At(now)]).await?;
@@ -396,10 +405,14 @@ pub async fn give_up(
     Ok(())
 }
 
-/// What is asked for these payments is looked at again at `until`, and not before.
-pub async fn postpone(tx: &Tx, effects: &[(PaymentId, Effect)], until: Timestamp) -> Result<(), StoreError> {
-    let (ids, kinds) = columns!(effects, |(payment, effect)| payment.as_uuid(), effect.as_str());
-    tx.execute(POSTPONE, &[&ids, &kinds, &At(until)]).await?;
+/// What is asked for these payments is looked at again at its instant, and not before.
+pub async fn postpone(tx: &Tx, effects: &[(PaymentId, Effect, Timestamp)]) -> Result<(), StoreError> {
+    if effects.is_empty() {
+        return Ok(());
+    }
+    let (ids, kinds, until) =
+        columns!(effects, |(payment, effect, until)| payment.as_uuid(), effect.as_str(), At(*until));
+    tx.execute(POSTPONE, &[&ids, &kinds, &until]).await?;
     Ok(())
 }
 

@@ -75,6 +75,10 @@ statements! {
     TO_ANNOUNCE = "select block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data from chain_log
         where block_number > $1 and block_number <= $2 order by block_number, log_index";
 
+    // The block in which there are more than so many.
+    CUT_AT = "select block_number from chain_log where block_number > $1 and block_number <= $2
+        order by block_number, log_index offset $3 limit 1";
+
     REMOVE = "delete from chain_log where block_number > $1
         returning block_number, log_index, block_hash, tx_hash, currency, kind, payment_id, data";
 }
@@ -185,23 +189,40 @@ pub struct Stretch {
     pub logs: Vec<SeenLog>,
     /// Logs up to here are final enough to announce.
     pub announce_to: u64,
+    /// Of logs that have waited for that so many are announced at once, and the rest of their block: on a chain whose finality comes
+    /// in leaps, it may be those of hours.
+    pub announce_max: u32,
     /// How far the chain is.
     pub head: Head,
     /// The chain's id.
     pub chain_id: u64,
 }
 
-/// Takes in a stretch: logs, observations, effects, balances and cursor in one transaction. Returns how many
-/// observations were announced.
+/// What came of a stretch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenIn {
+    /// How many observations were announced.
+    pub announced: usize,
+    /// There are more that are final enough.
+    pub is_cut: bool,
+}
+
+/// Takes in a stretch: logs, observations, effects, balances and cursor in one transaction.
 pub async fn take_in(
     db: &Db,
     lease: &WatcherLease,
     stretch: &Stretch,
     reorg_depth_blocks_max: u64,
     now: Timestamp,
-) -> Result<usize, StoreError> {
-    let announce_to = stretch.announce_to.min(stretch.last.number).max(lease.announced_number);
+) -> Result<TakenIn, StoreError> {
+    let final_to = stretch.announce_to.min(stretch.last.number).max(lease.announced_number);
     let tx = db.begin().await?;
+    let (announced, most) = (number(lease.announced_number)?, i64::from(stretch.announce_max));
+    let cut = tx.query(CUT_AT, &[&announced, &number(final_to)?, &most]).await?;
+    let announce_to = match cut.first() {
+        Some(row) => unsigned(row.try_get("block_number")?)?,
+        None => final_to,
+    };
     // First of all: whoever lost the place waits here, and writes nothing.
     move_cursor(&tx, lease, &stretch.last, announce_to).await?;
     save_blocks(&tx, stretch, announce_to, reorg_depth_blocks_max).await?;
@@ -213,7 +234,7 @@ pub async fn take_in(
     let announced = spread(&tx, &logs, How::Announced(&stretch.head), now).await?;
     save_head(&tx, stretch, announce_to, now).await?;
     tx.commit().await?;
-    Ok(announced)
+    Ok(TakenIn { announced, is_cut: announce_to < final_to })
 }
 
 /// Goes back to `ancestor`: logs above it are taken out, and those that were announced are announced as removed, newest
@@ -225,6 +246,8 @@ pub async fn rewind(
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let tx = db.begin().await?;
+    // First of all: who gives up what a new branch has reverted waits until it shows what was done on the old one.
+    hold_place(&tx, lease).await?;
     let rows = tx.query(REMOVE, &[&number(ancestor.number)?]).await?;
     let mut logs = stored_logs(&rows)?;
     let hashes: Vec<Vec<u8>> = logs.iter().map(|log| log.tx_hash.to_vec()).collect();

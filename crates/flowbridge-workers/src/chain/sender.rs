@@ -49,8 +49,9 @@ pub(super) struct Sender {
     tracked: Option<(Timestamp, Head)>,
     /// Nonces that are used, and by nothing of ours that has a receipt, each with the head at which that was seen first.
     strange: BTreeMap<u64, u64>,
-    /// When the chain was last looked at.
+    /// When the chain was last looked at, and which of the lane's nonces it had used then: those below.
     looked_at: Option<Timestamp>,
+    used_below: u64,
     /// When it was last asked how far finality is, and the head of that time.
     finality: Option<(Timestamp, Head)>,
     /// Since when the oldest transaction is under way that is in no block, by the rows as they were last read.
@@ -69,6 +70,9 @@ pub(super) struct Sender {
     /// Room for gas beyond the configured margin, in percent, since transactions have run out of it.
     further_margin: u64,
 }
+
+/// Intentions that carry as many payments as there are, and those that carry one each however many there are.
+type BatchesAndSingles = (Vec<Intention>, Vec<Intention>);
 
 /// What a transaction does, and in which currency's contracts.
 type Kind = (Currency, Effect);
@@ -169,6 +173,10 @@ const STOPPED_FOR: Duration = Duration::from_secs(5);
 /// What cannot be put into a call (rows contradict each other, a currency has no contracts) is looked at again after so long.
 const UNSOUND_FOR: Duration = Duration::from_secs(30);
 
+/// Payments that need a transaction each and find no room are looked at again so much later, as many as there was room for; the next
+/// ones after twice as long, and so on.
+const SINGLES_EVERY: Duration = Duration::from_secs(1);
+
 /// Transactions of a lane looked at in one turn.
 const OPEN_MAX: i64 = 1_024;
 
@@ -200,6 +208,7 @@ impl Worker for Sender {
         };
         let (now, owner) = (self.context.now(), self.context.instance.as_str());
         let (sender, chain_nonce) = (self.signer.address(), sight.as_ref().map(|sight| sight.nonce));
+        self.used_below = chain_nonce.unwrap_or(self.used_below);
         let (db, term) = (&self.context.db, self.settings.lease);
         let effects = effects_of(self.lane.duty());
         let from = self.front.begin(now);
@@ -263,6 +272,7 @@ impl Sender {
             tracked: None,
             strange: BTreeMap::new(),
             looked_at: None,
+            used_below: 0,
             finality: None,
             oldest: None,
             unconfirmed: None,
@@ -322,10 +332,13 @@ impl Sender {
         open.iter().filter(|tx| tx.state == TxState::Intended && !self.stopped.contains(&kind_of(tx)))
     }
 
-    /// How many more transactions may be under way.
+    /// How many more transactions may be under way. One whose nonce the chain has used is in a block, even where it is to be seen yet
+    /// whether it is reverted for good.
     fn room(&self, open: &[OpenTx]) -> usize {
-        let under_way = [TxState::Numbered, TxState::Signed, TxState::Broadcast, TxState::Dropped];
-        self.settings.in_flight_max.saturating_sub(count_of(open, &under_way))
+        let states = [TxState::Numbered, TxState::Signed, TxState::Broadcast, TxState::Dropped];
+        let is_waiting = |tx: &&OpenTx| tx.nonce.is_none_or(|nonce| nonce >= self.used_below);
+        let under_way = open.iter().filter(is_waiting).filter(|tx| states.contains(&tx.state));
+        self.settings.in_flight_max.saturating_sub(under_way.count())
     }
 
     /// Looks at the chain, once in a polling interval.
@@ -384,18 +397,43 @@ impl Sender {
         let tx = self.context.db.begin().await?;
         rows::guard_lane(&tx, lease).await?;
         let mut asked = Asked::new();
-        let intentions = match self.lane.duty() {
+        let (mut intentions, singles) = match self.lane.duty() {
             Duty::Initiator => self.intend_initiations(&tx, &mut asked, limit, (due.first, now)).await?,
             Duty::Settler | Duty::Canceller => {
                 self.intend_on_leaves(&tx, effects, &mut asked, limit, (due.first, now)).await?
             }
         };
+        intentions.extend(self.singles_with_room(&tx, singles, room, now).await?);
         let ids = rows::intend(&tx, &intentions, now).await?;
         tx.commit().await?;
         self.tell(&intentions, &asked);
         let bodies =
             intentions.into_iter().map(|intention| TxBody { calldata: intention.calldata, signed: None });
         Ok(ids.into_iter().zip(bodies).collect())
+    }
+
+    /// Of payments that need a transaction each, as many as half of the room, so that however many they are, batches go on beside them.
+    /// The others make way, each until there may be room for it.
+    async fn singles_with_room(
+        &self,
+        tx: &Tx,
+        mut singles: Vec<Intention>,
+        room: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Intention>, StoreError> {
+        let singles_max = (room / 2).max(1);
+        let later = singles.split_off(singles_max.min(singles.len()));
+        let turns = (1_u32..).flat_map(|turn| std::iter::repeat_n(turn, singles_max));
+        let later: Vec<(PaymentId, Effect, Timestamp)> = later
+            .iter()
+            .zip(turns)
+            .flat_map(|(single, turn)| {
+                let until = now.plus(SINGLES_EVERY.saturating_mul(turn));
+                single.payments.iter().map(move |payment| (*payment, single.effect, until))
+            })
+            .collect();
+        rows::postpone(tx, &later).await?;
+        Ok(singles)
     }
 
     /// What would mint and has no nonce yet is taken apart again, while nothing may be minted: its payments wait as effects, which
@@ -444,13 +482,13 @@ impl Sender {
         asked: &mut Asked,
         limit: i64,
         (from, now): (Timestamp, Timestamp),
-    ) -> Result<Vec<Intention>, StoreError> {
+    ) -> Result<BatchesAndSingles, StoreError> {
         let due = rows::claim_initiations(tx, (from, now), DEADLINE_MARGIN, limit).await?;
         let of = |due: &DueInitiation| (due.payment_id, (due.amount.currency(), Effect::InitiateOnChain));
         let due = self.put_off_stopped(tx, due, of, now).await?;
         asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         let mut groups: BTreeMap<(Currency, bool), Vec<Opening>> = BTreeMap::new();
-        let mut intentions = Vec::new();
+        let (mut batches, mut singles) = (Vec::new(), Vec::new());
         let (mut refused, mut elsewhere) = (Vec::new(), Vec::new());
         for due in due {
             let Ok(set) = self.contracts_of(due.amount.currency()) else {
@@ -459,7 +497,7 @@ impl Sender {
             };
             match Opening::of(due, set) {
                 Ok(opening) if opening.authorization.is_some() => {
-                    intentions.push(self.initiation(set, vec![opening])?);
+                    singles.push(self.initiation(set, vec![opening])?);
                 }
                 Ok(opening) => {
                     let token_funded = opening.leaf.terms.token_funded;
@@ -473,7 +511,7 @@ impl Sender {
             for batch in openings.chunks(self.settings.batch_size_max) {
                 let waiting = batch.iter().map(|opening| opening.waiting_since);
                 if self.is_ripe(batch.len() == self.settings.batch_size_max, waiting, now) {
-                    intentions.push(self.initiation(set, batch.to_vec())?);
+                    batches.push(self.initiation(set, batch.to_vec())?);
                 }
             }
         }
@@ -483,7 +521,7 @@ impl Sender {
         rows::refuse_unsent(tx, &refused, now).await?;
         let why = "no contracts are deployed for their currency";
         self.put_off_unsound(tx, &elsewhere, why, now).await?;
-        Ok(intentions)
+        Ok((batches, singles))
     }
 
     /// Payments of one creditor stand together, so that settlement pays them by one transfer.
@@ -517,13 +555,13 @@ impl Sender {
         asked: &mut Asked,
         limit: i64,
         (from, now): (Timestamp, Timestamp),
-    ) -> Result<Vec<Intention>, StoreError> {
+    ) -> Result<BatchesAndSingles, StoreError> {
         let due = rows::claim_on_leaves(tx, effects, (from, now), limit).await?;
         let of = |due: &DueOnLeaf| (due.payment_id, (due.currency, due.effect));
         let due = self.put_off_stopped(tx, due, of, now).await?;
         asked.extend(due.iter().map(|due| (due.payment_id, (due.traceparent.clone(), due.waiting_since))));
         if due.is_empty() {
-            return Ok(vec![]);
+            return Ok((vec![], vec![]));
         }
         let mut groups: BTreeMap<([u8; 32], Effect), Vec<DueOnLeaf>> = BTreeMap::new();
         for payment in due {
@@ -531,11 +569,13 @@ impl Sender {
         }
         let roots: Vec<[u8; 32]> = groups.keys().map(|(root, _)| *root).collect();
         let batches = rows::read_batches(tx, &roots).await?;
-        let (mut intentions, mut unsound, mut reason) = (Vec::new(), Vec::new(), None);
+        let (mut unsound, mut reason) = (Vec::new(), None);
+        let (mut for_batches, mut singles) = (Vec::new(), Vec::new());
         for ((root, effect), payments) in groups {
             let batch = batches.get(&root).map_or(&[][..], Vec::as_slice);
             match self.calls_on_leaves(effect, batch, &payments, now) {
-                Ok(calls) => intentions.extend(calls),
+                Ok(calls) if effect == Effect::ReleaseRedemption => singles.extend(calls),
+                Ok(calls) => for_batches.extend(calls),
                 Err(StoreError::Corrupt(why)) => {
                     unsound.extend(payments.iter().map(|due| (due.payment_id, due.effect)));
                     reason.get_or_insert(why);
@@ -544,7 +584,7 @@ impl Sender {
             }
         }
         self.put_off_unsound(tx, &unsound, &reason.unwrap_or_default(), now).await?;
-        Ok(intentions)
+        Ok((for_batches, singles))
     }
 
     /// What cannot be put into a call makes way for what can, and is tried again later: a person has to look at it.
@@ -565,7 +605,9 @@ impl Sender {
             why,
             "payments cannot be put into a call; they are looked at again later, and the others go on"
         );
-        rows::postpone(tx, effects, now.plus(UNSOUND_FOR)).await
+        let until = now.plus(UNSOUND_FOR);
+        let later: Vec<_> = effects.iter().map(|(payment, effect)| (*payment, *effect, until)).collect();
+        rows::postpone(tx, &later).await
     }
 
     /// The calls for what is due of one batch; none yet while it is not ripe.
@@ -625,9 +667,10 @@ impl Sender {
         let is_stopped = |due: &T| self.stopped.contains(&of(due).1);
         let (stopped, going): (Vec<T>, Vec<T>) = due.into_iter().partition(is_stopped);
         if !stopped.is_empty() {
-            let effects = stopped.iter().map(of).map(|(payment, (_, effect))| (payment, effect));
-            let effects: Vec<(PaymentId, Effect)> = effects.collect();
-            rows::postpone(tx, &effects, now.plus(STOPPED_FOR)).await?;
+            let until = now.plus(STOPPED_FOR);
+            let later: Vec<_> =
+                stopped.iter().map(of).map(|(payment, (_, effect))| (payment, effect, until)).collect();
+            rows::postpone(tx, &later).await?;
         }
         Ok(going)
     }
@@ -1621,7 +1664,9 @@ impl Opening {
         let (Some(amount), Some(fee)) = (units(due.amount), units(due.fee)) else {
             return Err((due.payment_id, SetAside::Invalid, due.traceparent));
         };
-        let authorization = match due.authorization.as_ref().map(authorization_of) {
+        // The contracts refuse a signature over tokens where the bank funds, again and again.
+        let signed = due.authorization.as_ref().filter(|_| due.funding == Funding::Token);
+        let authorization = match signed.map(authorization_of) {
             None => None,
             Some(Some(signed)) => Some(signed),
             Some(None) => return Err((due.payment_id, SetAside::Unauthorized, due.traceparent)),

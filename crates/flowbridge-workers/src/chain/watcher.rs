@@ -24,6 +24,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Logs that have waited for finality and are announced at once: a transaction of a second or so.
+const ANNOUNCE_MAX: u32 = 20_000;
 /// How often to look for holes, and to ask again for what no node could fill; in vain, ever less often.
 const HOLES_EVERY: Duration = Duration::from_secs(2);
 const HOLES_EVERY_MAX: Duration = Duration::from_secs(60);
@@ -181,13 +183,15 @@ impl Watcher {
             blocks: stretch.blocks.iter().map(block).collect(),
             logs: stretch.logs.into_iter().map(seen).collect(),
             announce_to: stretch.announce_to,
+            announce_max: ANNOUNCE_MAX,
             head: head(&stretch.head),
             chain_id: self.settings.chain_id,
         };
         let depth = self.settings.watch.reorg_depth_blocks_max;
         let (announced, ahead) =
             tokio::join!(rows::take_in(&self.context.db, lease, &taken, depth, now), ahead);
-        let announced = announced?;
+        let rows::TakenIn { announced, is_cut } = announced?;
+        let caught_up = caught_up && !is_cut;
         self.head = caught_up.then_some(stretch.head);
         self.reach = stretch.reach;
         self.ahead = ahead;

@@ -86,8 +86,16 @@ async fn a_partition_a_lane_and_the_watchers_place_move_for_whoever_holds_them_n
     let (old, new) = (lease("stands still", began).await, lease("goes on", later).await);
     let block = Block { number: 9, hash: [9; 32], time: later };
     let head = Head { latest: block, safe: block, finalized: block };
-    let stretch =
-        Stretch { last: block, blocks: vec![block], logs: vec![], announce_to: 9, head, chain_id: 31_337 };
+    let (logs, announce_max) = (vec![], 10);
+    let stretch = Stretch {
+        last: block,
+        blocks: vec![block],
+        logs,
+        announce_to: 9,
+        announce_max,
+        head,
+        chain_id: 31_337,
+    };
     let taken = chain::take_in(db, &old, &stretch, 64, later).await;
     assert!(matches!(taken, Err(StoreError::Lost)), "{taken:?}");
     chain::take_in(db, &new, &stretch, 64, later).await.unwrap();

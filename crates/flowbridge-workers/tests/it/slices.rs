@@ -1,11 +1,13 @@
 //! Slices, not items: what happened to a payment leads to the same rows whether it is taken in at once or one by one.
 
 use crate::stage::{Shape, Stage, Tuning};
+use flowbridge_bank::connector::BankConnector as _;
 use flowbridge_domain::bank::ReasonCode;
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::{ChainLog, Event, Initiation, SetAside, State};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
+use flowbridge_workers::bank;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -45,6 +47,29 @@ async fn whatever_happens_ends_alike_at_once_and_one_by_one() {
     let reserved = "select coalesce(sum(case movement when 'place' then amount else -amount end), 0)::bigint from hold_movement";
     let sum = async |query| -> i64 { stage.sql.query_one(query, &[]).await.unwrap().get(0) };
     assert_eq!(sum(held).await, sum(reserved).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_payment_that_cannot_be_read_keeps_no_other_from_its_bank() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, others: false, ..Tuning::default() }).await;
+    let (sound, unsound) =
+        (stage.accept(Shape::BankToToken, 1_000).await, stage.accept(Shape::BankToToken, 1_000).await);
+    let asked =
+        "insert into effect (payment_id, kind, lane, bank_code, next_attempt_at, state_since, traceparent)
+        select id, 'place_hold', 'bank', debtor_bank, now(), now(), '' from payment";
+    assert_eq!(stage.sql.execute(asked, &[]).await.unwrap(), 2);
+    let spoiled = "update payment set currency = 'gone' where id = $1";
+    stage.sql.execute(spoiled, &[&unsound.as_uuid()]).await.unwrap();
+
+    let capabilities = stage.banks.iter().map(|(code, bank)| (code.clone(), bank.capabilities())).collect();
+    let (context, desk, stop) = (stage.context.clone(), stage.banks.clone(), stage.stop.clone());
+    tokio::spawn(bank::run(context, desk, capabilities, Default::default(), stop));
+    let state = async |payment: PaymentId| -> String {
+        let state = "select state from effect where payment_id = $1 and kind = 'place_hold'";
+        stage.sql.query_one(state, &[&payment.as_uuid()]).await.unwrap().get(0)
+    };
+    stage.until(async || state(sound).await == "done").await;
+    stage.until(async || state(unsound).await == "escalated").await;
 }
 
 /// Something that chain, bank, client or time may say; reorganisations more often than in life.

@@ -215,7 +215,7 @@ pub(crate) struct Stage {
     pub(crate) signer_down: Arc<AtomicBool>,
     http: reqwest::Client,
     start: (u64, [u8; 32]),
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     _books: tempfile::TempDir,
 }
 

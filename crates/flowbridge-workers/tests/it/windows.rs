@@ -4,13 +4,17 @@
 use crate::stage::{Shape, Stage, Tuning};
 use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::Currency;
+use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::payment::{ChainLog, Decision, Effect, Event, Initiation};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
-use flowbridge_store::chain::{self, Block, Duty, Filled, Head, Lane, Said, SeenLog, Stretch, WatcherLease};
+use flowbridge_store::chain::{
+    self, Block, Duty, Filled, Head, Lane, Said, SeenLog, Stretch, TakenIn, WatcherLease,
+};
 use flowbridge_store::event_log::{self, Reader, topic};
 use flowbridge_store::lifecycle::{self, Looked, Occurrence, Outcome};
 use flowbridge_workers::orchestrator::{self, Dropped, OrchestratorSettings, drop_letters};
+use std::cell::Cell;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +41,30 @@ async fn a_watcher_that_is_behind_closes_no_window_ahead_of_its_place() {
     assert_eq!(due(&stage).await, [Occurrence { payment_id: payment, event: Event::InitiateWindowClosed }]);
     go_back(&stage, old).await;
     assert_eq!(due(&stage).await, [], "what was final is read once more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_waited_for_finality_is_announced_in_parts_and_none_twice() {
+    let stage = quiet().await;
+    let (db, now) = (&stage.context.db, stage.context.now());
+    let blocks = [1, 2, 3].map(|number| block(number, now));
+    let mut logs = Vec::new();
+    for block in blocks {
+        let payment = stage.accept(Shape::BankToToken, 1_000).await;
+        logs.push(says(block, Said::Payment(payment, ChainLog::Initiated)));
+    }
+    let (first, last) = (block(0, now), blocks[2]);
+    let of = |finalized| Head { latest: last, safe: finalized, finalized };
+    let seen = Stretch { blocks: blocks.to_vec(), ..stretch(last, of(first), logs, 0) };
+    let taken = chain::take_in(db, &lease(&stage).await, &seen, REORG_DEPTH_BLOCKS_MAX, now).await.unwrap();
+    assert_eq!(taken, TakenIn { announced: 0, is_cut: false });
+
+    let leap = Stretch { announce_max: 1, ..stretch(last, of(last), vec![], last.number) };
+    for expected in [(2, true), (1, false), (0, false)] {
+        let lease = lease(&stage).await;
+        let taken = chain::take_in(db, &lease, &leap, REORG_DEPTH_BLOCKS_MAX, now).await.unwrap();
+        assert_eq!((taken.announced, taken.is_cut), expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,6 +179,61 @@ async fn a_cancellation_that_nobody_sent_is_asked_for_anew_when_its_settlement_i
     tell(&stage, &due(&stage).await).await;
     assert_eq!(stage.state(payment).await, "cancelling");
     assert_eq!(effect(&stage, payment, "cancel").await, "ready");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_reverted_while_the_watcher_goes_back_is_sent_again() {
+    let stage = quiet().await;
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    let (db, now) = (&stage.context.db, stage.context.now());
+    let (before, with_settlement) = (block(100, now), block(101, now));
+    ask(&stage, payment, "settle", "sent").await;
+    carry(&stage, payment, "settle", with_settlement).await;
+    take_in(&stage, before, before, vec![]).await;
+    let settled = says(with_settlement, Said::Payment(payment, ChainLog::Settled));
+    take_in(&stage, with_settlement, with_settlement, vec![settled]).await;
+    let completed =
+        "update payment set state = 'completed', chain_leg = 'settled', hold_leg = 'captured' where id = $1";
+    change(&stage, completed, payment).await;
+    let reopened = "update chain_tx set state = 'signed', nonce = 0, included_number = null,
+            contract = decode(repeat('07', 20), 'hex') from chain_tx_item item
+        where item.chain_tx = chain_tx.id and item.payment_id = $1";
+    change(&stage, reopened, payment).await;
+    let (lane, key) = (Lane::first(Duty::Settler), EvmAddress::from_bytes([5; 20]));
+    let asked = (&[][..], now);
+    let leased = chain::lease_lane(db, lane, "the test", (&key, Some(0)), asked, (now, MINUTE)).await;
+    let leased = leased.unwrap().unwrap();
+    let open = chain::open_txs(db, lane, 10).await.unwrap();
+
+    // Somebody holds up the watcher just before its end.
+    stage.sql.batch_execute("begin; select from chain_head for update").await.unwrap();
+    let given_up = Cell::new(false);
+    let waiting = async |wanted: i64| {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        loop {
+            // Within a transaction it is shown as it was at the first look.
+            stage.sql.batch_execute("select pg_stat_clear_snapshot()").await.unwrap();
+            let seen: i64 = stage.sql.query_one(waiting, &[]).await.unwrap().get(0);
+            if seen >= wanted || given_up.get() {
+                return;
+            }
+        }
+    };
+    let give_up = async {
+        waiting(1).await;
+        let tx = db.begin().await.unwrap();
+        chain::guard_lane(&tx, &leased).await.unwrap();
+        chain::give_up(&tx, &[&open[0]], true, "reverted", now, now).await.unwrap();
+        tx.commit().await.unwrap();
+        given_up.set(true);
+    };
+    let let_go = async {
+        waiting(2).await;
+        stage.sql.batch_execute("commit").await.unwrap();
+    };
+    tokio::join!(go_back(&stage, before), give_up, let_go);
+    assert_eq!(carrier(&stage, payment).await, "reverted");
+    assert_eq!(effect(&stage, payment, "settle").await, "ready", "nothing carries it, and it was paid for");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -422,10 +505,13 @@ async fn lease(stage: &Stage) -> WatcherLease {
 /// The watcher takes in what is new up to `last`, all of it announced, of a chain that has come to `newest` and calls it final.
 async fn take_in(stage: &Stage, last: Block, newest: Block, logs: Vec<SeenLog>) {
     let head = Head { latest: newest, safe: newest, finalized: newest };
-    let stretch =
-        Stretch { last, blocks: vec![last], logs, announce_to: last.number, head, chain_id: 31_337 };
+    let stretch = stretch(last, head, logs, last.number);
     let (db, lease) = (&stage.context.db, lease(stage).await);
     chain::take_in(db, &lease, &stretch, REORG_DEPTH_BLOCKS_MAX, stage.context.now()).await.unwrap();
+}
+
+fn stretch(last: Block, head: Head, logs: Vec<SeenLog>, announce_to: u64) -> Stretch {
+    Stretch { last, blocks: vec![last], logs, announce_to, announce_max: 1_000, head, chain_id: 31_337 }
 }
 
 async fn go_back(stage: &Stage, ancestor: Block) {
