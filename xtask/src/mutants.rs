@@ -367,8 +367,8 @@ const MUTANTS: &[Mutant] = &[
         without: "a gapless audit log: the offset moves, and what was read is not entered",
         file: AUDIT,
         was: "        if !entries.is_empty() {\n            let added",
-        becomes: "        if entries.len() > 1 {\n            let added",
-        catcher: it(WORKERS, &["audit::"]),
+        becomes: "        if entries.is_empty() {\n            let added",
+        catcher: it(WORKERS, &["each_event_is_entered_once"]),
     },
     Mutant {
         without: "a look back before signing: an audit log that was written anew is signed all the same",
