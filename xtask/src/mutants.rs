@@ -350,6 +350,13 @@ const MUTANTS: &[Mutant] = &[
         catcher: RACES,
     },
     Mutant {
+        without: "room for batches: payments that need a transaction each take all of a lane's",
+        file: "crates/flowbridge-workers/src/chain/sender.rs",
+        was: "        let singles_max = (room / 2).max(1);",
+        becomes: "        let singles_max = room.max(1);",
+        catcher: it(WORKERS, &["payments_that_need_a_transaction_each"]),
+    },
+    Mutant {
         without: "an order between giving up what is reverted and taking back what was done: each looks past the other",
         file: "crates/flowbridge-store/src/chain/send.rs",
         was: "    if reverted {\n        tx.query(HOLD_WATCHER, &[]).await?;",

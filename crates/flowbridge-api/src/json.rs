@@ -55,7 +55,7 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let Some(left) = self.left.get().checked_sub(1) else {
             self.fault.borrow_mut().code = "too_many_values";
-            return Err(D::Error::custom(format_args!("more than {VALUES_MAX} values")));
+            return Err(D::Error::custom(format_args!("more than {VALUES_MAX} values: send it in parts")));
         };
         self.left.set(left);
         deserializer.deserialize_any(self)

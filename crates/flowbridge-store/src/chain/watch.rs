@@ -223,7 +223,7 @@ pub async fn take_in(
         Some(row) => unsigned(row.try_get("block_number")?)?,
         None => final_to,
     };
-    // First of all: whoever lost the place waits here, and writes nothing.
+    // Before anything is written: whoever lost the place waits here, and writes nothing.
     move_cursor(&tx, lease, &stretch.last, announce_to).await?;
     save_blocks(&tx, stretch, announce_to, reorg_depth_blocks_max).await?;
     let waited = tx.query(TO_ANNOUNCE, &[&number(lease.announced_number)?, &number(announce_to)?]).await?;

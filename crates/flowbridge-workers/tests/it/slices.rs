@@ -7,10 +7,11 @@ use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::payment::{ChainLog, Event, Initiation, SetAside, State};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::lifecycle::{self, Occurrence, Outcome};
-use flowbridge_workers::bank;
+use flowbridge_workers::{bank, chain};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::json;
 use std::time::Duration;
 
 /// How much happens to a payment, and how often something is tried that may not be in order.
@@ -70,6 +71,32 @@ async fn one_payment_that_cannot_be_read_keeps_no_other_from_its_bank() {
     };
     stage.until(async || state(sound).await == "done").await;
     stage.until(async || state(unsound).await == "escalated").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payments_that_need_a_transaction_each_leave_a_lane_half_of_its_room() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, others: false, ..Tuning::default() }).await;
+    for _ in 0..30 {
+        stage.accept(Shape::TokenBack, 1).await;
+    }
+    let word = format!("0x{}", "5a".repeat(32));
+    let signature = json!({ "valid_after": 0, "valid_before": 4_000_000_000_u64, "nonce": word, "v": 27, "r": word, "s": word });
+    let signed = "update payment set \"authorization\" = $1";
+    assert_eq!(stage.sql.execute(signed, &[&signature]).await.unwrap(), 30);
+    let of_the_bank = stage.accept(Shape::BankToToken, 1_000).await;
+    // It has waited for company long enough.
+    let waiting = "update effect set state_since = now() - interval '1 min' where payment_id = $1";
+    assert_eq!(stage.sql.execute(waiting, &[&of_the_bank.as_uuid()]).await.unwrap(), 1);
+
+    let role = stage.chain_role(Tuning::default());
+    tokio::spawn(chain::run(stage.context.clone(), role, stage.stop.clone()));
+    let in_its_turn = "select count(*) from chain_tx where created_at <= (
+            select chain_tx.created_at from chain_tx join chain_tx_item item on item.chain_tx = chain_tx.id
+                where item.payment_id = $1 order by chain_tx.created_at limit 1)";
+    let seen =
+        async || -> i64 { stage.sql.query_one(in_its_turn, &[&of_the_bank.as_uuid()]).await.unwrap().get(0) };
+    stage.until(async || seen().await > 0).await;
+    assert_eq!(seen().await, 1 + 8, "of sixteen that may be under way, eight are single ones");
 }
 
 /// Something that chain, bank, client or time may say; reorganisations more often than in life.
