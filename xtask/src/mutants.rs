@@ -98,6 +98,13 @@ const MUTANTS: &[Mutant] = &[
         catcher: RACES,
     },
     Mutant {
+        without: "a question to the bank about what it refused before people looked at something else",
+        file: LIFECYCLE,
+        was: "    if matches!(event, Event::Reviewed(Decision::Resume | Decision::Cancel)) {",
+        becomes: "    if progress.state == State::UnderReview(ReviewReason::BankRefused)\n        && matches!(event, Event::Reviewed(Decision::Resume | Decision::Cancel)) {",
+        catcher: RACES,
+    },
+    Mutant {
         without: "capture only after settlement (an ordinary hold)",
         file: LIFECYCLE,
         was: "            HoldLeg::Placed if confirm_only => {",
@@ -362,6 +369,20 @@ const MUTANTS: &[Mutant] = &[
         was: "    if reverted {\n        tx.query(HOLD_WATCHER, &[]).await?;",
         becomes: "    if reverted && given.is_empty() {\n        tx.query(HOLD_WATCHER, &[]).await?;",
         catcher: it(WORKERS, &["what_is_reverted_while_the_watcher_goes_back"]),
+    },
+    Mutant {
+        without: "a second node: what the first takes and passes on to nobody is offered to nobody else",
+        file: "crates/flowbridge-workers/src/chain/sender.rs",
+        was: "        for node in self.chain.each().into_iter().skip(1) {",
+        becomes: "        for node in self.chain.each().into_iter().skip(usize::MAX) {",
+        catcher: it(WORKERS, &["what_one_node_takes_and_passes_on_to_nobody"]),
+    },
+    Mutant {
+        without: "the whole time in which a bank may have been asked: its silence counts from the claim",
+        file: "crates/flowbridge-store/src/effect.rs",
+        was: "                when 'claimed' then effect.lease_until - (effect.lease_until - effect.sent_at) / 2 else effect.sent_at end,",
+        becomes: "                else effect.sent_at end,",
+        catcher: it(WORKERS, &["what_a_bank_answered_to_whoever_has_lost_its_claim"]),
     },
     Mutant {
         without: "memory of what is in the audit log: an event that is read again is entered again",

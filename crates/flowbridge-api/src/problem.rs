@@ -63,6 +63,8 @@ codes! {
     Forbidden = "FB1102", 403, "insufficient_scope", "The access token does not allow this";
     /// Who proposes does not confirm.
     SecondPerson = "FB1103", 403, "second_person_required", "Somebody else has to confirm this";
+    /// The client has used up its allowance of requests.
+    QuotaExceeded = "FB1104", 429, "quota_exceeded", "The client asks for too much at once";
     /// There is none, or it is somebody else's.
     NotFound = "FB1201", 404, "not_found", "There is no such resource";
     /// The route does not know this method.

@@ -1,6 +1,7 @@
 //! Answers: JSON, or a problem; with the trace that a partner can name to us.
 
 use crate::Gateway;
+use crate::allowance::StandingSlot;
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -183,11 +184,14 @@ pub(crate) async fn observe(State(gateway): State<Gateway>, mut request: Request
             return response;
         }
     };
+    let standing = StandingSlot::default();
     request.extensions_mut().insert(trace);
+    request.extensions_mut().insert(standing.clone());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = known_method(request.method());
     let began = tokio::time::Instant::now();
     let mut response = next.run(request).await;
+    gateway.allowances.tell(&standing, response.headers_mut());
     let status = response.status();
     let trace_id = trace.span.trace_id_hex();
     let occasion = Occasion { base, path: &path, trace_id: &trace_id };

@@ -1,6 +1,7 @@
 //! Who calls, what it may do, and under which key.
 
 use crate::Gateway;
+use crate::allowance::StandingSlot;
 use crate::answer::{Refusal, Trace};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -83,8 +84,9 @@ impl FromRequestParts<Gateway> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Refusal> {
-        let trace = parts.extensions.get::<Trace>().copied();
-        let trace = trace.ok_or_else(|| Refusal::new(ErrorCode::Internal))?;
+        let (trace, slot) =
+            (parts.extensions.get::<Trace>().copied(), parts.extensions.get::<StandingSlot>());
+        let (trace, slot) = trace.zip(slot).ok_or_else(|| Refusal::new(ErrorCode::Internal))?;
         let refused = || Refusal::new(ErrorCode::Unauthenticated);
         let header = parts.headers.get(header::AUTHORIZATION).ok_or_else(refused)?;
         let token = header.to_str().ok().and_then(bearer).ok_or_else(refused)?;
@@ -93,6 +95,8 @@ impl FromRequestParts<Gateway> for Caller {
             .verifier
             .verify(token, gateway.now())
             .map_err(|error| refused().detail(error.to_string()))?;
+        let taken = gateway.allowances.take(&claims.client_id, slot);
+        taken.map_err(|_| Refusal::new(ErrorCode::QuotaExceeded))?;
         Ok(Self { claims, trace })
     }
 }

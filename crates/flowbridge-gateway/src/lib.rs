@@ -4,6 +4,7 @@
 //! answer is kept under it in the transaction that did the thing, so a repeat is answered alike. Payments that arrive
 //! together are committed together ([`batcher`]). A participant sees what is its own; anything else is not found.
 
+mod allowance;
 mod answer;
 mod batcher;
 mod caller;
@@ -24,10 +25,12 @@ pub mod vault;
 mod webhook_routes;
 pub mod webhooks;
 
+pub use allowance::ClientQuota;
 pub use answer::Answer;
 pub use batcher::COMMITS_MAX as ACCEPT_CONNECTIONS;
 pub use server::{ServeLimits, serve};
 
+use crate::allowance::Allowances;
 use crate::batcher::Batcher;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -62,6 +65,8 @@ pub struct GatewaySettings {
     pub bulk_lines_max: usize,
     /// A statement file.
     pub statement_bytes_max: usize,
+    /// What a client may ask for.
+    pub client_quota: ClientQuota,
     /// How long a request may take.
     pub request_timeout: Duration,
     /// Payments joined into one commit at most.
@@ -123,6 +128,7 @@ pub(crate) struct Inner {
     pub(crate) parts: GatewayParts,
     pub(crate) settings: GatewaySettings,
     pub(crate) batcher: Batcher,
+    pub(crate) allowances: Allowances,
 }
 
 impl std::ops::Deref for Gateway {
@@ -151,7 +157,8 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
     let timeout = settings.request_timeout;
     let (bytes_max, bulk_bytes_max) = (settings.request_bytes_max, settings.bulk_bytes_max);
     let statement_bytes_max = settings.statement_bytes_max;
-    let gateway = Gateway(Arc::new(Inner { parts, settings, batcher }));
+    let allowances = Allowances::new(settings.client_quota);
+    let gateway = Gateway(Arc::new(Inner { parts, settings, batcher, allowances }));
     Router::new()
         .merge(sign_in::router())
         .merge(payments::router())

@@ -45,6 +45,9 @@ pub(crate) enum Refusals {
     /// Address and headers together are too long
     #[response(status = 431)]
     HeadersTooLarge,
+    /// The client asks for too much at once: again after `Retry-After`
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooManyRequests(Problem),
     /// Something went wrong on our side
     #[response(status = 500, content_type = "application/problem+json")]
     Internal(Problem),

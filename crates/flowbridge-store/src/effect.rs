@@ -36,9 +36,11 @@ statements! {
         where payment_id = any($1) and kind = $2 and state = 'ready' and attempts = 0
         returning payment_id";
 
+    // Who never recorded an answer may have sent until half of the lease was over.
     CLAIM_BANK = "update effect set state = 'claimed', attempts = effect.attempts + 1, fence = effect.fence + 1,
             lease_owner = $3, lease_until = $5,
-            sent_at = case when due.state = 'ready' then $4 else effect.sent_at end,
+            sent_at = case due.state when 'ready' then $4
+                when 'claimed' then effect.lease_until - (effect.lease_until - effect.sent_at) / 2 else effect.sent_at end,
             state_since = case when effect.state = 'claimed' then effect.state_since else $4 end
         from (
             select payment_id, kind, state, attempts from effect
@@ -65,12 +67,12 @@ statements! {
 
     // A row whose fence has moved on is somebody else's: it is left alone, and the caller is told by its absence.
     FINISH = "update effect set state = new.state, reference = coalesce(new.reference, effect.reference),
-            outcome = new.outcome, booked_at = new.booked_at, 
+            outcome = new.outcome, booked_at = new.booked_at, sent_at = coalesce(new.sent_by, effect.sent_at),
             next_attempt_at = case new.state when 'escalated' then 'infinity'
                 else coalesce(new.next_attempt_at, effect.next_attempt_at) end,
             lease_owner = null, lease_until = null, state_since = $8
-        from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $9::timestamptz[])
-            as new (payment_id, kind, fence, state, reference, outcome, next_attempt_at, booked_at)
+        from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $9::timestamptz[], $10::timestamptz[])
+            as new (payment_id, kind, fence, state, reference, outcome, next_attempt_at, booked_at, sent_by)
         where effect.payment_id = new.payment_id and effect.kind = new.kind and effect.fence = new.fence
             and effect.state = 'claimed'
         returning effect.payment_id, effect.kind";
@@ -155,7 +157,7 @@ pub struct ClaimedBankEffect {
     pub attempts: i32,
     /// Proves, when recording, that the lease is still ours.
     pub fence: i64,
-    /// When the last attempt that may have reached the bank began; this one, if it is the first.
+    /// Nothing of an earlier attempt was sent after this; the claim, if this is the first. A bank's silence is counted from it.
     pub sent_at: Timestamp,
     /// An earlier attempt may have reached the bank: ask, before asking for it again.
     pub may_have_run: bool,
@@ -211,6 +213,8 @@ pub struct EffectResult {
     pub outcome: String,
     /// When the outside booked it.
     pub booked_at: Option<Timestamp>,
+    /// It was sent, at this instant at the latest, and no answer came.
+    pub sent_by: Option<Timestamp>,
 }
 
 /// Where an effect goes after an attempt.
@@ -323,7 +327,7 @@ pub async fn finish(
     results: &[EffectResult],
     now: Timestamp,
 ) -> Result<Vec<(PaymentId, Effect)>, StoreError> {
-    let (ids, kinds, fences, states, references, outcomes, due, booked) = columns!(
+    let (ids, kinds, fences, states, references, outcomes, due, booked, sent) = columns!(
         results,
         |result| result.payment_id.as_uuid(),
         result.effect.as_str(),
@@ -332,10 +336,11 @@ pub async fn finish(
         result.reference.as_deref(),
         result.outcome.as_str(),
         result.next.due().map(At),
-        result.booked_at.map(At)
+        result.booked_at.map(At),
+        result.sent_by.map(At)
     );
     let rows = tx
-        .query(FINISH, &[&ids, &kinds, &fences, &states, &references, &outcomes, &due, &At(now), &booked])
+        .query(FINISH, &[&ids, &kinds, &fences, &states, &references, &outcomes, &due, &At(now), &booked, &sent])
         .await?;
     rows.iter()
         .map(|row| {

@@ -117,6 +117,8 @@ pub struct Line {
     pub ledger: i128,
     /// As the chain (or a bank, or the payments) has it.
     pub other: i128,
+    /// The bank whose account it is, if it is our reserve at one.
+    pub bank: Option<BankCode>,
 }
 
 impl Line {
@@ -420,7 +422,7 @@ async fn compare_with_chain(
         by_participant.entry((*participant, *currency)).or_default().0 -= amount;
     }
     for ((participant, currency), (ledger, other)) in by_participant {
-        lines.push(Line { what: format!("wallets of {participant}"), currency, ledger, other });
+        lines.push(Line { what: format!("wallets of {participant}"), currency, ledger, other, bank: None });
     }
 
     for row in tx.query(CHAIN_TOTALS, &[]).await? {
@@ -436,6 +438,7 @@ async fn compare_with_chain(
             currency,
             ledger,
             other: units.div_euclid(per_minor_unit),
+            bank: None,
         };
         let in_escrow: i128 =
             escrowed.iter().filter(|((_, of), _)| *of == currency).map(|(_, amount)| *amount).sum();
@@ -476,6 +479,7 @@ fn compare_receivables(books: &Books, under_way: &UnderWay) -> Vec<Line> {
             currency,
             ledger: books.balance(account, currency),
             other: under_way.receivable.get(&(participant, currency)).copied().unwrap_or(0),
+            bank: None,
         })
         .collect()
 }

@@ -348,6 +348,7 @@ impl Slice<'_> {
                         reference: None,
                         outcome: "what the bank said cannot be written down".into(),
                         booked_at: None,
+                        sent_by: None,
                         ..result.clone()
                     };
                     let key = (result.payment_id, result.effect);
@@ -415,6 +416,7 @@ impl Slice<'_> {
             reference: None,
             outcome: "done".into(),
             booked_at: None,
+            sent_by: None,
         };
         let event = match next {
             NextMove::RecordDone(receipt) => {
@@ -443,6 +445,8 @@ impl Slice<'_> {
             }
             NextMove::Query(at) => {
                 (result.next, result.outcome) = (EffectNext::Ask(again_at(at)), "unknown".into());
+                // The call is over: what it sent was sent by now.
+                result.sent_by = (!effect.may_have_run).then_some(now);
                 None
             }
             NextMove::Send(at) => {

@@ -5,6 +5,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use figment::value::Dict;
 use flowbridge_chain::leaf;
+use flowbridge_domain::money::Currency;
 use flowbridge_security::egress::EgressPolicy;
 use flowbridge_store::DbSettings;
 use flowbridge_store::monitor::Kept;
@@ -16,7 +17,9 @@ use flowbridge_workers::place::{Bucket, BucketConfig, Place};
 use flowbridge_workers::reconciliation::Settings as ReconciliationSettings;
 use flowbridge_workers::webhook::{DeliverySettings, FanOutSettings, WebhookSettings};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
@@ -66,6 +69,8 @@ pub(crate) struct GatewaySection {
     pub(crate) request_bytes_max: usize,
     pub(crate) bulk_bytes_max: usize,
     pub(crate) bulk_lines_max: usize,
+    pub(crate) client_requests_max: NonZeroU32,
+    pub(crate) client_window_secs: NonZeroU32,
     pub(crate) request_timeout_ms: u64,
     pub(crate) connections_max: usize,
     pub(crate) header_read_ms_max: u64,
@@ -282,6 +287,7 @@ pub(crate) struct AuditSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct BreakerSection {
     pub(crate) pauses: bool,
+    pub(crate) reserve_difference_max: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -309,6 +315,17 @@ pub(crate) struct ExplanationsSection {
     pub(crate) key_file: PathBuf,
     pub(crate) timeout_ms: u64,
     pub(crate) asked_per_run_max: usize,
+}
+
+impl BreakerSection {
+    fn bears(&self) -> Result<BTreeMap<Currency, u64>> {
+        let bounds = self.reserve_difference_max.iter().map(|(code, minor_units)| {
+            let currency = Currency::parse(code)
+                .with_context(|| format!("[breaker] reserve_difference_max: {code} is no currency"))?;
+            Ok((currency, *minor_units))
+        });
+        bounds.collect()
+    }
 }
 
 impl Config {
@@ -423,6 +440,7 @@ impl Config {
             chain_lookback: Duration::from_secs(section.chain_lookback_hours.saturating_mul(3600)),
             nightly_at: time_of_day(&section.nightly_at)?,
             breaker_pauses: self.breaker.pauses,
+            breaker_bears: self.breaker.bears()?,
             ..ReconciliationSettings::default()
         })
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use flowbridge_gateway::reconciliations::{StatementIntake, StatementRefusal, StatementUpload};
 use flowbridge_gateway::webhooks::WebhookLimits;
 use flowbridge_gateway::{
-    ACCEPT_CONNECTIONS, GatewayParts, GatewaySettings, ProofSource, ServeLimits, router, serve,
+    ACCEPT_CONNECTIONS, ClientQuota, GatewayParts, GatewaySettings, ProofSource, ServeLimits, router, serve,
 };
 use flowbridge_security::cursor::CursorKey;
 use flowbridge_security::keys::KeyFolder;
@@ -92,6 +92,10 @@ fn settings(config: &Config) -> Result<GatewaySettings> {
         bulk_bytes_max: section.bulk_bytes_max,
         bulk_lines_max: section.bulk_lines_max,
         statement_bytes_max: config.reconciliation.statement_bytes_max,
+        client_quota: ClientQuota {
+            requests: section.client_requests_max,
+            window: Duration::from_secs(section.client_window_secs.get().into()),
+        },
         request_timeout: Duration::from_millis(section.request_timeout_ms),
         accept_slice_max: section.accept_slice_max,
         accept_pace: Duration::from_millis(section.accept_pace_ms),

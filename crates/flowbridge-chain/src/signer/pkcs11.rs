@@ -1,7 +1,9 @@
 //! A key in a hardware module, by PKCS#11: it never leaves the module.
 //!
 //! One session, used by one signature at a time, which is as fast as a module is; a session that the module has lost is opened
-//! again with the next signature. The module's library runs inside our process: it has to be one that the operator trusts.
+//! again with the next signature. A module that does not come back from a call costs one thread and is a signer that is away: who
+//! asks is told so in time, and asked again it is as soon as the call ends. The module's library runs inside our process: it has to be one
+//! that the operator trusts.
 
 use super::{Answer, Signer};
 use crate::bindings::evm_address;
@@ -17,6 +19,11 @@ use secrecy::SecretString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long a signature may take, the wait for those before it included. Modules over a network answer within a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the key is.
 #[derive(Debug, Clone)]
@@ -35,6 +42,9 @@ pub struct Pkcs11Config {
 pub struct HardwareKey {
     inner: Arc<Inner>,
     address: EvmAddress,
+    /// Whose turn it is: only one waits inside the module, however long that takes.
+    turn: Arc<Semaphore>,
+    patience: Duration,
 }
 
 struct Inner {
@@ -55,7 +65,7 @@ impl HardwareKey {
             let (session, key) = open(&config)?;
             let address = address_of(&session, &config)?;
             let inner = Arc::new(Inner { config, session: Mutex::new(Some((session, key))) });
-            Ok(Self { inner, address })
+            Ok(Self { inner, address, turn: Arc::new(Semaphore::new(1)), patience: PATIENCE })
         })
         .await
         .map_err(|error| ChainError::Signer(error.to_string()))?
@@ -69,9 +79,19 @@ impl Signer for HardwareKey {
     }
 
     async fn sign_digest(&self, digest: [u8; 32]) -> Result<Answer, ChainError> {
-        let inner = self.inner.clone();
-        let signed = tokio::task::spawn_blocking(move || inner.sign(&digest)).await;
-        let rs = signed.map_err(|error| ChainError::Signer(error.to_string()))??;
+        let (inner, turn) = (self.inner.clone(), self.turn.clone());
+        let failed = |error: &dyn fmt::Display| ChainError::Signer(error.to_string());
+        let signed = tokio::time::timeout(self.patience, async move {
+            let turn = turn.acquire_owned().await.map_err(|error| failed(&error))?;
+            let signing = tokio::task::spawn_blocking(move || {
+                // Until the module comes back from the call, even if nobody waits for it any more.
+                let _turn = turn;
+                inner.sign(&digest)
+            });
+            signing.await.map_err(|error| failed(&error))?
+        });
+        let silent = || ChainError::Signer(format!("the hardware module says nothing for {:?}", self.patience));
+        let rs = signed.await.map_err(|_| silent())??;
         Ok(Answer { rs, parity: None })
     }
 }
@@ -159,4 +179,38 @@ fn address_of(session: &Session, config: &Pkcs11Config) -> Result<EvmAddress, Ch
 
 fn told(error: &Error) -> ChainError {
     ChainError::Signer(format!("the hardware module: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_does_not_come_back_is_a_signer_that_is_away_and_holds_one_thread() {
+        let config = Pkcs11Config {
+            module: "/no/such/module.so".into(),
+            token: "token".into(),
+            key: "key".into(),
+            pin: String::new().into(),
+        };
+        let inner = Arc::new(Inner { config, session: Mutex::new(None) });
+        let key = HardwareKey {
+            inner: inner.clone(),
+            address: EvmAddress::from_bytes([0; 20]),
+            turn: Arc::new(Semaphore::new(1)),
+            patience: Duration::from_millis(50),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let refusal = |key: &HardwareKey| runtime.block_on(key.sign_digest([1; 32])).unwrap_err();
+        let inside = inner.session.lock().unwrap();
+        for _ in 0..3 {
+            let error = refusal(&key);
+            assert!(matches!(&error, ChainError::Signer(why) if why.contains("says nothing")), "{error}");
+        }
+        assert_eq!(Arc::strong_count(&inner), 3, "the key's, ours, and that of the one call");
+        drop(inside);
+        let key = HardwareKey { patience: Duration::from_secs(60), ..key };
+        let error = refusal(&key);
+        assert!(error.to_string().contains("/no/such/module.so"), "it is asked again: {error}");
+    }
 }

@@ -53,13 +53,13 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
         Direction::WindDown(reason) => travel.wind_down(reason),
         Direction::Close(reason) => travel.close(reason),
     };
-    if progress.state == State::UnderReview(ReviewReason::BankRefused)
-        && matches!(direction, Direction::Forward | Direction::Cancel(_))
-    {
-        // Whatever comes next waits for the bank's answer.
-        travel.effects.extend(legs.unanswered().map(Effect::Bank));
-    }
     let state = route.last().copied().unwrap_or(progress.state);
+    if matches!(event, Event::Reviewed(Decision::Resume | Decision::Cancel)) {
+        // Whatever comes next waits for the bank's answer. Its refusal may have come before or after the reason that the payment
+        // stands under, so it is asked again whatever the reason; what is on its way all the same is not asked for twice.
+        let asked_again = legs.unanswered().filter(|step| is_awaited(terms, state, *step));
+        travel.effects.extend(asked_again.map(Effect::Bank));
+    }
     let next = Progress { state, legs: travel.legs };
     let entered: Vec<State> = route.into_iter().filter(|entered| *entered != progress.state).collect();
     if next == *progress && learned.hold.is_none() && travel.effects.is_empty() {
@@ -73,6 +73,22 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
         hold: learned.hold.or(travel.released),
         effects: travel.effects,
     })
+}
+
+/// Does a payment that people have sent to this state wait for the bank's answer to this step there? What it no longer wants it has not
+/// done either: a hold for what is cancelled, money for what the chain has closed, a release of what is settled.
+fn is_awaited(terms: &Terms, state: State, step: BankStep) -> bool {
+    match state {
+        State::Accepted | State::Held | State::Settled => matches!(step, BankStep::Capture | BankStep::Credit),
+        State::Initiated => step != BankStep::Release,
+        // What a confirm-only bank has taken is given back; what another has, or was paid, is for people once the chain has closed it.
+        State::Cancelling(_) => match step {
+            BankStep::Release => true,
+            BankStep::Capture => terms.hold_mode == HoldMode::ConfirmOnly,
+            BankStep::PlaceHold | BankStep::Credit => false,
+        },
+        State::Completed | State::Failed(_) | State::UnderReview(_) => false,
+    }
 }
 
 const CONTRADICTION: State = State::UnderReview(ReviewReason::Contradiction);

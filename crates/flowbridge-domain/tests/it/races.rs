@@ -303,6 +303,39 @@ fn what_a_bank_neither_does_nor_declines_is_for_people_who_have_it_asked_again_o
 }
 
 #[test]
+fn what_a_bank_refused_while_people_looked_at_something_else_is_asked_for_again_as_well() {
+    let contradicted = held_at_bank()
+        .after([SETTLED, CANCELLED])
+        .stands_at(CONTRADICTION)
+        .rejects(Event::BankRefused(BankStep::Capture), Rejected::Repeat)
+        .asked_once(CAPTURE);
+    let resumed = contradicted.after([Event::Reviewed(Decision::Resume)]).stands_at(State::Settled);
+    assert_eq!(resumed.asked.iter().filter(|asked| **asked == CAPTURE).count(), 2);
+    resumed.after([Event::Captured]).stands_at(State::Completed);
+    // A hold is wanted by what goes on, and by nothing that is cancelled.
+    let unanswered = || payment(BANK_TO_TOKEN).after([INITIATED, Event::Captured]).stands_at(CONTRADICTION);
+    let places = |story: &Story| story.asked.iter().filter(|asked| **asked == PLACE_HOLD).count();
+    let resumed = unanswered().after([Event::Reviewed(Decision::Resume)]).stands_at(State::Initiated);
+    assert_eq!(places(&resumed), 2);
+    assert_eq!(places(&unanswered().after([Event::Reviewed(Decision::Cancel)])), 1);
+    // What was cancelled, and is settled after all, is not given back; what is closed takes nobody's money.
+    let settled_after_all = held_at_bank()
+        .after([REVOKED, CANCELLED, Event::ChainRemoved(ChainLog::Cancelled), SETTLED])
+        .stands_at(CONTRADICTION)
+        .asked_once(RELEASE);
+    settled_after_all
+        .rejects(Event::Reviewed(Decision::Resume), Rejected::Repeat)
+        .rejects(Event::Reviewed(Decision::Cancel), Rejected::Repeat)
+        .asked_once(RELEASE);
+    let closed_after_all = held_at_bank()
+        .after([SETTLED, removed(ChainLog::Settled), REVOKED_UNSIGNED, CANCELLED])
+        .asked_once(CAPTURE);
+    closed_after_all
+        .rejects(Event::Reviewed(Decision::Resume), Rejected::Repeat)
+        .asked_once(CAPTURE);
+}
+
+#[test]
 fn a_credit_of_unknown_outcome_waits_and_is_never_burned() {
     owed_to_creditors_bank()
         .asked_once(CREDIT)

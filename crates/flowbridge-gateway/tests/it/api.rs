@@ -10,7 +10,7 @@ use flowbridge_domain::time::{Clock, ManualClock, Timestamp};
 use flowbridge_gateway::reconciliations::StatementRefusal;
 use flowbridge_gateway::webhooks::WebhookLimits;
 use flowbridge_gateway::{
-    GatewayParts, GatewaySettings, ProofSource, ServeLimits, openapi_json, router, serve,
+    ClientQuota, GatewayParts, GatewaySettings, ProofSource, ServeLimits, openapi_json, router, serve,
 };
 use flowbridge_security::client_assertion;
 use flowbridge_security::cursor::CursorKey;
@@ -29,6 +29,7 @@ use flowbridge_store::wake::Wake;
 use reqwest::header::HeaderMap;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -671,6 +672,7 @@ pub(crate) struct Api {
 pub(crate) struct Setup {
     pub(crate) db: Db,
     pub(crate) proof: ProofSource,
+    pub(crate) client_quota: ClientQuota,
     pub(crate) request_timeout: Duration,
     pub(crate) limits: ServeLimits,
 }
@@ -680,6 +682,10 @@ impl Setup {
         Self {
             db: database().await,
             proof: Arc::new(|| Box::pin(async { Err("there are no banks here".to_owned()) })),
+            client_quota: ClientQuota {
+                requests: NonZeroU32::new(1_000_000).unwrap(),
+                window: Duration::from_secs(1),
+            },
             request_timeout: Duration::from_secs(30),
             limits: ServeLimits {
                 connections_max: 1_000,
@@ -755,6 +761,7 @@ impl Api {
             bulk_bytes_max: 1 << 24,
             bulk_lines_max: 10_000,
             statement_bytes_max: 1 << 24,
+            client_quota: setup.client_quota,
             request_timeout: setup.request_timeout,
             accept_slice_max: 100,
             accept_pace: Duration::ZERO,

@@ -7,6 +7,7 @@ use flowbridge_domain::id::PaymentId;
 use flowbridge_domain::money::{Currency, Money};
 use flowbridge_domain::party::EvmAddress;
 use flowbridge_domain::payment::{ChainLog, Event};
+use flowbridge_gateway::ClientQuota;
 use flowbridge_security::scope::{Scope, ScopeSet};
 use flowbridge_security::webhook::EndpointKeys;
 use flowbridge_store::accept::{
@@ -17,6 +18,7 @@ use flowbridge_store::chain::{Contracts, save_contracts};
 use flowbridge_store::{Db, DbSettings, proof};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -681,6 +683,28 @@ async fn slow_silent_and_bloated_clients_are_cut_off() {
     let many = (0..500).map(|place| format!("X-{place}: 1\r\n")).collect::<String>();
     assert_eq!(api.raw(&format!("GET /livez HTTP/1.1\r\nHost: a\r\n{many}\r\n")).await, 431);
     assert_eq!(api.raw("GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_too_much_is_told_when_to_go_on_and_is_the_only_one() {
+    let mut setup = Setup::usual().await;
+    setup.client_quota =
+        ClientQuota { requests: NonZeroU32::new(2).unwrap(), window: Duration::from_secs(7_200) };
+    let api = Api::set_up(setup).await;
+    let payment = api.payment(1_000).to_string();
+    let created = api.create(&api.alpha, "the first", &payment).await;
+    assert_eq!((created.status, created.header("ratelimit")), (201, Some("\"client\";r=1")));
+    assert_eq!(created.header("ratelimit-policy"), Some("\"client\";q=2;w=7200"));
+    assert_eq!(api.get(&api.alpha, "/v1/payments/no-such-thing").await.header("ratelimit"), Some("\"client\";r=0"));
+    let refused = api.create(&api.alpha, "the second", &payment).await;
+    assert_eq!((refused.status, refused.code()), (429, "quota_exceeded"));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((3_000..=3_600).contains(&wait), "one of two comes back in an hour, not {wait} s");
+    assert_eq!(refused.header("ratelimit"), Some(format!("\"client\";r=0;t={wait}").as_str()));
+    let others = api.send("GET", "/v1/payments", &api.operator(), None, None).await;
+    assert_eq!(others.body["data"].as_array().map(Vec::len), Some(1), "nothing came of what was refused");
+    let stranger = api.send("GET", "/v1/payments", "no token", None, None).await;
+    assert_eq!((stranger.status, stranger.header("ratelimit")), (401, None));
 }
 
 #[tokio::test]

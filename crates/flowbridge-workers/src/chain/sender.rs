@@ -929,6 +929,25 @@ impl Sender {
         rows::save_fates(&self.context.db, &taken, self.context.now()).await
     }
 
+    /// Offers again what is in no block: to whom we ask, and in passing to the other nodes. One may take transactions, and pass none of
+    /// them on.
+    async fn broadcast_again(&self, id: Uuid, raw: &[u8]) -> Result<(), StoreError> {
+        self.offer_elsewhere(raw);
+        self.broadcast(&[(id, raw)]).await
+    }
+
+    /// Waits for nobody: most have it already, and one that is away must not hold up the lane.
+    fn offer_elsewhere(&self, raw: &[u8]) {
+        for node in self.chain.each().into_iter().skip(1) {
+            let (raw, lane) = (raw.to_vec(), self.lane);
+            tokio::spawn(async move {
+                if let Err(error) = node.send(&raw).await {
+                    tracing::debug!(lane = lane.as_str(), %error, "another node does not take a transaction");
+                }
+            });
+        }
+    }
+
     /// What the contracts would refuse is not sent. True if that made way for something else.
     async fn refused(&self, lease: &LaneLease, open: &OpenTx, refusal: &Refusal) -> Result<bool, StoreError> {
         let now = self.context.now();
@@ -1371,7 +1390,7 @@ impl Sender {
         let mut bodies = rows::tx_bodies(&self.context.db, &[open.id]).await?;
         let Some(body) = bodies.remove(&open.id) else { return Ok(()) };
         match self.newest(open, body) {
-            Some(raw) => self.broadcast(&[(open.id, &raw)]).await,
+            Some(raw) => self.broadcast_again(open.id, &raw).await,
             None => Ok(()),
         }
     }
@@ -1441,7 +1460,7 @@ impl Sender {
         let now = self.context.now();
         self.in_lane(lease, async |tx| rows::save_signatures(tx, &signature, now).await).await?;
         let [signature] = &signature;
-        self.broadcast(&[(signature.id, &signature.raw)]).await
+        self.broadcast_again(signature.id, &signature.raw).await
     }
 
     /// Sends nothing to ourselves, so that what waits above this nonce can be included; for more than was offered `last`, up to
@@ -1462,6 +1481,7 @@ impl Sender {
         // Before anybody sees it: a question that was not answered in time may have been carried out.
         let (own, now) = (self.signer.address(), self.context.now());
         self.in_lane(lease, async |tx| rows::save_filler(tx, &own, nonce, &signed.hash, now).await).await?;
+        self.offer_elsewhere(&signed.raw);
         match self.chain.send(&signed.raw).await {
             // What waits there offers as much: the next one offers more.
             Ok(()) | Err(ChainError::Underpriced) => Ok(Some(fees)),

@@ -20,6 +20,7 @@ use crate::context::{
 };
 use crate::place::Place;
 use flowbridge_bank::registry::BankRegistry;
+use flowbridge_domain::money::Currency;
 use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::reconciliation::{self as rows, ClaimedRun, Findings};
@@ -70,6 +71,8 @@ pub struct Settings {
     pub folder: Option<Place>,
     /// Does a failed proof stop minting and payouts?
     pub breaker_pauses: bool,
+    /// By how many minor units a reserve may differ without stopping anything.
+    pub breaker_bears: BTreeMap<Currency, u64>,
 }
 
 impl Default for Settings {
@@ -92,6 +95,7 @@ impl Default for Settings {
             nightly_at: None,
             folder: None,
             breaker_pauses: true,
+            breaker_bears: BTreeMap::new(),
         }
     }
 }

@@ -542,6 +542,16 @@ async fn what_one_endpoint_leaves_out_shows_by_the_contracts_count_and_another_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_takes_and_passes_on_to_nobody_is_offered_to_the_others() {
+    let stage = Stage::tuned(vec![], Tuning { spoiled: true, ..Tuning::quick() }).await;
+    let [first, _] = stage.shims();
+    first.set(Weather::KeepsToItself);
+    let payment = stage.accept(Shape::BankToToken, 1_000).await;
+    stage.reaches(payment, "completed").await;
+    stage.requires_proof().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_would_mint_more_than_may_be_minted_waits_and_what_fits_is_settled() {
     let stage = Stage::tuned(vec![], Tuning { chain: false, ..Tuning::default() }).await;
     let deployer = key(DEPLOYER);

@@ -36,7 +36,11 @@ async fn what_a_bank_answered_to_whoever_has_lost_its_claim_is_not_written_down(
         reference: None,
         outcome: outcome.to_owned(),
         booked_at: None,
+        sent_by: None,
     };
+    // The first sent until half of its lease was over, if it sent at all: so long the bank may have been silent for nothing.
+    assert!(second[0].may_have_run);
+    assert_eq!(second[0].sent_at, began.plus(LEASE / 2));
     let tx = db.begin().await.unwrap();
     let late = [answer(first[0].fence, "declined")];
     assert_eq!(effect::finish(&tx, &late, later).await.unwrap(), [], "it brings no observation");
