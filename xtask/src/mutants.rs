@@ -98,6 +98,13 @@ const MUTANTS: &[Mutant] = &[
         catcher: RACES,
     },
     Mutant {
+        without: "a look at where people have sent a payment: a hold that backs what is settled is released",
+        file: LIFECYCLE,
+        was: "        let asked_again = legs.unanswered().filter(|step| is_awaited(terms, state, *step));",
+        becomes: "        let asked_again = legs.unanswered().filter(|_| !state.is_terminal());",
+        catcher: RACES,
+    },
+    Mutant {
         without: "a question to the bank about what it refused before people looked at something else",
         file: LIFECYCLE,
         was: "    if matches!(event, Event::Reviewed(Decision::Resume | Decision::Cancel)) {",
@@ -352,8 +359,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         without: "a way on from what a bank refuses: it is not asked again",
         file: LIFECYCLE,
-        was: "        travel.effects.extend(legs.unanswered().map(Effect::Bank));",
-        becomes: "",
+        was: "        travel.effects.extend(asked_again.map(Effect::Bank));",
+        becomes: "        drop(asked_again);",
         catcher: RACES,
     },
     Mutant {
@@ -373,14 +380,14 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         without: "a second node: what the first takes and passes on to nobody is offered to nobody else",
         file: "crates/flowbridge-workers/src/chain/sender.rs",
-        was: "        for node in self.chain.each().into_iter().skip(1) {",
-        becomes: "        for node in self.chain.each().into_iter().skip(usize::MAX) {",
+        was: "        for node in self.chain.others() {",
+        becomes: "        for node in self.chain.others().into_iter().skip(usize::MAX) {",
         catcher: it(WORKERS, &["what_one_node_takes_and_passes_on_to_nobody"]),
     },
     Mutant {
         without: "the whole time in which a bank may have been asked: its silence counts from the claim",
         file: "crates/flowbridge-store/src/effect.rs",
-        was: "                when 'claimed' then effect.lease_until - (effect.lease_until - effect.sent_at) / 2 else effect.sent_at end,",
+        was: "                when due.state = 'claimed' and effect.sent_at = effect.state_since then effect.lease_until else effect.sent_at end,",
         becomes: "                else effect.sent_at end,",
         catcher: it(WORKERS, &["what_a_bank_answered_to_whoever_has_lost_its_claim"]),
     },

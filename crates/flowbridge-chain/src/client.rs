@@ -123,6 +123,10 @@ pub trait Chain: Send + Sync + Debug {
     fn each(&self) -> Vec<Arc<dyn Chain>> {
         Vec::new()
     }
+    /// The nodes besides the one that is asked first, to be offered what that one may keep to itself.
+    fn others(&self) -> Vec<Arc<dyn Chain>> {
+        Vec::new()
+    }
     /// The chain's id.
     async fn chain_id(&self) -> Result<u64, ChainError>;
     /// A block; `None` if the chain has none there.
@@ -353,6 +357,11 @@ impl Chain for HttpChain {
     fn each(&self) -> Vec<Arc<dyn Chain>> {
         let each = self.transport.each().into_iter();
         each.map(|transport| Arc::new(Self::over(transport)) as Arc<dyn Chain>).collect()
+    }
+
+    fn others(&self) -> Vec<Arc<dyn Chain>> {
+        let others = self.transport.others().into_iter();
+        others.map(|transport| Arc::new(Self::over(transport)) as Arc<dyn Chain>).collect()
     }
 
     async fn chain_id(&self) -> Result<u64, ChainError> {

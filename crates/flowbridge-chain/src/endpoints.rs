@@ -280,6 +280,24 @@ impl Transport for Endpoints {
     fn each(&self) -> Vec<Arc<dyn Transport>> {
         self.in_order().into_iter().map(|endpoint| Arc::clone(endpoint) as Arc<dyn Transport>).collect()
     }
+
+    fn others(&self) -> Vec<Arc<dyn Transport>> {
+        let now = Instant::now();
+        let others = self.in_order().into_iter().skip(1);
+        let well = others.filter(|endpoint| endpoint.rank(now).is_some_and(|(rank, _)| rank < 2));
+        well.map(|endpoint| Arc::new(Beside(Arc::clone(endpoint))) as Arc<dyn Transport>).collect()
+    }
+}
+
+/// An endpoint that is asked beside another: it may forbid what that one allows.
+#[derive(Debug)]
+struct Beside(Arc<Endpoint>);
+
+#[async_trait::async_trait]
+impl Transport for Beside {
+    async fn ask(&self, method: &'static str, params: Value) -> Result<Box<RawValue>, ChainError> {
+        self.0.put(method, params).await
+    }
 }
 
 #[async_trait::async_trait]

@@ -36,6 +36,11 @@ pub trait Transport: Send + Sync + Debug {
     fn each(&self) -> Vec<Arc<dyn Transport>> {
         Vec::new()
     }
+
+    /// The nodes besides the one that is asked first, but for those that are left alone. What they do not allow is nothing against them.
+    fn others(&self) -> Vec<Arc<dyn Transport>> {
+        Vec::new()
+    }
 }
 
 /// A node reached by HTTP.

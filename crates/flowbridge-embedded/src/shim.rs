@@ -8,6 +8,9 @@
 //!
 //! [`SocketLine`] does the same to a WebSocket, frame by frame; either may want a bearer token, as a proxy does.
 
+use alloy::consensus::{Transaction as _, TxEnvelope, transaction::SignerRecoverable as _};
+use alloy::eips::eip2718::Decodable2718 as _;
+use alloy::primitives::Address;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -16,6 +19,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +56,7 @@ pub enum Weather {
     NoReceipts,
     /// Calls with more calldata than so many bytes are refused, in the node's own words.
     TooLong(usize),
-    /// Transactions are taken, and passed on to nobody.
+    /// Transactions are taken and counted as pending, and passed on to nobody.
     KeepsToItself,
 }
 
@@ -108,6 +112,8 @@ struct Inner {
     exhausted: AtomicU32,
     whole_blocks: AtomicU32,
     receipts_missing: AtomicU32,
+    /// The next nonce of whose transactions were kept, by address.
+    kept: Mutex<HashMap<Address, u64>>,
 }
 
 impl Drop for Shim {
@@ -141,6 +147,7 @@ impl Shim {
             exhausted: AtomicU32::new(0),
             whole_blocks: AtomicU32::new(0),
             receipts_missing: AtomicU32::new(0),
+            kept: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
         let address = listener.local_addr()?;
@@ -270,7 +277,11 @@ impl Inner {
         }
         if weather == Weather::KeepsToItself && method == "eth_sendRawTransaction" {
             let raw = alloy::hex::decode(params[0].as_str().unwrap_or_default())?;
-            return Ok(with("result", json!(alloy::primitives::keccak256(raw))));
+            let kept = TxEnvelope::decode_2718(&mut raw.as_slice())?;
+            let mut counted = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = counted.entry(kept.recover_signer()?).or_default();
+            *next = (kept.nonce() + 1).max(*next);
+            return Ok(with("result", json!(kept.tx_hash())));
         }
         if weather == Weather::NoReceipts && method == "eth_getTransactionReceipt" {
             self.receipts_missing.fetch_add(1, Ordering::Relaxed);
@@ -306,6 +317,12 @@ impl Inner {
         }
         self.rewrite(method, &mut params, weather).await?;
         let mut reply = self.ask(method, &params, &question["id"]).await?;
+        if weather == Weather::KeepsToItself && method == "eth_getTransactionCount" && params[1] == "pending" {
+            let of = params[0].as_str().and_then(|address| address.parse().ok()).unwrap_or(Address::ZERO);
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&of).copied();
+            let pending = number(&reply["result"]).unwrap_or_default().max(kept.unwrap_or_default());
+            reply["result"] = json!(format!("{pending:#x}"));
+        }
         self.spoil(method, &mut reply, weather);
         if self.zks.is_some()
             && let Some(result) = reply.get_mut("result")

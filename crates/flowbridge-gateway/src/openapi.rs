@@ -42,12 +42,12 @@ pub(crate) enum Refusals {
     /// Understood, and refused
     #[response(status = 422, content_type = "application/problem+json")]
     Unprocessable(Problem),
-    /// Address and headers together are too long
-    #[response(status = 431)]
-    HeadersTooLarge,
     /// The client asks for too much at once: again after `Retry-After`
     #[response(status = 429, content_type = "application/problem+json")]
     TooManyRequests(Problem),
+    /// Address and headers together are too long
+    #[response(status = 431)]
+    HeadersTooLarge,
     /// Something went wrong on our side
     #[response(status = 500, content_type = "application/problem+json")]
     Internal(Problem),

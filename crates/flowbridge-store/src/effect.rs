@@ -36,11 +36,12 @@ statements! {
         where payment_id = any($1) and kind = $2 and state = 'ready' and attempts = 0
         returning payment_id";
 
-    // Who never recorded an answer may have sent until half of the lease was over.
+    // Who claimed it to send it, and never recorded an answer, may have sent it as long as the lease lasted; who claimed it to ask sent
+    // nothing.
     CLAIM_BANK = "update effect set state = 'claimed', attempts = effect.attempts + 1, fence = effect.fence + 1,
             lease_owner = $3, lease_until = $5,
-            sent_at = case due.state when 'ready' then $4
-                when 'claimed' then effect.lease_until - (effect.lease_until - effect.sent_at) / 2 else effect.sent_at end,
+            sent_at = case when due.state = 'ready' then $4
+                when due.state = 'claimed' and effect.sent_at = effect.state_since then effect.lease_until else effect.sent_at end,
             state_since = case when effect.state = 'claimed' then effect.state_since else $4 end
         from (
             select payment_id, kind, state, attempts from effect

@@ -3,7 +3,8 @@
 //! The banks are asked first what they hold and as of when; then the database is cut. What a bank did before its instant and
 //! the ledger does not know yet is found by asking for the operations that are unresolved; what it did after is known by
 //! when it booked them. So nothing has to stand still, and a difference is a difference. A difference counts only if a later
-//! cut still has it: one cut may fall between two facts that belong together.
+//! cut still has it: one cut may fall between two facts that belong together. What another amount is missing of at each cut, as where
+//! every payment is booked a little wrongly, counts after a minute of that.
 
 use crate::context::{Context, chain};
 use crate::reconciliation::{Settings, trip};
@@ -14,7 +15,7 @@ use flowbridge_domain::party::BankCode;
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::StoreError;
 use flowbridge_store::proof::{self, BankSide, Line};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ pub struct Proof {
     pub lines: Vec<Line>,
     /// What could not be compared, and why; a proof with such a hole proves nothing.
     pub missing: Vec<String>,
+    /// How long the database was read.
+    pub read_for: Duration,
 }
 
 impl Proof {
@@ -59,7 +62,9 @@ pub async fn prove(context: &Context, banks: &BankRegistry) -> Result<Proof, Sto
     let now = context.now();
     let instants: Vec<(BankCode, Timestamp)> =
         told.iter().map(|(code, balances)| (code.clone(), balances.as_of)).collect();
+    let began = tokio::time::Instant::now();
     let (cut, mut sides) = proof::cut(&context.db, &instants, now).await?;
+    let read_for = began.elapsed();
 
     let mut lines = cut.lines;
     lines.extend(cut.receivables);
@@ -98,7 +103,7 @@ pub async fn prove(context: &Context, banks: &BankRegistry) -> Result<Proof, Sto
             });
         }
     }
-    Ok(Proof { at: now, block: cut.block, unread: cut.unread, lines, missing })
+    Ok(Proof { at: now, block: cut.block, unread: cut.unread, lines, missing, read_for })
 }
 
 /// What the ledger's reserve has to be adjusted by to be as of the bank's instant, and the banks' silences.
@@ -140,48 +145,107 @@ async fn moved_before(
     (moved, unanswered)
 }
 
-/// A difference that an alarm is raised for: what, where, and by how much the other side has more.
-type Difference = (String, Currency, i128);
+/// So many cuts in a row in which one side has more, whatever the amount: a minute of them, and no two facts are that far apart.
+const CUTS_OF_A_LEAK: usize = 6;
 
-/// What differs, and of it what a bank may have booked by itself: a charge, a payment returned. That is told, and stops nothing.
-fn differences(proof: &Proof, settings: &Settings) -> (BTreeSet<Difference>, BTreeSet<Difference>) {
-    let (mut all, mut borne) = (BTreeSet::new(), BTreeSet::new());
-    for line in proof.differences() {
-        let more = line.other.saturating_sub(line.ledger);
-        let difference = (line.what.clone(), line.currency, more);
-        let bound = settings.breaker_bears.get(&line.currency).copied().unwrap_or(0);
-        if line.bank.is_some() && more.unsigned_abs() <= u128::from(bound) {
-            borne.insert(difference.clone());
-        }
-        all.insert(difference);
-    }
-    (all, borne)
+/// What has differed, cut by cut.
+#[derive(Debug, Default)]
+struct Watch {
+    /// Of the last cuts, as many as a leak takes.
+    cuts: VecDeque<Timestamp>,
+    streaks: BTreeMap<(String, Currency), Streak>,
 }
 
-/// Proves again and again until told to stop; a difference that survives a later cut, unchanged, raises an alarm and trips the
-/// breaker, unless it is one that settings let it bear.
+/// Cuts in a row in which the same side had more of something.
+#[derive(Debug, Clone, Copy)]
+struct Streak {
+    cuts: usize,
+    /// What the other side has more than the ledger, at the last of them.
+    more: i128,
+    /// The same where it was least.
+    least: i128,
+}
+
+/// A difference that an alarm is raised for.
+#[derive(Debug, PartialEq, Eq)]
+struct Lasting {
+    what: String,
+    currency: Currency,
+    /// What the other side has more than the ledger.
+    more: i128,
+    /// When the earliest cut was that it rests on.
+    seen_at: Timestamp,
+    /// A bank may have booked it by itself: a charge, a payment returned. It is told, and stops nothing.
+    is_borne: bool,
+}
+
+impl Watch {
+    /// What lasts, with this proof: what differs by as much as at the cut before, and what has leaked for a while.
+    fn learn(&mut self, proof: &Proof, settings: &Settings) -> Vec<Lasting> {
+        let before = self.cuts.back().copied();
+        self.cuts.push_back(proof.at);
+        if self.cuts.len() > CUTS_OF_A_LEAK {
+            self.cuts.pop_front();
+        }
+        let known = std::mem::take(&mut self.streaks);
+        let mut lasting = Vec::new();
+        for line in proof.differences() {
+            let key = (line.what.clone(), line.currency);
+            let more = line.other.saturating_sub(line.ledger);
+            let earlier = known.get(&key).filter(|streak| streak.more.signum() == more.signum());
+            let streak = match earlier {
+                Some(Streak { cuts, least, .. }) => {
+                    let least = if more.unsigned_abs() < least.unsigned_abs() { more } else { *least };
+                    Streak { cuts: cuts.saturating_add(1), more, least }
+                }
+                None => Streak { cuts: 1, more, least: more },
+            };
+            let stands = earlier.is_some_and(|streak| streak.more == more);
+            let evidence = if stands {
+                before.map(|seen_at| (more, seen_at))
+            } else {
+                let leaks = streak.cuts >= CUTS_OF_A_LEAK;
+                self.cuts.front().filter(|_| leaks).map(|seen_at| (streak.least, *seen_at))
+            };
+            if let Some((more, seen_at)) = evidence {
+                let bound = settings.breaker_bears.get(&line.currency).copied().unwrap_or(0);
+                let is_borne = line.bank.is_some() && more.unsigned_abs() <= u128::from(bound);
+                let (what, currency) = key.clone();
+                lasting.push(Lasting { what, currency, more, seen_at, is_borne });
+            }
+            self.streaks.insert(key, streak);
+        }
+        lasting
+    }
+}
+
+/// The continuous proof rests no longer than this, however long it takes.
+const REST_MAX: Duration = Duration::from_secs(300);
+
+/// Proves again and again until told to stop; a difference that lasts raises an alarm and trips the breaker, unless it is one that
+/// settings let it bear.
 pub async fn run(
     context: Context,
     banks: Arc<BankRegistry>,
     (settings, interval): (Settings, Duration),
     stop: CancellationToken,
 ) {
-    let mut before: BTreeSet<Difference> = BTreeSet::new();
-    let mut before_at = context.now();
+    let mut watch = Watch::default();
     while !stop.is_cancelled() {
-        let began = tokio::time::Instant::now();
+        let mut rest = interval;
         match prove(&context, &banks).await {
             Ok(proof) => {
-                let (now, borne) = differences(&proof, &settings);
-                let lasting: Vec<_> = now.intersection(&before).collect();
+                let lasting = watch.learn(&proof, &settings);
                 metrics::gauge!("proof_differences")
                     .set(f64::from(u32::try_from(lasting.len()).unwrap_or(u32::MAX)));
-                for (what, currency, _) in &lasting {
+                for Lasting { what, currency, .. } in &lasting {
                     tracing::error!(what, currency = currency.code(), "ledger, chain and banks differ");
                 }
-                if let Some((what, currency, difference)) = lasting.iter().find(|lasts| !borne.contains(**lasts)) {
-                    let cause = format!("{what} differs by {difference} {currency} minor units");
-                    if let Err(error) = trip(&context, &settings, &cause, before_at).await {
+                if let Some(Lasting { what, currency, more, seen_at, .. }) =
+                    lasting.iter().find(|lasting| !lasting.is_borne)
+                {
+                    let cause = format!("{what} differs by {more} {currency} minor units");
+                    if let Err(error) = trip(&context, &settings, &cause, *seen_at).await {
                         tracing::error!(
                             error = chain(&error),
                             "could not trip the breaker; the next cut tries again"
@@ -189,16 +253,16 @@ pub async fn run(
                     }
                 }
                 if proof.missing.is_empty() {
-                    metrics::counter!("proofs_total", "holds" => if now.is_empty() { "yes" } else { "no" })
-                        .increment(1);
+                    let holds = if proof.differences().next().is_none() { "yes" } else { "no" };
+                    metrics::counter!("proofs_total", "holds" => holds).increment(1);
                 }
-                (before, before_at) = (now, proof.at);
+                // It reads every account: however many there are, nine tenths of the time the database has other things to do.
+                rest = interval.max((proof.read_for * 9).min(REST_MAX));
             }
             Err(error) => tracing::warn!(error = chain(&error), "could not take a cut for the proof"),
         }
-        // It reads every account: however many there are, nine tenths of the time the database has other things to do.
         tokio::select! {
-            () = tokio::time::sleep(interval.max(began.elapsed() * 9)) => {}
+            () = tokio::time::sleep(rest) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -208,36 +272,68 @@ pub async fn run(
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_a_reserve_may_differ_and_only_within_its_bound() {
-        let euro = Currency::parse("EUR").unwrap();
-        let franc = Currency::parse("CHF").unwrap();
-        let line = |what: &str, bank: Option<&str>, (ledger, other), currency| Line {
+    const EUR: &str = "EUR";
+
+    fn proof(at: i64, lines: Vec<Line>) -> Proof {
+        let at = Timestamp::from_secs(at);
+        Proof { at, block: 1, unread: 0, missing: vec![], lines, read_for: Duration::ZERO }
+    }
+
+    fn line(what: &str, bank: Option<&str>, more: i128, currency: &str) -> Line {
+        Line {
             what: what.to_owned(),
-            currency,
-            ledger,
-            other,
+            currency: Currency::parse(currency).unwrap(),
+            ledger: 10_000,
+            other: 10_000 + more,
             bank: bank.map(|code| BankCode::parse(code).unwrap()),
+        }
+    }
+
+    fn named(lasting: &[Lasting]) -> Vec<(&str, i128)> {
+        lasting.iter().map(|lasting| (lasting.what.as_str(), lasting.more)).collect()
+    }
+
+    #[test]
+    fn what_stands_at_a_second_cut_lasts_and_only_a_reserve_within_its_bound_is_borne() {
+        let bears = BTreeMap::from([(Currency::parse(EUR).unwrap(), 5_000)]);
+        let settings = Settings { breaker_bears: bears, ..Settings::default() };
+        let lines = || {
+            vec![
+                line("charged", Some("alpha"), -5_000, EUR),
+                line("charged more", Some("beta"), -5_001, EUR),
+                line("in a currency without a bound", Some("alpha"), -1, "CHF"),
+                line("nothing", Some("delta"), 0, EUR),
+                line("paid in", Some("gamma"), 5_001, EUR),
+                line("supply", None, 1, EUR),
+            ]
         };
-        let proof = Proof {
-            at: Timestamp::from_micros(0),
-            block: 1,
-            unread: 0,
-            missing: vec![],
-            lines: vec![
-                line("charged", Some("alpha"), (10_000, 5_000), euro),
-                line("charged more", Some("beta"), (10_001, 5_000), euro),
-                line("paid in", Some("gamma"), (0, 5_001), euro),
-                line("in a currency without a bound", Some("alpha"), (1, 0), franc),
-                line("supply", None, (1, 0), euro),
-                line("nothing", Some("delta"), (7, 7), euro),
-            ],
-        };
-        let settings = Settings { breaker_bears: BTreeMap::from([(euro, 5_000)]), ..Settings::default() };
-        let (all, borne) = differences(&proof, &settings);
-        let named = |of: &BTreeSet<Difference>| of.iter().map(|(what, ..)| what.clone()).collect::<Vec<_>>();
-        assert_eq!(named(&borne), ["charged"]);
-        assert_eq!(all.len(), 5, "each raises the alarm: {all:?}");
-        assert!(differences(&proof, &Settings::default()).1.is_empty(), "nothing is borne unless people say so");
+        let mut watch = Watch::default();
+        assert_eq!(watch.learn(&proof(10, lines()), &settings), [], "one cut may fall between two facts");
+        let lasting = watch.learn(&proof(20, lines()), &settings);
+        assert_eq!(lasting.len(), 5, "each raises the alarm: {lasting:?}");
+        assert!(lasting.iter().all(|lasting| lasting.seen_at == Timestamp::from_secs(10)));
+        let borne: Vec<_> = lasting.iter().filter(|lasting| lasting.is_borne).collect();
+        assert!(matches!(borne.as_slice(), [one] if one.what == "charged"), "{borne:?}");
+        let strict = Settings::default();
+        let stood = watch.learn(&proof(30, lines()), &strict);
+        assert!(stood.iter().all(|lasting| !lasting.is_borne), "nothing is borne unless people say so");
+    }
+
+    #[test]
+    fn what_is_missing_more_of_at_each_cut_lasts_after_a_minute_and_what_comes_and_goes_does_not() {
+        let (mut watch, settings) = (Watch::default(), Settings::default());
+        for cut in 1..=7 {
+            let leak = line("supply", None, i128::from(cut) + 3, EUR);
+            let noise = line("reserve", Some("alpha"), if cut % 2 == 0 { 1 } else { -1 }, EUR);
+            let lasting = watch.learn(&proof(10 * cut, vec![leak, noise]), &settings);
+            if cut < 6 {
+                assert_eq!(named(&lasting), [], "at cut {cut}");
+            } else {
+                assert_eq!(named(&lasting), [("supply", 4)], "by what it was at least");
+                assert_eq!(lasting[0].seen_at, Timestamp::from_secs(10 * (cut - 5)));
+            }
+        }
+        assert_eq!(watch.learn(&proof(80, vec![]), &settings), []);
+        assert_eq!(watch.learn(&proof(90, vec![line("supply", None, 12, EUR)]), &settings), [], "begun anew");
     }
 }

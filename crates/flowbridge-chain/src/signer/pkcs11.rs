@@ -59,16 +59,16 @@ impl fmt::Debug for HardwareKey {
 }
 
 impl HardwareKey {
-    /// Opens the token and finds the key. Takes as long as the module does.
+    /// Opens the token and finds the key.
     pub async fn open(config: Pkcs11Config) -> Result<Self, ChainError> {
-        tokio::task::spawn_blocking(move || {
+        let opening = tokio::task::spawn_blocking(move || {
             let (session, key) = open(&config)?;
             let address = address_of(&session, &config)?;
             let inner = Arc::new(Inner { config, session: Mutex::new(Some((session, key))) });
             Ok(Self { inner, address, turn: Arc::new(Semaphore::new(1)), patience: PATIENCE })
-        })
-        .await
-        .map_err(|error| ChainError::Signer(error.to_string()))?
+        });
+        let opened = tokio::time::timeout(PATIENCE, opening).await.map_err(|_| silent(PATIENCE))?;
+        opened.map_err(|error| ChainError::Signer(error.to_string()))?
     }
 }
 
@@ -90,8 +90,7 @@ impl Signer for HardwareKey {
             });
             signing.await.map_err(|error| failed(&error))?
         });
-        let silent = || ChainError::Signer(format!("the hardware module says nothing for {:?}", self.patience));
-        let rs = signed.await.map_err(|_| silent())??;
+        let rs = signed.await.map_err(|_| silent(self.patience))??;
         Ok(Answer { rs, parity: None })
     }
 }
@@ -175,6 +174,10 @@ fn address_of(session: &Session, config: &Pkcs11Config) -> Result<EvmAddress, Ch
     let point =
         point.ok_or_else(|| ChainError::Wrong(format!("key {:?} is not on secp256k1", config.key)))?;
     Ok(evm_address(Address::from_raw_public_key(&point[1..])))
+}
+
+fn silent(patience: Duration) -> ChainError {
+    ChainError::Signer(format!("the hardware module says nothing for {patience:?}"))
 }
 
 fn told(error: &Error) -> ChainError {

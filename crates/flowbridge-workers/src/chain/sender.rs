@@ -938,7 +938,7 @@ impl Sender {
 
     /// Waits for nobody: most have it already, and one that is away must not hold up the lane.
     fn offer_elsewhere(&self, raw: &[u8]) {
-        for node in self.chain.each().into_iter().skip(1) {
+        for node in self.chain.others() {
             let (raw, lane) = (raw.to_vec(), self.lane);
             tokio::spawn(async move {
                 if let Err(error) = node.send(&raw).await {

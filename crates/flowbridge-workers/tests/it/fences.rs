@@ -38,9 +38,13 @@ async fn what_a_bank_answered_to_whoever_has_lost_its_claim_is_not_written_down(
         booked_at: None,
         sent_by: None,
     };
-    // The first sent until half of its lease was over, if it sent at all: so long the bank may have been silent for nothing.
+    // The first sent at any time in its lease, if it sent at all: a bank's silence counts from its end.
     assert!(second[0].may_have_run);
-    assert_eq!(second[0].sent_at, began.plus(LEASE / 2));
+    assert_eq!(second[0].sent_at, began.plus(LEASE));
+    // The second only asked.
+    let third = effect::claim_bank(db, &bank, 10, "asks again", later.plus(2 * LEASE), LEASE).await.unwrap();
+    assert_eq!(third[0].sent_at, began.plus(LEASE));
+    let second = third;
     let tx = db.begin().await.unwrap();
     let late = [answer(first[0].fence, "declined")];
     assert_eq!(effect::finish(&tx, &late, later).await.unwrap(), [], "it brings no observation");

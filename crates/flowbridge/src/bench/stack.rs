@@ -111,7 +111,7 @@ impl Stack {
         let keeps_chain = args.keeps_chain || temporary.is_none();
         let servers = start_servers(folder.clone(), port, block_time, keeps_chain).await?;
         let mut config = stage::make_config(&folder, &servers.0.url(), port)?;
-        let switches = [&[ONE_CLIENT_FOR_ALL.to_owned()], &*args.settings].concat();
+        let switches = [&[ALLOWANCE.to_owned()], &*args.settings].concat();
         for setting in &switches {
             set(&mut config, setting)?;
         }
@@ -169,8 +169,8 @@ impl Stack {
     }
 }
 
-/// The whole load is one client's, whose allowance is not what is measured.
-const ONE_CLIENT_FOR_ALL: &str = "gateway.client_requests_max=1000000";
+/// The whole load is that of one client per institution, whose allowance is not what is measured.
+const ALLOWANCE: &str = "gateway.client_requests_max=1000000";
 
 impl Embedded {
     async fn wait_until_ready(&mut self, config: &Config) -> Result<()> {
