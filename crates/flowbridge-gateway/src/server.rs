@@ -1,19 +1,22 @@
 //! The server below the routes: what a connection may cost, and how all of them end.
 //!
-//! A client that sends its header slowly, or nothing at all, is cut off; so is one whose header is too large. At the end no new
+//! A client that sends its header slowly, or nothing at all, is cut off; so is one whose header is too large, one that asks nothing more
+//! (HTTP/2 has no end of its own for that) and one that does not take its answer. At the end no new
 //! connection is taken, requests under way are answered, and what is not answered at the deadline is dropped: a client
 //! that asks again with its key finds out what became of it.
 
 use axum::Router;
-use axum::http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use std::pin::pin;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -117,23 +120,143 @@ async fn connection(
 ) {
     // Small answers leave at once. A socket that refuses the option only answers later.
     let _ = stream.set_nodelay(true);
-    let has_asked = Arc::new(AtomicBool::new(false));
-    let noted = has_asked.clone();
-    let service = router.map_request(move |request: Request<_>| {
-        noted.store(true, Ordering::Relaxed);
-        request
+    let in_use = Arc::new(Use::default());
+    let noted = in_use.clone();
+    let service = router.map_future(move |answering| {
+        let asked = Asked::new(&noted);
+        async move {
+            let answer = answering.await;
+            drop(asked);
+            answer
+        }
     });
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let stream = TokioIo::new(Watched { stream, in_use: in_use.clone() });
+    let served = builder.serve_connection(stream, TowerToHyperService::new(service));
     let mut served = pin!(watcher.watch(served));
-    // The library's own limit begins with the first bytes; this one with the connection.
-    let ended = match tokio::time::timeout(limits.header_read_max, served.as_mut()).await {
-        Ok(ended) => ended,
-        Err(_) if has_asked.load(Ordering::Relaxed) => served.await,
-        Err(_) => Ok(()),
+    // The library's own limit begins with the first bytes of a header, and is none for HTTP/2.
+    let mut before = in_use.look();
+    let ended = loop {
+        if let Ok(ended) = tokio::time::timeout(limits.header_read_max, served.as_mut()).await {
+            break ended;
+        }
+        let now = in_use.look();
+        if now.is_idle_since(&before) {
+            break Ok(());
+        }
+        before = now;
     };
     if let Err(error) = ended {
         // A client that has gone, or does not speak HTTP: nothing of ours.
         tracing::debug!(error, "a connection ended early");
     }
     drop(slot);
+}
+
+/// Fewer bytes than this in the time of a header are no answer that a client takes: HTTP/2 asks by a few whether it is there.
+const TAKEN_BYTES_MIN: u64 = 1_024;
+
+/// What a connection is used for.
+#[derive(Debug, Default)]
+struct Use {
+    /// Requests that are not answered yet.
+    under_way: AtomicUsize,
+    /// Requests in all.
+    asked: AtomicU64,
+    /// Bytes that the socket has taken.
+    written: AtomicU64,
+}
+
+/// The same at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    under_way: usize,
+    asked: u64,
+    written: u64,
+}
+
+impl Use {
+    fn look(&self) -> Seen {
+        Seen {
+            under_way: self.under_way.load(Ordering::Relaxed),
+            asked: self.asked.load(Ordering::Relaxed),
+            written: self.written.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Seen {
+    /// Nothing is under way, nothing was asked, and no answer was taken any further.
+    const fn is_idle_since(&self, before: &Self) -> bool {
+        self.under_way == 0
+            && self.asked == before.asked
+            && self.written.saturating_sub(before.written) < TAKEN_BYTES_MIN
+    }
+}
+
+/// A request under way, until its answer is made or nobody waits for it any more.
+struct Asked(Arc<Use>);
+
+impl Asked {
+    fn new(of: &Arc<Use>) -> Self {
+        of.asked.fetch_add(1, Ordering::Relaxed);
+        of.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(of.clone())
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A socket that counts what it takes.
+struct Watched {
+    stream: TcpStream,
+    in_use: Arc<Use>,
+}
+
+impl Watched {
+    fn count(&self, written: usize) -> Poll<io::Result<usize>> {
+        self.in_use.written.fetch_add(u64::try_from(written).unwrap_or(u64::MAX), Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

@@ -686,6 +686,53 @@ async fn slow_silent_and_bloated_clients_are_cut_off() {
 }
 
 #[tokio::test]
+async fn who_asks_nothing_more_or_does_not_take_the_answer_makes_room_for_others() {
+    let mut setup = Setup::usual().await;
+    setup.limits.header_read_max = Duration::from_millis(300);
+    setup.limits.connections_max = 1;
+    let api = Api::set_up(setup).await;
+
+    // Whoever speaks HTTP/2 and says that it is there, each time it is asked, after one request.
+    let mut idle = api.socket().await;
+    let headers = [&[0x82, 0x86, 0x04, 6][..], b"/livez", &[0x01, 1], b"a"].concat();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let length = u8::try_from(headers.len()).unwrap();
+    let request = [&[0, 0, length, 1, 5, 0, 0, 0, 1][..], &headers].concat();
+    idle.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &request].concat()).await.unwrap();
+    let told = async {
+        let mut answers = 0;
+        let mut head = [0; 9];
+        while idle.read_exact(&mut head).await.is_ok() {
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            if idle.read_exact(&mut payload).await.is_err() {
+                break;
+            }
+            let (kind, flags) = (head[3], head[4]);
+            answers += u32::from(kind == 1);
+            if kind == 6 && flags == 0 {
+                let pong = [&[0, 0, 8, 6, 1, 0, 0, 0, 0][..], &payload].concat();
+                let _ = idle.write_all(&pong).await;
+            }
+        }
+        answers
+    };
+    let answers = tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is let go");
+    assert_eq!(answers, 1);
+
+    // Whoever asks for megabytes and reads nothing.
+    let mut full = api.socket().await;
+    let asked = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_000);
+    // As many of them as the sockets take.
+    let _ = tokio::time::timeout(Duration::from_millis(500), full.write_all(&asked)).await;
+    let mut next = api.socket().await;
+    next.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut said = [0; 12];
+    let served = tokio::time::timeout(Duration::from_secs(10), next.read_exact(&mut said)).await;
+    served.expect("it gets the place").unwrap();
+    assert_eq!(&said, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
 async fn a_client_that_asks_for_too_much_is_told_when_to_go_on_and_is_the_only_one() {
     let mut setup = Setup::usual().await;
     setup.client_quota =
