@@ -95,30 +95,43 @@ statements! {
                             order by event.xid, event.seq limit $5
                     ) event");
 
-    // Those that do not answer get what the others leave. `offset 0` keeps the question for earlier ones a look-up for each
-    // candidate: as a join it compares every open delivery with every other.
+    // Of all that is due, whatever takes an endpoint's first place goes before what takes anybody's second: an endpoint that has little
+    // under way never waits for those that have much, however long their receivers take. The last places are for endpoints that have
+    // nothing under way and answer. Chosen first and locked then: of what is not chosen, nothing is kept from others. `offset 0`
+    // keeps the question for earlier ones a look-up for each candidate: as a join it compares every open delivery with every other.
     CLAIM = concat!("with ready as (
-            select endpoint.id,
-                    case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end
-                        - coalesce(($6::jsonb ->> endpoint.id::text)::bigint, 0) as room,
-                    endpoint.unanswered_streak
+            select endpoint.id, endpoint.unanswered_streak,
+                    coalesce(($6::jsonb ->> endpoint.id::text)::bigint, 0) as in_flight,
+                    case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end as in_flight_max
                 from webhook_endpoint endpoint
                 where endpoint.status = 'active' and (endpoint.paused_until is null or endpoint.paused_until <= $1)
+        ), candidate as (
+            select next.id, next.place, ready.unanswered_streak,
+                    row_number() over (order by next.place, ready.unanswered_streak, next.next_attempt_at) as turn
+                from ready, lateral (
+                    select oldest.id, oldest.next_attempt_at,
+                            ready.in_flight + row_number() over (order by oldest.next_attempt_at) as place
+                        from (
+                            select delivery.id, delivery.next_attempt_at from webhook_delivery delivery
+                                where delivery.endpoint_id = ready.id and delivery.is_open and delivery.next_attempt_at <= $1
+                                    and (delivery.state = 'pending' or delivery.lease_until <= $1)
+                                    and not exists (
+                                        select from webhook_delivery earlier
+                                            where earlier.endpoint_id = delivery.endpoint_id and earlier.subject_id = delivery.subject_id
+                                                and earlier.is_open
+                                                and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq)
+                                            offset 0)
+                                order by delivery.next_attempt_at limit greatest(least(ready.in_flight_max - ready.in_flight, $2), 0)
+                        ) oldest
+                ) next
+        ), chosen as materialized (
+            select id from candidate
+                where turn <= case when place = 1 and unanswered_streak < $5 then $2 else $7::bigint end
         ), due as (
-            select oldest.id from ready, lateral (
-                select delivery.id from webhook_delivery delivery
-                    where delivery.endpoint_id = ready.id and delivery.is_open and delivery.next_attempt_at <= $1
-                        and (delivery.state = 'pending' or delivery.lease_until <= $1)
-                        and not exists (
-                            select from webhook_delivery earlier
-                                where earlier.endpoint_id = delivery.endpoint_id and earlier.subject_id = delivery.subject_id
-                                    and earlier.is_open
-                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq)
-                                offset 0)
-                    order by delivery.next_attempt_at limit greatest(ready.room, 0)
-                    for update skip locked
-            ) oldest
-                order by ready.unanswered_streak, ready.room desc limit $2
+            select delivery.id from chosen join webhook_delivery delivery on delivery.id = chosen.id
+                where delivery.is_open and delivery.next_attempt_at <= $1
+                    and (delivery.state = 'pending' or delivery.lease_until <= $1)
+                for update of delivery skip locked
         ), claimed as (
             update webhook_delivery delivery
                 set state = 'claimed', attempts = attempts + 1, fence = fence + 1, lease_until = $3,
@@ -746,6 +759,8 @@ fn fanned_out(held: &[Held], rows: &[Row]) -> Result<FannedOut, StoreError> {
 pub struct ClaimRequest<'a> {
     /// Deliveries at most, over all endpoints.
     pub slice_max: i64,
+    /// Of these, so many only to endpoints that have nothing under way, and that answer.
+    pub reserved: i64,
     /// Deliveries to one endpoint at the same time.
     pub in_flight_per_endpoint_max: i64,
     /// After this many attempts in a row without an answer, an endpoint gets one at a time.
@@ -802,7 +817,8 @@ pub struct DeliveredEvent {
     pub recorded_at: Timestamp,
 }
 
-/// Claims what is due: per endpoint the oldest, of each payment only the next.
+/// Claims what is due: per endpoint the oldest, of each payment only the next, and first of all to endpoints that have the least under
+/// way.
 pub async fn claim(
     db: &Db,
     request: &ClaimRequest<'_>,
@@ -821,6 +837,7 @@ pub async fn claim(
                 &request.in_flight_per_endpoint_max,
                 &request.unanswered_until_one_at_a_time,
                 &Value::Object(busy),
+                &request.slice_max.saturating_sub(request.reserved).max(0),
             ],
         )
         .await?;

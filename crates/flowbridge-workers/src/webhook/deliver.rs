@@ -1,7 +1,8 @@
 //! The delivery loop: claim, send, record; over and over, with many deliveries under way at once.
 //!
 //! Sending happens in tasks of their own, so a receiver that takes its time holds up its own deliveries only, and no more of
-//! them than it may have at once. Results are recorded as they come in, all that have come together in one transaction. A
+//! them than it may have at once. Several of them together could still take every place that there is: the last places are kept for
+//! endpoints to which nothing is under way, and whoever has the least under way is served first. Results are recorded as they come in, all that have come together in one transaction. A
 //! result that could not be recorded is kept and tried again; if the process dies first, the lease runs out and the receiver
 //! hears the event again, under the same id.
 
@@ -43,6 +44,8 @@ pub struct DeliverySettings {
     pub timeout: Duration,
     /// Deliveries under way at once, over all endpoints.
     pub in_flight_max: usize,
+    /// Of these, so many places are kept for endpoints to which nothing is under way.
+    pub in_flight_reserved: usize,
     /// Deliveries under way at once to one endpoint, in this process.
     pub in_flight_per_endpoint_max: i64,
     /// How long to wait before each attempt; the first wait is counted from the event. Its length is the number of attempts.
@@ -73,6 +76,7 @@ impl Default for DeliverySettings {
             source: "urn:flowbridge".to_owned(),
             timeout: Duration::from_secs(15),
             in_flight_max: 512,
+            in_flight_reserved: 64,
             in_flight_per_endpoint_max: 32,
             schedule: schedule.map(Duration::from_secs).to_vec(),
             jitter_percent_max: 20,
@@ -241,6 +245,7 @@ impl Deliverer {
         }
         let request = ClaimRequest {
             slice_max: i64::try_from(room).unwrap_or(i64::MAX),
+            reserved: i64::try_from(settings.in_flight_reserved).unwrap_or(i64::MAX),
             in_flight_per_endpoint_max: settings.in_flight_per_endpoint_max,
             unanswered_until_one_at_a_time: settings.patience.unanswered_until_pause,
             in_flight: &in_flight,

@@ -233,6 +233,34 @@ async fn a_receiver_that_never_answers_does_not_delay_another() {
 }
 
 #[tokio::test]
+async fn receivers_that_take_their_time_do_not_take_every_place() {
+    let mut stage = Stage::new().await;
+    // Four endpoints with four deliveries each: all places that there are, for longer than anybody waits here.
+    (stage.settings.in_flight_max, stage.settings.in_flight_reserved) = (16, 2);
+    stage.settings.timeout = Duration::from_secs(600);
+    let slow = Receiver::start(|_| Reply::Never).await;
+    let prompt = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    for _ in 0..4 {
+        stage.endpoint(owner, &slow.url("/"), &[]).await;
+    }
+    let (late, _) = stage.endpoint(owner, &prompt.url("/"), &[]).await;
+    let timed_out = "update webhook_endpoint set failure_streak = 1, unanswered_streak = 1 where id = ";
+    sql(&stage.url, &format!("{timed_out}'{}'", late.as_uuid())).await;
+    const PAYMENTS: usize = 20;
+    for _ in 0..PAYMENTS {
+        stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    }
+    stage.fan_out().await;
+
+    tokio::select! {
+        () = stage.deliverer().run(CancellationToken::new()) => panic!("nobody told it to stop"),
+        () = prompt.wait_for(PAYMENTS) => {}
+    }
+    assert!(slow.heard().len() <= 14, "the last places are not theirs");
+}
+
+#[tokio::test]
 async fn the_role_that_is_told_to_stop_waits_for_what_is_under_way() {
     let stage = Stage::new().await;
     let answer = Arc::new(tokio::sync::Notify::new());
@@ -506,6 +534,7 @@ async fn a_late_result_of_a_lost_claim_changes_nothing() {
     let claim = async |now| {
         let request = store::ClaimRequest {
             slice_max: 10,
+            reserved: 0,
             in_flight_per_endpoint_max: 1,
             unanswered_until_one_at_a_time: 5,
             in_flight: &std::collections::BTreeMap::new(),
