@@ -83,6 +83,35 @@ async fn each_side_hears_each_event_once_signed_and_in_the_payment_s_trace() {
 }
 
 #[tokio::test]
+async fn a_slice_that_is_too_much_for_one_statement_is_taken_in_parts() {
+    let mut stage = Stage::new().await;
+    stage.fan_out =
+        FanOut::new(stage.context.clone(), FanOutSettings { slice_max: 8, ..FanOutSettings::default() });
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, "https://example.com/", &[]).await;
+    // As the database ends a statement that takes too long.
+    let too_much = "create function too_much() returns trigger language plpgsql as $$
+        begin
+            if (select count(*) from made) > 2 then raise 'too much' using errcode = 'query_canceled'; end if;
+            return null;
+        end $$;
+        create trigger too_much after insert on webhook_delivery referencing new table as made
+            for each statement execute function too_much()";
+    sql(&stage.url, too_much).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"; 8]).await;
+
+    let mut queued = Vec::new();
+    for turn in 0..5 {
+        if turn == 3 {
+            sql(&stage.url, "drop trigger too_much on webhook_delivery").await;
+        }
+        while stage.fan_out.turn().await.is_ok_and(|turn| turn == Turn::Idle) {}
+        queued.push(stage.due(endpoint).await);
+    }
+    assert_eq!(queued, [0, 0, 2, 6, 8], "halves until it succeeds, and then twice as much each time");
+}
+
+#[tokio::test]
 async fn order_within_a_payment_is_kept_while_one_of_its_events_fails() {
     let mut stage = Stage::new().await;
     let unlucky = stage.payment();
