@@ -54,7 +54,8 @@ statements! {
     // Enabling gives a fresh start: the streaks that led to disabling are forgotten.
     SET_STATUS = concat!("update webhook_endpoint endpoint
         set status = case when $3::text is null then 'active' else 'disabled' end, disabled_reason = $3,
-            failure_streak = 0, unanswered_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null, updated_at = $4
+            failure_streak = 0, unanswered_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null,
+            asked_until = null, updated_at = $4
         where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
 
     // The row stays for its deliveries' sake; what it knew of the partner goes.
@@ -162,16 +163,19 @@ statements! {
         from ", behind_heads!(), "
         where delivery.id = behind.id and delivery.state = 'pending' and behind.next_attempt_at < behind.head_due");
 
-    LOCK_HEALTH = "select id, participant_id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until
+    LOCK_HEALTH = "select id, participant_id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until,
+            asked_until
         from webhook_endpoint where id = any($1) and status = 'active' order by id for no key update";
 
     SAVE_HEALTH = "update webhook_endpoint endpoint
         set failure_streak = new.failure_streak, unanswered_streak = new.unanswered_streak,
             exhausted_streak = new.exhausted_streak, failing_since = new.failing_since, paused_until = new.paused_until,
-            disabled_reason = new.disabled_reason,
-            status = case when new.disabled_reason is null then 'active' else 'disabled' end, updated_at = $8
-        from unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::timestamptz[], $6::timestamptz[], $7::text[])
-            as new (id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until, disabled_reason)
+            asked_until = new.asked_until, disabled_reason = new.disabled_reason,
+            status = case when new.disabled_reason is null then 'active' else 'disabled' end, updated_at = $9
+        from unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::timestamptz[], $6::timestamptz[],
+                $7::timestamptz[], $8::text[])
+            as new (id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until, asked_until,
+                disabled_reason)
         where endpoint.id = new.id";
 
     // What was given up and what was delivered each have an index, which is walked only as far as a page. What is open is found by an index
@@ -987,6 +991,8 @@ pub struct EndpointHealth {
     pub failing_since: Option<Timestamp>,
     /// Nothing is sent before this instant.
     pub paused_until: Option<Timestamp>,
+    /// As far as the receiver itself has asked for it.
+    pub asked_until: Option<Timestamp>,
     /// Set to disable it.
     pub disabled_reason: Option<String>,
 }
@@ -1005,6 +1011,7 @@ pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<Endpo
                 exhausted_streak: row.try_get("exhausted_streak")?,
                 failing_since: instant(row, "failing_since")?,
                 paused_until: instant(row, "paused_until")?,
+                asked_until: instant(row, "asked_until")?,
                 disabled_reason: None,
             })
         })
@@ -1013,7 +1020,7 @@ pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<Endpo
 
 /// Writes the health of endpoints that [`lock_health`] has locked; disables those that have a reason.
 pub async fn save_health(tx: &Tx, health: &[EndpointHealth], now: Timestamp) -> Result<(), StoreError> {
-    let (ids, failures, unanswered, exhausted, since, paused, reasons) = columns!(
+    let (ids, failures, unanswered, exhausted, since, paused, asked, reasons) = columns!(
         health,
         |health| health.id.as_uuid(),
         health.failure_streak,
@@ -1021,10 +1028,14 @@ pub async fn save_health(tx: &Tx, health: &[EndpointHealth], now: Timestamp) -> 
         health.exhausted_streak,
         health.failing_since.map(At),
         health.paused_until.map(At),
+        health.asked_until.map(At),
         health.disabled_reason.as_deref()
     );
-    tx.execute(SAVE_HEALTH, &[&ids, &failures, &unanswered, &exhausted, &since, &paused, &reasons, &At(now)])
-        .await?;
+    tx.execute(
+        SAVE_HEALTH,
+        &[&ids, &failures, &unanswered, &exhausted, &since, &paused, &asked, &reasons, &At(now)],
+    )
+    .await?;
     Ok(())
 }
 

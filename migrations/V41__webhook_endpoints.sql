@@ -1,0 +1,4 @@
+-- What is known about a webhook endpoint, and what no longer is.
+alter table webhook_endpoint
+    -- The receiver itself asked for nothing before this instant. paused_until, which counts, is also the breaker's.
+    add column asked_until timestamptz;
