@@ -41,8 +41,11 @@ statements! {
     GET = concat!("select ", endpoint_columns!(), " from webhook_endpoint endpoint
         where participant_id = $1 and id = $2 and status <> 'deleted'");
 
-    UPDATE = concat!("update webhook_endpoint endpoint
-        set url = coalesce($3, url), event_kinds = coalesce($4, event_kinds), updated_at = $5
+    // Another address is another receiver.
+    MOVE = concat!("update webhook_endpoint set url = $3, ", fresh_start!(), "
+        where participant_id = $1 and id = $2 and status <> 'deleted' and url <> $3");
+
+    UPDATE = concat!("update webhook_endpoint endpoint set event_kinds = coalesce($3, event_kinds), updated_at = $4
         where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
 
     ROTATE = concat!("update webhook_endpoint endpoint
@@ -54,8 +57,7 @@ statements! {
     // Enabling gives a fresh start: the streaks that led to disabling are forgotten.
     SET_STATUS = concat!("update webhook_endpoint endpoint
         set status = case when $3::text is null then 'active' else 'disabled' end, disabled_reason = $3,
-            failure_streak = 0, unanswered_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null,
-            asked_until = null, updated_at = $4
+            ", fresh_start!(), ", updated_at = $4
         where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
 
     // The row stays for its deliveries' sake; what it knew of the partner goes.
@@ -141,7 +143,7 @@ statements! {
                 returning delivery.*
         )
         select claimed.id, claimed.endpoint_id, claimed.event_id, claimed.event_kind, claimed.subject_id, claimed.xid,
-                claimed.seq, claimed.attempts, claimed.fence, endpoint.url,
+                claimed.seq, claimed.attempts, claimed.fence, endpoint.url, endpoint.address_version,
                 endpoint.failure_streak > 0 as endpoint_fails, ", keys_columns!(), ", endpoint.previous_until > $1 as is_rotated,
                 event.topic, event.traceparent, event.schema_version, event.data, event.recorded_at
             from claimed
@@ -164,8 +166,8 @@ statements! {
         where delivery.id = behind.id and delivery.state = 'pending' and behind.next_attempt_at < behind.head_due");
 
     LOCK_HEALTH = "select id, participant_id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until,
-            asked_until
-        from webhook_endpoint where id = any($1) and status = 'active' order by id for no key update";
+            asked_until, address_version, disabled_reason
+        from webhook_endpoint where id = any($1) and status <> 'deleted' order by id for no key update";
 
     SAVE_HEALTH = "update webhook_endpoint endpoint
         set failure_streak = new.failure_streak, unanswered_streak = new.unanswered_streak,
@@ -331,6 +333,15 @@ macro_rules! fan_out_to {
     };
 }
 use fan_out_to;
+
+/// Forgets how an endpoint fared. What was under way before says nothing about it any more.
+macro_rules! fresh_start {
+    () => {
+        "failure_streak = 0, unanswered_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null, \
+         asked_until = null, address_version = address_version + 1"
+    };
+}
+use fresh_start;
 
 macro_rules! recover_from {
     ($events:literal) => {
@@ -641,7 +652,7 @@ pub async fn get(
     one_endpoint(&db.query(GET, &[&owner.as_uuid(), &id.as_uuid()]).await?)
 }
 
-/// Changes where an endpoint is and what it hears; what is `None` stays.
+/// Changes where an endpoint is and what it hears; what is `None` stays. At another address it has a fresh start.
 pub async fn update(
     tx: &Tx,
     owner: EndpointOwner,
@@ -650,7 +661,10 @@ pub async fn update(
     event_kinds: Option<&[String]>,
     now: Timestamp,
 ) -> Result<Option<Endpoint>, StoreError> {
-    let rows = tx.query(UPDATE, &[&owner.as_uuid(), &id.as_uuid(), &url, &event_kinds, &At(now)]).await?;
+    if let Some(url) = url {
+        tx.execute(MOVE, &[&owner.as_uuid(), &id.as_uuid(), &url]).await?;
+    }
+    let rows = tx.query(UPDATE, &[&owner.as_uuid(), &id.as_uuid(), &event_kinds, &At(now)]).await?;
     one_endpoint(&rows)
 }
 
@@ -784,6 +798,8 @@ pub struct ClaimedDelivery {
     pub endpoint: WebhookEndpointId,
     /// The endpoint's address.
     pub url: String,
+    /// Which of its addresses that is, in the order that it had them, and had them again.
+    pub address_version: i32,
     /// Did the endpoint's last attempt fail?
     pub endpoint_fails: bool,
     /// What to sign with.
@@ -866,6 +882,7 @@ impl ClaimedDelivery {
             id: DeliveryId::from_uuid(row.try_get("id")?),
             endpoint: WebhookEndpointId::from_uuid(row.try_get("endpoint_id")?),
             url: row.try_get("url")?,
+            address_version: row.try_get("address_version")?,
             endpoint_fails: row.try_get("endpoint_fails")?,
             keys: StoredKeys::of_today(row)?,
             previous_keys,
@@ -993,11 +1010,13 @@ pub struct EndpointHealth {
     pub paused_until: Option<Timestamp>,
     /// As far as the receiver itself has asked for it.
     pub asked_until: Option<Timestamp>,
-    /// Set to disable it.
+    /// What was claimed with another one was sent to an address before, or before it was disabled or enabled.
+    pub address_version: i32,
+    /// Why it is disabled; set to disable it.
     pub disabled_reason: Option<String>,
 }
 
-/// Reads and locks the health of those of these endpoints that are active.
+/// Reads and locks the health of those of these endpoints that are not deleted.
 pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<EndpointHealth>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(WebhookEndpointId::as_uuid).collect();
     let rows = tx.query(LOCK_HEALTH, &[&ids]).await?;
@@ -1012,7 +1031,8 @@ pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<Endpo
                 failing_since: instant(row, "failing_since")?,
                 paused_until: instant(row, "paused_until")?,
                 asked_until: instant(row, "asked_until")?,
-                disabled_reason: None,
+                address_version: row.try_get("address_version")?,
+                disabled_reason: row.try_get("disabled_reason")?,
             })
         })
         .collect()

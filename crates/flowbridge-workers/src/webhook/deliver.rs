@@ -22,7 +22,8 @@ use flowbridge_store::event_data::EventData;
 use flowbridge_store::event_log::{self, NewEvent, topic};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook::{
-    self as store, Attempt, ClaimRequest, ClaimedDelivery, DeliveryNext, DeliveryResult, EndpointOwner,
+    self as store, Attempt, ClaimRequest, ClaimedDelivery, DeliveryNext, DeliveryResult, EndpointHealth,
+    EndpointOwner,
 };
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode};
@@ -309,7 +310,6 @@ impl Deliverer {
     async fn write(&self, sent: &[Sent]) -> Result<(), StoreError> {
         let settings = &self.sender.settings;
         let now = self.context.now();
-        let results: Vec<DeliveryResult> = sent.iter().map(|sent| sent.result(settings, now)).collect();
         let troubled: BTreeSet<WebhookEndpointId> = sent
             .iter()
             .filter(|sent| sent.answer != Answer::Delivered || sent.claimed.endpoint_fails)
@@ -317,13 +317,21 @@ impl Deliverer {
             .collect();
 
         let tx = self.context.db.begin().await?;
+        let mut healths = Vec::new();
+        if !troubled.is_empty() {
+            healths = store::lock_health(&tx, &Vec::from_iter(troubled)).await?;
+        }
+        let result = |sent: &Sent| sent.result(sent.is_of_before(&healths), settings, now);
+        let results: Vec<DeliveryResult> = sent.iter().map(result).collect();
         let ours = store::record(&tx, &results, now).await?;
         let (mut disabled, mut reasons) = (Vec::new(), Vec::new());
-        if !troubled.is_empty() {
-            let mut healths = store::lock_health(&tx, &Vec::from_iter(troubled)).await?;
+        healths.retain(|health| health.disabled_reason.is_none());
+        if !healths.is_empty() {
             for health in &mut healths {
-                let endpoint = health.id;
-                let mine = sent.iter().zip(&results).filter(|(sent, _)| sent.claimed.endpoint == endpoint);
+                let (endpoint, address) = (health.id, health.address_version);
+                let mine = sent.iter().zip(&results).filter(|(sent, _)| {
+                    sent.claimed.endpoint == endpoint && sent.claimed.address_version == address
+                });
                 for (sent, result) in mine.filter(|(_, result)| ours.contains(&result.id)) {
                     let was_active = health.disabled_reason.is_none();
                     learn(
@@ -382,10 +390,17 @@ fn disabled_event(last: &ClaimedDelivery, owner: EndpointOwner, reason: &str, no
 }
 
 impl Sent {
+    /// Was it sent to an address that its endpoint no longer has, or before somebody disabled or enabled it?
+    fn is_of_before(&self, healths: &[EndpointHealth]) -> bool {
+        let mut healths = healths.iter().filter(|health| health.id == self.claimed.endpoint);
+        healths.any(|health| health.address_version != self.claimed.address_version)
+    }
+
     /// Where the delivery goes from here.
-    fn result(&self, settings: &DeliverySettings, now: Timestamp) -> DeliveryResult {
+    fn result(&self, is_of_before: bool, settings: &DeliverySettings, now: Timestamp) -> DeliveryResult {
         let next = match self.answer {
             Answer::Delivered => DeliveryNext::Delivered,
+            Answer::Gone if is_of_before => DeliveryNext::Again(now),
             Answer::Gone => DeliveryNext::Exhausted,
             Answer::Refused | Answer::Unanswered | Answer::Throttled(_) => {
                 let made = usize::try_from(self.claimed.attempts).unwrap_or(usize::MAX);

@@ -6,7 +6,8 @@
 //! refuses (500), is well: only those deliveries wait for their next attempt, and newer ones are not held up by them. A
 //! receiver that asks for a pause (429, 502, 503, 504, `Retry-After`) gets it, whatever it still takes of what was under way. An
 //! endpoint is disabled when it says that it is gone (410), when deliveries in a row were given up, or when nothing has succeeded
-//! for days. Decided here, in memory, on rows that the caller has locked.
+//! for days. What comes in late from an address that the endpoint no longer has says nothing about it: the caller leaves it out.
+//! Decided here, in memory, on rows that the caller has locked.
 
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::webhook::EndpointHealth;
@@ -146,6 +147,7 @@ mod tests {
             failing_since: None,
             paused_until: None,
             asked_until: None,
+            address_version: 0,
             disabled_reason: None,
         }
     }

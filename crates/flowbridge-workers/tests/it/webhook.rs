@@ -294,7 +294,7 @@ async fn the_role_that_is_told_to_stop_waits_for_what_is_under_way() {
     let stage = Stage::new().await;
     let answer = Arc::new(tokio::sync::Notify::new());
     let held_back = Arc::clone(&answer);
-    let receiver = Receiver::start(move |_| Reply::After(Arc::clone(&held_back))).await;
+    let receiver = Receiver::start(move |_| Reply::After(Arc::clone(&held_back), StatusCode::OK)).await;
     let owner = stage.participant().await;
     let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
     stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
@@ -611,6 +611,35 @@ async fn an_endpoint_that_is_gone_is_disabled_and_the_participant_s_others_hear_
         stage.only_delivery(endpoint).await.state == DeliveryState::Exhausted,
         "what happens while it is disabled is not queued"
     );
+}
+
+#[tokio::test]
+async fn a_late_answer_from_the_address_before_says_nothing_about_the_new_one() {
+    let mut stage = Stage::new().await;
+    let answer = Arc::new(tokio::sync::Notify::new());
+    let held_back = Arc::clone(&answer);
+    let before = Receiver::start(move |_| Reply::After(Arc::clone(&held_back), StatusCode::GONE)).await;
+    let now = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &before.url("/"), &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.fan_out().await;
+    let moves = async {
+        before.wait_for(1).await;
+        let tx = stage.context.db.begin().await.unwrap();
+        let url = now.url("/");
+        store::update(&tx, of(owner), endpoint, Some(&url), None, stage.clock.now()).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        answer.notify_one();
+        now.wait_for(1).await;
+    };
+    tokio::select! {
+        () = stage.deliverer().run(CancellationToken::new()) => panic!("nobody told it to stop"),
+        () = moves => {}
+    }
+    let shown = store::get(&stage.context.db, of(owner), endpoint).await.unwrap().unwrap();
+    assert_eq!((shown.disabled_reason, shown.failure_streak), (None, 0));
+    assert_eq!(before.heard().len(), 1);
 }
 
 #[tokio::test]
@@ -1115,7 +1144,7 @@ impl Heard {
 enum Reply {
     Answer(StatusCode, Option<(header::HeaderName, String)>),
     Never,
-    After(Arc<tokio::sync::Notify>),
+    After(Arc<tokio::sync::Notify>, StatusCode),
 }
 
 impl Reply {
@@ -1242,9 +1271,9 @@ async fn hear(
         Reply::Answer(status, None) => status.into_response(),
         Reply::Answer(status, Some((name, value))) => (status, [(name, value)]).into_response(),
         Reply::Never => std::future::pending().await,
-        Reply::After(bell) => {
+        Reply::After(bell, status) => {
             bell.notified().await;
-            StatusCode::OK.into_response()
+            status.into_response()
         }
     }
 }
