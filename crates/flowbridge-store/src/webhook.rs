@@ -235,10 +235,11 @@ statements! {
         order by id limit $2 for update");
 
     SEAL = "update webhook_endpoint endpoint
-        set hmac_key = '', ed25519_seed = '', sealed_keys = new.keys, sealed_with = $2,
+        set hmac_key = '', ed25519_seed = '', sealed_keys = new.keys, sealed_with = new.keys_with,
             previous_hmac_key = null, previous_seed = null, previous_sealed_keys = new.previous,
-            previous_sealed_with = case when new.previous is not null then $2 end
-        from unnest($1::uuid[], $3::bytea[], $4::bytea[]) as new (id, keys, previous)
+            previous_sealed_with = new.previous_with
+        from unnest($1::uuid[], $2::bytea[], $3::text[], $4::bytea[], $5::text[])
+            as new (id, keys, keys_with, previous, previous_with)
         where endpoint.id = new.id";
 
     DROP_OLD_DELIVERIES = "select drop_daily_partitions('webhook_delivery', ($1::timestamptz at time zone 'UTC')::date) as dropped";
@@ -490,15 +491,29 @@ pub async fn to_seal(tx: &Tx, key_id: &str, limit: i64) -> Result<Vec<ToSeal>, S
         .collect()
 }
 
-/// Keeps the keys of endpoints sealed with `key_id`, and in no other form.
-pub async fn seal(
-    tx: &Tx,
-    key_id: &str,
-    sealed: &[(WebhookEndpointId, Vec<u8>, Option<Vec<u8>>)],
-) -> Result<(), StoreError> {
-    let (ids, keys, previous) =
-        columns!(sealed, |(id, keys, previous)| id.as_uuid(), keys.as_slice(), previous.as_deref());
-    tx.execute(SEAL, &[&ids, &key_id, &keys, &previous]).await?;
+/// The keys of an endpoint, sealed anew.
+#[derive(Debug, Clone)]
+pub struct SealedAnew {
+    /// The endpoint.
+    pub id: WebhookEndpointId,
+    /// Its keys.
+    pub keys: SealedKeys,
+    /// Those from before the last rotation, if they are kept.
+    pub previous: Option<SealedKeys>,
+}
+
+/// Keeps the keys of endpoints as they were sealed, and in no other form. Each has the key beside it that it was sealed with: a newer
+/// one may have come while they were.
+pub async fn seal(tx: &Tx, sealed: &[SealedAnew]) -> Result<(), StoreError> {
+    let (ids, keys, keys_with, previous, previous_with) = columns!(
+        sealed,
+        |sealed| sealed.id.as_uuid(),
+        sealed.keys.bytes.as_slice(),
+        sealed.keys.key_id.as_str(),
+        sealed.previous.as_ref().map(|keys| keys.bytes.as_slice()),
+        sealed.previous.as_ref().map(|keys| keys.key_id.as_str()),
+    );
+    tx.execute(SEAL, &[&ids, &keys, &keys_with, &previous, &previous_with]).await?;
     Ok(())
 }
 

@@ -503,6 +503,37 @@ async fn keys_are_sealed_in_the_database_and_follow_the_sealing_key() {
 }
 
 #[tokio::test]
+async fn a_key_that_comes_while_others_are_sealed_anew_opens_what_it_has_sealed() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    let (_, keys) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    stage.keys.rotate_sealing_key().unwrap();
+
+    let (mut client, connection) = tokio_postgres::connect(&stage.url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let tx = client.transaction().await.unwrap();
+    tx.execute("select from webhook_endpoint for update", &[]).await.unwrap();
+    let (context, sealing) = (stage.context.clone(), stage.sealing.clone());
+    let sealed = tokio::spawn(async move { seal_anew(&context, &sealing).await });
+    let waits = "select from pg_locks join pg_database on pg_database.oid = pg_locks.database
+        where locktype = 'tuple' and datname = current_database()";
+    while tx.query(waits, &[]).await.unwrap().is_empty() {}
+    // It has asked for what is not sealed with the key of before.
+    let third = stage.keys.rotate_sealing_key().unwrap();
+    stage.sealing.reload().unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(sealed.await.unwrap().unwrap(), 1);
+    drop(client);
+    connection.await.unwrap().unwrap();
+
+    assert!(stage.endpoint_rows().await.contains(&third));
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    assert_eq!(receiver.heard()[0].signers(&[&keys], stage.clock.now()), [0]);
+}
+
+#[tokio::test]
 async fn deliveries_are_forgotten_a_day_at_a_time() {
     let mut stage = Stage::new().await;
     let receiver = Receiver::start(|_| Reply::ok()).await;
