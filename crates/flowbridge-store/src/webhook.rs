@@ -8,7 +8,8 @@
 //!
 //! What waits behind another is not due before that one is. A claim reads what is due in order, and what it may not take it would
 //! find due again the next time: one endpoint that refuses everything would have every claim look at all that it has not heard.
-//! Whoever puts a delivery off takes along what waits behind it, and so does whoever brings it forward.
+//! Whoever puts a delivery off takes along what waits behind it, and so does whoever brings it forward; until when something is put
+//! off stands with the endpoint, for whoever queues what comes later.
 //!
 //! An endpoint is a participant's and hears of its payments, or the operator's and hears of reconciliation, which covers every
 //! participant. The two have a fan-out each, and all else in common: what is said of a payment here goes for an exception and
@@ -165,6 +166,13 @@ statements! {
         from ", behind_heads!(), "
         where delivery.id = behind.id and delivery.state = 'pending' and behind.next_attempt_at < behind.head_due");
 
+    // Whoever queues something for it until then looks for what is ahead.
+    PUT_OFF = "update webhook_endpoint endpoint set put_off_until = latest.due
+        from (
+            select endpoint_id, max(next_attempt_at) as due from webhook_delivery where id = any($1) group by endpoint_id
+        ) latest
+        where endpoint.id = latest.endpoint_id and (endpoint.put_off_until is null or endpoint.put_off_until < latest.due)";
+
     LOCK_HEALTH = "select id, participant_id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until,
             asked_until, address_version, disabled_reason
         from webhook_endpoint where id = any($1) and status <> 'deleted' order by id for no key update";
@@ -296,7 +304,8 @@ macro_rules! due_in_line {
 }
 use due_in_line;
 
-/// Where the last attempt has succeeded, hardly anything is put off, and nobody looks for it.
+/// Where nothing is put off any more, nobody looks for it. That the last attempt has succeeded does not say so: there may be payments of
+/// which the receiver takes nothing.
 macro_rules! fan_out_to {
     ($listener:literal) => {
         concat!(
@@ -316,7 +325,7 @@ macro_rules! fan_out_to {
                     (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
                 select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
                         slice.seq,
-                        case when endpoint.failure_streak > 0 then ",
+                        case when endpoint.put_off_until > $6 then ",
             due_in_line!(),
             " else $6 end, $6, $6
                     from slice join webhook_endpoint endpoint
@@ -1002,6 +1011,7 @@ pub async fn record(
         .collect();
     if !put_off.is_empty() {
         tx.execute(WAIT_IN_LINE, &[&put_off]).await?;
+        tx.execute(PUT_OFF, &[&put_off]).await?;
     }
     Ok(ours)
 }

@@ -196,6 +196,34 @@ async fn what_waits_behind_a_refused_event_is_due_with_it_and_not_before() {
 }
 
 #[tokio::test]
+async fn what_comes_later_waits_behind_a_refused_event_also_where_other_payments_are_taken() {
+    let mut stage = Stage::new().await;
+    let (refused, taken) = (stage.payment(), stage.payment());
+    let fails = refused.to_string();
+    let receiver = Receiver::start(move |heard| {
+        Reply::status(if heard.event["subject"] == fails.as_str() { 500 } else { 200 })
+    })
+    .await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    for payment in [refused, taken] {
+        stage.happened(payment, (owner, owner), &["payment.accepted"]).await;
+        stage.work().await;
+    }
+    let shown = store::get(&stage.context.db, of(owner), endpoint).await.unwrap().unwrap();
+    assert_eq!(shown.failure_streak, 0);
+
+    for payment in [refused, taken] {
+        stage.happened(payment, (owner, owner), &["payment.settled"]).await;
+    }
+    stage.fan_out().await;
+    assert_eq!(stage.due(endpoint).await, 1, "a claim has nothing to look at that it may not take");
+    stage.work().await;
+    stage.clock.advance(Duration::from_secs(5));
+    assert_eq!(stage.due(endpoint).await, 2);
+}
+
+#[tokio::test]
 async fn what_is_sent_again_ahead_of_its_time_brings_forward_what_waits_behind_it() {
     let mut stage = Stage::new().await;
     let receiver = Receiver::start(|heard| Reply::status(if heard.nth < 2 { 500 } else { 200 })).await;
