@@ -71,7 +71,13 @@ statements! {
         where id in (
             select delivery.id from webhook_endpoint endpoint
                 join webhook_delivery delivery on delivery.endpoint_id = endpoint.id and delivery.is_open
-                where endpoint.status = 'deleted' limit $2)";
+                where endpoint.status = 'deleted' and endpoint.drained_at is null limit $2)";
+
+    // What was queued or claimed by somebody who had not seen yet that it was deleted shows within a minute.
+    MARK_DRAINED = "update webhook_endpoint endpoint set drained_at = $1
+        where endpoint.status = 'deleted' and endpoint.drained_at is null and endpoint.updated_at < $2
+            and not exists (
+                select from webhook_delivery delivery where delivery.endpoint_id = endpoint.id and delivery.is_open)";
 
     // The offsets of the partitions held go in, those up to which the log was taken in come out.
     FAN_OUT = fan_out_to!("endpoint.participant_id in (slice.debtor_participant, slice.creditor_participant)");
@@ -733,10 +739,17 @@ pub async fn delete(
     Ok(tx.execute(DELETE, &[&owner.as_uuid(), &id.as_uuid(), &At(now)]).await? == 1)
 }
 
-/// Drops up to `limit` open deliveries to endpoints that are deleted. Returns how many.
+/// How long after its deletion something may still come up for an endpoint.
+const DRAINED_AFTER: Duration = Duration::from_secs(60);
+
+/// Drops up to `limit` open deliveries to endpoints that are deleted. Returns how many. Those for which there is none are not looked at
+/// again.
 pub async fn cancel_deleted(db: &Db, limit: i64, now: Timestamp) -> Result<u64, StoreError> {
     let tx = db.begin().await?;
     let cancelled = tx.execute(CANCEL_DELETED, &[&At(now), &limit]).await?;
+    if cancelled == 0 {
+        tx.execute(MARK_DRAINED, &[&At(now), &At(now.minus(DRAINED_AFTER))]).await?;
+    }
     tx.commit().await?;
     Ok(cancelled)
 }

@@ -773,13 +773,23 @@ async fn a_deleted_endpoint_hears_nothing_more() {
     let tx = stage.context.db.begin().await.unwrap();
     assert!(store::delete(&tx, of(owner), endpoint, stage.clock.now()).await.unwrap());
     tx.commit().await.unwrap();
-    tidy(&stage.context).await.unwrap();
+    let stop = CancellationToken::new();
+    tidy(&stage.context, &stop).await.unwrap();
     stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
     stage.clock.advance(Duration::from_secs(3_600));
     stage.work().await;
     assert_eq!(receiver.heard().len(), 1);
     assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Cancelled);
     assert_eq!(store::get(&stage.context.db, of(owner), endpoint).await.unwrap(), None);
+
+    // What comes up is dropped as well, until a look a minute later finds nothing; then nobody looks any more.
+    let comes_up = "update webhook_delivery set state = 'pending'";
+    sql(&stage.url, comes_up).await;
+    tidy(&stage.context, &stop).await.unwrap();
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Cancelled);
+    sql(&stage.url, comes_up).await;
+    tidy(&stage.context, &stop).await.unwrap();
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Pending);
 }
 
 #[tokio::test]
