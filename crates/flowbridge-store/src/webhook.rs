@@ -85,8 +85,8 @@ statements! {
     // A statement of its own: what participants hear of their payments asks for nothing more than it did.
     FAN_OUT_TO_OPERATOR = fan_out_to!("endpoint.participant_id = $7 and slice.topic = 'reconciliation'");
 
-    // What was given up or never queued is queued; what was delivered, or still is on its way, is left alone. Nothing is put off on
-    // account of what was given up, and nothing has to come forward with it.
+    // What was given up or never queued is queued, and what was put off comes forward; what was delivered, or is due, or on its way, is left
+    // alone. What waits behind comes forward with it, also where it is of a later page.
     RECOVER = recover_from!("select * from (
                 (select id, xid, seq, kind, key from event
                     where topic = 'payments' and debtor_participant = $1 and (xid, seq) > ($3, $4) order by xid, seq limit $5)
@@ -380,9 +380,11 @@ macro_rules! recover_from {
                     set state = 'pending', attempts = 0, next_attempt_at = excluded.next_attempt_at,
                         fence = webhook_delivery.fence + 1, state_since = excluded.state_since
                     where webhook_delivery.is_given_up
-                returning id
+                        or (webhook_delivery.state = 'pending' and webhook_delivery.next_attempt_at > excluded.next_attempt_at)
+                returning id, next_attempt_at
         )
-        select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events
+        select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events,
+                (select array_agg(id) from queued where next_attempt_at <= $6) as due
             from slice order by xid desc, seq desc limit 1"
         )
     };
@@ -1266,7 +1268,8 @@ pub struct Recovered {
 }
 
 /// Looks at up to `events_max` events after an offset that its owner hears of, and queues for one endpoint those that it wants
-/// and that were given up or never queued.
+/// and that were given up, put off or never queued. Not to be asked for events whose deliveries are forgotten: what was delivered of them
+/// would be delivered again.
 pub async fn recover(
     tx: &Tx,
     owner: EndpointOwner,
@@ -1287,6 +1290,9 @@ pub async fn recover(
         .await?;
     let Some(row) = rows.first() else { return Ok(Recovered::default()) };
     let last = Offset { xid: row.try_get("xid")?, seq: row.try_get("seq")? };
+    if let Some(due) = row.try_get::<_, Option<Vec<Uuid>>>("due")? {
+        tx.execute(COME_FORWARD, &[&due]).await?;
+    }
     let full = row.try_get::<_, i64>("events")? >= events_max;
     Ok(Recovered { queued: row.try_get("queued")?, more_after: full.then_some(last) })
 }

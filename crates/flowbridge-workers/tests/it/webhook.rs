@@ -246,7 +246,7 @@ async fn what_is_sent_again_ahead_of_its_time_brings_forward_what_waits_behind_i
 }
 
 #[tokio::test]
-async fn what_was_missed_behind_one_that_waits_is_due_with_it() {
+async fn what_was_missed_behind_one_that_waits_is_due_with_it_and_comes_forward_with_it() {
     let mut stage = Stage::new().await;
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     let owner = stage.participant().await;
@@ -260,12 +260,19 @@ async fn what_was_missed_behind_one_that_waits_is_due_with_it() {
     stage.set_disabled(owner, endpoint, None).await;
 
     let after = store::offset_since(&stage.context.db, began).await.unwrap();
+    let now = stage.clock.now();
     let tx = stage.context.db.begin().await.unwrap();
-    let recovered = store::recover(&tx, of(owner), endpoint, after, 100, stage.clock.now()).await.unwrap();
-    tx.commit().await.unwrap();
-    assert_eq!((recovered.queued, stage.due(endpoint).await), (1, 0));
-    stage.clock.advance(Duration::from_secs(5));
-    assert_eq!(stage.due(endpoint).await, 2);
+    let first = store::recover(&tx, of(owner), endpoint, after, 1, now).await.unwrap().more_after.unwrap();
+    tx.rollback().await.unwrap();
+    let recover = async |after| {
+        let tx = stage.context.db.begin().await.unwrap();
+        let recovered = store::recover(&tx, of(owner), endpoint, after, 100, now).await.unwrap();
+        tx.commit().await.unwrap();
+        (recovered.queued, stage.due(endpoint).await)
+    };
+    assert_eq!(recover(first).await, (1, 0), "what is ahead of it is not asked for");
+    assert_eq!(recover(after).await, (2, 2));
+    assert_eq!(recover(after).await, (0, 2), "what is due is left alone");
 }
 
 #[tokio::test]
