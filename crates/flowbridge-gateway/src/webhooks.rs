@@ -50,6 +50,9 @@ pub const OPERATOR_EVENT_KINDS: [&str; 9] = [
     "webhook_endpoint.disabled",
 ];
 
+/// Deliveries that are forgotten so soon are not counted on any more: who forgets has a clock of its own.
+const FORGOTTEN_SOON: Duration = Duration::from_secs(3_600);
+
 /// Limits of what owners of endpoints may ask for.
 #[derive(Debug, Clone)]
 pub struct WebhookLimits {
@@ -61,6 +64,8 @@ pub struct WebhookLimits {
     pub rotation_window: Duration,
     /// Events looked at in one request to recover.
     pub recover_events_max: i64,
+    /// How long deliveries are kept. What was delivered before that cannot be told from what never was.
+    pub deliveries_kept: Duration,
 }
 
 impl Default for WebhookLimits {
@@ -70,6 +75,7 @@ impl Default for WebhookLimits {
             endpoints_max: 20,
             rotation_window: Duration::from_secs(24 * 3_600),
             recover_events_max: 10_000,
+            deliveries_kept: Duration::from_secs(30 * 24 * 3_600),
         }
     }
 }
@@ -205,7 +211,7 @@ pub const REASON_CHARS_MAX: usize = 200;
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecoverWebhooks {
-    /// Events recorded from this instant on (RFC 3339).
+    /// Events recorded from this instant on (RFC 3339), as far back as deliveries are kept.
     #[schema(format = "date-time")]
     pub since: String,
     /// Where an earlier answer left off (its `continue_after`).
@@ -581,18 +587,22 @@ impl Asker<'_> {
         if is_queued { Ok(()) } else { Err(WebhookError::UnderWay) }
     }
 
-    /// Queues again what was given up or missed since an instant.
+    /// Queues again what was given up or missed since an instant, and brings forward what was put off. Events whose deliveries are forgotten
+    /// are passed over: of those, what was delivered would be queued too.
     pub async fn recover(
         &self,
         id: WebhookEndpointId,
         request: &RecoverWebhooks,
     ) -> Result<WebhooksRecovered, WebhookError> {
         let since: jiff::Timestamp = request.since.parse().map_err(|_| WebhookError::Since)?;
+        let kept_since = self.now.minus(self.limits.deliveries_kept).plus(FORGOTTEN_SOON);
         let after = match &request.after {
-            Some(after) => Offset::parse(after).ok_or(WebhookError::After)?,
+            Some(after) => {
+                let after = Offset::parse(after).ok_or(WebhookError::After)?;
+                after.max(store::offset_since(self.db, kept_since).await?)
+            }
             None => {
-                // Nothing happened before 1970, and the database cannot tell what far earlier means.
-                let since = Timestamp::from_micros(since.as_microsecond()).max(Timestamp::EPOCH);
+                let since = Timestamp::from_micros(since.as_microsecond()).max(kept_since);
                 store::offset_since(self.db, since).await?
             }
         };

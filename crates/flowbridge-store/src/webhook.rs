@@ -8,7 +8,8 @@
 //!
 //! What waits behind another is not due before that one is. A claim reads what is due in order, and what it may not take it would
 //! find due again the next time: one endpoint that refuses everything would have every claim look at all that it has not heard.
-//! Whoever puts a delivery off takes along what waits behind it, and so does whoever brings it forward.
+//! Whoever puts a delivery off takes along what waits behind it, and so does whoever brings it forward; until when something is put
+//! off stands with the endpoint, for whoever queues what comes later.
 //!
 //! An endpoint is a participant's and hears of its payments, or the operator's and hears of reconciliation, which covers every
 //! participant. The two have a fan-out each, and all else in common: what is said of a payment here goes for an exception and
@@ -41,8 +42,11 @@ statements! {
     GET = concat!("select ", endpoint_columns!(), " from webhook_endpoint endpoint
         where participant_id = $1 and id = $2 and status <> 'deleted'");
 
-    UPDATE = concat!("update webhook_endpoint endpoint
-        set url = coalesce($3, url), event_kinds = coalesce($4, event_kinds), updated_at = $5
+    // Another address is another receiver.
+    MOVE = concat!("update webhook_endpoint set url = $3, ", fresh_start!(), "
+        where participant_id = $1 and id = $2 and status <> 'deleted' and url <> $3");
+
+    UPDATE = concat!("update webhook_endpoint endpoint set event_kinds = coalesce($3, event_kinds), updated_at = $4
         where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
 
     ROTATE = concat!("update webhook_endpoint endpoint
@@ -54,7 +58,7 @@ statements! {
     // Enabling gives a fresh start: the streaks that led to disabling are forgotten.
     SET_STATUS = concat!("update webhook_endpoint endpoint
         set status = case when $3::text is null then 'active' else 'disabled' end, disabled_reason = $3,
-            failure_streak = 0, unanswered_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null, updated_at = $4
+            ", fresh_start!(), ", updated_at = $4
         where participant_id = $1 and id = $2 and status <> 'deleted' returning ", endpoint_columns!());
 
     // The row stays for its deliveries' sake; what it knew of the partner goes.
@@ -67,7 +71,13 @@ statements! {
         where id in (
             select delivery.id from webhook_endpoint endpoint
                 join webhook_delivery delivery on delivery.endpoint_id = endpoint.id and delivery.is_open
-                where endpoint.status = 'deleted' limit $2)";
+                where endpoint.status = 'deleted' and endpoint.drained_at is null limit $2)";
+
+    // What was queued or claimed by somebody who had not seen yet that it was deleted shows within a minute.
+    MARK_DRAINED = "update webhook_endpoint endpoint set drained_at = $1
+        where endpoint.status = 'deleted' and endpoint.drained_at is null and endpoint.updated_at < $2
+            and not exists (
+                select from webhook_delivery delivery where delivery.endpoint_id = endpoint.id and delivery.is_open)";
 
     // The offsets of the partitions held go in, those up to which the log was taken in come out.
     FAN_OUT = fan_out_to!("endpoint.participant_id in (slice.debtor_participant, slice.creditor_participant)");
@@ -75,8 +85,8 @@ statements! {
     // A statement of its own: what participants hear of their payments asks for nothing more than it did.
     FAN_OUT_TO_OPERATOR = fan_out_to!("endpoint.participant_id = $7 and slice.topic = 'reconciliation'");
 
-    // What was given up or never queued is queued; what was delivered, or still is on its way, is left alone. Nothing is put off on
-    // account of what was given up, and nothing has to come forward with it.
+    // What was given up or never queued is queued, and what was put off comes forward; what was delivered, or is due, or on its way, is left
+    // alone. What waits behind comes forward with it, also where it is of a later page.
     RECOVER = recover_from!("select * from (
                 (select id, xid, seq, kind, key from event
                     where topic = 'payments' and debtor_participant = $1 and (xid, seq) > ($3, $4) order by xid, seq limit $5)
@@ -95,30 +105,43 @@ statements! {
                             order by event.xid, event.seq limit $5
                     ) event");
 
-    // Those that do not answer get what the others leave. `offset 0` keeps the question for earlier ones a look-up for each
-    // candidate: as a join it compares every open delivery with every other.
+    // Of all that is due, whatever takes an endpoint's first place goes before what takes anybody's second: an endpoint that has little
+    // under way never waits for those that have much, however long their receivers take. The last places are for endpoints that have
+    // nothing under way and answer. Chosen first and locked then: of what is not chosen, nothing is kept from others. `offset 0`
+    // keeps the question for earlier ones a look-up for each candidate: as a join it compares every open delivery with every other.
     CLAIM = concat!("with ready as (
-            select endpoint.id,
-                    case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end
-                        - coalesce(($6::jsonb ->> endpoint.id::text)::bigint, 0) as room,
-                    endpoint.unanswered_streak
+            select endpoint.id, endpoint.unanswered_streak,
+                    coalesce(($6::jsonb ->> endpoint.id::text)::bigint, 0) as in_flight,
+                    case when endpoint.unanswered_streak >= $5 then 1 else $4::bigint end as in_flight_max
                 from webhook_endpoint endpoint
                 where endpoint.status = 'active' and (endpoint.paused_until is null or endpoint.paused_until <= $1)
+        ), candidate as (
+            select next.id, next.place, ready.unanswered_streak,
+                    row_number() over (order by next.place, ready.unanswered_streak, next.next_attempt_at) as turn
+                from ready, lateral (
+                    select oldest.id, oldest.next_attempt_at,
+                            ready.in_flight + row_number() over (order by oldest.next_attempt_at) as place
+                        from (
+                            select delivery.id, delivery.next_attempt_at from webhook_delivery delivery
+                                where delivery.endpoint_id = ready.id and delivery.is_open and delivery.next_attempt_at <= $1
+                                    and (delivery.state = 'pending' or delivery.lease_until <= $1)
+                                    and not exists (
+                                        select from webhook_delivery earlier
+                                            where earlier.endpoint_id = delivery.endpoint_id and earlier.subject_id = delivery.subject_id
+                                                and earlier.is_open
+                                                and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq)
+                                            offset 0)
+                                order by delivery.next_attempt_at limit greatest(least(ready.in_flight_max - ready.in_flight, $2), 0)
+                        ) oldest
+                ) next
+        ), chosen as materialized (
+            select id from candidate
+                where turn <= case when place = 1 and unanswered_streak < $5 then $2 else $7::bigint end
         ), due as (
-            select oldest.id from ready, lateral (
-                select delivery.id from webhook_delivery delivery
-                    where delivery.endpoint_id = ready.id and delivery.is_open and delivery.next_attempt_at <= $1
-                        and (delivery.state = 'pending' or delivery.lease_until <= $1)
-                        and not exists (
-                            select from webhook_delivery earlier
-                                where earlier.endpoint_id = delivery.endpoint_id and earlier.subject_id = delivery.subject_id
-                                    and earlier.is_open
-                                    and (earlier.xid, earlier.seq) < (delivery.xid, delivery.seq)
-                                offset 0)
-                    order by delivery.next_attempt_at limit greatest(ready.room, 0)
-                    for update skip locked
-            ) oldest
-                order by ready.unanswered_streak, ready.room desc limit $2
+            select delivery.id from chosen join webhook_delivery delivery on delivery.id = chosen.id
+                where delivery.is_open and delivery.next_attempt_at <= $1
+                    and (delivery.state = 'pending' or delivery.lease_until <= $1)
+                for update of delivery skip locked
         ), claimed as (
             update webhook_delivery delivery
                 set state = 'claimed', attempts = attempts + 1, fence = fence + 1, lease_until = $3,
@@ -127,7 +150,7 @@ statements! {
                 returning delivery.*
         )
         select claimed.id, claimed.endpoint_id, claimed.event_id, claimed.event_kind, claimed.subject_id, claimed.xid,
-                claimed.seq, claimed.attempts, claimed.fence, endpoint.url,
+                claimed.seq, claimed.attempts, claimed.fence, endpoint.url, endpoint.address_version,
                 endpoint.failure_streak > 0 as endpoint_fails, ", keys_columns!(), ", endpoint.previous_until > $1 as is_rotated,
                 event.topic, event.traceparent, event.schema_version, event.data, event.recorded_at
             from claimed
@@ -149,16 +172,26 @@ statements! {
         from ", behind_heads!(), "
         where delivery.id = behind.id and delivery.state = 'pending' and behind.next_attempt_at < behind.head_due");
 
-    LOCK_HEALTH = "select id, participant_id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until
-        from webhook_endpoint where id = any($1) and status = 'active' order by id for no key update";
+    // Whoever queues something for it until then looks for what is ahead.
+    PUT_OFF = "update webhook_endpoint endpoint set put_off_until = latest.due
+        from (
+            select endpoint_id, max(next_attempt_at) as due from webhook_delivery where id = any($1) group by endpoint_id
+        ) latest
+        where endpoint.id = latest.endpoint_id and (endpoint.put_off_until is null or endpoint.put_off_until < latest.due)";
+
+    LOCK_HEALTH = "select id, participant_id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until,
+            asked_until, address_version, disabled_reason
+        from webhook_endpoint where id = any($1) and status <> 'deleted' order by id for no key update";
 
     SAVE_HEALTH = "update webhook_endpoint endpoint
         set failure_streak = new.failure_streak, unanswered_streak = new.unanswered_streak,
             exhausted_streak = new.exhausted_streak, failing_since = new.failing_since, paused_until = new.paused_until,
-            disabled_reason = new.disabled_reason,
-            status = case when new.disabled_reason is null then 'active' else 'disabled' end, updated_at = $8
-        from unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::timestamptz[], $6::timestamptz[], $7::text[])
-            as new (id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until, disabled_reason)
+            asked_until = new.asked_until, disabled_reason = new.disabled_reason,
+            status = case when new.disabled_reason is null then 'active' else 'disabled' end, updated_at = $9
+        from unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::timestamptz[], $6::timestamptz[],
+                $7::timestamptz[], $8::text[])
+            as new (id, failure_streak, unanswered_streak, exhausted_streak, failing_since, paused_until, asked_until,
+                disabled_reason)
         where endpoint.id = new.id";
 
     // What was given up and what was delivered each have an index, which is walked only as far as a page. What is open is found by an index
@@ -216,10 +249,11 @@ statements! {
         order by id limit $2 for update");
 
     SEAL = "update webhook_endpoint endpoint
-        set hmac_key = '', ed25519_seed = '', sealed_keys = new.keys, sealed_with = $2,
+        set hmac_key = '', ed25519_seed = '', sealed_keys = new.keys, sealed_with = new.keys_with,
             previous_hmac_key = null, previous_seed = null, previous_sealed_keys = new.previous,
-            previous_sealed_with = case when new.previous is not null then $2 end
-        from unnest($1::uuid[], $3::bytea[], $4::bytea[]) as new (id, keys, previous)
+            previous_sealed_with = new.previous_with
+        from unnest($1::uuid[], $2::bytea[], $3::text[], $4::bytea[], $5::text[])
+            as new (id, keys, keys_with, previous, previous_with)
         where endpoint.id = new.id";
 
     DROP_OLD_DELIVERIES = "select drop_daily_partitions('webhook_delivery', ($1::timestamptz at time zone 'UTC')::date) as dropped";
@@ -276,7 +310,8 @@ macro_rules! due_in_line {
 }
 use due_in_line;
 
-/// Where the last attempt has succeeded, hardly anything is put off, and nobody looks for it.
+/// Where nothing is put off any more, nobody looks for it. That the last attempt has succeeded does not say so: there may be payments of
+/// which the receiver takes nothing.
 macro_rules! fan_out_to {
     ($listener:literal) => {
         concat!(
@@ -296,7 +331,7 @@ macro_rules! fan_out_to {
                     (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
                 select webhook_delivery_id(slice.id, endpoint.id), endpoint.id, slice.id, slice.kind, slice.key, slice.xid,
                         slice.seq,
-                        case when endpoint.failure_streak > 0 then ",
+                        case when endpoint.put_off_until > $6 then ",
             due_in_line!(),
             " else $6 end, $6, $6
                     from slice join webhook_endpoint endpoint
@@ -314,6 +349,15 @@ macro_rules! fan_out_to {
     };
 }
 use fan_out_to;
+
+/// Forgets how an endpoint fared. What was under way before says nothing about it any more.
+macro_rules! fresh_start {
+    () => {
+        "failure_streak = 0, unanswered_streak = 0, exhausted_streak = 0, failing_since = null, paused_until = null, \
+         asked_until = null, address_version = address_version + 1"
+    };
+}
+use fresh_start;
 
 macro_rules! recover_from {
     ($events:literal) => {
@@ -336,9 +380,11 @@ macro_rules! recover_from {
                     set state = 'pending', attempts = 0, next_attempt_at = excluded.next_attempt_at,
                         fence = webhook_delivery.fence + 1, state_since = excluded.state_since
                     where webhook_delivery.is_given_up
-                returning id
+                        or (webhook_delivery.state = 'pending' and webhook_delivery.next_attempt_at > excluded.next_attempt_at)
+                returning id, next_attempt_at
         )
-        select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events
+        select xid, seq, (select count(*) from queued) as queued, (select count(*) from slice) as events,
+                (select array_agg(id) from queued where next_attempt_at <= $6) as due
             from slice order by xid desc, seq desc limit 1"
         )
     };
@@ -462,15 +508,29 @@ pub async fn to_seal(tx: &Tx, key_id: &str, limit: i64) -> Result<Vec<ToSeal>, S
         .collect()
 }
 
-/// Keeps the keys of endpoints sealed with `key_id`, and in no other form.
-pub async fn seal(
-    tx: &Tx,
-    key_id: &str,
-    sealed: &[(WebhookEndpointId, Vec<u8>, Option<Vec<u8>>)],
-) -> Result<(), StoreError> {
-    let (ids, keys, previous) =
-        columns!(sealed, |(id, keys, previous)| id.as_uuid(), keys.as_slice(), previous.as_deref());
-    tx.execute(SEAL, &[&ids, &key_id, &keys, &previous]).await?;
+/// The keys of an endpoint, sealed anew.
+#[derive(Debug, Clone)]
+pub struct SealedAnew {
+    /// The endpoint.
+    pub id: WebhookEndpointId,
+    /// Its keys.
+    pub keys: SealedKeys,
+    /// Those from before the last rotation, if they are kept.
+    pub previous: Option<SealedKeys>,
+}
+
+/// Keeps the keys of endpoints as they were sealed, and in no other form. Each has the key beside it that it was sealed with: a newer
+/// one may have come while they were.
+pub async fn seal(tx: &Tx, sealed: &[SealedAnew]) -> Result<(), StoreError> {
+    let (ids, keys, keys_with, previous, previous_with) = columns!(
+        sealed,
+        |sealed| sealed.id.as_uuid(),
+        sealed.keys.bytes.as_slice(),
+        sealed.keys.key_id.as_str(),
+        sealed.previous.as_ref().map(|keys| keys.bytes.as_slice()),
+        sealed.previous.as_ref().map(|keys| keys.key_id.as_str()),
+    );
+    tx.execute(SEAL, &[&ids, &keys, &keys_with, &previous, &previous_with]).await?;
     Ok(())
 }
 
@@ -624,7 +684,7 @@ pub async fn get(
     one_endpoint(&db.query(GET, &[&owner.as_uuid(), &id.as_uuid()]).await?)
 }
 
-/// Changes where an endpoint is and what it hears; what is `None` stays.
+/// Changes where an endpoint is and what it hears; what is `None` stays. At another address it has a fresh start.
 pub async fn update(
     tx: &Tx,
     owner: EndpointOwner,
@@ -633,7 +693,10 @@ pub async fn update(
     event_kinds: Option<&[String]>,
     now: Timestamp,
 ) -> Result<Option<Endpoint>, StoreError> {
-    let rows = tx.query(UPDATE, &[&owner.as_uuid(), &id.as_uuid(), &url, &event_kinds, &At(now)]).await?;
+    if let Some(url) = url {
+        tx.execute(MOVE, &[&owner.as_uuid(), &id.as_uuid(), &url]).await?;
+    }
+    let rows = tx.query(UPDATE, &[&owner.as_uuid(), &id.as_uuid(), &event_kinds, &At(now)]).await?;
     one_endpoint(&rows)
 }
 
@@ -678,10 +741,17 @@ pub async fn delete(
     Ok(tx.execute(DELETE, &[&owner.as_uuid(), &id.as_uuid(), &At(now)]).await? == 1)
 }
 
-/// Drops up to `limit` open deliveries to endpoints that are deleted. Returns how many.
+/// How long after its deletion something may still come up for an endpoint.
+const DRAINED_AFTER: Duration = Duration::from_secs(60);
+
+/// Drops up to `limit` open deliveries to endpoints that are deleted. Returns how many. Those for which there is none are not looked at
+/// again.
 pub async fn cancel_deleted(db: &Db, limit: i64, now: Timestamp) -> Result<u64, StoreError> {
     let tx = db.begin().await?;
     let cancelled = tx.execute(CANCEL_DELETED, &[&At(now), &limit]).await?;
+    if cancelled == 0 {
+        tx.execute(MARK_DRAINED, &[&At(now), &At(now.minus(DRAINED_AFTER))]).await?;
+    }
     tx.commit().await?;
     Ok(cancelled)
 }
@@ -746,6 +816,8 @@ fn fanned_out(held: &[Held], rows: &[Row]) -> Result<FannedOut, StoreError> {
 pub struct ClaimRequest<'a> {
     /// Deliveries at most, over all endpoints.
     pub slice_max: i64,
+    /// Of these, so many only to endpoints that have nothing under way, and that answer.
+    pub reserved: i64,
     /// Deliveries to one endpoint at the same time.
     pub in_flight_per_endpoint_max: i64,
     /// After this many attempts in a row without an answer, an endpoint gets one at a time.
@@ -765,6 +837,8 @@ pub struct ClaimedDelivery {
     pub endpoint: WebhookEndpointId,
     /// The endpoint's address.
     pub url: String,
+    /// Which of its addresses that is, in the order that it had them, and had them again.
+    pub address_version: i32,
     /// Did the endpoint's last attempt fail?
     pub endpoint_fails: bool,
     /// What to sign with.
@@ -802,7 +876,8 @@ pub struct DeliveredEvent {
     pub recorded_at: Timestamp,
 }
 
-/// Claims what is due: per endpoint the oldest, of each payment only the next.
+/// Claims what is due: per endpoint the oldest, of each payment only the next, and first of all to endpoints that have the least under
+/// way.
 pub async fn claim(
     db: &Db,
     request: &ClaimRequest<'_>,
@@ -821,6 +896,7 @@ pub async fn claim(
                 &request.in_flight_per_endpoint_max,
                 &request.unanswered_until_one_at_a_time,
                 &Value::Object(busy),
+                &request.slice_max.saturating_sub(request.reserved).max(0),
             ],
         )
         .await?;
@@ -845,6 +921,7 @@ impl ClaimedDelivery {
             id: DeliveryId::from_uuid(row.try_get("id")?),
             endpoint: WebhookEndpointId::from_uuid(row.try_get("endpoint_id")?),
             url: row.try_get("url")?,
+            address_version: row.try_get("address_version")?,
             endpoint_fails: row.try_get("endpoint_fails")?,
             keys: StoredKeys::of_today(row)?,
             previous_keys,
@@ -949,6 +1026,7 @@ pub async fn record(
         .collect();
     if !put_off.is_empty() {
         tx.execute(WAIT_IN_LINE, &[&put_off]).await?;
+        tx.execute(PUT_OFF, &[&put_off]).await?;
     }
     Ok(ours)
 }
@@ -970,11 +1048,15 @@ pub struct EndpointHealth {
     pub failing_since: Option<Timestamp>,
     /// Nothing is sent before this instant.
     pub paused_until: Option<Timestamp>,
-    /// Set to disable it.
+    /// As far as the receiver itself has asked for it.
+    pub asked_until: Option<Timestamp>,
+    /// What was claimed with another one was sent to an address before, or before it was disabled or enabled.
+    pub address_version: i32,
+    /// Why it is disabled; set to disable it.
     pub disabled_reason: Option<String>,
 }
 
-/// Reads and locks the health of those of these endpoints that are active.
+/// Reads and locks the health of those of these endpoints that are not deleted.
 pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<EndpointHealth>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(WebhookEndpointId::as_uuid).collect();
     let rows = tx.query(LOCK_HEALTH, &[&ids]).await?;
@@ -988,7 +1070,9 @@ pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<Endpo
                 exhausted_streak: row.try_get("exhausted_streak")?,
                 failing_since: instant(row, "failing_since")?,
                 paused_until: instant(row, "paused_until")?,
-                disabled_reason: None,
+                asked_until: instant(row, "asked_until")?,
+                address_version: row.try_get("address_version")?,
+                disabled_reason: row.try_get("disabled_reason")?,
             })
         })
         .collect()
@@ -996,7 +1080,7 @@ pub async fn lock_health(tx: &Tx, ids: &[WebhookEndpointId]) -> Result<Vec<Endpo
 
 /// Writes the health of endpoints that [`lock_health`] has locked; disables those that have a reason.
 pub async fn save_health(tx: &Tx, health: &[EndpointHealth], now: Timestamp) -> Result<(), StoreError> {
-    let (ids, failures, unanswered, exhausted, since, paused, reasons) = columns!(
+    let (ids, failures, unanswered, exhausted, since, paused, asked, reasons) = columns!(
         health,
         |health| health.id.as_uuid(),
         health.failure_streak,
@@ -1004,10 +1088,14 @@ pub async fn save_health(tx: &Tx, health: &[EndpointHealth], now: Timestamp) -> 
         health.exhausted_streak,
         health.failing_since.map(At),
         health.paused_until.map(At),
+        health.asked_until.map(At),
         health.disabled_reason.as_deref()
     );
-    tx.execute(SAVE_HEALTH, &[&ids, &failures, &unanswered, &exhausted, &since, &paused, &reasons, &At(now)])
-        .await?;
+    tx.execute(
+        SAVE_HEALTH,
+        &[&ids, &failures, &unanswered, &exhausted, &since, &paused, &asked, &reasons, &At(now)],
+    )
+    .await?;
     Ok(())
 }
 
@@ -1180,7 +1268,8 @@ pub struct Recovered {
 }
 
 /// Looks at up to `events_max` events after an offset that its owner hears of, and queues for one endpoint those that it wants
-/// and that were given up or never queued.
+/// and that were given up, put off or never queued. Not to be asked for events whose deliveries are forgotten: what was delivered of them
+/// would be delivered again.
 pub async fn recover(
     tx: &Tx,
     owner: EndpointOwner,
@@ -1201,6 +1290,9 @@ pub async fn recover(
         .await?;
     let Some(row) = rows.first() else { return Ok(Recovered::default()) };
     let last = Offset { xid: row.try_get("xid")?, seq: row.try_get("seq")? };
+    if let Some(due) = row.try_get::<_, Option<Vec<Uuid>>>("due")? {
+        tx.execute(COME_FORWARD, &[&due]).await?;
+    }
     let full = row.try_get::<_, i64>("events")? >= events_max;
     Ok(Recovered { queued: row.try_get("queued")?, more_after: full.then_some(last) })
 }

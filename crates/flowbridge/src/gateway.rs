@@ -106,7 +106,11 @@ fn settings(config: &Config) -> Result<GatewaySettings> {
             settle_margin: Duration::from_secs(payments.settle_margin_secs),
             hold_margin: Duration::from_secs(payments.hold_margin_secs),
         },
-        webhooks: WebhookLimits { egress: config.webhooks()?.delivery.egress, ..WebhookLimits::default() },
+        webhooks: WebhookLimits {
+            egress: config.webhooks()?.delivery.egress,
+            deliveries_kept: config.monitor().kept.deliveries,
+            ..WebhookLimits::default()
+        },
     })
 }
 

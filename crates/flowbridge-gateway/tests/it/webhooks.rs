@@ -1,6 +1,6 @@
 //! What participants and the operator may do with webhook endpoints, and what they see of them.
 
-use flowbridge_domain::id::ParticipantId;
+use flowbridge_domain::id::{ParticipantId, PaymentId};
 use flowbridge_domain::time::Timestamp;
 use flowbridge_embedded::EmbeddedPostgres;
 use flowbridge_gateway::webhooks::{
@@ -9,11 +9,14 @@ use flowbridge_gateway::webhooks::{
 };
 use flowbridge_security::keys::KeyFolder;
 use flowbridge_security::sealing::SealingKeys;
+use flowbridge_store::event_data::EventData;
+use flowbridge_store::event_log::{self, NewEvent};
 use flowbridge_store::party::{self, Participant};
 use flowbridge_store::webhook::EndpointOwner;
 use flowbridge_store::{Db, DbSettings};
 use serde_json::json;
 use std::sync::OnceLock;
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -155,6 +158,37 @@ async fn an_endpoint_is_changed_rotated_disabled_enabled_and_deleted() {
     assert_eq!(code(owner.delete(&tx, id).await), Some("webhook_endpoint_not_found"));
     tx.commit().await.unwrap();
     assert_eq!(owner.list(None, 10).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_recovered_reaches_back_as_far_as_deliveries_are_kept() {
+    let (db, limits, day) = (database().await, WebhookLimits::default(), Duration::from_secs(24 * 3_600));
+    let owner = participant(&db).await;
+    // Later than all that other tests have done.
+    let now = NOW.plus(day * 10_000);
+    let owner = Asker { db: &db, sealing: sealing(), owner, limits: &limits, now };
+    let id = create(&owner, "https://bank.example/", &[]).await.unwrap().endpoint.id.0;
+    for days in [40, 20] {
+        let at = now.minus(day * days);
+        let event = NewEvent {
+            topic: "payments",
+            key: PaymentId::generate(at, flowbridge_security::random_bytes().unwrap()),
+            kind: "payment.settled".to_owned(),
+            participants: Some((owner.owner.id(), owner.owner.id())),
+            traceparent: String::new(),
+            data: EventData::of(&json!({})),
+        };
+        let tx = db.begin().await.unwrap();
+        event_log::append(&tx, &[event], at).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let first_page = RecoverWebhooks { after: Some("0-0".to_owned()), ..since("2027-01-15T08:00:00Z") };
+    assert_eq!(owner.recover(id, &first_page).await.unwrap().queued, 1, "the other one may have been heard");
+    assert_eq!(
+        owner.recover(id, &since("2027-01-15T08:00:00Z")).await.unwrap().queued,
+        0,
+        "it is there already"
+    );
 }
 
 async fn create(

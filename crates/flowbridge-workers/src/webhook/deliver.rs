@@ -1,7 +1,8 @@
 //! The delivery loop: claim, send, record; over and over, with many deliveries under way at once.
 //!
 //! Sending happens in tasks of their own, so a receiver that takes its time holds up its own deliveries only, and no more of
-//! them than it may have at once. Results are recorded as they come in, all that have come together in one transaction. A
+//! them than it may have at once. Several of them together could still take every place that there is: the last places are kept for
+//! endpoints to which nothing is under way, and whoever has the least under way is served first. Results are recorded as they come in, all that have come together in one transaction. A
 //! result that could not be recorded is kept and tried again; if the process dies first, the lease runs out and the receiver
 //! hears the event again, under the same id.
 
@@ -21,7 +22,8 @@ use flowbridge_store::event_data::EventData;
 use flowbridge_store::event_log::{self, NewEvent, topic};
 use flowbridge_store::wake::Work;
 use flowbridge_store::webhook::{
-    self as store, Attempt, ClaimRequest, ClaimedDelivery, DeliveryNext, DeliveryResult, EndpointOwner,
+    self as store, Attempt, ClaimRequest, ClaimedDelivery, DeliveryNext, DeliveryResult, EndpointHealth,
+    EndpointOwner,
 };
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode};
@@ -43,6 +45,8 @@ pub struct DeliverySettings {
     pub timeout: Duration,
     /// Deliveries under way at once, over all endpoints.
     pub in_flight_max: usize,
+    /// Of these, so many places are kept for endpoints to which nothing is under way.
+    pub in_flight_reserved: usize,
     /// Deliveries under way at once to one endpoint, in this process.
     pub in_flight_per_endpoint_max: i64,
     /// How long to wait before each attempt; the first wait is counted from the event. Its length is the number of attempts.
@@ -73,6 +77,7 @@ impl Default for DeliverySettings {
             source: "urn:flowbridge".to_owned(),
             timeout: Duration::from_secs(15),
             in_flight_max: 512,
+            in_flight_reserved: 64,
             in_flight_per_endpoint_max: 32,
             schedule: schedule.map(Duration::from_secs).to_vec(),
             jitter_percent_max: 20,
@@ -241,6 +246,7 @@ impl Deliverer {
         }
         let request = ClaimRequest {
             slice_max: i64::try_from(room).unwrap_or(i64::MAX),
+            reserved: i64::try_from(settings.in_flight_reserved).unwrap_or(i64::MAX),
             in_flight_per_endpoint_max: settings.in_flight_per_endpoint_max,
             unanswered_until_one_at_a_time: settings.patience.unanswered_until_pause,
             in_flight: &in_flight,
@@ -304,7 +310,6 @@ impl Deliverer {
     async fn write(&self, sent: &[Sent]) -> Result<(), StoreError> {
         let settings = &self.sender.settings;
         let now = self.context.now();
-        let results: Vec<DeliveryResult> = sent.iter().map(|sent| sent.result(settings, now)).collect();
         let troubled: BTreeSet<WebhookEndpointId> = sent
             .iter()
             .filter(|sent| sent.answer != Answer::Delivered || sent.claimed.endpoint_fails)
@@ -312,13 +317,21 @@ impl Deliverer {
             .collect();
 
         let tx = self.context.db.begin().await?;
+        let mut healths = Vec::new();
+        if !troubled.is_empty() {
+            healths = store::lock_health(&tx, &Vec::from_iter(troubled)).await?;
+        }
+        let result = |sent: &Sent| sent.result(sent.is_of_before(&healths), settings, now);
+        let results: Vec<DeliveryResult> = sent.iter().map(result).collect();
         let ours = store::record(&tx, &results, now).await?;
         let (mut disabled, mut reasons) = (Vec::new(), Vec::new());
-        if !troubled.is_empty() {
-            let mut healths = store::lock_health(&tx, &Vec::from_iter(troubled)).await?;
+        healths.retain(|health| health.disabled_reason.is_none());
+        if !healths.is_empty() {
             for health in &mut healths {
-                let endpoint = health.id;
-                let mine = sent.iter().zip(&results).filter(|(sent, _)| sent.claimed.endpoint == endpoint);
+                let (endpoint, address) = (health.id, health.address_version);
+                let mine = sent.iter().zip(&results).filter(|(sent, _)| {
+                    sent.claimed.endpoint == endpoint && sent.claimed.address_version == address
+                });
                 for (sent, result) in mine.filter(|(_, result)| ours.contains(&result.id)) {
                     let was_active = health.disabled_reason.is_none();
                     learn(
@@ -377,10 +390,17 @@ fn disabled_event(last: &ClaimedDelivery, owner: EndpointOwner, reason: &str, no
 }
 
 impl Sent {
+    /// Was it sent to an address that its endpoint no longer has, or before somebody disabled or enabled it?
+    fn is_of_before(&self, healths: &[EndpointHealth]) -> bool {
+        let mut healths = healths.iter().filter(|health| health.id == self.claimed.endpoint);
+        healths.any(|health| health.address_version != self.claimed.address_version)
+    }
+
     /// Where the delivery goes from here.
-    fn result(&self, settings: &DeliverySettings, now: Timestamp) -> DeliveryResult {
+    fn result(&self, is_of_before: bool, settings: &DeliverySettings, now: Timestamp) -> DeliveryResult {
         let next = match self.answer {
             Answer::Delivered => DeliveryNext::Delivered,
+            Answer::Gone if is_of_before => DeliveryNext::Again(now),
             Answer::Gone => DeliveryNext::Exhausted,
             Answer::Refused | Answer::Unanswered | Answer::Throttled(_) => {
                 let made = usize::try_from(self.claimed.attempts).unwrap_or(usize::MAX);

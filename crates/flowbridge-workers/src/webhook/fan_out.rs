@@ -3,7 +3,8 @@
 //!
 //! One transaction per turn takes in a slice of every partition held: one statement reads the log and queues, and the
 //! offsets move with it, so that each event is queued exactly once. Nothing of an event is interpreted here, so none can be
-//! poison: what cannot be delivered fails later, in its own delivery.
+//! poison: what cannot be delivered fails later, in its own delivery. A slice that failed is followed by one of half its size, since
+//! one that is too large for the time that a statement has would be too large for ever; each that succeeds by one of twice its size.
 //!
 //! Each has a group, a statement and a bell of its own: what participants hear of their payments neither waits for the other
 //! nor does more because of it. No subject has events of both, so its order is that of one of them.
@@ -104,6 +105,8 @@ pub struct FanOut {
     settings: FanOutSettings,
     audience: Audience,
     membership: Membership,
+    /// How much the next turn takes of each partition at most.
+    slice: i64,
 }
 
 impl Worker for FanOut {
@@ -132,7 +135,8 @@ impl FanOut {
             owner: context.instance.clone(),
             lease: settings.lease,
         };
-        Self { context, settings, audience, membership: Membership::new(reader) }
+        let slice = settings.slice_max;
+        Self { context, settings, audience, membership: Membership::new(reader), slice }
     }
 
     /// Runs until told to stop, then gives its partitions back.
@@ -157,7 +161,14 @@ impl FanOut {
             return Ok(Turn::Idle);
         }
         let now = self.context.now();
-        self.take_slice(now).await.inspect_err(|_| self.membership.start_again(now))
+        let taken = self.take_slice(now).await;
+        if let Err(error) = &taken {
+            self.membership.start_again(now);
+            if !matches!(error, StoreError::Lost) {
+                self.slice = (self.slice / 2).max(1);
+            }
+        }
+        taken
     }
 
     async fn take_slice(&mut self, now: Timestamp) -> Result<Turn, StoreError> {
@@ -165,11 +176,10 @@ impl FanOut {
             return Ok(Turn::Idle);
         }
         let tx = self.context.db.begin().await?;
-        let slice_max = self.settings.slice_max;
         let done = match self.audience {
-            Audience::Participants => store::fan_out(&tx, self.membership.held(), slice_max, now).await?,
+            Audience::Participants => store::fan_out(&tx, self.membership.held(), self.slice, now).await?,
             Audience::Operator => {
-                store::fan_out_to_operator(&tx, self.membership.held(), slice_max, now).await?
+                store::fan_out_to_operator(&tx, self.membership.held(), self.slice, now).await?
             }
         };
         if done.moved.is_empty() {
@@ -179,6 +189,7 @@ impl FanOut {
         self.membership.reader.advance(&tx, &done.moved).await?;
         tx.commit().await?;
         self.membership.moved(done.moved);
+        self.slice = self.slice.saturating_mul(2).min(self.settings.slice_max);
         if done.deliveries > 0 {
             self.context.wake.ring(Work::Deliveries);
         }

@@ -4,9 +4,10 @@
 //! alone for a pause that doubles, then tried with one delivery; any answer closes the breaker again. Attempts that were under
 //! way when a pause began do not count: many at once are one silence, not many. One that answers, but
 //! refuses (500), is well: only those deliveries wait for their next attempt, and newer ones are not held up by them. A
-//! receiver that asks for a pause (429, 502, 503, 504, `Retry-After`) gets it. An endpoint is disabled when it says that it
-//! is gone (410), when deliveries in a row were given up, or when nothing has succeeded for days. Decided here, in memory, on
-//! rows that the caller has locked.
+//! receiver that asks for a pause (429, 502, 503, 504, `Retry-After`) gets it, whatever it still takes of what was under way. An
+//! endpoint is disabled when it says that it is gone (410), when deliveries in a row were given up, or when nothing has succeeded
+//! for days. What comes in late from an address that the endpoint no longer has says nothing about it: the caller leaves it out.
+//! Decided here, in memory, on rows that the caller has locked.
 
 use flowbridge_domain::time::Timestamp;
 use flowbridge_store::webhook::EndpointHealth;
@@ -81,7 +82,9 @@ pub(crate) fn learn(
             health.unanswered_streak = 0;
             health.exhausted_streak = 0;
             health.failing_since = None;
-            health.paused_until = None;
+            // What it asked for lasts; the breaker's pause ends with its silence.
+            health.asked_until = health.asked_until.filter(|until| now < *until);
+            health.paused_until = health.asked_until;
             return;
         }
         Answer::Gone => {
@@ -99,11 +102,12 @@ pub(crate) fn learn(
         health.unanswered_streak = health.unanswered_streak.saturating_add(1);
     }
     let since = *health.failing_since.get_or_insert(now);
-    let asked =
-        if let Answer::Throttled(asked) = answer { Some(asked.unwrap_or(patience.pause)) } else { None };
-    if let Some(pause) = asked.max(breaker_pause(health.unanswered_streak, patience)) {
-        health.paused_until = health.paused_until.max(Some(now.plus(pause.min(patience.pause_max))));
+    let until = |pause: Duration| now.plus(pause.min(patience.pause_max));
+    if let Answer::Throttled(asked) = answer {
+        health.asked_until = health.asked_until.max(Some(until(asked.unwrap_or(patience.pause))));
     }
+    let silent_until = breaker_pause(health.unanswered_streak, patience).map(until);
+    health.paused_until = health.paused_until.max(health.asked_until).max(silent_until);
     if exhausted {
         health.exhausted_streak = health.exhausted_streak.saturating_add(1);
     }
@@ -142,6 +146,8 @@ mod tests {
             exhausted_streak: 0,
             failing_since: None,
             paused_until: None,
+            asked_until: None,
+            address_version: 0,
             disabled_reason: None,
         }
     }
@@ -184,6 +190,24 @@ mod tests {
         assert_eq!(health.paused_until, Some(NOW.plus(Duration::from_secs(90))));
         learn(&mut health, asks(1_000_000), false, &Patience::default(), NOW);
         assert_eq!(health.paused_until, Some(NOW.plus(Patience::default().pause_max)));
+    }
+
+    #[test]
+    fn what_is_taken_meanwhile_ends_the_breaker_s_pause_and_not_the_one_that_was_asked_for() {
+        let (patience, asked) = (Patience::default(), Duration::from_secs(90));
+        let mut health = healthy();
+        learn(&mut health, Answer::Throttled(Some(asked)), false, &patience, NOW);
+        learn(&mut health, Answer::Delivered, false, &patience, NOW);
+        assert_eq!((health.failure_streak, health.paused_until), (0, Some(NOW.plus(asked))));
+        learn(&mut health, Answer::Delivered, false, &patience, NOW.plus(asked));
+        assert_eq!(health, healthy());
+
+        for _ in 0..patience.unanswered_until_pause {
+            learn(&mut health, Answer::Unanswered, false, &patience, NOW);
+        }
+        assert!(health.paused_until > Some(NOW));
+        learn(&mut health, Answer::Delivered, false, &patience, NOW);
+        assert_eq!(health, healthy());
     }
 
     #[test]

@@ -71,7 +71,7 @@ async fn keep_house(context: &Context, sealing: &SealingKeys, interval: Duration
         if let Err(error) = seal_anew(context, sealing).await {
             tracing::warn!(error = chain(&error), "could not seal the keys of webhook endpoints");
         }
-        if let Err(error) = tidy(context).await {
+        if let Err(error) = tidy(context, stop).await {
             tracing::warn!(error = chain(&error), "could not count what webhooks are queued");
         }
         tokio::select! {
@@ -84,10 +84,10 @@ async fn keep_house(context: &Context, sealing: &SealingKeys, interval: Duration
 /// Deliveries to deleted endpoints that are dropped in one go.
 const CANCEL_SLICE_MAX: i64 = 1_000;
 
-/// Drops what is left of deleted endpoints, and tells the metrics how the queue stands.
-pub async fn tidy(context: &Context) -> Result<(), StoreError> {
+/// Drops what is left of deleted endpoints, and tells the metrics how the queue stands. Who is told to stop leaves the rest to the next.
+pub async fn tidy(context: &Context, stop: &CancellationToken) -> Result<(), StoreError> {
     let now = context.now();
-    while store::cancel_deleted(&context.db, CANCEL_SLICE_MAX, now).await? > 0 {}
+    while !stop.is_cancelled() && store::cancel_deleted(&context.db, CANCEL_SLICE_MAX, now).await? > 0 {}
     let queue = store::queue_state(&context.db).await?;
     for state in [store::DeliveryState::Pending, store::DeliveryState::Claimed] {
         let depth = queue.depth.get(state.as_str()).copied().unwrap_or(0);

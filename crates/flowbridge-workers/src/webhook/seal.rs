@@ -6,7 +6,7 @@ use flowbridge_domain::id::WebhookEndpointId;
 use flowbridge_security::sealing::{OpenError, Sealed, SealingKeys};
 use flowbridge_security::webhook::EndpointKeys;
 use flowbridge_store::StoreError;
-use flowbridge_store::webhook::{self as store, StoredKeys, ToSeal};
+use flowbridge_store::webhook::{self as store, SealedAnew, SealedKeys, StoredKeys, ToSeal};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,7 +72,7 @@ pub async fn seal_anew(context: &Context, keys: &SealingKeys) -> Result<usize, S
     let mut sealed = Vec::new();
     for endpoint in store::to_seal(&tx, &newest, SLICE_MAX).await? {
         match sealed_anew(&endpoint, keys) {
-            Ok((today, yesterday)) => sealed.push((endpoint.id, today, yesterday)),
+            Ok(anew) => sealed.push(anew),
             Err(error) => {
                 tracing::error!(endpoint.id = %endpoint.id, error = chain(&error), "the keys of a webhook endpoint cannot be sealed anew");
             }
@@ -82,19 +82,25 @@ pub async fn seal_anew(context: &Context, keys: &SealingKeys) -> Result<usize, S
         tx.rollback().await?;
         return Ok(0);
     }
-    store::seal(&tx, &newest, &sealed).await?;
+    store::seal(&tx, &sealed).await?;
     tx.commit().await?;
+    let key_id = sealed.last().map(|last| last.keys.key_id.as_str());
     tracing::info!(
         endpoints = sealed.len(),
-        key_id = newest,
+        key_id,
         "sealed the keys of webhook endpoints with the newest key"
     );
     Ok(sealed.len())
 }
 
-fn sealed_anew(endpoint: &ToSeal, keys: &SealingKeys) -> Result<(Vec<u8>, Option<Vec<u8>>), OpenError> {
-    let seal = |stored: &StoredKeys| -> Result<Vec<u8>, OpenError> {
-        Ok(open_keys(stored, endpoint.id, keys)?.seal(endpoint.id, keys)?.bytes)
+fn sealed_anew(endpoint: &ToSeal, keys: &SealingKeys) -> Result<SealedAnew, OpenError> {
+    let seal = |stored: &StoredKeys| -> Result<SealedKeys, OpenError> {
+        let Sealed { key_id, bytes } = open_keys(stored, endpoint.id, keys)?.seal(endpoint.id, keys)?;
+        Ok(SealedKeys { key_id, bytes })
     };
-    Ok((seal(&endpoint.keys)?, endpoint.previous.as_ref().map(seal).transpose()?))
+    Ok(SealedAnew {
+        id: endpoint.id,
+        keys: seal(&endpoint.keys)?,
+        previous: endpoint.previous.as_ref().map(seal).transpose()?,
+    })
 }

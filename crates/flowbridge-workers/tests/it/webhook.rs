@@ -83,6 +83,35 @@ async fn each_side_hears_each_event_once_signed_and_in_the_payment_s_trace() {
 }
 
 #[tokio::test]
+async fn a_slice_that_is_too_much_for_one_statement_is_taken_in_parts() {
+    let mut stage = Stage::new().await;
+    stage.fan_out =
+        FanOut::new(stage.context.clone(), FanOutSettings { slice_max: 8, ..FanOutSettings::default() });
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, "https://example.com/", &[]).await;
+    // As the database ends a statement that takes too long.
+    let too_much = "create function too_much() returns trigger language plpgsql as $$
+        begin
+            if (select count(*) from made) > 2 then raise 'too much' using errcode = 'query_canceled'; end if;
+            return null;
+        end $$;
+        create trigger too_much after insert on webhook_delivery referencing new table as made
+            for each statement execute function too_much()";
+    sql(&stage.url, too_much).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"; 8]).await;
+
+    let mut queued = Vec::new();
+    for turn in 0..5 {
+        if turn == 3 {
+            sql(&stage.url, "drop trigger too_much on webhook_delivery").await;
+        }
+        while stage.fan_out.turn().await.is_ok_and(|turn| turn == Turn::Idle) {}
+        queued.push(stage.due(endpoint).await);
+    }
+    assert_eq!(queued, [0, 0, 2, 6, 8], "halves until it succeeds, and then twice as much each time");
+}
+
+#[tokio::test]
 async fn order_within_a_payment_is_kept_while_one_of_its_events_fails() {
     let mut stage = Stage::new().await;
     let unlucky = stage.payment();
@@ -167,6 +196,34 @@ async fn what_waits_behind_a_refused_event_is_due_with_it_and_not_before() {
 }
 
 #[tokio::test]
+async fn what_comes_later_waits_behind_a_refused_event_also_where_other_payments_are_taken() {
+    let mut stage = Stage::new().await;
+    let (refused, taken) = (stage.payment(), stage.payment());
+    let fails = refused.to_string();
+    let receiver = Receiver::start(move |heard| {
+        Reply::status(if heard.event["subject"] == fails.as_str() { 500 } else { 200 })
+    })
+    .await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    for payment in [refused, taken] {
+        stage.happened(payment, (owner, owner), &["payment.accepted"]).await;
+        stage.work().await;
+    }
+    let shown = store::get(&stage.context.db, of(owner), endpoint).await.unwrap().unwrap();
+    assert_eq!(shown.failure_streak, 0);
+
+    for payment in [refused, taken] {
+        stage.happened(payment, (owner, owner), &["payment.settled"]).await;
+    }
+    stage.fan_out().await;
+    assert_eq!(stage.due(endpoint).await, 1, "a claim has nothing to look at that it may not take");
+    stage.work().await;
+    stage.clock.advance(Duration::from_secs(5));
+    assert_eq!(stage.due(endpoint).await, 2);
+}
+
+#[tokio::test]
 async fn what_is_sent_again_ahead_of_its_time_brings_forward_what_waits_behind_it() {
     let mut stage = Stage::new().await;
     let receiver = Receiver::start(|heard| Reply::status(if heard.nth < 2 { 500 } else { 200 })).await;
@@ -189,7 +246,7 @@ async fn what_is_sent_again_ahead_of_its_time_brings_forward_what_waits_behind_i
 }
 
 #[tokio::test]
-async fn what_was_missed_behind_one_that_waits_is_due_with_it() {
+async fn what_was_missed_behind_one_that_waits_is_due_with_it_and_comes_forward_with_it() {
     let mut stage = Stage::new().await;
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     let owner = stage.participant().await;
@@ -203,12 +260,19 @@ async fn what_was_missed_behind_one_that_waits_is_due_with_it() {
     stage.set_disabled(owner, endpoint, None).await;
 
     let after = store::offset_since(&stage.context.db, began).await.unwrap();
+    let now = stage.clock.now();
     let tx = stage.context.db.begin().await.unwrap();
-    let recovered = store::recover(&tx, of(owner), endpoint, after, 100, stage.clock.now()).await.unwrap();
-    tx.commit().await.unwrap();
-    assert_eq!((recovered.queued, stage.due(endpoint).await), (1, 0));
-    stage.clock.advance(Duration::from_secs(5));
-    assert_eq!(stage.due(endpoint).await, 2);
+    let first = store::recover(&tx, of(owner), endpoint, after, 1, now).await.unwrap().more_after.unwrap();
+    tx.rollback().await.unwrap();
+    let recover = async |after| {
+        let tx = stage.context.db.begin().await.unwrap();
+        let recovered = store::recover(&tx, of(owner), endpoint, after, 100, now).await.unwrap();
+        tx.commit().await.unwrap();
+        (recovered.queued, stage.due(endpoint).await)
+    };
+    assert_eq!(recover(first).await, (1, 0), "what is ahead of it is not asked for");
+    assert_eq!(recover(after).await, (2, 2));
+    assert_eq!(recover(after).await, (0, 2), "what is due is left alone");
 }
 
 #[tokio::test]
@@ -233,11 +297,39 @@ async fn a_receiver_that_never_answers_does_not_delay_another() {
 }
 
 #[tokio::test]
+async fn receivers_that_take_their_time_do_not_take_every_place() {
+    let mut stage = Stage::new().await;
+    // Four endpoints with four deliveries each: all places that there are, for longer than anybody waits here.
+    (stage.settings.in_flight_max, stage.settings.in_flight_reserved) = (16, 2);
+    stage.settings.timeout = Duration::from_secs(600);
+    let slow = Receiver::start(|_| Reply::Never).await;
+    let prompt = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    for _ in 0..4 {
+        stage.endpoint(owner, &slow.url("/"), &[]).await;
+    }
+    let (late, _) = stage.endpoint(owner, &prompt.url("/"), &[]).await;
+    let timed_out = "update webhook_endpoint set failure_streak = 1, unanswered_streak = 1 where id = ";
+    sql(&stage.url, &format!("{timed_out}'{}'", late.as_uuid())).await;
+    const PAYMENTS: usize = 20;
+    for _ in 0..PAYMENTS {
+        stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    }
+    stage.fan_out().await;
+
+    tokio::select! {
+        () = stage.deliverer().run(CancellationToken::new()) => panic!("nobody told it to stop"),
+        () = prompt.wait_for(PAYMENTS) => {}
+    }
+    assert!(slow.heard().len() <= 14, "the last places are not theirs");
+}
+
+#[tokio::test]
 async fn the_role_that_is_told_to_stop_waits_for_what_is_under_way() {
     let stage = Stage::new().await;
     let answer = Arc::new(tokio::sync::Notify::new());
     let held_back = Arc::clone(&answer);
-    let receiver = Receiver::start(move |_| Reply::After(Arc::clone(&held_back))).await;
+    let receiver = Receiver::start(move |_| Reply::After(Arc::clone(&held_back), StatusCode::OK)).await;
     let owner = stage.participant().await;
     let (endpoint, _) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
     stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
@@ -446,6 +538,37 @@ async fn keys_are_sealed_in_the_database_and_follow_the_sealing_key() {
 }
 
 #[tokio::test]
+async fn a_key_that_comes_while_others_are_sealed_anew_opens_what_it_has_sealed() {
+    let mut stage = Stage::new().await;
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    let (_, keys) = stage.endpoint(owner, &receiver.url("/"), &[]).await;
+    stage.keys.rotate_sealing_key().unwrap();
+
+    let (mut client, connection) = tokio_postgres::connect(&stage.url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let tx = client.transaction().await.unwrap();
+    tx.execute("select from webhook_endpoint for update", &[]).await.unwrap();
+    let (context, sealing) = (stage.context.clone(), stage.sealing.clone());
+    let sealed = tokio::spawn(async move { seal_anew(&context, &sealing).await });
+    let waits = "select from pg_locks join pg_database on pg_database.oid = pg_locks.database
+        where locktype = 'tuple' and datname = current_database()";
+    while tx.query(waits, &[]).await.unwrap().is_empty() {}
+    // It has asked for what is not sealed with the key of before.
+    let third = stage.keys.rotate_sealing_key().unwrap();
+    stage.sealing.reload().unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(sealed.await.unwrap().unwrap(), 1);
+    drop(client);
+    connection.await.unwrap().unwrap();
+
+    assert!(stage.endpoint_rows().await.contains(&third));
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.work().await;
+    assert_eq!(receiver.heard()[0].signers(&[&keys], stage.clock.now()), [0]);
+}
+
+#[tokio::test]
 async fn deliveries_are_forgotten_a_day_at_a_time() {
     let mut stage = Stage::new().await;
     let receiver = Receiver::start(|_| Reply::ok()).await;
@@ -506,6 +629,7 @@ async fn a_late_result_of_a_lost_claim_changes_nothing() {
     let claim = async |now| {
         let request = store::ClaimRequest {
             slice_max: 10,
+            reserved: 0,
             in_flight_per_endpoint_max: 1,
             unanswered_until_one_at_a_time: 5,
             in_flight: &std::collections::BTreeMap::new(),
@@ -553,6 +677,35 @@ async fn an_endpoint_that_is_gone_is_disabled_and_the_participant_s_others_hear_
         stage.only_delivery(endpoint).await.state == DeliveryState::Exhausted,
         "what happens while it is disabled is not queued"
     );
+}
+
+#[tokio::test]
+async fn a_late_answer_from_the_address_before_says_nothing_about_the_new_one() {
+    let mut stage = Stage::new().await;
+    let answer = Arc::new(tokio::sync::Notify::new());
+    let held_back = Arc::clone(&answer);
+    let before = Receiver::start(move |_| Reply::After(Arc::clone(&held_back), StatusCode::GONE)).await;
+    let now = Receiver::start(|_| Reply::ok()).await;
+    let owner = stage.participant().await;
+    let (endpoint, _) = stage.endpoint(owner, &before.url("/"), &[]).await;
+    stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
+    stage.fan_out().await;
+    let moves = async {
+        before.wait_for(1).await;
+        let tx = stage.context.db.begin().await.unwrap();
+        let url = now.url("/");
+        store::update(&tx, of(owner), endpoint, Some(&url), None, stage.clock.now()).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        answer.notify_one();
+        now.wait_for(1).await;
+    };
+    tokio::select! {
+        () = stage.deliverer().run(CancellationToken::new()) => panic!("nobody told it to stop"),
+        () = moves => {}
+    }
+    let shown = store::get(&stage.context.db, of(owner), endpoint).await.unwrap().unwrap();
+    assert_eq!((shown.disabled_reason, shown.failure_streak), (None, 0));
+    assert_eq!(before.heard().len(), 1);
 }
 
 #[tokio::test]
@@ -627,13 +780,23 @@ async fn a_deleted_endpoint_hears_nothing_more() {
     let tx = stage.context.db.begin().await.unwrap();
     assert!(store::delete(&tx, of(owner), endpoint, stage.clock.now()).await.unwrap());
     tx.commit().await.unwrap();
-    tidy(&stage.context).await.unwrap();
+    let stop = CancellationToken::new();
+    tidy(&stage.context, &stop).await.unwrap();
     stage.happened(stage.payment(), (owner, owner), &["payment.settled"]).await;
     stage.clock.advance(Duration::from_secs(3_600));
     stage.work().await;
     assert_eq!(receiver.heard().len(), 1);
     assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Cancelled);
     assert_eq!(store::get(&stage.context.db, of(owner), endpoint).await.unwrap(), None);
+
+    // What comes up is dropped as well, until a look a minute later finds nothing; then nobody looks any more.
+    let comes_up = "update webhook_delivery set state = 'pending'";
+    sql(&stage.url, comes_up).await;
+    tidy(&stage.context, &stop).await.unwrap();
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Cancelled);
+    sql(&stage.url, comes_up).await;
+    tidy(&stage.context, &stop).await.unwrap();
+    assert_eq!(stage.only_delivery(endpoint).await.state, DeliveryState::Pending);
 }
 
 #[tokio::test]
@@ -1057,7 +1220,7 @@ impl Heard {
 enum Reply {
     Answer(StatusCode, Option<(header::HeaderName, String)>),
     Never,
-    After(Arc<tokio::sync::Notify>),
+    After(Arc<tokio::sync::Notify>, StatusCode),
 }
 
 impl Reply {
@@ -1184,9 +1347,9 @@ async fn hear(
         Reply::Answer(status, None) => status.into_response(),
         Reply::Answer(status, Some((name, value))) => (status, [(name, value)]).into_response(),
         Reply::Never => std::future::pending().await,
-        Reply::After(bell) => {
+        Reply::After(bell, status) => {
             bell.notified().await;
-            StatusCode::OK.into_response()
+            status.into_response()
         }
     }
 }
