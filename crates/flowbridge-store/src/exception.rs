@@ -121,7 +121,9 @@ statements! {
                     and entry.round = still.round
                 join ledger_account debit on debit.id = entry.debit_account
             where still.side = 'ledger' and $1 = 'ledger' and still.source_id = $2 and still.moment = $3 and still.round = $4
-                and still.scope = $5";
+                and still.scope = $5
+                and not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = entry.source_id
+                    and item.moment = entry.moment and item.round = entry.round)";
 }
 
 macro_rules! exception_columns {

@@ -80,11 +80,14 @@ statements! {
                 and still.moment = entry.moment and still.round = entry.round)
         limit $4");
 
-    // Newest first, as lines are: old ones that nothing explains never stand in the way of new ones.
+    // Newest first, as lines are: old ones that nothing explains never stand in the way of new ones. What people matched while a run was
+    // under way may have been left open by its end, and is matched all the same.
     LEDGER_OPEN = concat!("select ", entry_columns!(), entry_joins!(), "
             join recon_open still on still.source_id = entry.source_id and still.moment = entry.moment and still.round = entry.round
         where still.scope = $2 and still.side = 'ledger' and still.source_id < $3
             and (entry.debit_account = any($1) or entry.credit_account = any($1))
+            and not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = entry.source_id
+                and item.moment = entry.moment and item.round = entry.round)
         order by entry.source_id desc limit $4");
 
     // The entries of these sources and moments, whenever they were posted.
@@ -115,7 +118,9 @@ statements! {
     ENTRIES_TO_LEARN = concat!("select ", entry_columns!(), entry_joins!(), "
         where (entry.debit_account = any($1) or entry.credit_account = any($1)) and entry.moment <> 'correction' and (
             exists (select from recon_open still where still.side = 'ledger' and still.source_id = entry.source_id
-                and still.moment = entry.moment and still.round = entry.round)
+                    and still.moment = entry.moment and still.round = entry.round)
+                and not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = entry.source_id
+                    and item.moment = entry.moment and item.round = entry.round)
             or exists (select from recon_match_item item join recon_match found on found.id = item.match_id
                 where item.side = 'ledger' and item.source_id = entry.source_id and item.moment = entry.moment
                     and item.round = entry.round and found.how in ('person', 'model')))
@@ -219,9 +224,12 @@ statements! {
         where still.side = done.side and still.source_id = done.source_id and still.moment = done.moment
             and still.round = done.round";
 
+    // People may have matched it since the run read it.
     OPEN_ITEMS = "insert into recon_open (side, source_id, moment, round, scope, since)
         select 'ledger', new.source_id, new.moment, new.round, $1, $2
             from unnest($3::uuid[], $4::text[], $5::smallint[]) as new (source_id, moment, round)
+            where not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = new.source_id
+                and item.moment = new.moment and item.round = new.round)
         on conflict do nothing";
 
     SETTLED = concat!(settled_in_ledger!(), " and source_id > $2 and source_id < uuid_floor($3)

@@ -25,9 +25,9 @@ use flowbridge_store::exception::{
     self, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter, Found,
 };
 use flowbridge_store::promotion::{self, ModelProposal};
-use flowbridge_store::reconciliation::{self as rows, RecordKey, Run};
+use flowbridge_store::reconciliation::{self as rows, Findings, RecordKey, Run};
 use flowbridge_store::review::Verdict;
-use flowbridge_store::segment;
+use flowbridge_store::segment::{self, Learned};
 use flowbridge_store::statement::{self, Intake, NewLine, NewStatement, StatementLine, Taken};
 use flowbridge_workers::context::Context;
 use flowbridge_workers::place::Place;
@@ -161,6 +161,40 @@ async fn a_second_line_of_a_capture_is_a_repeat_and_what_people_reject_is_not_op
     answer(&stage, (found.id, decision), "checker").await.unwrap();
     stage.reconcile("alpha").await;
     assert!(self::open(&stage).await.is_empty(), "a run never undoes what people decided");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_match_while_a_run_is_under_way_is_not_open_again_when_it_ends() {
+    let stage = Stage::new(vec![next(Fault::Unbooked, Target::Capture)]).await;
+    let payment = stage.accept(Shape::BankToToken, 12_071).await;
+    stage.reaches(payment, "completed").await;
+    stage.reconcile("alpha").await;
+    let (db, now) = (&stage.context.db, stage.context.now());
+    let scope = ["alpha".to_owned()];
+    let tx = db.begin().await.unwrap();
+    rows::ask(&tx, &scope, (false, "2026-11-28"), "stage", now).await.unwrap();
+    tx.commit().await.unwrap();
+    let run = rows::claim(db, &scope, "stage", now, Duration::from_secs(60)).await.unwrap().unwrap();
+    let entries = async || -> Vec<RecordKey> {
+        let sides = rows::sides(db, "alpha", now, 100, &BTreeSet::new()).await.unwrap();
+        sides.ours.into_iter().map(|entry| entry.key).collect()
+    };
+    let seen = entries().await;
+    assert_eq!(seen, [RecordKey::entry(payment.as_uuid(), "captured".to_owned(), 0)]);
+
+    let found = open(&stage).await.remove(0);
+    let decision = propose(&stage, found.id, DecisionKind::WriteOff).await.unwrap();
+    answer(&stage, (found.id, decision), "checker").await.unwrap();
+    let findings = Findings { open: seen, ..nothing_found(now) };
+    rows::finish(db, &run, &findings, "", now).await.unwrap();
+    let waiting = "select count(*) from recon_open where side = 'ledger'";
+    assert_eq!(stage.sql.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0), 0);
+
+    // As a run leaves it whose own write waited for that of the people.
+    let left = "insert into recon_open (side, source_id, moment, round, scope, since)
+        select side, source_id, moment, round, 'alpha', now() from recon_match_item where side = 'ledger'";
+    assert!(stage.sql.execute(left, &[]).await.unwrap() > 0);
+    assert!(entries().await.is_empty(), "it has its match");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1037,6 +1071,23 @@ async fn answer(stage: &Stage, of: (ExceptionId, DecisionId), by: &str) -> Resul
     exception::answer(&tx, of, Verdict::Confirmed, by, stage.context.now()).await.unwrap()?;
     tx.commit().await.unwrap();
     Ok(())
+}
+
+/// What a run writes that was cut off before it found anything.
+fn nothing_found(now: Timestamp) -> Findings {
+    Findings {
+        as_of: None,
+        ledger_until: now,
+        manifest_sha256: String::new(),
+        summary: json!({ "is_whole": false }),
+        matches: vec![],
+        open: vec![],
+        exceptions: vec![],
+        reports: vec![],
+        learned: Learned::default(),
+        is_whole: false,
+        proven: vec![],
+    }
 }
 
 /// Is every run that was asked for done?
