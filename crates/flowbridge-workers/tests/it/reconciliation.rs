@@ -395,6 +395,27 @@ async fn a_difference_stands_and_trips_the_breaker_while_later_lines_have_no_bal
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balance_that_no_longer_differs_is_not_put_right_by_an_old_proposal() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let now = stage.context.now();
+    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
+    let take = async |days_ago: u64, line: (&str, i64), closing: i64| {
+        let day = day(days_ago);
+        upload(&stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
+        stage.reconcile_files("alpha").await;
+    };
+    take(3, ("A1", 1_000), 1_000 + 700).await;
+    let standing = open(&stage).await.into_iter().find(|found| found.kind == "supply_not_reserve").unwrap();
+    let decision = propose(&stage, standing.id, DecisionKind::Accept).await.unwrap();
+    take(2, ("A2", 2_000), 3_000).await;
+    let confirmed = answer(&stage, (standing.id, decision), "checker").await;
+    assert_eq!(confirmed, Err(DecisionRefusal::Closed), "the bank has put its balance right");
+    let posted = "select count(*) from journal_entry where moment = 'correction'";
+    assert_eq!(stage.sql.query_one(posted, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_that_no_balance_has_told_yet_accuses_no_statement_after_its_day() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
