@@ -395,6 +395,41 @@ async fn a_difference_stands_and_trips_the_breaker_while_later_lines_have_no_bal
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reconciler_that_is_killed_while_it_trips_the_breaker_has_not_ended_its_run() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let day = intake::day(stage.context.now().minus(Duration::from_secs(24 * 3600)));
+    upload(&stage, "evening.ofx", ofx(&day, ("A1", 1_000), 1_000 + 700), None).await.unwrap();
+    stage.reconcile_files("alpha").await;
+    let tx = stage.context.db.begin().await.unwrap();
+    let scope = ["alpha".to_owned()];
+    rows::ask(&tx, &scope, (false, "2026-11-28"), "stage", stage.context.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let settings = Settings { poll: Duration::from_millis(20), ..Settings::default() };
+    let works = |context: Context| {
+        let (banks, stop) = (stage.banks.clone(), stage.stop.clone());
+        tokio::spawn(reconciliation::run(context, banks, vec![], settings.clone(), stop))
+    };
+
+    // Somebody else is at the breaker.
+    stage.sql.execute("select pg_advisory_lock(4661007)", &[]).await.unwrap();
+    let killed = works(stage.context.clone());
+    let waits = "select count(*) from pg_locks join pg_database on pg_database.oid = pg_locks.database
+        where datname = current_database() and locktype = 'advisory' and objid = 4661007 and not granted";
+    stage.until(async || stage.sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0).await;
+    killed.abort();
+    assert!(killed.await.unwrap_err().is_cancelled());
+    stage.sql.execute("select pg_advisory_unlock(4661007)", &[]).await.unwrap();
+    assert!(!nothing_waits(&stage).await, "the run is still to be done");
+
+    let clock = Arc::new(ManualClock::at(stage.context.now().plus(settings.lease)));
+    let working = works(Context { clock, instance: "another".to_owned(), ..stage.context.clone() });
+    stage.until(async || nothing_waits(&stage).await).await;
+    assert!(!breaker::state(&stage.context.db).await.unwrap().is_closed());
+    working.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_balance_that_no_longer_differs_is_not_put_right_by_an_old_proposal() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
