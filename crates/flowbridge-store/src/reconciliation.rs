@@ -31,6 +31,9 @@ statements! {
 
     SCOPES = "select code as scope from bank union all select 'chain:' || currency from chain_contract order by scope";
 
+    // Whoever claims sees what those before have claimed: a statement of its own, as each sees what was committed when it began.
+    CLAIM_LOCK = "select from pg_advisory_xact_lock(4661012)";
+
     CLAIM = "update reconciliation set state = 'running', attempts = attempts + 1, fence = fence + 1, lease_owner = $2,
             lease_until = $4, started_at = $3, stage = 'begun', cause = null
         where id = (
@@ -424,7 +427,10 @@ pub async fn claim(
     now: Timestamp,
     lease: Duration,
 ) -> Result<Option<ClaimedRun>, StoreError> {
-    let rows = db.query(CLAIM, &[&scopes, &owner, &At(now), &At(now.plus(lease))]).await?;
+    let tx = db.begin().await?;
+    tx.query(CLAIM_LOCK, &[]).await?;
+    let rows = tx.query(CLAIM, &[&scopes, &owner, &At(now), &At(now.plus(lease))]).await?;
+    tx.commit().await?;
     rows.first()
         .map(|row| {
             Ok(ClaimedRun {

@@ -1,7 +1,7 @@
 //! Reconciliation against real servers: what a bank books wrongly is found, named, and put right by two people.
 
 use crate::bucket::TestBucket;
-use crate::stage::{Shape, Stage, next};
+use crate::stage::{Shape, Stage, Tuning, next};
 use axum::http::Uri;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -28,7 +28,7 @@ use flowbridge_store::promotion::{self, ModelProposal};
 use flowbridge_store::reconciliation::{self as rows, Findings, RecordKey, Run};
 use flowbridge_store::review::Verdict;
 use flowbridge_store::segment::{self, Learned};
-use flowbridge_store::statement::{self, Intake, NewLine, NewStatement, StatementLine, Taken};
+use flowbridge_store::statement::{self, Intake, NewLine, NewStatement, Numbers, StatementLine, Taken};
 use flowbridge_workers::context::Context;
 use flowbridge_workers::place::Place;
 use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError, Uploaded};
@@ -734,6 +734,42 @@ async fn what_a_bank_cannot_have_meant_is_asked_about_and_keeps_no_later_run_fro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_one_bank_one_run_is_claimed_at_a_time_however_many_look_and_no_reading_goes_back() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, others: false, ..Tuning::default() }).await;
+    let (db, now) = (&stage.context.db, stage.context.now());
+    let (scope, lease) = (["alpha".to_owned()], Duration::from_secs(60));
+    for _ in 0..50 {
+        let tx = db.begin().await.unwrap();
+        for _ in 0..3 {
+            rows::ask(&tx, &scope, (false, "2026-11-28"), "stage", now).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let look = |owner| rows::claim(db, &scope, owner, now, lease);
+        let claimed = tokio::join!(look("a"), look("b"), look("c"), look("d"));
+        let claimed = [claimed.0, claimed.1, claimed.2, claimed.3].into_iter().filter_map(Result::unwrap);
+        assert_eq!(claimed.count(), 1);
+        stage.sql.execute("update reconciliation set state = 'done'", &[]).await.unwrap();
+    }
+
+    // One of two that read the bank is slow.
+    statement::set_source(db, &debtors_bank(), true).await.unwrap();
+    let told = |closing: i64| NewStatement {
+        account: "reserve".to_owned(),
+        currency: "EUR".to_owned(),
+        opening: Some(0),
+        closing: Some(closing),
+        as_of: Some(now),
+        ..NewStatement::default()
+    };
+    let first = statement::take(db, &reading(Numbers { after: 0, last: 5 }, 1), &[told(500)], now).await;
+    assert!(matches!(first, Ok(Taken::New(_))), "{first:?}");
+    let slow = statement::take(db, &reading(Numbers { after: 0, last: 3 }, 2), &[told(300)], now).await;
+    assert!(matches!(slow, Ok(Taken::Repeat(_))), "{slow:?}");
+    assert_eq!(statement::cursor(db, &debtors_bank()).await.unwrap(), 5);
+    assert_eq!(statement::list(db, Some("alpha"), None, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_records_than_a_run_may_look_at_are_matched_by_several_and_none_is_accused() {
     let stage = Stage::new(vec![]).await;
     let mut payments = Vec::new();
@@ -1054,17 +1090,23 @@ async fn tells(stage: &Stage, lines: &[(&str, i64, &str, &str)]) {
         lines: lines.iter().map(|of| NewLine { line: line(of), ..NewLine::default() }).collect(),
         ..NewStatement::default()
     };
-    let reading = Intake {
+    let here = statement::cursor(db, &debtors_bank()).await.unwrap();
+    let reading = reading(Numbers { after: here, last: here }, 1);
+    let taken = statement::take(db, &reading, &[told], now).await.unwrap();
+    assert!(matches!(taken, Taken::New(_)), "{taken:?}");
+}
+
+/// Who read these numbers of the debtor's bank, as one reading and no other.
+fn reading(numbers: Numbers, which: u8) -> Intake {
+    Intake {
         bank: debtors_bank(),
         channel: "connector",
-        sha256: [1; 32],
+        sha256: [which; 32],
         format: "connector".to_owned(),
         name: "more lines".to_owned(),
         by: "stage".to_owned(),
-        cursor: Some(statement::cursor(db, &debtors_bank()).await.unwrap()),
-    };
-    let taken = statement::take(db, &reading, &[told], now).await.unwrap();
-    assert!(matches!(taken, Taken::New(_)), "{taken:?}");
+        numbers: Some(numbers),
+    }
 }
 
 /// A statement of one day with one line, its bank's reference and minor units, and without an opening balance.
