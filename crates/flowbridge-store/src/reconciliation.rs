@@ -256,8 +256,8 @@ statements! {
         where side = 'ledger' and (source_id, moment) in (select * from unnest($1::uuid[], $2::text[]))";
 
     // One that was cut off has not looked at the balance.
-    LAST_SUMMARY = "select summary from reconciliation
-        where scope = $1 and state = 'done' and (summary -> 'is_whole')::boolean order by id desc limit 1";
+    LAST_SUMMARIES = "select summary from reconciliation
+        where scope = $1 and state = 'done' and (summary -> 'is_whole')::boolean order by id desc limit $2";
 
     WAITING = "select state as kind, count(*) as waiting, min(asked_at) as oldest from reconciliation
         where state in ('asked', 'running') group by state
@@ -1163,12 +1163,9 @@ pub async fn matched(db: &Db, entries: &[(Uuid, &'static str)]) -> Result<Vec<(U
     Ok(found)
 }
 
-/// The figures of a scope's last run.
-pub async fn last_summary(db: &Db, scope: &str) -> Result<Option<Value>, StoreError> {
-    match db.query(LAST_SUMMARY, &[&scope]).await?.first() {
-        Some(row) => Ok(row.try_get("summary")?),
-        None => Ok(None),
-    }
+/// The figures of a scope's last runs that have looked at everything, newest first.
+pub async fn last_summaries(db: &Db, scope: &str, limit: i64) -> Result<Vec<Value>, StoreError> {
+    db.query(LAST_SUMMARIES, &[&scope, &limit]).await?.iter().map(|row| Ok(row.try_get("summary")?)).collect()
 }
 
 /// A payment as ledger and chain have it settled.
