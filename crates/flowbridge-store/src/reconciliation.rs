@@ -68,7 +68,8 @@ statements! {
 
     LOOKED_UNTIL = "select max(ledger_until) as until from reconciliation where scope = $1 and state = 'done'";
 
-    FIRST_ENTRY = "select min(posted_at) as first from journal_entry";
+    // Whatever moved money was drawn before it was posted.
+    FIRST_SOURCE = "select source_id from journal_entry order by source_id limit 1";
 
     RESERVE_ACCOUNTS = "select id, currency, posted_debits - posted_credits as balance from ledger_account
         where kind = 'reserve' and owner = $1";
@@ -130,15 +131,19 @@ statements! {
         order by entry.posted_at desc, entry.source_id limit $2");
 
     // What tells of the latest moment; of several that do, one with a balance.
-    HEADS = concat!("select distinct on (account, currency) account, currency, sequence, opening, closing,
-            ", covers!(), " as as_of, closes_on::text as closes_on, channel,
+    HEADS = concat!("select account, currency, sequence, opening, closing, as_of, closes_on, channel,
             (select coalesce(sum(amount), 0)::bigint from statement_entry line
-                where line.statement_id = statement.id and not is_pending) as moved
-        from statement where bank_code = $1 and (closing is not null or as_of is not null or closes_on is not null)
-            and exists (
-                select from statement_source source where source.bank_code = statement.bank_code
-                    and source.reserve_accounts ->> statement.currency = statement.account)
-        order by account, currency, ", covers!(), " desc, closing is null, sequence desc nulls last, id desc");
+                where line.statement_id = newest.id and not is_pending) as moved
+        from (
+            select distinct on (account, currency) id, account, currency, sequence, opening, closing, ", covers!(), " as as_of,
+                    closes_on::text as closes_on, channel
+                from statement where bank_code = $1 and (closing is not null or as_of is not null or closes_on is not null)
+                    and exists (
+                        select from statement_source source where source.bank_code = statement.bank_code
+                            and source.reserve_accounts ->> statement.currency = statement.account)
+                order by account, currency, ", covers!(), " desc, closing is null, sequence desc nulls last, id desc
+        ) newest
+        order by account, currency");
 
     // Statements that do not open with what the one before closes with; only the newest are looked at.
     GAPS = concat!("select account, currency, covers, day, name, opening, closing_before from (
@@ -1019,11 +1024,8 @@ async fn read_new_entries(
     };
     let mut from = match looked {
         Some(until) => until.0.minus(OVERLAP),
-        None => match tx.query(FIRST_ENTRY, &[]).await?.first() {
-            Some(row) => match row.try_get::<_, Option<At>>("first")? {
-                Some(first) => first.0.minus(Duration::from_micros(1)),
-                None => return Ok(()),
-            },
+        None => match first_entry(tx).await? {
+            Some(first) => first,
             None => return Ok(()),
         },
     };
@@ -1054,6 +1056,13 @@ async fn read_new_entries(
         from = to;
     }
     Ok(())
+}
+
+/// No entry was posted before that; none where there is none. Read from the ids, as nothing is kept in the order of posting.
+async fn first_entry(tx: &Tx) -> Result<Option<Timestamp>, StoreError> {
+    let rows = tx.query(FIRST_SOURCE, &[]).await?;
+    let first = rows.first().map(|row| row.try_get("source_id")).transpose()?;
+    Ok(first.map(|source| PaymentId::from_uuid(source).drawn_at().minus(OVERLAP)))
 }
 
 /// The entries that lines name and that were not read: by the operation's key, or by the reference under which the bank confirmed it. With
