@@ -71,6 +71,9 @@ statements! {
 
     DECIDED = "select subject from recon_exception where scope = $1 and kind = $2 and state = 'decided'";
 
+    BOOKED = "select subject from recon_exception found where scope = $1 and kind = $2 and state = 'decided'
+        and exists (select from journal_entry entry where entry.source_id = found.id and entry.moment = 'correction')";
+
     RULED = "select found.kind, found.subject, found.about, found.contra is not null and found.correction <> 0 as has_entry,
             decision.decision, decision.partner, decision.reason,
             decision.proposed_by, verdict.given_at
@@ -517,6 +520,12 @@ fn left_by(question: &Value) -> Option<Vec<Found>> {
 /// What of a kind two people have decided about in a scope.
 pub async fn decided(db: &Db, scope: &str, kind: &str) -> Result<BTreeSet<String>, StoreError> {
     let rows = db.query(DECIDED, &[&scope, &kind]).await?;
+    rows.iter().map(|row| Ok(row.try_get("subject")?)).collect()
+}
+
+/// What of a kind two people have put right in a scope by an entry.
+pub async fn booked(db: &Db, scope: &str, kind: &str) -> Result<BTreeSet<String>, StoreError> {
+    let rows = db.query(BOOKED, &[&scope, &kind]).await?;
     rows.iter().map(|row| Ok(row.try_get("subject")?)).collect()
 }
 

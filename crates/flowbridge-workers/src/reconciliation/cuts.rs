@@ -20,7 +20,7 @@ use flowbridge_recon::report::{Balance, BalanceAt};
 use flowbridge_store::exception::Found;
 use flowbridge_store::reconciliation::Sides;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The balance at the instant of each statement where it can be told, oldest first, and the statements that this settles.
 pub(super) fn at_each(sides: &Sides, balance: &[Balance]) -> (Vec<StatementId>, Vec<BalanceAt>) {
@@ -57,8 +57,13 @@ fn is_of(one: &BalanceAt, line: &Balance) -> bool {
     one.account == line.account && one.currency == line.currency
 }
 
-/// What the balances differ by: what stands at the newest statement is a break, what had passed by then is only told.
-pub(super) fn differences(balance: &[Balance], at: &[BalanceAt], now: Timestamp) -> (Vec<Break>, Vec<Found>) {
+/// What the balances differ by: what stands at the newest statement is a break, what had passed by then is only told. `put_right`: what
+/// stood before, until people posted an entry for it.
+pub(super) fn differences(
+    (balance, at): (&[Balance], &[BalanceAt]),
+    put_right: &BTreeSet<String>,
+    now: Timestamp,
+) -> (Vec<Break>, Vec<Found>) {
     let (mut breaks, mut exceptions) = (Vec::new(), Vec::new());
     for line in balance {
         let at: Vec<&BalanceAt> = at.iter().filter(|one| is_of(one, line)).collect();
@@ -66,7 +71,7 @@ pub(super) fn differences(balance: &[Balance], at: &[BalanceAt], now: Timestamp)
         let stands = if line.is_told { line.unexplained } else { newest };
         if stands != 0 {
             let found = account_break(BreakKind::SupplyNotReserve, &line.account, stands.into());
-            exceptions.push(standing(&found, line, stands, now));
+            exceptions.push(standing(&found, (line, stands), put_right, now));
             breaks.push(found);
         }
         let mut passed: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
@@ -78,9 +83,21 @@ pub(super) fn differences(balance: &[Balance], at: &[BalanceAt], now: Timestamp)
     (breaks, exceptions)
 }
 
-fn standing(found: &Break, line: &Balance, amount: i64, now: Timestamp) -> Found {
-    // Another amount is another difference: what people decided about this one says nothing about it.
-    let subject = format!("balance of {} {}: {amount}", line.account, line.currency);
+fn standing(
+    found: &Break,
+    (line, amount): (&Balance, i64),
+    put_right: &BTreeSet<String>,
+    now: Timestamp,
+) -> Found {
+    // Another amount is another difference: what people decided about this one says nothing about it. Nor does it once its entry is in the
+    // books: as much that is there all the same has come since.
+    let subject = (1..)
+        .map(|time| match time {
+            1 => format!("balance of {} {}: {amount}", line.account, line.currency),
+            time => format!("balance of {} {}: {amount}, time {time}", line.account, line.currency),
+        })
+        .find(|subject| !put_right.contains(subject))
+        .unwrap_or_default();
     let why = "the closing balance differs from our reserve, and no line says why";
     let about = (subject, line.currency.clone());
     Found {

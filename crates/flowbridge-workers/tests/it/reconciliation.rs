@@ -451,6 +451,36 @@ async fn a_balance_that_no_longer_differs_is_not_put_right_by_an_old_proposal() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balance_that_differs_by_the_same_again_after_its_entry_is_asked_about_again() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let now = stage.context.now();
+    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
+    let asked = async |days_ago: u64, line: (&str, i64), closing: i64| -> Option<Exception> {
+        let day = day(days_ago);
+        upload(&stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
+        stage.reconcile_files("alpha").await;
+        open(&stage).await.into_iter().find(|found| found.kind == "supply_not_reserve")
+    };
+    let decide = async |found: &Exception, kind: DecisionKind| {
+        let decision = propose(&stage, found.id, kind).await.unwrap();
+        answer(&stage, (found.id, decision), "checker").await.unwrap();
+    };
+    let first = asked(6, ("A1", 1_000), 1_000 + 700).await.unwrap();
+    decide(&first, DecisionKind::Accept).await;
+    assert!(asked(5, ("A2", 2_000), 3_000 + 700).await.is_none(), "it is in the books");
+    let again = asked(4, ("A3", 4_000), 7_000 + 1_400).await.unwrap();
+    assert_eq!((again.amount, again.correction), (700, 700));
+    let still = asked(3, ("A4", 8_000), 15_000 + 1_400).await.unwrap();
+    assert_eq!(still.id, again.id, "as long as it stands it is one");
+    decide(&still, DecisionKind::Reject).await;
+    assert!(
+        asked(2, ("A5", 9_000), 24_000 + 1_400).await.is_none(),
+        "they know, and have posted nothing for it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_that_no_balance_has_told_yet_accuses_no_statement_after_its_day() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
