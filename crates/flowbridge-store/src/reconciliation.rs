@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// Rows of one statement.
@@ -250,6 +251,24 @@ statements! {
 
     SETTLED_ON_CHAIN_OF = concat!(settled_on_chain!(), " and log.payment_id = any($2)
         order by log.payment_id, log.block_number, log.log_index");
+
+    // Payments that were accepted long before they were settled, as those are that were dated ahead.
+    SETTLED_LATE = "select source_id from journal_entry
+        where currency = $1 and moment in ('settled', 'settlement_removed') and source_id <= $2
+            and posted_at > $3 and posted_at <= $4
+        limit $5";
+
+    // The block of the first settlement that was announced after an instant.
+    BLOCK_SINCE = "select (data ->> 'block_number')::bigint as block_number from event
+        where id >= uuid_floor($1) and topic = 'chain' and kind = 'chain.settled' order by id limit 1";
+
+    // Those of them that the chain has settled since a block, and that the ledger has not since an instant.
+    SETTLED_LATE_ON_CHAIN_ALONE = "select payment_id, block_number, log_index from chain_log log
+        where (block_number, log_index) > ($2, $3) and currency = $1 and kind = 'payment' and data ->> 'kind' = 'chain.settled'
+            and payment_id <= $4 and not exists (
+                select from journal_entry entry where entry.source_id = log.payment_id and entry.moment = 'settled'
+                    and entry.posted_at > $5)
+        order by block_number, log_index limit $6";
 
     // Payments whose events the orchestrator has not read yet: their ledger is behind the chain for a moment.
     UNREAD_PAYMENTS = "select distinct event.key from consumer_offset o
@@ -1184,7 +1203,7 @@ pub struct Settled {
     pub ledger: Vec<(PaymentId, i64, Timestamp)>,
     /// On chain: the payment, transaction, place, whether it is final, token units and decimals.
     pub chain: Vec<ChainSettlement>,
-    /// There was more than may be looked at in one run: payments accepted from then on are for the next.
+    /// There was more than may be looked at in one run: payments accepted or settled from then on are for the next.
     pub cut_off_at: Option<Timestamp>,
 }
 
@@ -1232,17 +1251,28 @@ pub struct ChainSettlement {
     pub token_decimals: i16,
 }
 
-/// Both sides of the chain in a currency, and the payments whose news is still unread: for payments from an instant on, and for
-/// those of `again` that are older.
+/// What of the payments is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Those that were accepted from then on, and
+    pub from: Timestamp,
+    /// until then;
+    pub to: Timestamp,
+    /// and those that were accepted until then, and settled from `from` on.
+    pub late_before: Timestamp,
+}
+
+/// Both sides of the chain in a currency, and the payments whose news is still unread: for the payments of a window, and for those of
+/// `again` that are older.
 pub async fn settled(
     db: &Db,
     currency: &str,
-    (from, to): (Timestamp, Timestamp),
+    window: Window,
     again: &[PaymentId],
     records_max: usize,
 ) -> Result<(Settled, Vec<Uuid>), StoreError> {
     let tx = db.snapshot().await?;
-    let read = read_settled(&tx, currency, (from, to), again, records_max).await;
+    let read = read_settled(&tx, currency, window, again, records_max).await;
     tx.rollback().await?;
     read
 }
@@ -1257,16 +1287,21 @@ pub async fn looked_until(db: &Db, scope: &str) -> Result<Option<Timestamp>, Sto
 async fn read_settled(
     tx: &Tx,
     currency: &str,
-    (from, to): (Timestamp, Timestamp),
+    window: Window,
     again: &[PaymentId],
     records_max: usize,
 ) -> Result<(Settled, Vec<Uuid>), StoreError> {
     let mut settled = Settled::default();
     let page = SLICE.min(records_max.max(1));
     let limit = i64::try_from(page).unwrap_or(i64::MAX);
-    let mut after = PaymentId::generate(from, [0; 10]).as_uuid();
+    let mut after = PaymentId::generate(window.from, [0; 10]).as_uuid();
+    let mut older: BTreeSet<Uuid> = again.iter().map(PaymentId::as_uuid).filter(|id| *id <= after).collect();
+    let (late, late_until) = settled_late(tx, currency, window, records_max).await?;
+    older.extend(late);
+    settled.cut_off_at = late_until;
+    let to = late_until.unwrap_or(window.to);
     let end = PaymentId::generate(to, [255; 10]).as_uuid();
-    let older: Vec<Uuid> = again.iter().map(PaymentId::as_uuid).filter(|id| *id <= after).collect();
+    let older: Vec<Uuid> = older.into_iter().collect();
     for slice in older.chunks(SLICE) {
         settled.add_ledger(&tx.query(SETTLED_OF, &[&currency, &slice]).await?)?;
         settled.add_chain(&tx.query(SETTLED_ON_CHAIN_OF, &[&currency, &slice]).await?)?;
@@ -1297,6 +1332,74 @@ async fn read_settled(
         .map(|row| Ok(row.try_get("key")?))
         .collect::<Result<_, StoreError>>()?;
     Ok((settled, unread))
+}
+
+/// The payments of a window that were settled long after they were accepted: as many as one run may look at, and until when they were
+/// settled, if there are more. As many again are compared that were accepted in it.
+async fn settled_late(
+    tx: &Tx,
+    currency: &str,
+    window: Window,
+    records_max: usize,
+) -> Result<(BTreeSet<Uuid>, Option<Timestamp>), StoreError> {
+    let mut late = BTreeSet::new();
+    let Some(first) = first_entry(tx).await?.filter(|first| *first <= window.late_before) else {
+        return Ok((late, None));
+    };
+    let up_to = PaymentId::generate(window.late_before, [0; 10]).as_uuid();
+    late.extend(settled_late_on_chain_alone(tx, currency, (up_to, window.from), records_max).await?);
+    let (mut begin, mut stretch) = (window.from.max(first), STRETCH);
+    let mut room = records_max;
+    while begin < window.to {
+        if room == 0 {
+            return Ok((late, Some(begin)));
+        }
+        let end = begin.plus(stretch).min(window.to);
+        // The shortest stretch is taken whole, so that each run gets further.
+        let is_shortest = stretch <= STRETCH_MIN;
+        let limit = if is_shortest { usize::MAX } else { room.saturating_add(1) };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = tx.query(SETTLED_LATE, &[&currency, &up_to, &At(begin), &At(end), &limit]).await?;
+        if rows.len() > room && !is_shortest {
+            stretch /= 2;
+            continue;
+        }
+        for row in &rows {
+            late.insert(row.try_get("source_id")?);
+        }
+        room = room.saturating_sub(rows.len());
+        begin = end;
+    }
+    Ok((late, None))
+}
+
+/// Those that the ledger has not settled since: seldom any, and the first `records_max` where there are more.
+async fn settled_late_on_chain_alone(
+    tx: &Tx,
+    currency: &str,
+    (up_to, from): (Uuid, Timestamp),
+    records_max: usize,
+) -> Result<Vec<Uuid>, StoreError> {
+    let since: Option<i64> = match tx.query(BLOCK_SINCE, &[&At(from)]).await?.first() {
+        Some(row) => row.try_get("block_number")?,
+        None => None,
+    };
+    let Some(since) = since else { return Ok(Vec::new()) };
+    let (mut block, mut place) = (since, -1_i32);
+    let mut late: Vec<Uuid> = Vec::new();
+    loop {
+        let limit = page_of(records_max.saturating_sub(late.len()));
+        let params: [&(dyn ToSql + Sync); 6] = [&currency, &block, &place, &up_to, &At(from), &limit];
+        let rows = tx.query(SETTLED_LATE_ON_CHAIN_ALONE, &params).await?;
+        for row in &rows {
+            late.push(row.try_get("payment_id")?);
+            (block, place) = (row.try_get("block_number")?, row.try_get("log_index")?);
+        }
+        let is_last = i64::try_from(rows.len()).unwrap_or(i64::MAX) < limit;
+        if is_last || late.len() >= records_max {
+            return Ok(late);
+        }
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
