@@ -262,7 +262,7 @@ statements! {
     BLOCK_SINCE = "select (data ->> 'block_number')::bigint as block_number from event
         where id >= uuid_floor($1) and topic = 'chain' and kind = 'chain.settled' order by id limit 1";
 
-    // Those of them that the chain has settled since a block, and that the ledger has not since an instant.
+    // Of such payments those that the chain has settled since a block, and the ledger not since an instant.
     SETTLED_LATE_ON_CHAIN_ALONE = "select payment_id, block_number, log_index from chain_log log
         where (block_number, log_index) > ($2, $3) and currency = $1 and kind = 'payment' and data ->> 'kind' = 'chain.settled'
             and payment_id <= $4 and not exists (
