@@ -3,7 +3,8 @@
 //! An exception is one scope, kind and subject, so a run that finds the same difference again finds the same exception, and one
 //! that no longer finds it closes it as explained. What a person decided stays decided: a run neither opens it again nor
 //! undoes it. One operator proposes, another confirms, and only then is a correcting entry posted, in the transaction of the
-//! verdict. Decisions, verdicts and comments are never changed, and the log tells of each (`reconciliation` topic).
+//! verdict; what a run has found explained in between is closed, and nothing is posted. Decisions, verdicts and comments are
+//! never changed, and the log tells of each (`reconciliation` topic).
 
 use crate::db::{Db, StoreError, Tx};
 use crate::event_data::{EventData, sha256_of};
@@ -47,11 +48,13 @@ statements! {
                 correction = excluded.correction, suggestions = excluded.suggestions, state = 'open', closed_at = null
             where recon_exception.state <> 'decided'";
 
-    // What waits for a second person is left to that person.
+    // What waits for a second person is left to that person where it is about records: each of those is matched once, whoever confirms what.
+    // Nothing but this keeps an entry from being posted for a balance that no longer differs.
     EXPLAIN = "update recon_exception found set state = 'explained', closed_at = $3
-        where scope = $1 and state = 'open' and not is_lasting and seen_in <> $2 and not exists (
-            select from recon_decision decision where decision.exception_id = found.id and not exists (
-                select from recon_verdict verdict where verdict.decision_id = decision.id))";
+        where scope = $1 and state = 'open' and not is_lasting and seen_in <> $2 and not (
+            coalesce(about -> 'records', '[]') <> '[]' and exists (
+                select from recon_decision decision where decision.exception_id = found.id and not exists (
+                    select from recon_verdict verdict where verdict.decision_id = decision.id)))";
 
     // What matches leave over and no entry has put right yet, per currency; what does not fit is a difference beyond every account.
     LEFT_OVER = "select currency, least(greatest(coalesce(sum(correction), 0), -9223372036854775808),
@@ -67,6 +70,9 @@ statements! {
             where decision.exception_id = found.id and decision.decision = 'reject' and verdict.verdict = 'confirmed')";
 
     DECIDED = "select subject from recon_exception where scope = $1 and kind = $2 and state = 'decided'";
+
+    BOOKED = "select subject from recon_exception found where scope = $1 and kind = $2 and state = 'decided'
+        and exists (select from journal_entry entry where entry.source_id = found.id and entry.moment = 'correction')";
 
     RULED = "select found.kind, found.subject, found.about, found.contra is not null and found.correction <> 0 as has_entry,
             decision.decision, decision.partner, decision.reason,
@@ -121,7 +127,9 @@ statements! {
                     and entry.round = still.round
                 join ledger_account debit on debit.id = entry.debit_account
             where still.side = 'ledger' and $1 = 'ledger' and still.source_id = $2 and still.moment = $3 and still.round = $4
-                and still.scope = $5";
+                and still.scope = $5
+                and not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = entry.source_id
+                    and item.moment = entry.moment and item.round = entry.round)";
 }
 
 macro_rules! exception_columns {
@@ -512,6 +520,12 @@ fn left_by(question: &Value) -> Option<Vec<Found>> {
 /// What of a kind two people have decided about in a scope.
 pub async fn decided(db: &Db, scope: &str, kind: &str) -> Result<BTreeSet<String>, StoreError> {
     let rows = db.query(DECIDED, &[&scope, &kind]).await?;
+    rows.iter().map(|row| Ok(row.try_get("subject")?)).collect()
+}
+
+/// What of a kind two people have put right in a scope by an entry.
+pub async fn booked(db: &Db, scope: &str, kind: &str) -> Result<BTreeSet<String>, StoreError> {
+    let rows = db.query(BOOKED, &[&scope, &kind]).await?;
     rows.iter().map(|row| Ok(row.try_get("subject")?)).collect()
 }
 

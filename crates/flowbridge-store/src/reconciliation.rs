@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// Rows of one statement.
@@ -30,6 +31,9 @@ statements! {
         on conflict do nothing returning id, scope";
 
     SCOPES = "select code as scope from bank union all select 'chain:' || currency from chain_contract order by scope";
+
+    // Whoever claims sees what those before have claimed: a statement of its own, as each sees what was committed when it began.
+    CLAIM_LOCK = "select from pg_advisory_xact_lock(4661012)";
 
     CLAIM = "update reconciliation set state = 'running', attempts = attempts + 1, fence = fence + 1, lease_owner = $2,
             lease_until = $4, started_at = $3, stage = 'begun', cause = null
@@ -65,7 +69,8 @@ statements! {
 
     LOOKED_UNTIL = "select max(ledger_until) as until from reconciliation where scope = $1 and state = 'done'";
 
-    FIRST_ENTRY = "select min(posted_at) as first from journal_entry";
+    // Whatever moved money was drawn before it was posted.
+    FIRST_SOURCE = "select source_id from journal_entry order by source_id limit 1";
 
     RESERVE_ACCOUNTS = "select id, currency, posted_debits - posted_credits as balance from ledger_account
         where kind = 'reserve' and owner = $1";
@@ -80,11 +85,14 @@ statements! {
                 and still.moment = entry.moment and still.round = entry.round)
         limit $4");
 
-    // Newest first, as lines are: old ones that nothing explains never stand in the way of new ones.
+    // Newest first, as lines are: old ones that nothing explains never stand in the way of new ones. What people matched while a run was
+    // under way may have been left open by its end, and is matched all the same.
     LEDGER_OPEN = concat!("select ", entry_columns!(), entry_joins!(), "
             join recon_open still on still.source_id = entry.source_id and still.moment = entry.moment and still.round = entry.round
         where still.scope = $2 and still.side = 'ledger' and still.source_id < $3
             and (entry.debit_account = any($1) or entry.credit_account = any($1))
+            and not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = entry.source_id
+                and item.moment = entry.moment and item.round = entry.round)
         order by entry.source_id desc limit $4");
 
     // The entries of these sources and moments, whenever they were posted.
@@ -115,22 +123,28 @@ statements! {
     ENTRIES_TO_LEARN = concat!("select ", entry_columns!(), entry_joins!(), "
         where (entry.debit_account = any($1) or entry.credit_account = any($1)) and entry.moment <> 'correction' and (
             exists (select from recon_open still where still.side = 'ledger' and still.source_id = entry.source_id
-                and still.moment = entry.moment and still.round = entry.round)
+                    and still.moment = entry.moment and still.round = entry.round)
+                and not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = entry.source_id
+                    and item.moment = entry.moment and item.round = entry.round)
             or exists (select from recon_match_item item join recon_match found on found.id = item.match_id
                 where item.side = 'ledger' and item.source_id = entry.source_id and item.moment = entry.moment
                     and item.round = entry.round and found.how in ('person', 'model')))
         order by entry.posted_at desc, entry.source_id limit $2");
 
     // What tells of the latest moment; of several that do, one with a balance.
-    HEADS = concat!("select distinct on (account, currency) account, currency, sequence, opening, closing,
-            ", covers!(), " as as_of, closes_on::text as closes_on, channel,
+    HEADS = concat!("select account, currency, sequence, opening, closing, as_of, closes_on, channel,
             (select coalesce(sum(amount), 0)::bigint from statement_entry line
-                where line.statement_id = statement.id and not is_pending) as moved
-        from statement where bank_code = $1 and (closing is not null or as_of is not null or closes_on is not null)
-            and exists (
-                select from statement_source source where source.bank_code = statement.bank_code
-                    and source.reserve_accounts ->> statement.currency = statement.account)
-        order by account, currency, ", covers!(), " desc, closing is null, sequence desc nulls last, id desc");
+                where line.statement_id = newest.id and not is_pending) as moved
+        from (
+            select distinct on (account, currency) id, account, currency, sequence, opening, closing, ", covers!(), " as as_of,
+                    closes_on::text as closes_on, channel
+                from statement where bank_code = $1 and (closing is not null or as_of is not null or closes_on is not null)
+                    and exists (
+                        select from statement_source source where source.bank_code = statement.bank_code
+                            and source.reserve_accounts ->> statement.currency = statement.account)
+                order by account, currency, ", covers!(), " desc, closing is null, sequence desc nulls last, id desc
+        ) newest
+        order by account, currency");
 
     // Statements that do not open with what the one before closes with; only the newest are looked at.
     GAPS = concat!("select account, currency, covers, day, name, opening, closing_before from (
@@ -219,9 +233,12 @@ statements! {
         where still.side = done.side and still.source_id = done.source_id and still.moment = done.moment
             and still.round = done.round";
 
+    // People may have matched it since the run read it.
     OPEN_ITEMS = "insert into recon_open (side, source_id, moment, round, scope, since)
         select 'ledger', new.source_id, new.moment, new.round, $1, $2
             from unnest($3::uuid[], $4::text[], $5::smallint[]) as new (source_id, moment, round)
+            where not exists (select from recon_match_item item where item.side = 'ledger' and item.source_id = new.source_id
+                and item.moment = new.moment and item.round = new.round)
         on conflict do nothing";
 
     SETTLED = concat!(settled_in_ledger!(), " and source_id > $2 and source_id < uuid_floor($3)
@@ -235,6 +252,24 @@ statements! {
     SETTLED_ON_CHAIN_OF = concat!(settled_on_chain!(), " and log.payment_id = any($2)
         order by log.payment_id, log.block_number, log.log_index");
 
+    // Payments that were accepted long before they were settled, as those are that were dated ahead.
+    SETTLED_LATE = "select source_id from journal_entry
+        where currency = $1 and moment in ('settled', 'settlement_removed') and source_id <= $2
+            and posted_at > $3 and posted_at <= $4
+        limit $5";
+
+    // The block of the first settlement that was announced after an instant.
+    BLOCK_SINCE = "select (data ->> 'block_number')::bigint as block_number from event
+        where id >= uuid_floor($1) and topic = 'chain' and kind = 'chain.settled' order by id limit 1";
+
+    // Of such payments those that the chain has settled since a block, and the ledger not since an instant.
+    SETTLED_LATE_ON_CHAIN_ALONE = "select payment_id, block_number, log_index from chain_log log
+        where (block_number, log_index) > ($2, $3) and currency = $1 and kind = 'payment' and data ->> 'kind' = 'chain.settled'
+            and payment_id <= $4 and not exists (
+                select from journal_entry entry where entry.source_id = log.payment_id and entry.moment = 'settled'
+                    and entry.posted_at > $5)
+        order by block_number, log_index limit $6";
+
     // Payments whose events the orchestrator has not read yet: their ledger is behind the chain for a moment.
     UNREAD_PAYMENTS = "select distinct event.key from consumer_offset o
             join event on event.topic = o.topic and event.partition = o.partition and (event.xid, event.seq) > (o.xid, o.seq)
@@ -245,8 +280,8 @@ statements! {
         where side = 'ledger' and (source_id, moment) in (select * from unnest($1::uuid[], $2::text[]))";
 
     // One that was cut off has not looked at the balance.
-    LAST_SUMMARY = "select summary from reconciliation
-        where scope = $1 and state = 'done' and (summary -> 'is_whole')::boolean order by id desc limit 1";
+    LAST_SUMMARIES = "select summary from reconciliation
+        where scope = $1 and state = 'done' and (summary -> 'is_whole')::boolean order by id desc limit $2";
 
     WAITING = "select state as kind, count(*) as waiting, min(asked_at) as oldest from reconciliation
         where state in ('asked', 'running') group by state
@@ -416,7 +451,10 @@ pub async fn claim(
     now: Timestamp,
     lease: Duration,
 ) -> Result<Option<ClaimedRun>, StoreError> {
-    let rows = db.query(CLAIM, &[&scopes, &owner, &At(now), &At(now.plus(lease))]).await?;
+    let tx = db.begin().await?;
+    tx.query(CLAIM_LOCK, &[]).await?;
+    let rows = tx.query(CLAIM, &[&scopes, &owner, &At(now), &At(now.plus(lease))]).await?;
+    tx.commit().await?;
     rows.first()
         .map(|row| {
             Ok(ClaimedRun {
@@ -1005,11 +1043,8 @@ async fn read_new_entries(
     };
     let mut from = match looked {
         Some(until) => until.0.minus(OVERLAP),
-        None => match tx.query(FIRST_ENTRY, &[]).await?.first() {
-            Some(row) => match row.try_get::<_, Option<At>>("first")? {
-                Some(first) => first.0.minus(Duration::from_micros(1)),
-                None => return Ok(()),
-            },
+        None => match first_entry(tx).await? {
+            Some(first) => first,
             None => return Ok(()),
         },
     };
@@ -1040,6 +1075,13 @@ async fn read_new_entries(
         from = to;
     }
     Ok(())
+}
+
+/// No entry was posted before that; none where there is none. Read from the ids, as nothing is kept in the order of posting.
+async fn first_entry(tx: &Tx) -> Result<Option<Timestamp>, StoreError> {
+    let rows = tx.query(FIRST_SOURCE, &[]).await?;
+    let first = rows.first().map(|row| row.try_get("source_id")).transpose()?;
+    Ok(first.map(|source| PaymentId::from_uuid(source).drawn_at().minus(OVERLAP)))
 }
 
 /// The entries that lines name and that were not read: by the operation's key, or by the reference under which the bank confirmed it. With
@@ -1149,12 +1191,9 @@ pub async fn matched(db: &Db, entries: &[(Uuid, &'static str)]) -> Result<Vec<(U
     Ok(found)
 }
 
-/// The figures of a scope's last run.
-pub async fn last_summary(db: &Db, scope: &str) -> Result<Option<Value>, StoreError> {
-    match db.query(LAST_SUMMARY, &[&scope]).await?.first() {
-        Some(row) => Ok(row.try_get("summary")?),
-        None => Ok(None),
-    }
+/// The figures of a scope's last runs that have looked at everything, newest first.
+pub async fn last_summaries(db: &Db, scope: &str, limit: i64) -> Result<Vec<Value>, StoreError> {
+    db.query(LAST_SUMMARIES, &[&scope, &limit]).await?.iter().map(|row| Ok(row.try_get("summary")?)).collect()
 }
 
 /// A payment as ledger and chain have it settled.
@@ -1164,7 +1203,7 @@ pub struct Settled {
     pub ledger: Vec<(PaymentId, i64, Timestamp)>,
     /// On chain: the payment, transaction, place, whether it is final, token units and decimals.
     pub chain: Vec<ChainSettlement>,
-    /// There was more than may be looked at in one run: payments accepted from then on are for the next.
+    /// There was more than may be looked at in one run: payments accepted or settled from then on are for the next.
     pub cut_off_at: Option<Timestamp>,
 }
 
@@ -1212,17 +1251,28 @@ pub struct ChainSettlement {
     pub token_decimals: i16,
 }
 
-/// Both sides of the chain in a currency, and the payments whose news is still unread: for payments from an instant on, and for
-/// those of `again` that are older.
+/// What of the payments is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Those that were accepted from then on, and
+    pub from: Timestamp,
+    /// until then;
+    pub to: Timestamp,
+    /// and those that were accepted until then, and settled from `from` on.
+    pub late_before: Timestamp,
+}
+
+/// Both sides of the chain in a currency, and the payments whose news is still unread: for the payments of a window, and for those of
+/// `again` that are older.
 pub async fn settled(
     db: &Db,
     currency: &str,
-    (from, to): (Timestamp, Timestamp),
+    window: Window,
     again: &[PaymentId],
     records_max: usize,
 ) -> Result<(Settled, Vec<Uuid>), StoreError> {
     let tx = db.snapshot().await?;
-    let read = read_settled(&tx, currency, (from, to), again, records_max).await;
+    let read = read_settled(&tx, currency, window, again, records_max).await;
     tx.rollback().await?;
     read
 }
@@ -1237,16 +1287,21 @@ pub async fn looked_until(db: &Db, scope: &str) -> Result<Option<Timestamp>, Sto
 async fn read_settled(
     tx: &Tx,
     currency: &str,
-    (from, to): (Timestamp, Timestamp),
+    window: Window,
     again: &[PaymentId],
     records_max: usize,
 ) -> Result<(Settled, Vec<Uuid>), StoreError> {
     let mut settled = Settled::default();
     let page = SLICE.min(records_max.max(1));
     let limit = i64::try_from(page).unwrap_or(i64::MAX);
-    let mut after = PaymentId::generate(from, [0; 10]).as_uuid();
+    let mut after = PaymentId::generate(window.from, [0; 10]).as_uuid();
+    let mut older: BTreeSet<Uuid> = again.iter().map(PaymentId::as_uuid).filter(|id| *id <= after).collect();
+    let (late, late_until) = settled_late(tx, currency, window, records_max).await?;
+    older.extend(late);
+    settled.cut_off_at = late_until;
+    let to = late_until.unwrap_or(window.to);
     let end = PaymentId::generate(to, [255; 10]).as_uuid();
-    let older: Vec<Uuid> = again.iter().map(PaymentId::as_uuid).filter(|id| *id <= after).collect();
+    let older: Vec<Uuid> = older.into_iter().collect();
     for slice in older.chunks(SLICE) {
         settled.add_ledger(&tx.query(SETTLED_OF, &[&currency, &slice]).await?)?;
         settled.add_chain(&tx.query(SETTLED_ON_CHAIN_OF, &[&currency, &slice]).await?)?;
@@ -1277,6 +1332,74 @@ async fn read_settled(
         .map(|row| Ok(row.try_get("key")?))
         .collect::<Result<_, StoreError>>()?;
     Ok((settled, unread))
+}
+
+/// The payments of a window that were settled long after they were accepted: as many as one run may look at, and until when they were
+/// settled, if there are more. As many again are compared that were accepted in it.
+async fn settled_late(
+    tx: &Tx,
+    currency: &str,
+    window: Window,
+    records_max: usize,
+) -> Result<(BTreeSet<Uuid>, Option<Timestamp>), StoreError> {
+    let mut late = BTreeSet::new();
+    let Some(first) = first_entry(tx).await?.filter(|first| *first <= window.late_before) else {
+        return Ok((late, None));
+    };
+    let up_to = PaymentId::generate(window.late_before, [0; 10]).as_uuid();
+    late.extend(settled_late_on_chain_alone(tx, currency, (up_to, window.from), records_max).await?);
+    let (mut begin, mut stretch) = (window.from.max(first), STRETCH);
+    let mut room = records_max;
+    while begin < window.to {
+        if room == 0 {
+            return Ok((late, Some(begin)));
+        }
+        let end = begin.plus(stretch).min(window.to);
+        // The shortest stretch is taken whole, so that each run gets further.
+        let is_shortest = stretch <= STRETCH_MIN;
+        let limit = if is_shortest { usize::MAX } else { room.saturating_add(1) };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = tx.query(SETTLED_LATE, &[&currency, &up_to, &At(begin), &At(end), &limit]).await?;
+        if rows.len() > room && !is_shortest {
+            stretch /= 2;
+            continue;
+        }
+        for row in &rows {
+            late.insert(row.try_get("source_id")?);
+        }
+        room = room.saturating_sub(rows.len());
+        begin = end;
+    }
+    Ok((late, None))
+}
+
+/// Those that the ledger has not settled since: seldom any, and the first `records_max` where there are more.
+async fn settled_late_on_chain_alone(
+    tx: &Tx,
+    currency: &str,
+    (up_to, from): (Uuid, Timestamp),
+    records_max: usize,
+) -> Result<Vec<Uuid>, StoreError> {
+    let since: Option<i64> = match tx.query(BLOCK_SINCE, &[&At(from)]).await?.first() {
+        Some(row) => row.try_get("block_number")?,
+        None => None,
+    };
+    let Some(since) = since else { return Ok(Vec::new()) };
+    let (mut block, mut place) = (since, -1_i32);
+    let mut late: Vec<Uuid> = Vec::new();
+    loop {
+        let limit = page_of(records_max.saturating_sub(late.len()));
+        let params: [&(dyn ToSql + Sync); 6] = [&currency, &block, &place, &up_to, &At(from), &limit];
+        let rows = tx.query(SETTLED_LATE_ON_CHAIN_ALONE, &params).await?;
+        for row in &rows {
+            late.push(row.try_get("payment_id")?);
+            (block, place) = (row.try_get("block_number")?, row.try_get("log_index")?);
+        }
+        let is_last = i64::try_from(rows.len()).unwrap_or(i64::MAX) < limit;
+        if is_last || late.len() >= records_max {
+            return Ok(late);
+        }
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ const READ_ALL_OF_IT: [&str; 7] = [
     "measure::UNSETTLED",
     "measure::WATCHED",
     "reconciliation::ENTRIES_TO_LEARN",
-    "reconciliation::FIRST_ENTRY",
+    "reconciliation::FIRST_SOURCE",
     "reconciliation::LEDGER_SLICE",
 ];
 

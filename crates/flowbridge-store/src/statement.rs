@@ -190,8 +190,17 @@ pub struct Intake {
     pub name: String,
     /// Who brought it.
     pub by: String,
-    /// The connector's last number after it; none for files.
-    pub cursor: Option<i64>,
+    /// Which of a connector's numbers it has read; none for files.
+    pub numbers: Option<Numbers>,
+}
+
+/// A stretch of a connector's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// The last that was here when the reading began.
+    pub after: i64,
+    /// The last that it has read.
+    pub last: i64,
 }
 
 /// A statement that was taken in.
@@ -242,7 +251,7 @@ pub struct TakenStatement {
 pub enum Taken {
     /// It is new, and in.
     New(Vec<TakenStatement>),
-    /// The same file is here; nothing changed.
+    /// The same file is here, or another has read on from where this reading of a connector began; nothing changed.
     Repeat(Vec<TakenStatement>),
     /// There is no such bank.
     UnknownBank,
@@ -282,7 +291,7 @@ async fn take_in(
     now: Timestamp,
 ) -> Result<Taken, StoreError> {
     let bank = intake.bank.as_str();
-    let kind = if intake.cursor.is_some() { "connector" } else { "file" };
+    let kind = if intake.numbers.is_some() { "connector" } else { "file" };
     tx.execute(ENSURE_SOURCE, &[&bank, &kind]).await?;
     let rows = tx.query(LOCK_SOURCE, &[&bank]).await?;
     let Some(source) = rows.first() else { return Ok(Taken::UnknownBank) };
@@ -294,7 +303,11 @@ async fn take_in(
     if expected != kind {
         return Ok(Taken::OtherSource(expected.to_owned()));
     }
-    let cursor = intake.cursor.unwrap_or(source.try_get("cursor")?);
+    let here: i64 = source.try_get("cursor")?;
+    if intake.numbers.is_some_and(|numbers| numbers.after != here) {
+        return Ok(Taken::Repeat(Vec::new()));
+    }
+    let cursor = intake.numbers.map_or(here, |numbers| numbers.last);
     let mut reserves: BTreeMap<String, String> = serde_json::from_value(source.try_get("reserve_accounts")?)
         .map_err(|_| StoreError::Corrupt(format!("the reserve accounts at {bank}")))?;
     let mut taken = Vec::with_capacity(statements.len());
@@ -325,7 +338,7 @@ async fn write(
 ) -> Result<TakenStatement, StoreError> {
     let bank = intake.bank.as_str();
     let as_of = statement.as_of.map(At);
-    let last = if intake.cursor.is_some() {
+    let last = if intake.numbers.is_some() {
         tx.query(LAST_TOLD, &[&bank, &statement.account, &statement.currency]).await?
     } else {
         tx.query(
@@ -424,7 +437,7 @@ async fn told_already(
     let mut same_as = vec![None; statement.lines.len()];
     let days: BTreeSet<&str> =
         statement.lines.iter().filter_map(|new| new.line.booked_on.as_deref()).collect();
-    if intake.cursor.is_some() || days.is_empty() {
+    if intake.numbers.is_some() || days.is_empty() {
         return Ok(same_as);
     }
     let rows = tx

@@ -110,10 +110,7 @@ fn read_entry(
     out: &mut Vec<Entry>,
 ) -> Result<(), String> {
     let (minor_units, currency) = amount_of(element)?;
-    let status = [element.text_at(&["Sts", "Cd"]), element.text_at(&["Sts"])]
-        .into_iter()
-        .find(|text| !text.is_empty())
-        .unwrap_or("BOOK");
+    let is_pending = is_pending(element)?;
     let code = ["Domn", "Prtry"]
         .into_iter()
         .filter_map(|name| element.at(&["BkTxCd", name]))
@@ -134,7 +131,7 @@ fn read_entry(
         text: tidy(element.text_at(&["AddtlNtryInf"])),
         code,
         is_return,
-        is_pending: status == "PDNG" || status == "INFO",
+        is_pending,
         ..Entry::default()
     };
     // The batch is looked up once for all of its details, of which there may be very many.
@@ -168,6 +165,20 @@ fn read_entry(
         out.push(Entry { batch: tidy(if batch.is_empty() { plain } else { batch }), ..base });
     }
     Ok(())
+}
+
+/// Is an entry only announced? One without a status is booked: what a statement tells of is, unless it says otherwise. What is none of
+/// ISO's says nothing that is known of the account's balance.
+fn is_pending(entry: Element<'_>) -> Result<bool, String> {
+    let status = [&["Sts", "Cd"][..], &["Sts", "Prtry"], &["Sts"]]
+        .into_iter()
+        .map(|path| entry.text_at(path))
+        .find(|text| !text.is_empty());
+    match status {
+        Some("BOOK") | None => Ok(false),
+        Some("PDNG" | "INFO" | "FUTR") => Ok(true),
+        Some(other) => Err(format!("an entry's status is {other:?}, and none of BOOK, PDNG, INFO and FUTR")),
+    }
 }
 
 /// One detail of an entry, with the id of its batch where only the batch has it.

@@ -47,6 +47,27 @@ fn document_types_undefined_entities_and_depth_are_refused() {
     assert_eq!(statement::read(b"hello", None), Err(ReadStatementError::UnknownFormat));
 }
 
+#[test]
+fn only_what_camt_says_is_booked_counts_and_a_status_that_is_none_is_refused() {
+    let with = |status: &str| {
+        let file = CAMT.replacen("<Sts><Cd>BOOK</Cd></Sts>", status, 1);
+        statement::read(file.as_bytes(), None).map(|read| read.statements[0].entries[0].is_pending)
+    };
+    for (code, is_pending) in [("BOOK", false), ("PDNG", true), ("INFO", true), ("FUTR", true)] {
+        for status in [
+            format!("<Sts>{code}</Sts>"),
+            format!("<Sts><Cd>{code}</Cd></Sts>"),
+            format!("<Sts><Prtry>{code}</Prtry></Sts>"),
+        ] {
+            assert_eq!(with(&status), Ok(is_pending), "{status}");
+        }
+    }
+    for unknown in ["<Sts><Cd>book</Cd></Sts>", "<Sts><Prtry>GEBUCHT</Prtry></Sts>", "<Sts>EXPD</Sts>"] {
+        let refused = with(unknown).unwrap_err().to_string();
+        assert!(refused.contains("none of BOOK, PDNG, INFO and FUTR"), "{refused}");
+    }
+}
+
 /// The same file as other systems would write it.
 fn written_otherwise(text: &str) -> Vec<(&'static str, Vec<u8>)> {
     let utf16 = |bytes: fn(u16) -> [u8; 2], mark: [u8; 2]| -> Vec<u8> {

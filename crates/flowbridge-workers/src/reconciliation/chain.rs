@@ -1,5 +1,6 @@
 //! Ledger against chain: every payment that one of them has settled, by its id.
 //!
+//! Payments are looked for by their ids, which say when they were accepted, and those that were settled long after that by when they were.
 //! Compared at one instant of the database. A payment whose news the orchestrator has not read yet is left out: its ledger is
 //! behind the chain for a moment, or ahead of it after a reorganisation.
 
@@ -17,7 +18,7 @@ use flowbridge_recon::record::Record;
 use flowbridge_recon::report;
 use flowbridge_store::StoreError;
 use flowbridge_store::exception::{self, Found};
-use flowbridge_store::reconciliation::{self as rows, ChainSettlement, ClaimedRun, Findings};
+use flowbridge_store::reconciliation::{self as rows, ChainSettlement, ClaimedRun, Findings, Window};
 use flowbridge_store::segment::Learned;
 use serde_json::json;
 use std::collections::btree_map::Entry;
@@ -42,8 +43,11 @@ pub(super) async fn compare(
     // What is open is looked at however old it is, by itself: a window that began there would be too large in the end.
     let open = exception::open_subjects(&context.db, &run.scope, settings.records_max).await?;
     let again: Vec<PaymentId> = open.iter().filter_map(|subject| PaymentId::parse(subject).ok()).collect();
-    let (settled, unread) =
-        rows::settled(&context.db, code, (from, now), &again, settings.records_max).await?;
+    // What was accepted before that and is settled only now, as payments dated ahead are. The parts of a run that was cut off look at the
+    // same ones: what each begins with has been compared by those before.
+    let late_before = from.min(now.minus(settings.chain_lookback));
+    let window = Window { from, to: now, late_before };
+    let (settled, unread) = rows::settled(&context.db, code, window, &again, settings.records_max).await?;
     let is_whole = settled.cut_off_at.is_none() && open.len() < settings.records_max;
     let unread: HashSet<_> = unread.into_iter().collect();
     let account: Arc<str> = Arc::from(run.scope.as_str());

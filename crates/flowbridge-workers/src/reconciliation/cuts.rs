@@ -5,7 +5,8 @@
 //! statements say, and by nothing else. A statement after one that is missing proves nothing: it waits.
 //!
 //! A difference that is gone at the next statement was a matter of time: it is told. What stands at the newest one trips the breaker
-//! if the next run still finds it there. However many statements a run has, it is one look at the books: a file that has not come
+//! if the next run still finds it there; or if it grows or shrinks, and so is another one each time, if three runs in a row find
+//! too much, or too little. However many statements a run has, it is one look at the books: a file that has not come
 //! yet, or an entry that two people have still to post, is missing at each of them alike.
 
 use super::run::{account_break, break_found, units};
@@ -19,7 +20,7 @@ use flowbridge_recon::report::{Balance, BalanceAt};
 use flowbridge_store::exception::Found;
 use flowbridge_store::reconciliation::Sides;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The balance at the instant of each statement where it can be told, oldest first, and the statements that this settles.
 pub(super) fn at_each(sides: &Sides, balance: &[Balance]) -> (Vec<StatementId>, Vec<BalanceAt>) {
@@ -56,8 +57,13 @@ fn is_of(one: &BalanceAt, line: &Balance) -> bool {
     one.account == line.account && one.currency == line.currency
 }
 
-/// What the balances differ by: what stands at the newest statement is a break, what had passed by then is only told.
-pub(super) fn differences(balance: &[Balance], at: &[BalanceAt], now: Timestamp) -> (Vec<Break>, Vec<Found>) {
+/// What the balances differ by: what stands at the newest statement is a break, what had passed by then is only told. `put_right`: what
+/// stood before, until people posted an entry for it.
+pub(super) fn differences(
+    (balance, at): (&[Balance], &[BalanceAt]),
+    put_right: &BTreeSet<String>,
+    now: Timestamp,
+) -> (Vec<Break>, Vec<Found>) {
     let (mut breaks, mut exceptions) = (Vec::new(), Vec::new());
     for line in balance {
         let at: Vec<&BalanceAt> = at.iter().filter(|one| is_of(one, line)).collect();
@@ -65,7 +71,7 @@ pub(super) fn differences(balance: &[Balance], at: &[BalanceAt], now: Timestamp)
         let stands = if line.is_told { line.unexplained } else { newest };
         if stands != 0 {
             let found = account_break(BreakKind::SupplyNotReserve, &line.account, stands.into());
-            exceptions.push(standing(&found, line, stands, now));
+            exceptions.push(standing(&found, (line, stands), put_right, now));
             breaks.push(found);
         }
         let mut passed: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
@@ -77,9 +83,21 @@ pub(super) fn differences(balance: &[Balance], at: &[BalanceAt], now: Timestamp)
     (breaks, exceptions)
 }
 
-fn standing(found: &Break, line: &Balance, amount: i64, now: Timestamp) -> Found {
-    // Another amount is another difference: what people decided about this one says nothing about it.
-    let subject = format!("balance of {} {}: {amount}", line.account, line.currency);
+fn standing(
+    found: &Break,
+    (line, amount): (&Balance, i64),
+    put_right: &BTreeSet<String>,
+    now: Timestamp,
+) -> Found {
+    // Another amount is another difference: what people decided about this one says nothing about it. Nor does it once its entry is in the
+    // books: as much that is there all the same has come since.
+    let subject = (1..)
+        .map(|time| match time {
+            1 => format!("balance of {} {}: {amount}", line.account, line.currency),
+            time => format!("balance of {} {}: {amount}, time {time}", line.account, line.currency),
+        })
+        .find(|subject| !put_right.contains(subject))
+        .unwrap_or_default();
     let why = "the closing balance differs from our reserve, and no line says why";
     let about = (subject, line.currency.clone());
     Found {
@@ -110,13 +128,30 @@ fn only_told(line: &Balance, amount: i64, statements: &[&str], now: Timestamp) -
     }
 }
 
-/// What no line explains in two runs in a row, alike. `before` and `now` are the summaries of runs.
-pub(super) fn lasting(before: Option<&Value>, now: &Value) -> Option<String> {
-    let before = newest(before?);
-    let (currency, amount) = newest(now)
-        .into_iter()
-        .find(|(currency, amount)| *amount != 0 && before.get(currency) == Some(amount))?;
-    Some(format!("no line of the statement explains {amount} {currency} minor units"))
+/// Of how many runs before this one the summaries are wanted.
+pub(super) const LOOKS_BEFORE: i64 = 2;
+
+/// What no line explains in two runs in a row, alike; or in three, whatever it has become meanwhile, on the same side: that much of it
+/// lasts which was there each time. `before`, newest first, and `now` are the summaries of runs.
+pub(super) fn lasting(before: &[Value], now: &Value) -> Option<String> {
+    let before: Vec<BTreeMap<String, i64>> = before.iter().map(newest).collect();
+    newest(now).into_iter().find_map(|(currency, amount)| {
+        let told: Vec<i64> = before.iter().map_while(|told| told.get(&currency).copied()).collect();
+        match told.as_slice() {
+            _ if amount == 0 => None,
+            [last, ..] if *last == amount => {
+                Some(format!("no line of the statement explains {amount} {currency} minor units"))
+            }
+            [last, earlier, ..] if [*last, *earlier].iter().all(|told| told.signum() == amount.signum()) => {
+                let least = [amount, *last, *earlier].into_iter().min_by_key(|told| told.unsigned_abs())?;
+                Some(format!(
+                    "in three runs in a row no line of the statement explains what differs, by {amount} {currency} minor units now and by \
+                     {least} at the least"
+                ))
+            }
+            [] | [_, ..] => None,
+        }
+    })
 }
 
 /// What nothing explained at the newest statement where that could be told, per currency.
@@ -149,9 +184,9 @@ mod tests {
 
     #[test]
     fn only_what_the_next_run_still_finds_at_the_newest_statement_trips() {
-        let trips = |before: &Value, now: &Value| lasting(Some(before), now).is_some();
+        let trips = |before: &Value, now: &Value| lasting(std::slice::from_ref(before), now).is_some();
         let (even, off) = (run(Some(0), &[]), run(Some(50), &[]));
-        assert_eq!(lasting(None, &off), None, "nobody was asked about it yet");
+        assert_eq!(lasting(&[], &off), None, "nobody was asked about it yet");
         assert!(trips(&off, &off));
         assert!(trips(&off, &run(Some(50), &[0, 50])));
         assert!(trips(&run(Some(50), &[0, 50]), &off));
@@ -161,11 +196,30 @@ mod tests {
     }
 
     #[test]
+    fn what_differs_by_more_each_time_trips_at_the_third_run_by_what_was_there_each_time() {
+        let of = |amounts: [i64; 3]| {
+            let [now, last, earlier] = amounts.map(|amount| run(Some(amount), &[]));
+            lasting(&[last, earlier], &now)
+        };
+        for (amounts, told) in
+            [([90, 70, 50], "by 50 at the least"), ([-30, -70, -50], "by -30 at the least")]
+        {
+            let cause = of(amounts).unwrap();
+            assert!(cause.contains(told), "{cause}");
+        }
+        assert_eq!(of([90, 70, 0]), None, "the first was even");
+        assert_eq!(of([90, -70, 50]), None, "too much and too little are no one difference");
+        assert_eq!(of([0, 70, 50]), None, "it is gone");
+        let untold = run(None, &[]);
+        assert_eq!(lasting(&[run(Some(70), &[]), untold], &run(Some(90), &[])), None, "two looks");
+    }
+
+    #[test]
     fn a_balance_that_cannot_be_told_is_no_look() {
         let (untold, off) = (run(None, &[]), run(Some(50), &[]));
-        assert_eq!(lasting(Some(&untold), &off), None);
-        assert_eq!(lasting(Some(&off), &untold), None);
+        assert_eq!(lasting(std::slice::from_ref(&untold), &off), None);
+        assert_eq!(lasting(std::slice::from_ref(&off), &untold), None);
         let at_a_statement = run(None, &[0, 50]);
-        assert!(lasting(Some(&at_a_statement), &off).is_some(), "later lines have no balance yet");
+        assert!(lasting(&[at_a_statement], &off).is_some(), "later lines have no balance yet");
     }
 }

@@ -21,7 +21,7 @@ use flowbridge_recon::date::Date;
 use flowbridge_recon::statement::{self, CsvMapping, Entry, Format, ReadStatementError, Statement};
 use flowbridge_store::StoreError;
 use flowbridge_store::statement::{
-    self as rows, Intake, NewLine, NewStatement, StatementLine, Taken, TakenStatement,
+    self as rows, Intake, NewLine, NewStatement, Numbers, StatementLine, Taken, TakenStatement,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -112,7 +112,7 @@ pub async fn file(context: &Context, upload: Upload) -> Result<Uploaded, UploadE
         .map(|(place, statement)| new_statement(place + 1, statement, today))
         .collect::<Result<Vec<_>, _>>()?;
     let name = plain(&name, NAME_CHARS_MAX);
-    let intake = Intake { bank, channel, sha256: digest, format, name, by, cursor: None };
+    let intake = Intake { bank, channel, sha256: digest, format, name, by, numbers: None };
     match rows::take(&context.db, &intake, &statements, context.now()).await? {
         Taken::New(statements) => {
             count_in(channel, &statements);
@@ -357,7 +357,7 @@ pub async fn fetch(
             format: "connector".to_owned(),
             name: format!("entries {} to {last}", after.saturating_add(1)),
             by: context.instance.clone(),
-            cursor: Some(last),
+            numbers: Some(Numbers { after, last }),
         };
         match rows::take(&context.db, &intake, &statements, context.now()).await? {
             Taken::New(new) => count_in("connector", &new),
@@ -376,7 +376,8 @@ pub async fn fetch(
             );
             return Ok(true);
         }
-        after = last;
+        // Where another has read on meanwhile, from there.
+        after = rows::cursor(&context.db, code).await?;
     }
 }
 

@@ -237,8 +237,14 @@ impl Reconciler {
         if goes_on {
             self.ask_for_the_rest(run).await?;
         }
-        let before = rows::last_summary(&self.context.db, &run.scope).await?;
+        let before = rows::last_summaries(&self.context.db, &run.scope, cuts::LOOKS_BEFORE).await?;
         let now = self.context.now();
+        if let Some(cause) = cuts::lasting(&before, &findings.summary) {
+            // Before the run ends: whoever is killed in between does it again, and trips nothing twice. And only while it is ours: where
+            // another has done it, what that one saw would count as the look before.
+            rows::note_stage(&self.context.db, run, "tripping the breaker", now, self.settings.lease).await?;
+            trip(&self.context, &self.settings, &format!("{}: {cause}", run.scope), began).await?;
+        }
         let traceparent = traceparent();
         let changed = rows::finish(&self.context.db, run, &findings, &traceparent, now).await?;
         tell(run, &findings, changed);
@@ -249,9 +255,6 @@ impl Reconciler {
                 "more is open than a run may look at, and the next would get no further: nothing new is said to differ until some of it \
                  is settled, or [reconciliation] records_max raised"
             );
-        }
-        if let Some(cause) = cuts::lasting(before.as_ref(), &findings.summary) {
-            trip(&self.context, &self.settings, &format!("{}: {cause}", run.scope), began).await?;
         }
         self.context.wake.ring(Work::ReconciliationEvents);
         Ok(())

@@ -99,6 +99,8 @@ pub(super) async fn reconcile(
     stage("reading both sides").await?;
     let now = context.now();
     let decided = exception::decided(&context.db, &run.scope, BreakKind::StatementGap.code()).await?;
+    // Before the books are read: what is put right in between is no longer in them, and must not look as if it were there again.
+    let put_right = exception::booked(&context.db, &run.scope, BreakKind::SupplyNotReserve.code()).await?;
     let sides = rows::sides(&context.db, code.as_str(), now, settings.records_max, &decided).await?;
     let operations = books::operations_of_lines(&sides.ours, &sides.theirs);
     let mut work = Work::new(run, sides, operations, settings, now);
@@ -106,6 +108,7 @@ pub(super) async fn reconcile(
     work.leave_out_what_may_belong_elsewhere();
     work.refused = exception::refused_pairs(&context.db, &run.scope).await?.into_iter().collect();
     work.booked_before = booked_before(context, &work).await?;
+    work.put_right = put_right;
     let evidence = segment::evidence(&context.db, &run.scope).await?;
     let promoted = promotion::promoted(&context.db).await?;
     stage("matching").await?;
@@ -149,6 +152,8 @@ struct Work {
     left_out: usize,
     refused: BTreeSet<String>,
     booked_before: HashSet<(Uuid, String)>,
+    /// Differences of the balance that people have posted an entry for.
+    put_right: BTreeSet<String>,
     now: Timestamp,
 }
 
@@ -187,6 +192,7 @@ impl Work {
             left_out: 0,
             refused: BTreeSet::new(),
             booked_before: HashSet::new(),
+            put_right: BTreeSet::new(),
             now,
         }
     }
@@ -301,7 +307,7 @@ impl Work {
         self.name_exceptions(&ledger, &bank, &outcome, &mut verdicts);
         let balance = self.balance(&verdicts);
         let (proven, at_each) = cuts::at_each(&self.sides, &balance);
-        let (differences, exceptions) = cuts::differences(&balance, &at_each, self.now);
+        let (differences, exceptions) = cuts::differences((&balance, &at_each), &self.put_right, self.now);
         outcome.breaks.extend(differences);
         verdicts.exceptions.extend(exceptions);
         let proofs = cuts::beyond_the_newest(&at_each, &balance);

@@ -96,6 +96,42 @@ async fn what_days_without_a_run_have_settled_is_compared_with_the_chain_by_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payments_that_were_dated_ahead_are_compared_with_the_chain_when_they_are_settled() {
+    let stage = Stage::new(vec![]).await;
+    stage.reconcile(CHAIN).await;
+    let drawn_at = stage.context.now().minus(5 * DAY);
+    let mut payments = Vec::new();
+    for minor_units in [3_000, 4_000, 5_000] {
+        payments.push(stage.accept_drawn(drawn_at, Shape::BankToToken, minor_units).await);
+    }
+    for payment in &payments {
+        stage.reaches(*payment, "completed").await;
+    }
+    stage.holds_eventually().await;
+    let summary = stage.reconcile(CHAIN).await.summary.unwrap();
+    assert_eq!((&summary["matched"], &summary["settled"]["chain"]), (&3.into(), &12_000.into()), "{summary}");
+
+    // More of them than a run may compare.
+    let first = reconcile_parts_in(&stage, Duration::from_secs(3_600), 2).await;
+    let runs = runs::list(&stage.context.db, Some(CHAIN), None, 100).await.unwrap();
+    let rest = runs.iter().find(|run| run.asked_by == runs::CONTINUATION).unwrap();
+    let rest = rest.summary.as_ref().unwrap();
+    assert_eq!((&first["is_whole"], &rest["is_whole"]), (&false.into(), &true.into()), "{first} {rest}");
+    let matched = |part: &Value| part["matched"].as_i64().unwrap();
+    assert_eq!(matched(&first) + matched(rest), 3, "{first} {rest}");
+
+    // The chain has settled one, and the books do not say so.
+    let lose = "set session_replication_role = replica; delete from journal_entry where source_id = '$1' and moment = 'settled';
+        set session_replication_role = origin";
+    stage.sql.batch_execute(&lose.replace("$1", &payments[1].as_uuid().to_string())).await.unwrap();
+    stage.reconcile(CHAIN).await;
+    let found = "select kind, subject, amount from recon_exception where state = 'open'";
+    let found = stage.sql.query_one(found, &[]).await.unwrap();
+    let told: (String, String, i64) = (found.get(0), found.get(1), found.get(2));
+    assert_eq!(told, ("chain_without_ledger".to_owned(), payments[1].to_string(), 4_000));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_more_than_a_run_may_compare_with_the_chain_is_compared_by_those_that_follow_at_once() {
     let stage = Stage::new(vec![]).await;
     let mut payments = Vec::new();

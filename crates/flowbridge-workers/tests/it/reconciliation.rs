@@ -1,7 +1,7 @@
 //! Reconciliation against real servers: what a bank books wrongly is found, named, and put right by two people.
 
 use crate::bucket::TestBucket;
-use crate::stage::{Shape, Stage, next};
+use crate::stage::{Shape, Stage, Tuning, next};
 use axum::http::Uri;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -25,10 +25,10 @@ use flowbridge_store::exception::{
     self, Decision, DecisionKind, DecisionRefusal, Exception, ExceptionFilter, Found,
 };
 use flowbridge_store::promotion::{self, ModelProposal};
-use flowbridge_store::reconciliation::{self as rows, RecordKey, Run};
+use flowbridge_store::reconciliation::{self as rows, Findings, RecordKey, Run};
 use flowbridge_store::review::Verdict;
-use flowbridge_store::segment;
-use flowbridge_store::statement::{self, Intake, NewLine, NewStatement, StatementLine, Taken};
+use flowbridge_store::segment::{self, Learned};
+use flowbridge_store::statement::{self, Intake, NewLine, NewStatement, Numbers, StatementLine, Taken};
 use flowbridge_workers::context::Context;
 use flowbridge_workers::place::Place;
 use flowbridge_workers::reconciliation::intake::{self, Upload, UploadError, Uploaded};
@@ -161,6 +161,40 @@ async fn a_second_line_of_a_capture_is_a_repeat_and_what_people_reject_is_not_op
     answer(&stage, (found.id, decision), "checker").await.unwrap();
     stage.reconcile("alpha").await;
     assert!(self::open(&stage).await.is_empty(), "a run never undoes what people decided");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_match_while_a_run_is_under_way_is_not_open_again_when_it_ends() {
+    let stage = Stage::new(vec![next(Fault::Unbooked, Target::Capture)]).await;
+    let payment = stage.accept(Shape::BankToToken, 12_071).await;
+    stage.reaches(payment, "completed").await;
+    stage.reconcile("alpha").await;
+    let (db, now) = (&stage.context.db, stage.context.now());
+    let scope = ["alpha".to_owned()];
+    let tx = db.begin().await.unwrap();
+    rows::ask(&tx, &scope, (false, "2026-11-28"), "stage", now).await.unwrap();
+    tx.commit().await.unwrap();
+    let run = rows::claim(db, &scope, "stage", now, Duration::from_secs(60)).await.unwrap().unwrap();
+    let entries = async || -> Vec<RecordKey> {
+        let sides = rows::sides(db, "alpha", now, 100, &BTreeSet::new()).await.unwrap();
+        sides.ours.into_iter().map(|entry| entry.key).collect()
+    };
+    let seen = entries().await;
+    assert_eq!(seen, [RecordKey::entry(payment.as_uuid(), "captured".to_owned(), 0)]);
+
+    let found = open(&stage).await.remove(0);
+    let decision = propose(&stage, found.id, DecisionKind::WriteOff).await.unwrap();
+    answer(&stage, (found.id, decision), "checker").await.unwrap();
+    let findings = Findings { open: seen, ..nothing_found(now) };
+    rows::finish(db, &run, &findings, "", now).await.unwrap();
+    let waiting = "select count(*) from recon_open where side = 'ledger'";
+    assert_eq!(stage.sql.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0), 0);
+
+    // As a run leaves it whose own write waited for that of the people.
+    let left = "insert into recon_open (side, source_id, moment, round, scope, since)
+        select side, source_id, moment, round, 'alpha', now() from recon_match_item where side = 'ledger'";
+    assert!(stage.sql.execute(left, &[]).await.unwrap() > 0);
+    assert!(entries().await.is_empty(), "it has its match");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -357,6 +391,92 @@ async fn a_difference_stands_and_trips_the_breaker_while_later_lines_have_no_bal
     assert!(
         !breaker::state(&stage.context.db).await.unwrap().is_closed(),
         "it is there in the next run, too"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reconciler_that_is_killed_while_it_trips_the_breaker_has_not_ended_its_run() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let day = intake::day(stage.context.now().minus(Duration::from_secs(24 * 3600)));
+    upload(&stage, "evening.ofx", ofx(&day, ("A1", 1_000), 1_000 + 700), None).await.unwrap();
+    stage.reconcile_files("alpha").await;
+    let tx = stage.context.db.begin().await.unwrap();
+    let scope = ["alpha".to_owned()];
+    rows::ask(&tx, &scope, (false, "2026-11-28"), "stage", stage.context.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let settings = Settings { poll: Duration::from_millis(20), ..Settings::default() };
+    let works = |context: Context| {
+        let (banks, stop) = (stage.banks.clone(), stage.stop.clone());
+        tokio::spawn(reconciliation::run(context, banks, vec![], settings.clone(), stop))
+    };
+
+    // Somebody else is at the breaker.
+    stage.sql.execute("select pg_advisory_lock(4661007)", &[]).await.unwrap();
+    let killed = works(stage.context.clone());
+    let waits = "select count(*) from pg_locks join pg_database on pg_database.oid = pg_locks.database
+        where datname = current_database() and locktype = 'advisory' and objid = 4661007 and not granted";
+    stage.until(async || stage.sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0).await;
+    killed.abort();
+    assert!(killed.await.unwrap_err().is_cancelled());
+    stage.sql.execute("select pg_advisory_unlock(4661007)", &[]).await.unwrap();
+    assert!(!nothing_waits(&stage).await, "the run is still to be done");
+
+    let clock = Arc::new(ManualClock::at(stage.context.now().plus(settings.lease)));
+    let working = works(Context { clock, instance: "another".to_owned(), ..stage.context.clone() });
+    stage.until(async || nothing_waits(&stage).await).await;
+    assert!(!breaker::state(&stage.context.db).await.unwrap().is_closed());
+    working.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balance_that_no_longer_differs_is_not_put_right_by_an_old_proposal() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let now = stage.context.now();
+    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
+    let take = async |days_ago: u64, line: (&str, i64), closing: i64| {
+        let day = day(days_ago);
+        upload(&stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
+        stage.reconcile_files("alpha").await;
+    };
+    take(3, ("A1", 1_000), 1_000 + 700).await;
+    let standing = open(&stage).await.into_iter().find(|found| found.kind == "supply_not_reserve").unwrap();
+    let decision = propose(&stage, standing.id, DecisionKind::Accept).await.unwrap();
+    take(2, ("A2", 2_000), 3_000).await;
+    let confirmed = answer(&stage, (standing.id, decision), "checker").await;
+    assert_eq!(confirmed, Err(DecisionRefusal::Closed), "the bank has put its balance right");
+    let posted = "select count(*) from journal_entry where moment = 'correction'";
+    assert_eq!(stage.sql.query_one(posted, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balance_that_differs_by_the_same_again_after_its_entry_is_asked_about_again() {
+    let stage = Stage::new(vec![]).await;
+    reads_files(&stage).await;
+    let now = stage.context.now();
+    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
+    let asked = async |days_ago: u64, line: (&str, i64), closing: i64| -> Option<Exception> {
+        let day = day(days_ago);
+        upload(&stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
+        stage.reconcile_files("alpha").await;
+        open(&stage).await.into_iter().find(|found| found.kind == "supply_not_reserve")
+    };
+    let decide = async |found: &Exception, kind: DecisionKind| {
+        let decision = propose(&stage, found.id, kind).await.unwrap();
+        answer(&stage, (found.id, decision), "checker").await.unwrap();
+    };
+    let first = asked(6, ("A1", 1_000), 1_000 + 700).await.unwrap();
+    decide(&first, DecisionKind::Accept).await;
+    assert!(asked(5, ("A2", 2_000), 3_000 + 700).await.is_none(), "it is in the books");
+    let again = asked(4, ("A3", 4_000), 7_000 + 1_400).await.unwrap();
+    assert_eq!((again.amount, again.correction), (700, 700));
+    let still = asked(3, ("A4", 8_000), 15_000 + 1_400).await.unwrap();
+    assert_eq!(still.id, again.id, "as long as it stands it is one");
+    decide(&still, DecisionKind::Reject).await;
+    assert!(
+        asked(2, ("A5", 9_000), 24_000 + 1_400).await.is_none(),
+        "they know, and have posted nothing for it"
     );
 }
 
@@ -641,6 +761,42 @@ async fn what_a_bank_cannot_have_meant_is_asked_about_and_keeps_no_later_run_fro
     let closings = "select array_agg(closing order by id) from statement where account = 'reserve'";
     let closings: Vec<i64> = stage.sql.query_one(closings, &[]).await.unwrap().get(0);
     assert_eq!(closings, [500, 700, 704], "each goes on from the one told before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_one_bank_one_run_is_claimed_at_a_time_however_many_look_and_no_reading_goes_back() {
+    let stage = Stage::tuned(vec![], Tuning { chain: false, others: false, ..Tuning::default() }).await;
+    let (db, now) = (&stage.context.db, stage.context.now());
+    let (scope, lease) = (["alpha".to_owned()], Duration::from_secs(60));
+    for _ in 0..50 {
+        let tx = db.begin().await.unwrap();
+        for _ in 0..3 {
+            rows::ask(&tx, &scope, (false, "2026-11-28"), "stage", now).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let look = |owner| rows::claim(db, &scope, owner, now, lease);
+        let claimed = tokio::join!(look("a"), look("b"), look("c"), look("d"));
+        let claimed = [claimed.0, claimed.1, claimed.2, claimed.3].into_iter().filter_map(Result::unwrap);
+        assert_eq!(claimed.count(), 1);
+        stage.sql.execute("update reconciliation set state = 'done'", &[]).await.unwrap();
+    }
+
+    // One of two that read the bank is slow.
+    statement::set_source(db, &debtors_bank(), true).await.unwrap();
+    let told = |closing: i64| NewStatement {
+        account: "reserve".to_owned(),
+        currency: "EUR".to_owned(),
+        opening: Some(0),
+        closing: Some(closing),
+        as_of: Some(now),
+        ..NewStatement::default()
+    };
+    let first = statement::take(db, &reading(Numbers { after: 0, last: 5 }, 1), &[told(500)], now).await;
+    assert!(matches!(first, Ok(Taken::New(_))), "{first:?}");
+    let slow = statement::take(db, &reading(Numbers { after: 0, last: 3 }, 2), &[told(300)], now).await;
+    assert!(matches!(slow, Ok(Taken::Repeat(_))), "{slow:?}");
+    assert_eq!(statement::cursor(db, &debtors_bank()).await.unwrap(), 5);
+    assert_eq!(statement::list(db, Some("alpha"), None, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -964,17 +1120,23 @@ async fn tells(stage: &Stage, lines: &[(&str, i64, &str, &str)]) {
         lines: lines.iter().map(|of| NewLine { line: line(of), ..NewLine::default() }).collect(),
         ..NewStatement::default()
     };
-    let reading = Intake {
+    let here = statement::cursor(db, &debtors_bank()).await.unwrap();
+    let reading = reading(Numbers { after: here, last: here }, 1);
+    let taken = statement::take(db, &reading, &[told], now).await.unwrap();
+    assert!(matches!(taken, Taken::New(_)), "{taken:?}");
+}
+
+/// Who read these numbers of the debtor's bank, as one reading and no other.
+fn reading(numbers: Numbers, which: u8) -> Intake {
+    Intake {
         bank: debtors_bank(),
         channel: "connector",
-        sha256: [1; 32],
+        sha256: [which; 32],
         format: "connector".to_owned(),
         name: "more lines".to_owned(),
         by: "stage".to_owned(),
-        cursor: Some(statement::cursor(db, &debtors_bank()).await.unwrap()),
-    };
-    let taken = statement::take(db, &reading, &[told], now).await.unwrap();
-    assert!(matches!(taken, Taken::New(_)), "{taken:?}");
+        numbers: Some(numbers),
+    }
 }
 
 /// A statement of one day with one line, its bank's reference and minor units, and without an opening balance.
@@ -1037,6 +1199,23 @@ async fn answer(stage: &Stage, of: (ExceptionId, DecisionId), by: &str) -> Resul
     exception::answer(&tx, of, Verdict::Confirmed, by, stage.context.now()).await.unwrap()?;
     tx.commit().await.unwrap();
     Ok(())
+}
+
+/// What a run writes that was cut off before it found anything.
+fn nothing_found(now: Timestamp) -> Findings {
+    Findings {
+        as_of: None,
+        ledger_until: now,
+        manifest_sha256: String::new(),
+        summary: json!({ "is_whole": false }),
+        matches: vec![],
+        open: vec![],
+        exceptions: vec![],
+        reports: vec![],
+        learned: Learned::default(),
+        is_whole: false,
+        proven: vec![],
+    }
 }
 
 /// Is every run that was asked for done?

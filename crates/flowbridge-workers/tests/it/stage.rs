@@ -373,8 +373,12 @@ impl Stage {
 
     /// A payment as the gateway leaves it: its row, its event to come, its first effect.
     pub(crate) async fn accept(&self, shape: Shape, minor_units: i64) -> PaymentId {
-        let now = self.context.now();
-        let id = PaymentId::generate(now, rand::random());
+        self.accept_drawn(self.context.now(), shape, minor_units).await
+    }
+
+    /// The same with the id of another instant: for a payment that was dated ahead, that at which it was accepted.
+    pub(crate) async fn accept_drawn(&self, at: Timestamp, shape: Shape, minor_units: i64) -> PaymentId {
+        let id = PaymentId::generate(at, rand::random());
         let (debtor, creditor, funding, payout) = match shape {
             Shape::BankToToken => (&self.debtor, &self.creditor, "bank", "token"),
             Shape::BankToBank => (&self.debtor, &self.creditor, "bank", "bank"),
