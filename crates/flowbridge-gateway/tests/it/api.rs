@@ -544,6 +544,43 @@ async fn a_payment_under_review_goes_on_when_two_people_say_so_and_not_when_one_
 }
 
 #[tokio::test]
+async fn what_was_proposed_before_a_payment_changed_can_only_be_rejected() {
+    let api = Api::start().await;
+    let paid = api.create(&api.alpha, "changes", &api.payment(1_000).to_string()).await;
+    let payment = format!("/v1/payments/{}", paid.body["id"].as_str().unwrap());
+    let (one, other) = (api.operator(), api.operator_named("another operator"));
+    let happens = async |events: &[Event]| api.observe(paid.body["id"].as_str().unwrap(), events).await;
+    let propose = async |key: &str, decision: &str| {
+        let body = json!({ "decision": decision, "note": "the wallet was set free" }).to_string();
+        let made = api.send("POST", &format!("{payment}/reviews"), &one, Some(key), Some(&body)).await;
+        format!("{payment}/reviews/{}", made.body["id"].as_str().unwrap())
+    };
+    let answer = async |review: &str, verdict: &str| {
+        api.send("POST", &format!("{review}/{verdict}"), &other, Some(verdict), None).await
+    };
+    happens(&[
+        Event::Chain(ChainLog::Initiated),
+        Event::HoldPlaced { until: NOW.plus(Duration::from_secs(100_000)) },
+        Event::Chain(ChainLog::SettlementSetAside(SetAside::Frozen)),
+    ])
+    .await;
+    let for_a_frozen_wallet = propose("1", "resume").await;
+    api.clock.advance(Duration::from_secs(1));
+    happens(&[Event::Released]).await;
+    let changed = api.get(&api.alpha, &payment).await.body;
+    assert_eq!((&changed["state"], &changed["reason"]), (&json!("under_review"), &json!("contradiction")));
+
+    let confirmed = answer(&for_a_frozen_wallet, "confirm").await;
+    assert_eq!((confirmed.status, confirmed.code()), (409, "conflict"), "{}", confirmed.body);
+    assert!(confirmed.body["detail"].as_str().unwrap().contains("changed"), "{}", confirmed.body);
+    assert_eq!(api.get(&api.alpha, &payment).await.body, changed);
+    assert_eq!(answer(&for_a_frozen_wallet, "reject").await.status, 200);
+    let anew = propose("2", "close_failed").await;
+    let confirmed = answer(&anew, "confirm").await;
+    assert_eq!((confirmed.status, &confirmed.body["state"]), (200, &json!("confirmed")), "{}", confirmed.body);
+}
+
+#[tokio::test]
 async fn a_model_judges_when_two_people_say_so_and_not_when_one_does() {
     let api = Api::start().await;
     let (one, other) = (api.operator(), api.operator_named("another operator"));
@@ -857,7 +894,7 @@ impl Api {
         let occurrences: Vec<Occurrence> =
             events.iter().map(|event| Occurrence { payment_id, event: *event }).collect();
         let tx = self.db.begin().await.unwrap();
-        let outcomes = lifecycle::apply(&tx, &occurrences, NOW).await.unwrap();
+        let outcomes = lifecycle::apply(&tx, &occurrences, self.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Applied { .. })), "{outcomes:?}");
     }
