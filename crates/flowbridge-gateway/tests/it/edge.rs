@@ -519,6 +519,26 @@ async fn what_nobody_waits_for_any_more_is_not_carried_out_ahead_of_those_who_wa
 }
 
 #[tokio::test]
+async fn a_gateway_is_ready_while_it_is_busy_and_not_when_its_database_is_away() {
+    let mut setup = Setup::usual().await;
+    let one_connection = DbSettings {
+        pool_size_max: 1,
+        pool_wait_max: Duration::from_millis(100),
+        ..DbSettings::new(crate::webhooks::server_url())
+    };
+    setup.db = Db::new(&one_connection).unwrap();
+    let api = Api::set_up(setup).await;
+    let ready = async |api: &Api| api.raw("GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let busy = api.db.begin().await.unwrap();
+    let asked = api.get(&api.alpha, "/v1/payments").await;
+    assert_eq!((asked.status, ready(&api).await), (503, 200), "{}", asked.body);
+    busy.rollback().await.unwrap();
+    assert_eq!(ready(&api).await, 200);
+    api.db.close();
+    assert_eq!(ready(&api).await, 503);
+}
+
+#[tokio::test]
 async fn a_webhook_secret_is_answered_alike_when_repeated_and_is_nowhere_in_the_database() {
     let api = Api::start().await;
     let body = r#"{"url":"https://bank.example/"}"#;
