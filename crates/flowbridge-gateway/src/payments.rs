@@ -170,6 +170,10 @@ pub(crate) async fn bulk(
     request: Request,
 ) -> Answer {
     caller.require(Scope::PaymentsWrite)?;
+    let place = gateway.bulks.take_place(caller.client_id());
+    let _place = place.ok_or_else(|| {
+        Refusal::new(ErrorCode::Unavailable).detail("other bulk requests are under way: send it again when they are done")
+    })?;
     let bytes = read_body(request, &gateway).await?;
     let (lines_max, media_type) = (gateway.settings.bulk_lines_max, media_type(&headers));
     // Megabytes of text take long enough to keep others waiting who share this thread.
@@ -178,6 +182,7 @@ pub(crate) async fn bulk(
     if lines.is_empty() || lines.len() > lines_max {
         return Err(vec![Fault::new("", "not_valid", format!("1 to {lines_max} payments"))].into());
     }
+    caller.take_more(&gateway, lines.len() - 1)?;
     let mut pending = Vec::with_capacity(lines.len());
     for (place, line) in lines.iter().enumerate() {
         if place.is_multiple_of(LINES_BEFORE_OTHERS) {
@@ -205,7 +210,7 @@ pub(crate) async fn bulk(
             let gateway = &gateway;
             async move {
                 let outcome = match request {
-                    Ok((trace, payment)) => gateway.batcher.accept(payment, trace).await,
+                    Ok((trace, payment)) => gateway.batcher.accept_line(payment, trace).await,
                     Err(refusal) => Err(refusal),
                 };
                 bulk_line(line, outcome, occasion)
@@ -216,15 +221,15 @@ pub(crate) async fn bulk(
     json(StatusCode::OK, &BulkAnswer { outcomes })
 }
 
-/// The payments of an array, or of newline-delimited JSON, where one line that is no JSON leaves the others alone. Of lines that are too many
-/// one too many is read.
+/// The payments of an array, or of newline-delimited JSON, where one line that is no JSON leaves the others alone. Of what is too many one
+/// too many is read.
 fn read_lines(
     media_type: &str,
     bytes: &[u8],
     lines_max: usize,
 ) -> Result<Vec<Result<Value, Fault>>, Refusal> {
     match media_type {
-        "application/json" => match strict::parse(bytes).map_err(|fault| vec![fault])? {
+        "application/json" => match strict::parse_list(bytes, lines_max).map_err(|fault| vec![fault])? {
             Value::Array(lines) => Ok(lines.into_iter().map(Ok).collect()),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
                 Err(vec![Fault::new("", "wrong_type", "an array of payments is expected")].into())

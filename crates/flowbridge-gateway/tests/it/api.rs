@@ -431,9 +431,12 @@ async fn each_line_of_a_bulk_has_its_own_outcome_and_repeats_change_nothing() {
         assert_eq!(api.post(&api.alpha, "/v1/payments/bulk", "bulk-2", body).await.status, 400, "{body}");
     }
     // A small body that would be a large answer, or a large value, is not read to its end.
-    let too_many = format!("[{}0]", "0,".repeat(1_000_000));
+    let too_many = format!("[[{}0]]", "0,".repeat(1_000_000));
     let reply = api.post(&api.alpha, "/v1/payments/bulk", "bulk-3", &too_many).await;
     assert_eq!((reply.status, &reply.body["errors"][0]["code"]), (400, &json!("too_many_values")));
+    let too_long = format!("[{} and what nobody reads", "0,".repeat(10_001));
+    let reply = api.post(&api.alpha, "/v1/payments/bulk", "bulk-4", &too_long).await;
+    assert_eq!((reply.status, &reply.body["errors"][0]["code"]), (400, &json!("not_valid")), "{}", reply.body);
     let request = api.http.post(format!("{}/v1/payments/bulk", api.url)).bearer_auth(&api.alpha.token);
     let request = request.header("idempotency-key", "many").header("content-type", "application/x-ndjson");
     let reply = Reply::of(request.body("x\n".repeat(2_000_000)).send().await.unwrap()).await;
