@@ -48,6 +48,7 @@ const STATES: [&str; 8] =
 const TIMELINE_ROWS_MAX: i64 = 1_000;
 /// Lines of a bulk request that are looked at before others have their turn.
 const LINES_BEFORE_OTHERS: usize = 100;
+const DAY_SECS: u64 = 24 * 3_600;
 
 pub(crate) fn router() -> Router<Gateway> {
     Router::new()
@@ -289,6 +290,13 @@ fn new_instruction(
     key: KeyedRequest,
 ) -> Result<NewPayment, Refusal> {
     let now = gateway.now();
+    let execute_at = details.requested_execution_date.unwrap_or(now);
+    let ahead_max = gateway.settings.policy.execution_ahead_max;
+    if execute_at > now.plus(ahead_max) {
+        let days_max = ahead_max.as_secs() / DAY_SECS;
+        let fault = Fault::new("/requested_execution_date", "not_valid", format!("at most {days_max} days ahead"));
+        return Err(vec![fault].into());
+    }
     let uetr = match details.uetr {
         Some(uetr) => uetr,
         None => uuid_v4(random()?),
@@ -302,7 +310,7 @@ fn new_instruction(
         uetr,
         remittance_information: details.remittance_information,
         authorization: details.authorization,
-        execute_at: details.requested_execution_date.unwrap_or(now),
+        execute_at,
         expires_at: details.expires_at,
         traceparent: trace.span.to_string(),
         key,
@@ -366,6 +374,10 @@ fn explained(refusal: AcceptRefusal) -> Refusal {
         AcceptRefusal::InsufficientFunds => at(ErrorCode::InsufficientFunds, "/instructed_amount"),
         AcceptRefusal::FeeTooHigh => at(ErrorCode::FeeTooHigh, "/instructed_amount/amount"),
         AcceptRefusal::ExpiresTooSoon => at(ErrorCode::ExpiresTooSoon, "/expires_at"),
+        AcceptRefusal::SignatureEndsTooSoon => at(ErrorCode::ExpiresTooSoon, "/authorization/valid_before")
+            .detail("the signature is no longer valid when the payment is executed"),
+        AcceptRefusal::SignatureBeginsTooLate => at(ErrorCode::ExpiresTooSoon, "/authorization/valid_after")
+            .detail("the signature is not valid before the payment has to be initiated"),
         AcceptRefusal::ReferenceUsed(payment) => {
             at(ErrorCode::ReferenceUsed, "/end_to_end_id").detail(format!("payment {payment} has it"))
         }

@@ -201,8 +201,8 @@ async fn which_client_asked_for_a_payment_is_kept_and_not_told_to_the_other_side
 async fn payments_for_a_later_day_do_not_all_come_due_in_one_instant() {
     let api = Api::start().await;
     let mut payment = api.payment(10);
-    payment["requested_execution_date"] = json!("2030-01-01");
-    let expiring = json!("2030-01-01T00:10:00Z");
+    payment["requested_execution_date"] = json!("2028-01-01");
+    let expiring = json!("2028-01-01T00:10:00Z");
     for place in 0..20 {
         payment["expires_at"] = if place % 2 == 0 { Value::Null } else { expiring.clone() };
         let made = api.create(&api.alpha, &format!("dated-{place}"), &payment.to_string()).await;
@@ -211,8 +211,8 @@ async fn payments_for_a_later_day_do_not_all_come_due_in_one_instant() {
     let (sql, connection) =
         tokio_postgres::connect(&crate::webhooks::server_url(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    let spread = "select count(distinct execute_at), min(execute_at) >= '2030-01-01T00:00:00Z'
-                and max(execute_at) < '2030-01-01T01:00:00Z', bool_and(initiate_before < settle_before)
+    let spread = "select count(distinct execute_at), min(execute_at) >= '2028-01-01T00:00:00Z'
+                and max(execute_at) < '2028-01-01T01:00:00Z', bool_and(initiate_before < settle_before)
             from payment where debtor_participant = $1";
     let row = sql.query_one(spread, &[&api.alpha.participant.as_uuid()]).await.unwrap();
     assert_eq!((row.get(0), row.get(1), row.get(2)), (20_i64, true, true));
@@ -230,6 +230,50 @@ async fn a_signature_over_tokens_is_taken_only_where_tokens_fund() {
     payment["funding"] = json!("token");
     let of_tokens = api.create(&api.alpha, "signed, of tokens", &payment.to_string()).await;
     assert_eq!(of_tokens.code(), "insufficient_funds", "the signature is no reason: {}", of_tokens.body);
+}
+
+#[tokio::test]
+async fn a_payment_is_refused_whose_signature_is_not_valid_when_it_is_executed() {
+    let api = Api::start().await;
+    let word = format!("0x{}", "5a".repeat(32));
+    let now = NOW.as_secs_down();
+    let mut payment = api.payment(700);
+    payment["funding"] = json!("token");
+    // Executed within two minutes from now, or in the first hour of the first of February, which is 16 to 17 days from now.
+    let (later, day) = (json!("2027-02-01"), 86_400);
+    for (place, (date, after, before, told)) in [
+        (Value::Null, 0, now, "/authorization/valid_before"),
+        (Value::Null, 0, now + 1, "/instructed_amount"),
+        (Value::Null, now + 120, now + day, "/authorization/valid_after"),
+        (Value::Null, now + 119, now + day, "/instructed_amount"),
+        (Value::Null, now + 60, now + 60, "/authorization/valid_before"),
+        (later.clone(), 0, now + 16 * day, "/authorization/valid_before"),
+        (later.clone(), now + 18 * day, now + 19 * day, "/authorization/valid_after"),
+        (later, now + 16 * day, now + 18 * day, "/instructed_amount"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        payment["requested_execution_date"] = date;
+        payment["authorization"] =
+            json!({ "valid_after": after, "valid_before": before, "nonce": word, "v": 27, "r": word, "s": word });
+        let refused = api.create(&api.alpha, &format!("signed-{place}"), &payment.to_string()).await;
+        let code = if told == "/instructed_amount" { "insufficient_funds" } else { "expires_too_soon" };
+        let answered = (refused.status, refused.code(), refused.pointers());
+        assert_eq!(answered, (422, code, vec![told]), "{place}: {}", refused.body);
+    }
+}
+
+#[tokio::test]
+async fn a_payment_is_dated_for_a_year_ahead_and_no_later() {
+    let api = Api::start().await;
+    let mut payment = api.payment(10);
+    // It is 08:00 on 2027-01-15.
+    payment["requested_execution_date"] = json!("2028-01-16");
+    assert_eq!(api.create(&api.alpha, "a year", &payment.to_string()).await.status, 201);
+    payment["requested_execution_date"] = json!("2028-01-17");
+    let refused = api.create(&api.alpha, "a day more", &payment.to_string()).await;
+    assert_eq!((refused.status, refused.pointers()), (400, vec!["/requested_execution_date"]));
 }
 
 #[tokio::test]
@@ -806,6 +850,7 @@ impl Api {
             accept_slice_max: 100,
             accept_pace: Duration::ZERO,
             policy: PaymentPolicy {
+                execution_ahead_max: Duration::from_secs(366 * 86_400),
                 execution_spread: Duration::from_secs(3_600),
                 initiate_window: Duration::from_secs(120),
                 expiry: Duration::from_secs(600),

@@ -688,6 +688,7 @@ async fn a_refund_that_is_refused_leaves_its_share_to_its_neighbours() {
         },
     };
     let policy = PaymentPolicy {
+        execution_ahead_max: Duration::from_secs(366 * 86_400),
         execution_spread: Duration::from_secs(3_600),
         initiate_window: Duration::from_secs(120),
         expiry: Duration::from_secs(600),
