@@ -724,6 +724,8 @@ async fn a_suspended_participant_pays_nothing_until_an_operator_lets_it() {
 
     let active = api.send("POST", &of("activate"), &operator, Some("activate"), None).await;
     assert_eq!((&active.body["status"], &active.body["status_reason"]), (&json!("active"), &Value::Null));
+    let again = api.create(&api.alpha, "while-suspended", &body).await;
+    assert_eq!((again.replayed, again.code()), (true, "participant_suspended"), "its page says: with a new key");
     assert_eq!(api.create(&api.alpha, "afterwards", &body).await.status, 201);
 }
 
