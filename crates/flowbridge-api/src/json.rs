@@ -25,9 +25,18 @@ pub fn parse(body: &[u8]) -> Result<Value, Fault> {
 
 /// The same for one of several bodies, which together may have the values that are `left`.
 pub fn parse_within(body: &[u8], left: &Cell<usize>) -> Result<Value, Fault> {
+    parse_bounded(body, left, usize::MAX)
+}
+
+/// The same for a body that is a list of so many items at most: nothing is read after the first that is too many.
+pub fn parse_list(body: &[u8], items_max: usize) -> Result<Value, Fault> {
+    parse_bounded(body, &Cell::new(VALUES_MAX), items_max)
+}
+
+fn parse_bounded(body: &[u8], left: &Cell<usize>, items_max: usize) -> Result<Value, Fault> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let fault = RefCell::new(Place { code: "malformed_json", pointer: String::new() });
-    let value = Strict { depth: 0, left, fault: &fault }.deserialize(&mut deserializer);
+    let value = Strict { depth: 0, items_max, left, fault: &fault }.deserialize(&mut deserializer);
     let value = value.and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| {
         let Place { code, pointer } = fault.into_inner();
@@ -44,6 +53,8 @@ struct Place {
 #[derive(Clone, Copy)]
 struct Strict<'a> {
     depth: usize,
+    /// Items of the body, if that is a list.
+    items_max: usize,
     /// Values that may still come.
     left: &'a Cell<usize>,
     fault: &'a RefCell<Place>,
@@ -100,6 +111,11 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(value) =
             items.next_element_seed(inner).inspect_err(|_| self.is_within(&values.len().to_string()))?
         {
+            if self.depth == 0 && values.len() >= self.items_max {
+                self.fault.borrow_mut().code = "not_valid";
+                let items_max = self.items_max;
+                return Err(A::Error::custom(format_args!("more than {items_max} items: send it in parts")));
+            }
             values.push(value);
         }
         Ok(Value::Array(values))
@@ -315,6 +331,14 @@ mod tests {
 
         let unknown: Map<String, Value> = (0..1_000).map(|name| (name.to_string(), Value::Null)).collect();
         assert_eq!(Reader::new(&unknown.into()).finish().len(), FAULTS_MAX);
+    }
+
+    #[test]
+    fn a_list_is_read_no_further_than_to_the_first_item_that_is_too_many() {
+        assert_eq!(parse_list(b"[[1,2,3],2]", 2), Ok(serde_json::json!([[1, 2, 3], 2])));
+        let fault = parse_list(b"[1,2,3,what nobody reads", 2).unwrap_err();
+        assert_eq!((fault.code, &*fault.pointer), ("not_valid", ""));
+        assert!(fault.detail.contains("more than 2 items"), "{}", fault.detail);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! the long run it is a rate. One client that asks without end is told so, and when to go on; the others notice nothing. Counted by
 //! the client of a verified token, so nobody uses up the allowance of another, and there are no more of them than registered
 //! clients. Each gateway counts for itself and in memory: with two of them a client may ask twice as much, and one that
-//! has just started knows of no earlier requests. Who is not signed in has no allowance: the proxy in front limits addresses.
+//! has just started knows of no earlier requests. Each payment of a bulk counts as a request; a bulk of more than there are in a whole
+//! allowance takes all of it. Who is not signed in has no allowance: the proxy in front limits addresses.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use governor::clock::{Clock, MonotonicClock};
@@ -13,7 +14,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What each client may ask of one gateway.
@@ -28,6 +29,7 @@ pub struct ClientQuota {
 /// Every client's allowance. The clock only goes forward: the time of day is set back now and then, and nobody waits for that.
 pub(crate) struct Allowances<C: Clock = MonotonicClock> {
     limiter: RateLimiter<String, HashMapStateStore<String>, C, StateInformationMiddleware>,
+    quota: ClientQuota,
     policy: HeaderValue,
 }
 
@@ -44,7 +46,13 @@ struct Standing {
 
 /// Where a request's standing is noted, from its sign-in to its answer.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct StandingSlot(Arc<OnceLock<Standing>>);
+pub(crate) struct StandingSlot(Arc<Mutex<Option<Standing>>>);
+
+impl StandingSlot {
+    fn standing(&self) -> MutexGuard<'_, Option<Standing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Allowances {
     pub(crate) fn new(quota: ClientQuota) -> Self {
@@ -53,38 +61,63 @@ impl Allowances {
 }
 
 impl<C: Clock> Allowances<C> {
-    fn with_clock(ClientQuota { requests, window }: ClientQuota, clock: C) -> Self {
+    fn with_clock(quota: ClientQuota, clock: C) -> Self {
+        let ClientQuota { requests, window } = quota;
         let each = (window / requests.get()).max(Duration::from_nanos(1));
-        let quota = Quota::with_period(each).unwrap_or(Quota::per_second(requests)).allow_burst(requests);
+        let rate = Quota::with_period(each).unwrap_or(Quota::per_second(requests)).allow_burst(requests);
         let policy = format!("\"client\";q={requests};w={}", whole_seconds(window));
         Self {
-            limiter: RateLimiter::hashmap_with_clock(quota, clock).with_middleware(),
+            limiter: RateLimiter::hashmap_with_clock(rate, clock).with_middleware(),
+            quota,
             policy: HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("\"client\"")),
         }
     }
 
     /// Takes one request from the client's allowance, and notes how it stands then.
     pub(crate) fn take(&self, client_id: &String, slot: &StandingSlot) -> Result<(), UsedUp> {
-        let (standing, taken) = match self.limiter.check_key(client_id) {
-            Ok(state) => (Standing { left: state.remaining_burst_capacity(), wait: None }, Ok(())),
-            Err(until) => {
-                let wait = until.wait_time_from(self.limiter.clock().now());
-                (Standing { left: 0, wait: Some(wait) }, Err(UsedUp))
+        self.take_together(client_id, NonZeroU32::MIN, slot)
+    }
+
+    /// Takes what a request asks for beyond the one that it has taken, all of it or nothing.
+    pub(crate) fn take_more(
+        &self,
+        client_id: &String,
+        more: usize,
+        slot: &StandingSlot,
+    ) -> Result<(), UsedUp> {
+        let more = u32::try_from(more).unwrap_or(u32::MAX).min(self.quota.requests.get() - 1);
+        NonZeroU32::new(more).map_or(Ok(()), |more| self.take_together(client_id, more, slot))
+    }
+
+    fn take_together(
+        &self,
+        client_id: &String,
+        requests: NonZeroU32,
+        slot: &StandingSlot,
+    ) -> Result<(), UsedUp> {
+        let wait = match self.limiter.check_key_n(client_id, requests) {
+            Ok(Ok(state)) => {
+                *slot.standing() = Some(Standing { left: state.remaining_burst_capacity(), wait: None });
+                return Ok(());
             }
+            Ok(Err(until)) => until.wait_time_from(self.limiter.clock().now()),
+            Err(_) => self.quota.window,
         };
-        // A request signs in once.
-        let _ = slot.0.set(standing);
-        taken
+        // What is refused costs nothing, and what the request had left before is left still.
+        let mut standing = slot.standing();
+        let left = standing.map_or(0, |standing| standing.left);
+        *standing = Some(Standing { left, wait: Some(wait) });
+        Err(UsedUp)
     }
 
     /// Says in the answer how the allowance stands (draft-ietf-httpapi-ratelimit-headers), if the request came to have one.
     pub(crate) fn tell(&self, slot: &StandingSlot, headers: &mut HeaderMap) {
-        let Some(Standing { left, wait }) = slot.0.get() else { return };
+        let Some(Standing { left, wait }) = *slot.standing() else { return };
         let limit = match wait {
             Some(wait) => {
-                let seconds = whole_seconds(*wait);
+                let seconds = whole_seconds(wait);
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-                format!("\"client\";r=0;t={seconds}")
+                format!("\"client\";r={left};t={seconds}")
             }
             None => format!("\"client\";r={left}"),
         };

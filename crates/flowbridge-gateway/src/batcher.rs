@@ -20,11 +20,13 @@ use flowbridge_store::wake::{Wake, Work};
 use flowbridge_store::{Db, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 /// Requests that may wait for the batcher: some seconds of a busy gateway. Beyond it, load is shed.
 const WAITING_MAX: usize = 8_192;
+/// Lines of bulk requests among them, of all together: however many there are, whoever pays one by one finds room.
+const LINES_WAITING_MAX: usize = WAITING_MAX / 2;
 /// Slices under way at the same time.
 pub const COMMITS_MAX: usize = 2;
 /// Parts of a slice are tried until then; what is left is turned away.
@@ -39,12 +41,15 @@ struct Asker {
     trace: Trace,
     since: Timestamp,
     reply: oneshot::Sender<Result<Accepted, Refusal>>,
+    /// Its part of the room for lines. Given back when it is dealt with, also if nobody waits for it any more.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// Hands requests to the batcher's tasks.
 #[derive(Clone)]
 pub(crate) struct Batcher {
     queue: mpsc::Sender<(NewPayment, Asker)>,
+    room_for_lines: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
 }
 
@@ -64,13 +69,30 @@ impl Batcher {
             };
             tokio::spawn(worker.run_on(receiver.clone()));
         }
-        Self { queue: sender, clock: parts.clock.clone() }
+        let room_for_lines = Arc::new(Semaphore::new(LINES_WAITING_MAX));
+        Self { queue: sender, room_for_lines, clock: parts.clock.clone() }
     }
 
     /// Waits until the payment is committed or refused.
     pub(crate) async fn accept(&self, payment: NewPayment, trace: Trace) -> Result<Accepted, Refusal> {
+        self.accept_in(None, payment, trace).await
+    }
+
+    /// The same for a line of a bulk request, which first waits for room among lines.
+    pub(crate) async fn accept_line(&self, payment: NewPayment, trace: Trace) -> Result<Accepted, Refusal> {
+        let room = self.room_for_lines.clone().acquire_owned().await;
+        let room = room.map_err(|_| Refusal::new(ErrorCode::Unavailable))?;
+        self.accept_in(Some(room), payment, trace).await
+    }
+
+    async fn accept_in(
+        &self,
+        room: Option<OwnedSemaphorePermit>,
+        payment: NewPayment,
+        trace: Trace,
+    ) -> Result<Accepted, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let asker = Asker { payment: payment.id, trace, since: self.clock.now(), reply };
+        let asker = Asker { payment: payment.id, trace, since: self.clock.now(), reply, _room: room };
         self.queue.try_send((payment, asker)).map_err(|_| Refusal::new(ErrorCode::Unavailable))?;
         answer.await.map_err(|_| Refusal::new(ErrorCode::Unavailable))?
     }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 pub(crate) struct Caller {
     claims: Arc<AccessClaims>,
     pub(crate) trace: Trace,
+    standing: StandingSlot,
 }
 
 impl Caller {
@@ -50,6 +51,12 @@ impl Caller {
 
     pub(crate) fn client_id(&self) -> &str {
         &self.claims.client_id
+    }
+
+    /// Refuses a caller whose allowance has no room for what it asks for beyond one request.
+    pub(crate) fn take_more(&self, gateway: &Gateway, more: usize) -> Result<(), Refusal> {
+        let taken = gateway.allowances.take_more(&self.claims.client_id, more, &self.standing);
+        taken.map_err(|_| Refusal::new(ErrorCode::QuotaExceeded))
     }
 
     /// The key of a request that changes something, with what it is a key for.
@@ -85,8 +92,8 @@ impl FromRequestParts<Gateway> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Refusal> {
         let (trace, slot) =
-            (parts.extensions.get::<Trace>().copied(), parts.extensions.get::<StandingSlot>());
-        let (trace, slot) = trace.zip(slot).ok_or_else(|| Refusal::new(ErrorCode::Internal))?;
+            (parts.extensions.get::<Trace>().copied(), parts.extensions.get::<StandingSlot>().cloned());
+        let (trace, standing) = trace.zip(slot).ok_or_else(|| Refusal::new(ErrorCode::Internal))?;
         let refused = || Refusal::new(ErrorCode::Unauthenticated);
         let header = parts.headers.get(header::AUTHORIZATION).ok_or_else(refused)?;
         let token = header.to_str().ok().and_then(bearer).ok_or_else(refused)?;
@@ -95,9 +102,9 @@ impl FromRequestParts<Gateway> for Caller {
             .verifier
             .verify(token, gateway.now())
             .map_err(|error| refused().detail(error.to_string()))?;
-        let taken = gateway.allowances.take(&claims.client_id, slot);
+        let taken = gateway.allowances.take(&claims.client_id, &standing);
         taken.map_err(|_| Refusal::new(ErrorCode::QuotaExceeded))?;
-        Ok(Self { claims, trace })
+        Ok(Self { claims, trace, standing })
     }
 }
 

@@ -11,6 +11,7 @@ use axum::routing::get;
 use flowbridge_api::payment::show_instant;
 use flowbridge_api::problem::ErrorCode;
 use flowbridge_security::scope::Scope;
+use flowbridge_store::StoreError;
 use flowbridge_store::event_data::EventData;
 use flowbridge_store::event_log::{self, Offset, topic};
 use serde::{Deserialize, Serialize};
@@ -130,10 +131,11 @@ pub(crate) async fn proof(State(gateway): State<Gateway>, caller: Caller) -> Ans
     }
 }
 
-/// Ready when the database answers.
+/// Ready when the database is there: asked over the connections on which payments are accepted, however many questions wait for the
+/// others. Who is busy is ready: taken out of service, it would leave its load to the other gateways, and they theirs.
 pub(crate) async fn ready(State(gateway): State<Gateway>) -> StatusCode {
-    match gateway.parts.db.ping().await {
-        Ok(()) => StatusCode::OK,
+    match gateway.parts.accept_db.ping().await {
+        Ok(()) | Err(StoreError::Busy) => StatusCode::OK,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -7,6 +7,7 @@
 mod allowance;
 mod answer;
 mod batcher;
+mod bulks;
 mod caller;
 mod error_pages;
 mod events;
@@ -32,6 +33,7 @@ pub use server::{ServeLimits, serve};
 
 use crate::allowance::Allowances;
 use crate::batcher::Batcher;
+use crate::bulks::Bulks;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -129,6 +131,7 @@ pub(crate) struct Inner {
     pub(crate) settings: GatewaySettings,
     pub(crate) batcher: Batcher,
     pub(crate) allowances: Allowances,
+    pub(crate) bulks: Bulks,
 }
 
 impl std::ops::Deref for Gateway {
@@ -158,7 +161,7 @@ pub fn router(parts: GatewayParts, settings: GatewaySettings) -> Router {
     let (bytes_max, bulk_bytes_max) = (settings.request_bytes_max, settings.bulk_bytes_max);
     let statement_bytes_max = settings.statement_bytes_max;
     let allowances = Allowances::new(settings.client_quota);
-    let gateway = Gateway(Arc::new(Inner { parts, settings, batcher, allowances }));
+    let gateway = Gateway(Arc::new(Inner { parts, settings, batcher, allowances, bulks: Bulks::default() }));
     Router::new()
         .merge(sign_in::router())
         .merge(payments::router())

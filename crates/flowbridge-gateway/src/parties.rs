@@ -137,7 +137,7 @@ pub(crate) async fn show_participant(
     request_body = flowbridge_api::party::SuspendParticipantBody,
     params(("id" = String, Path, description = "The participant"),
         ("Idempotency-Key" = String, Header, description = "Drawn by you for this request and kept for its repeats", max_length = 255)),
-    responses((status = 200, description = "Suspended. What is under way goes on to its end", body = ParticipantBody), crate::openapi::Refusals))]
+    responses((status = 200, description = "Suspended. What is initiated goes on to its end; what is not waits, and fails where it waits too long", body = ParticipantBody), crate::openapi::Refusals))]
 pub(crate) async fn suspend_participant(
     State(gateway): State<Gateway>,
     caller: Caller,

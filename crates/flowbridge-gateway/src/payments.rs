@@ -48,6 +48,7 @@ const STATES: [&str; 8] =
 const TIMELINE_ROWS_MAX: i64 = 1_000;
 /// Lines of a bulk request that are looked at before others have their turn.
 const LINES_BEFORE_OTHERS: usize = 100;
+const DAY_SECS: u64 = 24 * 3_600;
 
 pub(crate) fn router() -> Router<Gateway> {
     Router::new()
@@ -170,6 +171,9 @@ pub(crate) async fn bulk(
     request: Request,
 ) -> Answer {
     caller.require(Scope::PaymentsWrite)?;
+    let full = "other bulk requests are under way: send it again when they are done";
+    let place = gateway.bulks.take_place(caller.client_id());
+    let _until_answered = place.ok_or_else(|| Refusal::new(ErrorCode::Unavailable).detail(full))?;
     let bytes = read_body(request, &gateway).await?;
     let (lines_max, media_type) = (gateway.settings.bulk_lines_max, media_type(&headers));
     // Megabytes of text take long enough to keep others waiting who share this thread.
@@ -178,6 +182,7 @@ pub(crate) async fn bulk(
     if lines.is_empty() || lines.len() > lines_max {
         return Err(vec![Fault::new("", "not_valid", format!("1 to {lines_max} payments"))].into());
     }
+    caller.take_more(&gateway, lines.len() - 1)?;
     let mut pending = Vec::with_capacity(lines.len());
     for (place, line) in lines.iter().enumerate() {
         if place.is_multiple_of(LINES_BEFORE_OTHERS) {
@@ -205,7 +210,7 @@ pub(crate) async fn bulk(
             let gateway = &gateway;
             async move {
                 let outcome = match request {
-                    Ok((trace, payment)) => gateway.batcher.accept(payment, trace).await,
+                    Ok((trace, payment)) => gateway.batcher.accept_line(payment, trace).await,
                     Err(refusal) => Err(refusal),
                 };
                 bulk_line(line, outcome, occasion)
@@ -216,15 +221,15 @@ pub(crate) async fn bulk(
     json(StatusCode::OK, &BulkAnswer { outcomes })
 }
 
-/// The payments of an array, or of newline-delimited JSON, where one line that is no JSON leaves the others alone. Of lines that are too many
-/// one too many is read.
+/// The payments of an array, or of newline-delimited JSON, where one line that is no JSON leaves the others alone. Of what is too many one
+/// too many is read.
 fn read_lines(
     media_type: &str,
     bytes: &[u8],
     lines_max: usize,
 ) -> Result<Vec<Result<Value, Fault>>, Refusal> {
     match media_type {
-        "application/json" => match strict::parse(bytes).map_err(|fault| vec![fault])? {
+        "application/json" => match strict::parse_list(bytes, lines_max).map_err(|fault| vec![fault])? {
             Value::Array(lines) => Ok(lines.into_iter().map(Ok).collect()),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
                 Err(vec![Fault::new("", "wrong_type", "an array of payments is expected")].into())
@@ -284,6 +289,13 @@ fn new_instruction(
     key: KeyedRequest,
 ) -> Result<NewPayment, Refusal> {
     let now = gateway.now();
+    let execute_at = details.requested_execution_date.unwrap_or(now);
+    let ahead_max = gateway.settings.policy.execution_ahead_max;
+    if execute_at > now.plus(ahead_max) {
+        let days_max = ahead_max.as_secs() / DAY_SECS;
+        let fault = Fault::new("/requested_execution_date", "not_valid", format!("at most {days_max} days ahead"));
+        return Err(vec![fault].into());
+    }
     let uetr = match details.uetr {
         Some(uetr) => uetr,
         None => uuid_v4(random()?),
@@ -297,7 +309,7 @@ fn new_instruction(
         uetr,
         remittance_information: details.remittance_information,
         authorization: details.authorization,
-        execute_at: details.requested_execution_date.unwrap_or(now),
+        execute_at,
         expires_at: details.expires_at,
         traceparent: trace.span.to_string(),
         key,
@@ -361,6 +373,10 @@ fn explained(refusal: AcceptRefusal) -> Refusal {
         AcceptRefusal::InsufficientFunds => at(ErrorCode::InsufficientFunds, "/instructed_amount"),
         AcceptRefusal::FeeTooHigh => at(ErrorCode::FeeTooHigh, "/instructed_amount/amount"),
         AcceptRefusal::ExpiresTooSoon => at(ErrorCode::ExpiresTooSoon, "/expires_at"),
+        AcceptRefusal::SignatureEndsTooSoon => at(ErrorCode::ExpiresTooSoon, "/authorization/valid_before")
+            .detail("the signature is no longer valid when the payment is executed"),
+        AcceptRefusal::SignatureBeginsTooLate => at(ErrorCode::ExpiresTooSoon, "/authorization/valid_after")
+            .detail("the signature is not valid before the payment has to be initiated"),
         AcceptRefusal::ReferenceUsed(payment) => {
             at(ErrorCode::ReferenceUsed, "/end_to_end_id").detail(format!("payment {payment} has it"))
         }

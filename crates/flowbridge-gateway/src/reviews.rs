@@ -153,6 +153,9 @@ fn refused(why: ReviewRefusal) -> Refusal {
         ReviewRefusal::Decided => conflict("it was confirmed or rejected already"),
         ReviewRefusal::NoEffect => conflict("the payment would stand where it stands: decide something else"),
         ReviewRefusal::SamePerson => Refusal::new(ErrorCode::SecondPerson),
+        ReviewRefusal::Overtaken => {
+            conflict("the payment has changed since it was proposed: reject it, look again, and propose anew")
+        }
     }
 }
 

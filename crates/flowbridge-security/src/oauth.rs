@@ -20,6 +20,9 @@ pub const JWKS_PATH: &str = "/oauth/jwks.json";
 /// Where the metadata document lies (RFC 8414 §3).
 pub const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 
+/// Parameters of a request at most. Each is compared with those before it, for whoever asks, known or not.
+const PARAMETERS_MAX: usize = 16;
+
 /// A refusal of the token endpoint (RFC 6749 §5.2). Answer with `Cache-Control: no-store`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OAuthError {
@@ -217,6 +220,9 @@ impl Form {
     fn parse(form: &[u8]) -> Result<Self, OAuthError> {
         let mut fields: Vec<(String, String)> = Vec::new();
         for (name, value) in url::form_urlencoded::parse(form) {
+            if fields.len() >= PARAMETERS_MAX {
+                return Err(OAuthError::InvalidRequest("there are too many parameters"));
+            }
             if fields.iter().any(|(other, _)| *other == name) {
                 return Err(OAuthError::InvalidRequest("a parameter is repeated"));
             }

@@ -92,6 +92,8 @@ statements! {
 /// How long payments may take. See `config/default.toml`.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentPolicy {
+    /// How far ahead a payment may be dated.
+    pub execution_ahead_max: Duration,
     /// Payments for a later day are executed within so much of its beginning.
     pub execution_spread: Duration,
     /// From execution on, to be initiated.
@@ -212,6 +214,10 @@ pub enum AcceptRefusal {
     FeeTooHigh,
     /// It would expire before it could be settled.
     ExpiresTooSoon,
+    /// The signature over its tokens is no longer valid when it is executed.
+    SignatureEndsTooSoon,
+    /// The signature over its tokens is not valid before it has to be initiated.
+    SignatureBeginsTooLate,
     /// The reference was used, by this payment.
     ReferenceUsed(PaymentId),
     /// No such payment to refund, or not this client's.
@@ -540,6 +546,10 @@ fn draft(
     if settle_before <= execute_at {
         return Err(AcceptRefusal::ExpiresTooSoon);
     }
+    let initiate_before = execute_at.plus(policy.initiate_window).min(settle_before);
+    if let Some(authorization) = &request.authorization {
+        signature_lasts(authorization, execute_at, initiate_before)?;
+    }
     let terms = Terms {
         id: request.id,
         number: PaymentNumber(0),
@@ -552,7 +562,7 @@ fn draft(
         creditor: creditor.party.clone(),
         hold_mode: debtor.hold_mode,
         execute_at,
-        initiate_before: execute_at.plus(policy.initiate_window).min(settle_before),
+        initiate_before,
         settle_before,
         expires_at,
         hold_until: expires_at.plus(policy.hold_margin),
@@ -573,6 +583,24 @@ fn execution(request: &NewPayment, policy: &PaymentPolicy, now: Timestamp) -> Ti
     let (_, random) = request.id.as_uuid().as_u64_pair();
     let place = u128::from(random) % spread.as_micros().max(1);
     day.plus(Duration::from_micros(u64::try_from(place).unwrap_or(u64::MAX)))
+}
+
+/// Refuses a signature that the token would never take: it is valid strictly between its two instants, and the chain is asked from execution
+/// on until the initiate window closes.
+fn signature_lasts(
+    authorization: &Value,
+    execute_at: Timestamp,
+    initiate_before: Timestamp,
+) -> Result<(), AcceptRefusal> {
+    let instant = |name: &str| authorization.get(name).and_then(Value::as_i64).map(Timestamp::from_secs);
+    let (after, before) = (instant("valid_after"), instant("valid_before"));
+    if before.is_some_and(|before| before <= after.map_or(execute_at, |after| after.max(execute_at))) {
+        return Err(AcceptRefusal::SignatureEndsTooSoon);
+    }
+    if after.is_some_and(|after| after >= initiate_before) {
+        return Err(AcceptRefusal::SignatureBeginsTooLate);
+    }
+    Ok(())
 }
 
 fn find_account<'a>(accounts: &'a [Known], wanted: &AccountRef, amount: Money) -> Option<&'a Known> {

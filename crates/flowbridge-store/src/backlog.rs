@@ -76,7 +76,8 @@ async fn however_much_has_served_its_time_it_is_forgotten_in_slices() {
                 select 'a client', '', n::text, '', 200, '', to_timestamp(1800000000) - interval '1 day' from generate_series(1, {forgotten}) n;
             insert into idempotency_key values ('a client', '', 'kept', '', 200, '', to_timestamp(1800000000));
             insert into used_assertion
-                select n::text::bytea, to_timestamp(1799999999) from generate_series(1, {forgotten}) n;
+                select n::text::bytea, to_timestamp(1799999939) from generate_series(1, {forgotten}) n;
+            insert into used_assertion values ('a clock behind ours takes it', to_timestamp(1799999941));
             insert into webhook_delivery (id, endpoint_id, event_id, event_kind, subject_id, xid, seq, next_attempt_at, created_at, state_since)
                 select (left(uuid_floor('2001-01-01')::text, 24) || lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(), gen_random_uuid(), '',
                         gen_random_uuid(), 1, n, now(), now(), now()
@@ -107,6 +108,8 @@ async fn however_much_has_served_its_time_it_is_forgotten_in_slices() {
     let each = |what: &str| (what.to_owned(), forgotten, FORGOTTEN_MAX, 3);
     assert_eq!(found, ["idempotency_key", "used_assertion", "webhook_delivery_other_days"].map(each));
     assert_eq!(stage.texts("select key from idempotency_key").await, ["kept"]);
+    let remembered = "select convert_from(jti_hash, 'UTF8') from used_assertion";
+    assert_eq!(stage.texts(remembered).await, ["a clock behind ours takes it"]);
 }
 
 #[tokio::test]

@@ -90,9 +90,12 @@ pub struct Kept {
 pub async fn keep_house(db: &Db, now: Timestamp, kept: Kept) -> Result<(), StoreError> {
     db.ensure_partitions().await?;
     webhook::forget_deliveries(db, now.minus(kept.deliveries)).await?;
-    forget(db, FORGET_ASSERTIONS, now).await?;
+    forget(db, FORGET_ASSERTIONS, now.minus(ASSERTIONS_KEPT)).await?;
     forget(db, FORGET_KEYS, now.minus(kept.idempotency)).await
 }
+
+/// Used assertions are remembered so long after they have expired: a gateway whose clock is behind ours takes them until then.
+const ASSERTIONS_KEPT: Duration = Duration::from_secs(60);
 
 /// Rows forgotten in one transaction at most.
 pub(crate) const FORGOTTEN_MAX: i64 = 10_000;

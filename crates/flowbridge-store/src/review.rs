@@ -2,7 +2,7 @@
 //!
 //! The payment's row is locked first, so that a payment has one open proposal at most, and a verdict and what follows from
 //! it are one transaction. Proposals and verdicts are never changed. A proposal that another event has overtaken can only
-//! be rejected.
+//! be rejected: the payment is perhaps under review again, for another reason, which nobody knew who proposed it.
 
 use crate::db::{Db, StoreError, Tx};
 use crate::lifecycle::{self, Occurrence, Outcome};
@@ -109,6 +109,8 @@ pub enum ReviewRefusal {
     Decided,
     /// Who proposes does not confirm.
     SamePerson,
+    /// The payment has changed since it was proposed.
+    Overtaken,
     /// The payment would stand where it stands.
     NoEffect,
 }
@@ -138,7 +140,8 @@ pub async fn answer(
     by: &str,
     now: Timestamp,
 ) -> Result<Result<Review, ReviewRefusal>, StoreError> {
-    payment::lock(tx, &[payment]).await?;
+    let locked = payment::lock(tx, &[payment]).await?;
+    let Some(stored) = locked.first() else { return Ok(Err(ReviewRefusal::Unknown)) };
     let rows = tx.query(LIST, &[&payment.as_uuid(), &id.as_uuid(), &1_i64]).await?;
     let Some(row) = rows.first() else { return Ok(Err(ReviewRefusal::Unknown)) };
     let mut review = read(row)?;
@@ -148,6 +151,9 @@ pub async fn answer(
     if verdict == Verdict::Confirmed {
         if review.proposed_by == by {
             return Ok(Err(ReviewRefusal::SamePerson));
+        }
+        if review.proposed_at < stored.state_since {
+            return Ok(Err(ReviewRefusal::Overtaken));
         }
         let occurrence = Occurrence { payment_id: payment, event: Event::Reviewed(review.decision) };
         match lifecycle::apply(tx, &[occurrence], now).await?.first() {

@@ -84,6 +84,7 @@ pub(crate) struct GatewaySection {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PaymentsSection {
+    pub(crate) execution_days_max: u32,
     pub(crate) execution_spread_secs: u64,
     pub(crate) initiate_window_secs: u64,
     pub(crate) expiry_secs: u64,

@@ -31,9 +31,10 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     let verifier = TokenVerifier::new(&issuer, &issuer, keys.public_keys()?, deny_list.clone());
     let jwks = keys.jwks();
     let life = Duration::from_secs(config.security.token_ttl_secs);
+    let accept_db = Db::new(&DbSettings { pool_size_max: ACCEPT_CONNECTIONS, ..config.database() })?;
     let gateway = GatewayParts {
         db: parts.context.db.clone(),
-        accept_db: Db::new(&DbSettings { pool_size_max: ACCEPT_CONNECTIONS, ..config.database() })?,
+        accept_db: accept_db.clone(),
         clock: parts.clock.clone(),
         wake: parts.context.wake.clone(),
         tokens: TokenIssuer::new(&issuer, &issuer, life, keys.current),
@@ -49,18 +50,18 @@ pub(crate) async fn start(running: &Running, parts: &Parts) -> Result<()> {
     let router = router(gateway, settings(config)?);
     let listener = listen(config.gateway.listen, "[gateway] listen").await?;
     let (limits, stop) = (serve_limits(config), parts.stop.clone());
-    let db = parts.context.db.clone();
     running.spawn(Role::Gateway, async move {
         tokio::select! {
             () = serve(listener, router, limits, stop.cancelled_owned()) => {}
-            () = deny_disabled(&db, &deny_list) => {}
+            () = deny_disabled(&accept_db, &deny_list) => {}
         }
         Ok(())
     });
     Ok(())
 }
 
-/// Whoever may not sign in any more is soon refused altogether, whatever tokens it has.
+/// Whoever may not sign in any more is soon refused altogether, whatever tokens it has. Read over the connections on which payments are
+/// accepted: however many questions a disabled client asks, they do not keep this one waiting.
 async fn deny_disabled(db: &Db, deny_list: &DenyList) {
     loop {
         // Without the database nothing can be accepted anyway; what was read last stays.
@@ -72,6 +73,8 @@ async fn deny_disabled(db: &Db, deny_list: &DenyList) {
 }
 
 const DISABLED_READ_EVERY: Duration = Duration::from_secs(1);
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 fn serve_limits(config: &Config) -> ServeLimits {
     let section = &config.gateway;
@@ -100,6 +103,7 @@ fn settings(config: &Config) -> Result<GatewaySettings> {
         accept_slice_max: section.accept_slice_max,
         accept_pace: Duration::from_millis(section.accept_pace_ms),
         policy: PaymentPolicy {
+            execution_ahead_max: DAY.saturating_mul(payments.execution_days_max),
             execution_spread: Duration::from_secs(payments.execution_spread_secs),
             initiate_window: Duration::from_secs(payments.initiate_window_secs),
             expiry: Duration::from_secs(payments.expiry_secs),

@@ -201,8 +201,8 @@ async fn which_client_asked_for_a_payment_is_kept_and_not_told_to_the_other_side
 async fn payments_for_a_later_day_do_not_all_come_due_in_one_instant() {
     let api = Api::start().await;
     let mut payment = api.payment(10);
-    payment["requested_execution_date"] = json!("2030-01-01");
-    let expiring = json!("2030-01-01T00:10:00Z");
+    payment["requested_execution_date"] = json!("2028-01-01");
+    let expiring = json!("2028-01-01T00:10:00Z");
     for place in 0..20 {
         payment["expires_at"] = if place % 2 == 0 { Value::Null } else { expiring.clone() };
         let made = api.create(&api.alpha, &format!("dated-{place}"), &payment.to_string()).await;
@@ -211,8 +211,8 @@ async fn payments_for_a_later_day_do_not_all_come_due_in_one_instant() {
     let (sql, connection) =
         tokio_postgres::connect(&crate::webhooks::server_url(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    let spread = "select count(distinct execute_at), min(execute_at) >= '2030-01-01T00:00:00Z'
-                and max(execute_at) < '2030-01-01T01:00:00Z', bool_and(initiate_before < settle_before)
+    let spread = "select count(distinct execute_at), min(execute_at) >= '2028-01-01T00:00:00Z'
+                and max(execute_at) < '2028-01-01T01:00:00Z', bool_and(initiate_before < settle_before)
             from payment where debtor_participant = $1";
     let row = sql.query_one(spread, &[&api.alpha.participant.as_uuid()]).await.unwrap();
     assert_eq!((row.get(0), row.get(1), row.get(2)), (20_i64, true, true));
@@ -230,6 +230,50 @@ async fn a_signature_over_tokens_is_taken_only_where_tokens_fund() {
     payment["funding"] = json!("token");
     let of_tokens = api.create(&api.alpha, "signed, of tokens", &payment.to_string()).await;
     assert_eq!(of_tokens.code(), "insufficient_funds", "the signature is no reason: {}", of_tokens.body);
+}
+
+#[tokio::test]
+async fn a_payment_is_refused_whose_signature_is_not_valid_when_it_is_executed() {
+    let api = Api::start().await;
+    let word = format!("0x{}", "5a".repeat(32));
+    let now = NOW.as_secs_down();
+    let mut payment = api.payment(700);
+    payment["funding"] = json!("token");
+    // Executed within two minutes from now, or in the first hour of the first of February, which is 16 to 17 days from now.
+    let (later, day) = (json!("2027-02-01"), 86_400);
+    for (place, (date, after, before, told)) in [
+        (Value::Null, 0, now, "/authorization/valid_before"),
+        (Value::Null, 0, now + 1, "/instructed_amount"),
+        (Value::Null, now + 120, now + day, "/authorization/valid_after"),
+        (Value::Null, now + 119, now + day, "/instructed_amount"),
+        (Value::Null, now + 60, now + 60, "/authorization/valid_before"),
+        (later.clone(), 0, now + 16 * day, "/authorization/valid_before"),
+        (later.clone(), now + 18 * day, now + 19 * day, "/authorization/valid_after"),
+        (later, now + 16 * day, now + 18 * day, "/instructed_amount"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        payment["requested_execution_date"] = date;
+        payment["authorization"] =
+            json!({ "valid_after": after, "valid_before": before, "nonce": word, "v": 27, "r": word, "s": word });
+        let refused = api.create(&api.alpha, &format!("signed-{place}"), &payment.to_string()).await;
+        let code = if told == "/instructed_amount" { "insufficient_funds" } else { "expires_too_soon" };
+        let answered = (refused.status, refused.code(), refused.pointers());
+        assert_eq!(answered, (422, code, vec![told]), "{place}: {}", refused.body);
+    }
+}
+
+#[tokio::test]
+async fn a_payment_is_dated_for_a_year_ahead_and_no_later() {
+    let api = Api::start().await;
+    let mut payment = api.payment(10);
+    // It is 08:00 on 2027-01-15.
+    payment["requested_execution_date"] = json!("2028-01-16");
+    assert_eq!(api.create(&api.alpha, "a year", &payment.to_string()).await.status, 201);
+    payment["requested_execution_date"] = json!("2028-01-17");
+    let refused = api.create(&api.alpha, "a day more", &payment.to_string()).await;
+    assert_eq!((refused.status, refused.pointers()), (400, vec!["/requested_execution_date"]));
 }
 
 #[tokio::test]
@@ -431,9 +475,12 @@ async fn each_line_of_a_bulk_has_its_own_outcome_and_repeats_change_nothing() {
         assert_eq!(api.post(&api.alpha, "/v1/payments/bulk", "bulk-2", body).await.status, 400, "{body}");
     }
     // A small body that would be a large answer, or a large value, is not read to its end.
-    let too_many = format!("[{}0]", "0,".repeat(1_000_000));
+    let too_many = format!("[[{}0]]", "0,".repeat(1_000_000));
     let reply = api.post(&api.alpha, "/v1/payments/bulk", "bulk-3", &too_many).await;
     assert_eq!((reply.status, &reply.body["errors"][0]["code"]), (400, &json!("too_many_values")));
+    let too_long = format!("[{} and what nobody reads", "0,".repeat(10_001));
+    let reply = api.post(&api.alpha, "/v1/payments/bulk", "bulk-4", &too_long).await;
+    assert_eq!((reply.status, &reply.body["errors"][0]["code"]), (400, &json!("not_valid")), "{}", reply.body);
     let request = api.http.post(format!("{}/v1/payments/bulk", api.url)).bearer_auth(&api.alpha.token);
     let request = request.header("idempotency-key", "many").header("content-type", "application/x-ndjson");
     let reply = Reply::of(request.body("x\n".repeat(2_000_000)).send().await.unwrap()).await;
@@ -544,6 +591,43 @@ async fn a_payment_under_review_goes_on_when_two_people_say_so_and_not_when_one_
 }
 
 #[tokio::test]
+async fn what_was_proposed_before_a_payment_changed_can_only_be_rejected() {
+    let api = Api::start().await;
+    let paid = api.create(&api.alpha, "changes", &api.payment(1_000).to_string()).await;
+    let payment = format!("/v1/payments/{}", paid.body["id"].as_str().unwrap());
+    let (one, other) = (api.operator(), api.operator_named("another operator"));
+    let happens = async |events: &[Event]| api.observe(paid.body["id"].as_str().unwrap(), events).await;
+    let propose = async |key: &str, decision: &str| {
+        let body = json!({ "decision": decision, "note": "the wallet was set free" }).to_string();
+        let made = api.send("POST", &format!("{payment}/reviews"), &one, Some(key), Some(&body)).await;
+        format!("{payment}/reviews/{}", made.body["id"].as_str().unwrap())
+    };
+    let answer = async |review: &str, verdict: &str| {
+        api.send("POST", &format!("{review}/{verdict}"), &other, Some(verdict), None).await
+    };
+    happens(&[
+        Event::Chain(ChainLog::Initiated),
+        Event::HoldPlaced { until: NOW.plus(Duration::from_secs(100_000)) },
+        Event::Chain(ChainLog::SettlementSetAside(SetAside::Frozen)),
+    ])
+    .await;
+    let for_a_frozen_wallet = propose("1", "resume").await;
+    api.clock.advance(Duration::from_secs(1));
+    happens(&[Event::Released]).await;
+    let changed = api.get(&api.alpha, &payment).await.body;
+    assert_eq!((&changed["state"], &changed["reason"]), (&json!("under_review"), &json!("contradiction")));
+
+    let confirmed = answer(&for_a_frozen_wallet, "confirm").await;
+    assert_eq!((confirmed.status, confirmed.code()), (409, "conflict"), "{}", confirmed.body);
+    assert!(confirmed.body["detail"].as_str().unwrap().contains("changed"), "{}", confirmed.body);
+    assert_eq!(api.get(&api.alpha, &payment).await.body, changed);
+    assert_eq!(answer(&for_a_frozen_wallet, "reject").await.status, 200);
+    let anew = propose("2", "close_failed").await;
+    let confirmed = answer(&anew, "confirm").await;
+    assert_eq!((confirmed.status, &confirmed.body["state"]), (200, &json!("confirmed")), "{}", confirmed.body);
+}
+
+#[tokio::test]
 async fn a_model_judges_when_two_people_say_so_and_not_when_one_does() {
     let api = Api::start().await;
     let (one, other) = (api.operator(), api.operator_named("another operator"));
@@ -640,6 +724,8 @@ async fn a_suspended_participant_pays_nothing_until_an_operator_lets_it() {
 
     let active = api.send("POST", &of("activate"), &operator, Some("activate"), None).await;
     assert_eq!((&active.body["status"], &active.body["status_reason"]), (&json!("active"), &Value::Null));
+    let again = api.create(&api.alpha, "while-suspended", &body).await;
+    assert_eq!((again.replayed, again.code()), (true, "participant_suspended"), "its page says: with a new key");
     assert_eq!(api.create(&api.alpha, "afterwards", &body).await.status, 201);
 }
 
@@ -766,6 +852,7 @@ impl Api {
             accept_slice_max: 100,
             accept_pace: Duration::ZERO,
             policy: PaymentPolicy {
+                execution_ahead_max: Duration::from_secs(366 * 86_400),
                 execution_spread: Duration::from_secs(3_600),
                 initiate_window: Duration::from_secs(120),
                 expiry: Duration::from_secs(600),
@@ -857,7 +944,7 @@ impl Api {
         let occurrences: Vec<Occurrence> =
             events.iter().map(|event| Occurrence { payment_id, event: *event }).collect();
         let tx = self.db.begin().await.unwrap();
-        let outcomes = lifecycle::apply(&tx, &occurrences, NOW).await.unwrap();
+        let outcomes = lifecycle::apply(&tx, &occurrences, self.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Applied { .. })), "{outcomes:?}");
     }

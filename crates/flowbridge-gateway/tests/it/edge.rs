@@ -1,6 +1,6 @@
 //! The edge itself: where things are, what refusals explain, pages, slow and oversized clients, and the end.
 
-use crate::api::{Api, ISSUER, NOW, Reply, Setup};
+use crate::api::{Api, Client, ISSUER, NOW, Reply, Setup};
 use flowbridge_api::problem::ErrorCode;
 use flowbridge_domain::bank::ReasonCode;
 use flowbridge_domain::id::PaymentId;
@@ -519,6 +519,56 @@ async fn what_nobody_waits_for_any_more_is_not_carried_out_ahead_of_those_who_wa
 }
 
 #[tokio::test]
+async fn however_many_lines_of_bulk_requests_wait_there_is_room_for_who_pays_one_by_one() {
+    let mut setup = Setup::usual().await;
+    let one_connection = DbSettings {
+        pool_size_max: 1,
+        pool_wait_max: Duration::from_secs(60),
+        ..DbSettings::new(crate::webhooks::server_url())
+    };
+    setup.db = Db::new(&one_connection).unwrap();
+    let api = Api::set_up(setup).await;
+    // The database stands still, and bulk requests come and go, a slice of each into the queue: more than it takes.
+    let still = api.db.begin().await.unwrap();
+    let lines = json!(vec![api.payment(1); 100]);
+    let bulk = || {
+        let request = api.http.post(format!("{}/v1/payments/bulk", api.url)).bearer_auth(&api.alpha.token);
+        request.header("idempotency-key", "bulk").json(&lines).timeout(Duration::from_millis(100)).send()
+    };
+    let mut given_up = 0;
+    while given_up < 100 {
+        let (one, other) = tokio::join!(bulk(), bulk());
+        given_up += usize::from(one.is_err()) + usize::from(other.is_err());
+    }
+    let payment = api.payment(2).to_string();
+    let mut single = std::pin::pin!(api.create(&api.alpha, "single", &payment));
+    let early = tokio::time::timeout(Duration::from_millis(200), single.as_mut()).await;
+    assert!(early.is_err(), "turned away: {}", early.unwrap().body);
+    still.rollback().await.unwrap();
+    assert_eq!(single.await.status, 201);
+}
+
+#[tokio::test]
+async fn a_gateway_is_ready_while_it_is_busy_and_not_when_its_database_is_away() {
+    let mut setup = Setup::usual().await;
+    let one_connection = DbSettings {
+        pool_size_max: 1,
+        pool_wait_max: Duration::from_millis(100),
+        ..DbSettings::new(crate::webhooks::server_url())
+    };
+    setup.db = Db::new(&one_connection).unwrap();
+    let api = Api::set_up(setup).await;
+    let ready = async |api: &Api| api.raw("GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let busy = api.db.begin().await.unwrap();
+    let asked = api.get(&api.alpha, "/v1/payments").await;
+    assert_eq!((asked.status, ready(&api).await), (503, 200), "{}", asked.body);
+    busy.rollback().await.unwrap();
+    assert_eq!(ready(&api).await, 200);
+    api.db.close();
+    assert_eq!(ready(&api).await, 503);
+}
+
+#[tokio::test]
 async fn a_webhook_secret_is_answered_alike_when_repeated_and_is_nowhere_in_the_database() {
     let api = Api::start().await;
     let body = r#"{"url":"https://bank.example/"}"#;
@@ -638,6 +688,7 @@ async fn a_refund_that_is_refused_leaves_its_share_to_its_neighbours() {
         },
     };
     let policy = PaymentPolicy {
+        execution_ahead_max: Duration::from_secs(366 * 86_400),
         execution_spread: Duration::from_secs(3_600),
         initiate_window: Duration::from_secs(120),
         expiry: Duration::from_secs(600),
@@ -754,6 +805,61 @@ async fn a_client_that_asks_for_too_much_is_told_when_to_go_on_and_is_the_only_o
     assert_eq!(seen.body["data"].as_array().map(Vec::len), Some(1), "nothing came of what was refused");
     let stranger = api.send("GET", "/v1/payments", "no token", None, None).await;
     assert_eq!((stranger.status, stranger.header("ratelimit")), (401, None));
+}
+
+#[tokio::test]
+async fn each_payment_of_a_bulk_counts_as_a_request() {
+    let mut setup = Setup::usual().await;
+    setup.client_quota =
+        ClientQuota { requests: NonZeroU32::new(5).unwrap(), window: Duration::from_secs(18_000) };
+    let api = Api::set_up(setup).await;
+    let bulk = |lines: usize| json!(vec![api.payment(10); lines]).to_string();
+    let made = api.post(&api.alpha, "/v1/payments/bulk", "three", &bulk(3)).await;
+    assert_eq!((made.status, made.header("ratelimit")), (200, Some("\"client\";r=2")), "{}", made.body);
+    let refused = api.post(&api.alpha, "/v1/payments/bulk", "three more", &bulk(3)).await;
+    assert_eq!((refused.status, refused.code()), (429, "quota_exceeded"));
+    assert!(refused.header("retry-after").is_some());
+    let others = api.post(&api.beta, "/v1/payments/bulk", "all", &bulk(9)).await;
+    assert_eq!((others.status, others.header("ratelimit")), (200, Some("\"client\";r=0")));
+    let listed = api.get(&api.alpha, "/v1/payments").await;
+    assert_eq!(amounts(&listed), [10, 10, 10], "nothing came of what was refused");
+}
+
+#[tokio::test]
+async fn bulk_requests_beyond_their_places_are_turned_away_before_they_are_read_and_none_takes_all_places() {
+    let api = Api::start().await;
+    let stranger = api.party(ScopeSet::from_iter(Scope::ALL.iter().copied())).await;
+    let begun = async |token: &str| {
+        let mut socket = api.socket().await;
+        let header = format!(
+            "POST /v1/payments/bulk HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n["
+        );
+        socket.write_all(header.as_bytes()).await.unwrap();
+        socket
+    };
+    let line = async |client: &Client| api.post(client, "/v1/payments/bulk", "line", "[1]").await;
+    let becomes = async |client: &Client, status: u16| {
+        let waited = tokio::time::timeout(Duration::from_secs(20), async {
+            while line(client).await.status != status {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        waited.await.unwrap();
+    };
+    let slow = [begun(&api.alpha.token).await, begun(&api.alpha.token).await];
+    becomes(&api.alpha, 503).await;
+    let turned_away = line(&api.alpha).await;
+    assert_eq!(turned_away.code(), "temporarily_unavailable");
+    assert_eq!(turned_away.header("retry-after"), Some("1"));
+    assert_eq!(line(&api.beta).await.status, 200, "half of the places are left to the others");
+    let more = [begun(&api.beta.token).await, begun(&api.beta.token).await];
+    becomes(&stranger, 503).await;
+    assert_eq!(api.create(&api.alpha, "single", &api.payment(1).to_string()).await.status, 201);
+    drop((slow, more));
+    for client in [&api.alpha, &api.beta, &stranger] {
+        becomes(client, 200).await;
+    }
 }
 
 #[tokio::test]

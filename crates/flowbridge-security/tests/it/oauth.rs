@@ -27,10 +27,14 @@ fn a_request_is_refused_by_the_code_of_rfc_6749() {
             .map_err(|e| e.code())
     };
 
+    let more = |count| (0..count).fold(good.clone(), |form, place| format!("{form}&p{place}=1"));
+
     for (name, form, expected) in [
         ("as it is", good.clone(), Ok("bank-a")),
         ("with its client id", format!("{good}&client_id=bank-a"), Ok("bank-a")),
         ("with a parameter we do not know", format!("{good}&resource=x"), Ok("bank-a")),
+        ("with as many of these as there may be", more(13), Ok("bank-a")),
+        ("with one too many", more(14), Err("invalid_request")),
         ("empty", String::new(), Err("invalid_request")),
         ("no grant type", good.replace("grant_type", "grant"), Err("invalid_request")),
         ("password grant", good.replace("client_credentials", "password"), Err("unsupported_grant_type")),

@@ -1,6 +1,6 @@
 //! What is to be sent: effects become calldata, with the leaves and the batch they commit to, durable before a nonce is taken.
 
-use super::{Lane, address, hash, unsigned};
+use super::{Lane, address, hash, postpone, unsigned};
 use crate::db::{Db, StoreError, Tx};
 use crate::sql::{At, columns, statements};
 use flowbridge_domain::id::PaymentId;
@@ -24,16 +24,21 @@ statements! {
                 order by effect.next_attempt_at limit $3) first");
 
     // Initiations that are due, with their leaves' content. Locked against a client's cancellation. Read in the order in which they
-    // are due and no further than the limit: what belongs to each is looked up for it (`offset 0`), or a plan joins all payments.
+    // are due and no further than the limit: what belongs to each is looked up for it (`offset 0`), or a plan joins all payments. One that
+    // nothing has been done for is put off while an institution is suspended; one that a reorganisation took back goes on.
     CLAIM_INITIATIONS = "select effect.payment_id, payment.number, payment.currency, payment.funding, payment.payout,
             payment.amount, payment.fee, payment.expires_at, payment.initiate_before, effect.traceparent,
-            payment.\"authorization\", payment.debtor_wallet, payment.creditor_wallet, effect.state_since
+            payment.\"authorization\", payment.debtor_wallet, payment.creditor_wallet, effect.state_since, payment.is_put_off
         from effect cross join lateral (
             select paid.number, paid.currency, paid.funding, paid.payout, paid.amount, paid.fee, paid.expires_at, paid.initiate_before,
-                    paid.\"authorization\", debtor.wallet as debtor_wallet, creditor.wallet as creditor_wallet
+                    paid.\"authorization\", debtor.wallet as debtor_wallet, creditor.wallet as creditor_wallet,
+                    paid.state = 'accepted' and paid.hold_leg = 'not_asked' and paid.payout_leg = 'not_due'
+                        and (paying.status = 'suspended' or paid_to.status = 'suspended') as is_put_off
                 from payment paid
                     join account debtor on debtor.id = paid.debtor_account
                     join account creditor on creditor.id = paid.creditor_account
+                    join participant paying on paying.id = debtor.participant_id
+                    join participant paid_to on paid_to.id = creditor.participant_id
                 where paid.id = effect.payment_id
                 offset 0) payment
         where effect.is_waiting and effect.lane = 'chain' and effect.kind = 'initiate' and effect.state = 'ready'
@@ -165,48 +170,58 @@ pub struct DueInitiation {
     pub waiting_since: Timestamp,
 }
 
+/// How long what a suspended institution pays, or is paid, waits until its status is looked at again. It makes way meanwhile: at the front
+/// of what is due it would keep back everybody else.
+const SUSPENDED_FOR: Duration = Duration::from_secs(10);
+
 /// Locks initiations that are due until the transaction ends; [`intend`] takes them, leaving them lets them go. Those that
-/// could no longer be in time, `margin` ahead of their deadline, are taken back for good, as they are met.
+/// could no longer be in time, `margin` ahead of their deadline, are taken back for good, as they are met. Those of suspended
+/// institutions are put off, and go on if an operator lets them before their deadline.
 pub async fn claim_initiations(
     tx: &Tx,
     (from, now): (Timestamp, Timestamp),
     margin: Duration,
     limit: i64,
 ) -> Result<Vec<DueInitiation>, StoreError> {
-    let rows = tx.query(CLAIM_INITIATIONS, &[&At(now), &limit, &At(from)]).await?;
-    let claimed: Vec<DueInitiation> = rows
-        .iter()
-        .map(|row| {
-            let payment_id = PaymentId::from_uuid(row.try_get("payment_id")?);
-            let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of payment {payment_id}"));
-            let currency = Currency::parse(row.try_get("currency")?).map_err(|_| corrupt("currency"))?;
-            let money = |column: &str| {
-                Ok::<_, StoreError>(Money::new(row.try_get::<_, i64>(column)?.into(), currency))
-            };
-            Ok(DueInitiation {
-                payment_id,
-                number: unsigned(row.try_get("number")?)?,
-                funding: Funding::parse(row.try_get("funding")?).ok_or_else(|| corrupt("funding"))?,
-                paid_out_by_bank: row.try_get::<_, &str>("payout")? == "bank",
-                debtor: address(row, "debtor_wallet")?,
-                creditor: address(row, "creditor_wallet")?,
-                amount: money("amount")?,
-                fee: money("fee")?,
-                expires_at: row.try_get::<_, At>("expires_at")?.0,
-                initiate_before: row.try_get::<_, At>("initiate_before")?.0,
-                authorization: row.try_get("authorization")?,
-                traceparent: row.try_get("traceparent")?,
-                waiting_since: row.try_get::<_, At>("state_since")?.0,
-            })
-        })
-        .collect::<Result<_, StoreError>>()?;
-    let (late, due): (Vec<DueInitiation>, Vec<DueInitiation>) =
-        claimed.into_iter().partition(|claimed| claimed.initiate_before <= now.plus(margin));
-    if !late.is_empty() {
-        let ids: Vec<Uuid> = late.iter().map(|late| late.payment_id.as_uuid()).collect();
-        tx.execute(REVOKE_CLAIMED, &[&ids, &At(now)]).await?;
+    let (mut due, mut late, mut put_off) = (Vec::new(), Vec::new(), Vec::new());
+    for row in tx.query(CLAIM_INITIATIONS, &[&At(now), &limit, &At(from)]).await? {
+        let claimed = initiation(&row)?;
+        if claimed.initiate_before <= now.plus(margin) {
+            late.push(claimed.payment_id.as_uuid());
+        } else if row.try_get("is_put_off")? {
+            put_off.push((claimed.payment_id, Effect::InitiateOnChain, now.plus(SUSPENDED_FOR)));
+        } else {
+            due.push(claimed);
+        }
     }
+    if !late.is_empty() {
+        tx.execute(REVOKE_CLAIMED, &[&late, &At(now)]).await?;
+    }
+    postpone(tx, &put_off).await?;
     Ok(due)
+}
+
+fn initiation(row: &Row) -> Result<DueInitiation, StoreError> {
+    let payment_id = PaymentId::from_uuid(row.try_get("payment_id")?);
+    let corrupt = |what: &str| StoreError::Corrupt(format!("{what} of payment {payment_id}"));
+    let currency = Currency::parse(row.try_get("currency")?).map_err(|_| corrupt("currency"))?;
+    let money =
+        |column: &str| Ok::<_, StoreError>(Money::new(row.try_get::<_, i64>(column)?.into(), currency));
+    Ok(DueInitiation {
+        payment_id,
+        number: unsigned(row.try_get("number")?)?,
+        funding: Funding::parse(row.try_get("funding")?).ok_or_else(|| corrupt("funding"))?,
+        paid_out_by_bank: row.try_get::<_, &str>("payout")? == "bank",
+        debtor: address(row, "debtor_wallet")?,
+        creditor: address(row, "creditor_wallet")?,
+        amount: money("amount")?,
+        fee: money("fee")?,
+        expires_at: row.try_get::<_, At>("expires_at")?.0,
+        initiate_before: row.try_get::<_, At>("initiate_before")?.0,
+        authorization: row.try_get("authorization")?,
+        traceparent: row.try_get("traceparent")?,
+        waiting_since: row.try_get::<_, At>("state_since")?.0,
+    })
 }
 
 /// An effect on a payment whose leaf is on chain.

@@ -105,6 +105,45 @@ async fn however_many_are_late_a_claim_looks_at_no_more_than_it_may_take() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_suspended_institution_is_party_to_waits_until_it_may_pay_again_and_holds_up_nobody_else() {
+    let stage = quiet().await;
+    let mut payments = vec![];
+    for _ in 0..4 {
+        payments.push(stage.accept(Shape::BankToToken, 1_000).await);
+    }
+    let [paying, paid, taken_back, others] = payments[..] else { panic!("four") };
+    let institution = "with suspended as (
+            insert into participant (id, name, status, created_at) values (gen_random_uuid(), 'gamma', 'suspended', now()) returning id)
+        insert into account (id, participant_id, bank_code, currency, iban, wallet, name, created_at)
+            select gen_random_uuid(), id, 'alpha', 'EUR', 'of gamma', decode(repeat('0c', 20), 'hex'), 'gamma', now() from suspended";
+    stage.sql.execute(institution, &[]).await.unwrap();
+    let with = |change: &str| format!("update payment set {change} from account gamma where payment.id = $1 and gamma.name = 'gamma'");
+    let debtor = "debtor_account = gamma.id, debtor_participant = gamma.participant_id";
+    change(&stage, &with(debtor), paying).await;
+    change(&stage, &with("creditor_account = gamma.id, creditor_participant = gamma.participant_id"), paid).await;
+    change(&stage, &with(&format!("{debtor}, hold_leg = 'placed'")), taken_back).await;
+
+    let now = stage.context.now();
+    let claim = async |after: u64, limit: i64| {
+        let at = now.plus(Duration::from_secs(after));
+        let tx = stage.context.db.begin().await.unwrap();
+        let margin = Duration::from_secs(3);
+        let claimed = chain::claim_initiations(&tx, (Timestamp::EPOCH, at), margin, limit).await.unwrap();
+        tx.commit().await.unwrap();
+        claimed.iter().map(|due| due.payment_id).collect::<Vec<_>>()
+    };
+    assert_eq!(claim(0, 2).await, [], "both of its own were due first");
+    assert_eq!(claim(0, 2).await, [taken_back, others], "they have made way; what was begun goes on");
+    assert_eq!(claim(11, 10).await, [taken_back, others], "it is suspended still");
+    stage.sql.execute("update participant set status = 'active'", &[]).await.unwrap();
+    assert_eq!(claim(12, 10).await, [taken_back, others], "they were put off");
+    let mut claimed = claim(22, 10).await;
+    claimed.sort_unstable();
+    payments.sort_unstable();
+    assert_eq!(claimed, payments);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_window_closes_on_a_payment_while_what_the_chain_said_of_it_waits_for_a_person() {
     let stage = quiet().await;
     let payment = stage.accept(Shape::BankToToken, 1_000).await;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 pub(crate) enum ParticipantsCommand {
     /// List them with their status
     List(AsClient),
-    /// Accept nothing of one any more; what is under way goes on to its end
+    /// Accept and initiate nothing of one any more; what is initiated goes on to its end
     Suspend(SuspendArgs),
     /// Let one pay and be paid again
     Activate(OneParticipant),
