@@ -8,7 +8,7 @@
 //!
 //! [`SocketLine`] does the same to a WebSocket, frame by frame; either may want a bearer token, as a proxy does.
 
-use alloy::consensus::{Transaction as _, TxEnvelope, transaction::SignerRecoverable as _};
+use alloy::consensus::{Transaction as _, TxEnvelope};
 use alloy::eips::eip2718::Decodable2718 as _;
 use alloy::primitives::Address;
 use anyhow::{Context as _, Result};
@@ -278,8 +278,9 @@ impl Inner {
         if weather == Weather::KeepsToItself && method == "eth_sendRawTransaction" {
             let raw = alloy::hex::decode(params[0].as_str().unwrap_or_default())?;
             let kept = TxEnvelope::decode_2718(&mut raw.as_slice())?;
+            let sender = kept.signature().recover_address_from_prehash(&kept.signature_hash())?;
             let mut counted = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = counted.entry(kept.recover_signer()?).or_default();
+            let next = counted.entry(sender).or_default();
             *next = (kept.nonce() + 1).max(*next);
             return Ok(with("result", json!(kept.tx_hash())));
         }
@@ -317,7 +318,8 @@ impl Inner {
         }
         self.rewrite(method, &mut params, weather).await?;
         let mut reply = self.ask(method, &params, &question["id"]).await?;
-        if weather == Weather::KeepsToItself && method == "eth_getTransactionCount" && params[1] == "pending" {
+        if weather == Weather::KeepsToItself && method == "eth_getTransactionCount" && params[1] == "pending"
+        {
             let of = params[0].as_str().and_then(|address| address.parse().ok()).unwrap_or(Address::ZERO);
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&of).copied();
             let pending = number(&reply["result"]).unwrap_or_default().max(kept.unwrap_or_default());

@@ -160,7 +160,8 @@ mod tests {
         let clock = FakeRelativeClock::default();
         let allowances = Allowances::with_clock(quota, clock.clone());
         let allowed = |left: u32| (true, format!("\"client\";r={left}"), None);
-        let refused = |seconds: u64| (false, format!("\"client\";r=0;t={seconds}"), Some(seconds.to_string()));
+        let refused =
+            |seconds: u64| (false, format!("\"client\";r=0;t={seconds}"), Some(seconds.to_string()));
         for left in [3, 2, 1, 0] {
             assert_eq!(ask(&allowances, "alpha"), allowed(left));
         }

@@ -293,7 +293,8 @@ fn new_instruction(
     let ahead_max = gateway.settings.policy.execution_ahead_max;
     if execute_at > now.plus(ahead_max) {
         let days_max = ahead_max.as_secs() / DAY_SECS;
-        let fault = Fault::new("/requested_execution_date", "not_valid", format!("at most {days_max} days ahead"));
+        let fault =
+            Fault::new("/requested_execution_date", "not_valid", format!("at most {days_max} days ahead"));
         return Err(vec![fault].into());
     }
     let uetr = match details.uetr {

@@ -6,6 +6,8 @@
 //! that asks again with its key finds out what became of it.
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -20,7 +22,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tower::ServiceExt as _;
 
 /// The pause after a connection that could not be taken, as when files run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -122,7 +123,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let in_use = Arc::new(Use::default());
     let noted = in_use.clone();
-    let service = router.map_future(move |answering| {
+    let service = tower::ServiceExt::<Request<Incoming>>::map_future(router, move |answering| {
         let asked = Asked::new(&noted);
         async move {
             let answer = answering.await;

@@ -341,7 +341,10 @@ pub async fn finish(
         result.sent_by.map(At)
     );
     let rows = tx
-        .query(FINISH, &[&ids, &kinds, &fences, &states, &references, &outcomes, &due, &At(now), &booked, &sent])
+        .query(
+            FINISH,
+            &[&ids, &kinds, &fences, &states, &references, &outcomes, &due, &At(now), &booked, &sent],
+        )
         .await?;
     rows.iter()
         .map(|row| {

@@ -79,7 +79,11 @@ async fn recognise(chain: &dyn Chain, deployment: &Deployment, lanes: &Roles) ->
     );
     let set = deployment.contracts()?;
     for problem in deploy::verify_lanes(chain, &set, lanes).await? {
-        tracing::error!(currency, problem, "a lane cannot send; it waits, and the others and the watcher go on");
+        tracing::error!(
+            currency,
+            problem,
+            "a lane cannot send; it waits, and the others and the watcher go on"
+        );
     }
     for problem in deploy::verify_powers(chain, deployment).await? {
         tracing::warn!(currency, problem, "the chain has moved on from the deployment record");

@@ -79,7 +79,9 @@ pub fn step(payment: &Payment, event: Event, now: Timestamp) -> Result<Step, Rej
 /// done either: a hold for what is cancelled, money for what the chain has closed, a release of what is settled.
 fn is_awaited(terms: &Terms, state: State, step: BankStep) -> bool {
     match state {
-        State::Accepted | State::Held | State::Settled => matches!(step, BankStep::Capture | BankStep::Credit),
+        State::Accepted | State::Held | State::Settled => {
+            matches!(step, BankStep::Capture | BankStep::Credit)
+        }
         State::Initiated => step != BankStep::Release,
         // What a confirm-only bank has taken is given back; what another has, or was paid, is for people once the chain has closed it.
         State::Cancelling(_) => match step {

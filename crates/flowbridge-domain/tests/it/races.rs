@@ -328,11 +328,10 @@ fn what_a_bank_refused_while_people_looked_at_something_else_is_asked_for_again_
         .rejects(Event::Reviewed(Decision::Cancel), Rejected::Repeat)
         .asked_once(RELEASE);
     let closed_after_all = held_at_bank()
-        .after([SETTLED, removed(ChainLog::Settled), REVOKED_UNSIGNED, CANCELLED])
+        .after([SETTLED, removed(ChainLog::Settled), CANCELLED])
+        .stands_at(FUNDS_MOVED)
         .asked_once(CAPTURE);
-    closed_after_all
-        .rejects(Event::Reviewed(Decision::Resume), Rejected::Repeat)
-        .asked_once(CAPTURE);
+    closed_after_all.rejects(Event::Reviewed(Decision::Resume), Rejected::Repeat).asked_once(CAPTURE);
 }
 
 #[test]

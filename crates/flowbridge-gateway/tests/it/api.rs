@@ -255,8 +255,7 @@ async fn a_payment_is_refused_whose_signature_is_not_valid_when_it_is_executed()
     .enumerate()
     {
         payment["requested_execution_date"] = date;
-        payment["authorization"] =
-            json!({ "valid_after": after, "valid_before": before, "nonce": word, "v": 27, "r": word, "s": word });
+        payment["authorization"] = json!({ "valid_after": after, "valid_before": before, "nonce": word, "v": 27, "r": word, "s": word });
         let refused = api.create(&api.alpha, &format!("signed-{place}"), &payment.to_string()).await;
         let code = if told == "/instructed_amount" { "insufficient_funds" } else { "expires_too_soon" };
         let answered = (refused.status, refused.code(), refused.pointers());
@@ -480,7 +479,12 @@ async fn each_line_of_a_bulk_has_its_own_outcome_and_repeats_change_nothing() {
     assert_eq!((reply.status, &reply.body["errors"][0]["code"]), (400, &json!("too_many_values")));
     let too_long = format!("[{} and what nobody reads", "0,".repeat(10_001));
     let reply = api.post(&api.alpha, "/v1/payments/bulk", "bulk-4", &too_long).await;
-    assert_eq!((reply.status, &reply.body["errors"][0]["code"]), (400, &json!("not_valid")), "{}", reply.body);
+    assert_eq!(
+        (reply.status, &reply.body["errors"][0]["code"]),
+        (400, &json!("not_valid")),
+        "{}",
+        reply.body
+    );
     let request = api.http.post(format!("{}/v1/payments/bulk", api.url)).bearer_auth(&api.alpha.token);
     let request = request.header("idempotency-key", "many").header("content-type", "application/x-ndjson");
     let reply = Reply::of(request.body("x\n".repeat(2_000_000)).send().await.unwrap()).await;
@@ -624,7 +628,12 @@ async fn what_was_proposed_before_a_payment_changed_can_only_be_rejected() {
     assert_eq!(answer(&for_a_frozen_wallet, "reject").await.status, 200);
     let anew = propose("2", "close_failed").await;
     let confirmed = answer(&anew, "confirm").await;
-    assert_eq!((confirmed.status, &confirmed.body["state"]), (200, &json!("confirmed")), "{}", confirmed.body);
+    assert_eq!(
+        (confirmed.status, &confirmed.body["state"]),
+        (200, &json!("confirmed")),
+        "{}",
+        confirmed.body
+    );
 }
 
 #[tokio::test]
@@ -725,7 +734,11 @@ async fn a_suspended_participant_pays_nothing_until_an_operator_lets_it() {
     let active = api.send("POST", &of("activate"), &operator, Some("activate"), None).await;
     assert_eq!((&active.body["status"], &active.body["status_reason"]), (&json!("active"), &Value::Null));
     let again = api.create(&api.alpha, "while-suspended", &body).await;
-    assert_eq!((again.replayed, again.code()), (true, "participant_suspended"), "its page says: with a new key");
+    assert_eq!(
+        (again.replayed, again.code()),
+        (true, "participant_suspended"),
+        "its page says: with a new key"
+    );
     assert_eq!(api.create(&api.alpha, "afterwards", &body).await.status, 201);
 }
 

@@ -558,7 +558,8 @@ async fn a_gateway_is_ready_while_it_is_busy_and_not_when_its_database_is_away()
     };
     setup.db = Db::new(&one_connection).unwrap();
     let api = Api::set_up(setup).await;
-    let ready = async |api: &Api| api.raw("GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let ready =
+        async |api: &Api| api.raw("GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     let busy = api.db.begin().await.unwrap();
     let asked = api.get(&api.alpha, "/v1/payments").await;
     assert_eq!((asked.status, ready(&api).await), (503, 200), "{}", asked.body);
@@ -793,7 +794,10 @@ async fn a_client_that_asks_for_too_much_is_told_when_to_go_on_and_is_the_only_o
     let created = api.create(&api.alpha, "the first", &payment).await;
     assert_eq!((created.status, created.header("ratelimit")), (201, Some("\"client\";r=1")));
     assert_eq!(created.header("ratelimit-policy"), Some("\"client\";q=2;w=7200"));
-    assert_eq!(api.get(&api.alpha, "/v1/payments/no-such-thing").await.header("ratelimit"), Some("\"client\";r=0"));
+    assert_eq!(
+        api.get(&api.alpha, "/v1/payments/no-such-thing").await.header("ratelimit"),
+        Some("\"client\";r=0")
+    );
     let refused = api.create(&api.alpha, "the second", &payment).await;
     assert_eq!((refused.status, refused.code()), (429, "quota_exceeded"));
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();

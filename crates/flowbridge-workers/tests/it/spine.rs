@@ -196,8 +196,9 @@ async fn a_group_that_is_set_back_reads_again_and_changes_nothing() {
             lease_until = 'infinity' where consumer_group = 'orchestrator'";
     stage.sql.execute(set_back, &[]).await.unwrap();
     stage.requires_proof().await;
-    let (_, unread) =
-        runs::settled(db, "EUR", (Timestamp::from_secs(0), stage.context.now()), &[], 10).await.unwrap();
+    let (from, to) = (Timestamp::from_secs(0), stage.context.now());
+    let all = runs::Window { from, to, late_before: from };
+    let (_, unread) = runs::settled(db, "EUR", all, &[], 10).await.unwrap();
     assert!(unread.is_empty(), "{unread:?}");
 
     // Never forward: what it has not read yet is read.

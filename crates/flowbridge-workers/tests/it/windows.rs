@@ -117,10 +117,15 @@ async fn what_a_suspended_institution_is_party_to_waits_until_it_may_pay_again_a
         insert into account (id, participant_id, bank_code, currency, iban, wallet, name, created_at)
             select gen_random_uuid(), id, 'alpha', 'EUR', 'of gamma', decode(repeat('0c', 20), 'hex'), 'gamma', now() from suspended";
     stage.sql.execute(institution, &[]).await.unwrap();
-    let with = |change: &str| format!("update payment set {change} from account gamma where payment.id = $1 and gamma.name = 'gamma'");
+    let with = |change: &str| {
+        format!(
+            "update payment set {change} from account gamma where payment.id = $1 and gamma.name = 'gamma'"
+        )
+    };
     let debtor = "debtor_account = gamma.id, debtor_participant = gamma.participant_id";
     change(&stage, &with(debtor), paying).await;
-    change(&stage, &with("creditor_account = gamma.id, creditor_participant = gamma.participant_id"), paid).await;
+    change(&stage, &with("creditor_account = gamma.id, creditor_participant = gamma.participant_id"), paid)
+        .await;
     change(&stage, &with(&format!("{debtor}, hold_leg = 'placed'")), taken_back).await;
 
     let now = stage.context.now();
