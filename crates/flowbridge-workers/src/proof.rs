@@ -192,13 +192,17 @@ impl Watch {
         for line in proof.differences() {
             let key = (line.what.clone(), line.currency);
             let more = line.other.saturating_sub(line.ledger);
+            let bound = settings.breaker_bears.get(&line.currency).copied().unwrap_or(0);
+            let is_borne = line.bank.is_some() && more.unsigned_abs() <= u128::from(bound);
             let earlier = known.get(&key).filter(|streak| streak.more.signum() == more.signum());
             let streak = match earlier {
-                Some(Streak { cuts, least, .. }) => {
+                // What is borne is the beginning of no leak.
+                _ if is_borne => Streak { cuts: 0, more, least: more },
+                Some(Streak { cuts: cuts @ 1.., least, .. }) => {
                     let least = if more.unsigned_abs() < least.unsigned_abs() { more } else { *least };
                     Streak { cuts: cuts.saturating_add(1), more, least }
                 }
-                None => Streak { cuts: 1, more, least: more },
+                Some(_) | None => Streak { cuts: 1, more, least: more },
             };
             let stands = earlier.is_some_and(|streak| streak.more == more);
             let evidence = if stands {
@@ -208,8 +212,6 @@ impl Watch {
                 self.cuts.front().filter(|_| leaks).map(|seen_at| (streak.least, *seen_at))
             };
             if let Some((more, seen_at)) = evidence {
-                let bound = settings.breaker_bears.get(&line.currency).copied().unwrap_or(0);
-                let is_borne = line.bank.is_some() && more.unsigned_abs() <= u128::from(bound);
                 let (what, currency) = key.clone();
                 lasting.push(Lasting { what, currency, more, seen_at, is_borne });
             }
@@ -314,8 +316,17 @@ mod tests {
         assert!(lasting.iter().all(|lasting| lasting.seen_at == Timestamp::from_secs(10)));
         let borne: Vec<_> = lasting.iter().filter(|lasting| lasting.is_borne).collect();
         assert!(matches!(borne.as_slice(), [one] if one.what == "charged"), "{borne:?}");
+        // What grows out of it is a leak like any other, once it is more than is borne.
+        for cut in 3..=8 {
+            let grows = line("charged", Some("alpha"), -4_998 - i128::from(cut), EUR);
+            let lasting = watch.learn(&proof(10 * cut, vec![grows]), &settings);
+            let told = lasting.first().map(|lasting| (lasting.more, lasting.is_borne));
+            assert_eq!(told, (cut == 8).then_some((-5_001, false)), "at cut {cut}");
+        }
+        let lasting = watch.learn(&proof(90, lines()), &settings);
+        assert_eq!(lasting, []);
         let strict = Settings::default();
-        let stood = watch.learn(&proof(30, lines()), &strict);
+        let stood = watch.learn(&proof(100, lines()), &strict);
         assert!(stood.iter().all(|lasting| !lasting.is_borne), "nothing is borne unless people say so");
     }
 
