@@ -108,7 +108,7 @@ pub struct CreatePaymentBody {
     /// ISO 20022 `Max140Text`
     #[schema(max_length = 140)]
     remittance_information: Option<String>,
-    /// A day in the future is waited for, and the payment executed soon after its beginning, UTC, not all of a day at once; a day in the past is today, and one more than 366 days ahead is refused
+    /// A day in the future is waited for, and the payment executed soon after its beginning, UTC, not all of a day at once; a day in the past is today, and one too far ahead is refused (more than 366 days, unless that is set otherwise)
     #[schema(format = "date", example = "2026-11-23")]
     requested_execution_date: Option<String>,
     /// Settled before this instant, or not at all
@@ -133,7 +133,7 @@ pub struct CreateRefundBody {
     /// What the debtor of the refund tells its creditor
     #[schema(max_length = 140)]
     remittance_information: Option<String>,
-    /// A day in the future is waited for, and the payment executed soon after its beginning, UTC, not all of a day at once; a day in the past is today, and one more than 366 days ahead is refused
+    /// A day in the future is waited for, and the payment executed soon after its beginning, UTC, not all of a day at once; a day in the past is today, and one too far ahead is refused (more than 366 days, unless that is set otherwise)
     #[schema(format = "date", example = "2026-11-23")]
     requested_execution_date: Option<String>,
     /// Settled before this instant, or not at all

@@ -75,6 +75,8 @@ pub struct GatewaySettings {
     pub accept_slice_max: usize,
     /// How far apart commits of creations begin at least, so that slices fill.
     pub accept_pace: Duration,
+    /// How many days ahead a payment may be dated.
+    pub execution_days_max: u32,
     /// How long payments may take.
     pub policy: PaymentPolicy,
     /// What may be asked of webhooks.

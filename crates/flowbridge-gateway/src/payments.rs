@@ -32,6 +32,7 @@ use flowbridge_store::webhook;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::cell::Cell;
+use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -48,7 +49,7 @@ const STATES: [&str; 8] =
 const TIMELINE_ROWS_MAX: i64 = 1_000;
 /// Lines of a bulk request that are looked at before others have their turn.
 const LINES_BEFORE_OTHERS: usize = 100;
-const DAY_SECS: u64 = 24 * 3_600;
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 pub(crate) fn router() -> Router<Gateway> {
     Router::new()
@@ -290,9 +291,8 @@ fn new_instruction(
 ) -> Result<NewPayment, Refusal> {
     let now = gateway.now();
     let execute_at = details.requested_execution_date.unwrap_or(now);
-    let ahead_max = gateway.settings.policy.execution_ahead_max;
-    if execute_at > now.plus(ahead_max) {
-        let days_max = ahead_max.as_secs() / DAY_SECS;
+    let days_max = gateway.settings.execution_days_max;
+    if execute_at > now.plus(DAY.saturating_mul(days_max)) {
         let fault =
             Fault::new("/requested_execution_date", "not_valid", format!("at most {days_max} days ahead"));
         return Err(vec![fault].into());

@@ -92,8 +92,6 @@ statements! {
 /// How long payments may take. See `config/default.toml`.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentPolicy {
-    /// How far ahead a payment may be dated.
-    pub execution_ahead_max: Duration,
     /// Payments for a later day are executed within so much of its beginning.
     pub execution_spread: Duration,
     /// From execution on, to be initiated.

@@ -262,13 +262,18 @@ statements! {
     BLOCK_SINCE = "select (data ->> 'block_number')::bigint as block_number from event
         where id >= uuid_floor($1) and topic = 'chain' and kind = 'chain.settled' order by id limit 1";
 
-    // Of such payments those that the chain has settled since a block, and the ledger not since an instant.
-    SETTLED_LATE_ON_CHAIN_ALONE = "select payment_id, block_number, log_index from chain_log log
-        where (block_number, log_index) > ($2, $3) and currency = $1 and kind = 'payment' and data ->> 'kind' = 'chain.settled'
-            and payment_id <= $4 and not exists (
-                select from journal_entry entry where entry.source_id = log.payment_id and entry.moment = 'settled'
-                    and entry.posted_at > $5)
-        order by block_number, log_index limit $6";
+    // Of such payments those that the chain has settled in the next logs, so many and no more, and the ledger not since an instant. Hardly
+    // any log is of one: a limit on what is found would have each statement read all logs there are.
+    SETTLED_LATE_ON_CHAIN_ALONE = "with slice as materialized (
+            select payment_id, block_number, log_index, currency, kind, data ->> 'kind' as told from chain_log
+                where (block_number, log_index) > ($2, $3) order by block_number, log_index limit $6)
+        select last.block_number, last.log_index, (
+                select array_agg(log.payment_id) from slice log
+                    where log.currency = $1 and log.kind = 'payment' and log.told = 'chain.settled' and log.payment_id <= $4
+                        and not exists (
+                            select from journal_entry entry where entry.source_id = log.payment_id and entry.moment = 'settled'
+                                and entry.posted_at > $5)) as late
+            from (select block_number, log_index from slice order by block_number desc, log_index desc limit 1) last";
 
     // Payments whose events the orchestrator has not read yet: their ledger is behind the chain for a moment.
     UNREAD_PAYMENTS = "select distinct event.key from consumer_offset o
@@ -1347,7 +1352,10 @@ async fn settled_late(
         return Ok((late, None));
     };
     let up_to = PaymentId::generate(window.late_before, [0; 10]).as_uuid();
-    late.extend(settled_late_on_chain_alone(tx, currency, (up_to, window.from), records_max).await?);
+    // What comes after a part that was cut off was looked through with that part.
+    if window.from <= window.late_before {
+        late.extend(settled_late_on_chain_alone(tx, currency, (up_to, window.from), records_max).await?);
+    }
     let (mut begin, mut stretch) = (window.from.max(first), STRETCH);
     let mut room = records_max;
     while begin < window.to {
@@ -1386,20 +1394,17 @@ async fn settled_late_on_chain_alone(
     };
     let Some(since) = since else { return Ok(Vec::new()) };
     let (mut block, mut place) = (since, -1_i32);
+    let limit = i64::try_from(SLICE).unwrap_or(i64::MAX);
     let mut late: Vec<Uuid> = Vec::new();
-    loop {
-        let limit = page_of(records_max.saturating_sub(late.len()));
+    while late.len() < records_max {
         let params: [&(dyn ToSql + Sync); 6] = [&currency, &block, &place, &up_to, &At(from), &limit];
         let rows = tx.query(SETTLED_LATE_ON_CHAIN_ALONE, &params).await?;
-        for row in &rows {
-            late.push(row.try_get("payment_id")?);
-            (block, place) = (row.try_get("block_number")?, row.try_get("log_index")?);
-        }
-        let is_last = i64::try_from(rows.len()).unwrap_or(i64::MAX) < limit;
-        if is_last || late.len() >= records_max {
-            return Ok(late);
-        }
+        let Some(row) = rows.first() else { break };
+        (block, place) = (row.try_get("block_number")?, row.try_get("log_index")?);
+        late.extend(row.try_get::<_, Option<Vec<Uuid>>>("late")?.into_iter().flatten());
     }
+    late.truncate(records_max);
+    Ok(late)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

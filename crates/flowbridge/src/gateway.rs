@@ -74,8 +74,6 @@ async fn deny_disabled(db: &Db, deny_list: &DenyList) {
 
 const DISABLED_READ_EVERY: Duration = Duration::from_secs(1);
 
-const DAY: Duration = Duration::from_secs(24 * 3_600);
-
 fn serve_limits(config: &Config) -> ServeLimits {
     let section = &config.gateway;
     ServeLimits {
@@ -102,8 +100,8 @@ fn settings(config: &Config) -> Result<GatewaySettings> {
         request_timeout: Duration::from_millis(section.request_timeout_ms),
         accept_slice_max: section.accept_slice_max,
         accept_pace: Duration::from_millis(section.accept_pace_ms),
+        execution_days_max: payments.execution_days_max,
         policy: PaymentPolicy {
-            execution_ahead_max: DAY.saturating_mul(payments.execution_days_max),
             execution_spread: Duration::from_secs(payments.execution_spread_secs),
             initiate_window: Duration::from_secs(payments.initiate_window_secs),
             expiry: Duration::from_secs(payments.expiry_secs),

@@ -864,8 +864,8 @@ impl Api {
             request_timeout: setup.request_timeout,
             accept_slice_max: 100,
             accept_pace: Duration::ZERO,
+            execution_days_max: 366,
             policy: PaymentPolicy {
-                execution_ahead_max: Duration::from_secs(366 * 86_400),
                 execution_spread: Duration::from_secs(3_600),
                 initiate_window: Duration::from_secs(120),
                 expiry: Duration::from_secs(600),

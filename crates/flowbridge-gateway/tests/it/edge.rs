@@ -478,15 +478,16 @@ async fn a_key_that_is_being_worked_on_is_told_to_come_back_and_then_finds_the_a
     }
 }
 
+/// The database by one connection: whoever holds that keeps everybody else waiting, up to so long.
+fn with_one_connection(pool_wait_max: Duration) -> Db {
+    let url = crate::webhooks::server_url();
+    Db::new(&DbSettings { pool_size_max: 1, pool_wait_max, ..DbSettings::new(url) }).unwrap()
+}
+
 #[tokio::test]
 async fn what_nobody_waits_for_any_more_is_not_carried_out_ahead_of_those_who_wait() {
     let mut setup = Setup::usual().await;
-    let one_connection = DbSettings {
-        pool_size_max: 1,
-        pool_wait_max: Duration::from_secs(60),
-        ..DbSettings::new(crate::webhooks::server_url())
-    };
-    setup.db = Db::new(&one_connection).unwrap();
+    setup.db = with_one_connection(Duration::from_secs(60));
     let api = Api::set_up(setup).await;
     // The database stands still: each of the two that commit has a request, and gets no further.
     let still = api.db.begin().await.unwrap();
@@ -521,12 +522,7 @@ async fn what_nobody_waits_for_any_more_is_not_carried_out_ahead_of_those_who_wa
 #[tokio::test]
 async fn however_many_lines_of_bulk_requests_wait_there_is_room_for_who_pays_one_by_one() {
     let mut setup = Setup::usual().await;
-    let one_connection = DbSettings {
-        pool_size_max: 1,
-        pool_wait_max: Duration::from_secs(60),
-        ..DbSettings::new(crate::webhooks::server_url())
-    };
-    setup.db = Db::new(&one_connection).unwrap();
+    setup.db = with_one_connection(Duration::from_secs(60));
     let api = Api::set_up(setup).await;
     // The database stands still, and bulk requests come and go, a slice of each into the queue: more than it takes.
     let still = api.db.begin().await.unwrap();
@@ -551,12 +547,7 @@ async fn however_many_lines_of_bulk_requests_wait_there_is_room_for_who_pays_one
 #[tokio::test]
 async fn a_gateway_is_ready_while_it_is_busy_and_not_when_its_database_is_away() {
     let mut setup = Setup::usual().await;
-    let one_connection = DbSettings {
-        pool_size_max: 1,
-        pool_wait_max: Duration::from_millis(100),
-        ..DbSettings::new(crate::webhooks::server_url())
-    };
-    setup.db = Db::new(&one_connection).unwrap();
+    setup.db = with_one_connection(Duration::from_millis(100));
     let api = Api::set_up(setup).await;
     let ready =
         async |api: &Api| api.raw("GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
@@ -689,7 +680,6 @@ async fn a_refund_that_is_refused_leaves_its_share_to_its_neighbours() {
         },
     };
     let policy = PaymentPolicy {
-        execution_ahead_max: Duration::from_secs(366 * 86_400),
         execution_spread: Duration::from_secs(3_600),
         initiate_window: Duration::from_secs(120),
         expiry: Duration::from_secs(600),

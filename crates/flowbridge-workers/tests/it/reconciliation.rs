@@ -374,8 +374,7 @@ async fn each_statement_is_proven_at_its_instant_and_what_the_next_run_still_fin
 async fn a_difference_stands_and_trips_the_breaker_while_later_lines_have_no_balance() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
-    let now = stage.context.now();
-    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
+    let day = days_before(&stage);
     upload(&stage, "evening.ofx", ofx(&day(3), ("A1", 1_000), 1_000 + 700), None).await.unwrap();
     stage.reconcile_files("alpha").await;
     assert!(breaker::state(&stage.context.db).await.unwrap().is_closed(), "people are asked first");
@@ -429,15 +428,24 @@ async fn a_reconciler_that_is_killed_while_it_trips_the_breaker_has_not_ended_it
     working.abort();
 }
 
+/// The days before this moment, by how many ago they were.
+fn days_before(stage: &Stage) -> impl Fn(u64) -> String + use<> {
+    let now = stage.context.now();
+    move |days_ago| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)))
+}
+
+/// Takes the statement of a day in: one line, and what it closes with.
+async fn takes(stage: &Stage, day: String, line: (&str, i64), closing: i64) {
+    upload(stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_balance_that_no_longer_differs_is_not_put_right_by_an_old_proposal() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
-    let now = stage.context.now();
-    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
+    let day = days_before(&stage);
     let take = async |days_ago: u64, line: (&str, i64), closing: i64| {
-        let day = day(days_ago);
-        upload(&stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
+        takes(&stage, day(days_ago), line, closing).await;
         stage.reconcile_files("alpha").await;
     };
     take(3, ("A1", 1_000), 1_000 + 700).await;
@@ -454,11 +462,9 @@ async fn a_balance_that_no_longer_differs_is_not_put_right_by_an_old_proposal() 
 async fn a_balance_that_differs_by_the_same_again_after_its_entry_is_asked_about_again() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
-    let now = stage.context.now();
-    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
+    let day = days_before(&stage);
     let asked = async |days_ago: u64, line: (&str, i64), closing: i64| -> Option<Exception> {
-        let day = day(days_ago);
-        upload(&stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
+        takes(&stage, day(days_ago), line, closing).await;
         stage.reconcile_files("alpha").await;
         open(&stage).await.into_iter().find(|found| found.kind == "supply_not_reserve")
     };
@@ -484,12 +490,8 @@ async fn a_balance_that_differs_by_the_same_again_after_its_entry_is_asked_about
 async fn a_line_that_no_balance_has_told_yet_accuses_no_statement_after_its_day() {
     let stage = Stage::new(vec![]).await;
     reads_files(&stage).await;
-    let now = stage.context.now();
-    let day = |days_ago: u64| intake::day(now.minus(Duration::from_secs(days_ago * 24 * 3600)));
-    let take = async |days_ago: u64, line: (&str, i64), closing: i64| {
-        let day = day(days_ago);
-        upload(&stage, &format!("{day}.ofx"), ofx(&day, line, closing), None).await.unwrap();
-    };
+    let day = days_before(&stage);
+    let take = async |days_ago, line, closing| takes(&stage, day(days_ago), line, closing).await;
     let proven = async || -> Value {
         let summary = stage.reconcile_files("alpha").await.summary.unwrap();
         let proofs = summary["proofs"].as_array().unwrap();
