@@ -1,9 +1,9 @@
 //! The server below the routes: what a connection may cost, and how all of them end.
 //!
-//! A client that sends its header slowly, or nothing at all, is cut off; so is one whose header is too large, one that asks nothing more
-//! (HTTP/2 has no end of its own for that) and one that does not take its answer. At the end no new
-//! connection is taken, requests under way are answered, and what is not answered at the deadline is dropped: a client
-//! that asks again with its key finds out what became of it.
+//! A client that sends its header slowly, or nothing at all, is cut off; so is one whose header is too large, one that asks nothing
+//! more (HTTP/2 has no end of its own for that) and one that does not take its answer. At the end no new connection is taken,
+//! requests under way are answered, and what is not answered at the deadline is dropped: a client that asks again with its key
+//! finds out what became of it.
 
 use axum::Router;
 use axum::http::Request;

@@ -1,10 +1,10 @@
 //! The delivery loop: claim, send, record; over and over, with many deliveries under way at once.
 //!
 //! Sending happens in tasks of their own, so a receiver that takes its time holds up its own deliveries only, and no more of
-//! them than it may have at once. Several of them together could still take every place that there is: the last places are kept for
-//! endpoints to which nothing is under way, and whoever has the least under way is served first. Results are recorded as they come in, all that have come together in one transaction. A
-//! result that could not be recorded is kept and tried again; if the process dies first, the lease runs out and the receiver
-//! hears the event again, under the same id.
+//! them than it may have at once. Several of them together could still take every place that there is: the last places are kept
+//! for endpoints to which nothing is under way, and whoever has the least under way is served first. Results are recorded as
+//! they come in, all that have come together in one transaction. A result that could not be recorded is kept and tried again;
+//! if the process dies first, the lease runs out and the receiver hears the event again, under the same id.
 
 use super::health::{Answer, Patience, learn};
 use super::message;
